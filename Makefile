@@ -1,0 +1,78 @@
+# Everything a person does here, one verb each. `make` alone lists them.
+#
+# PYTHON  the Python that makes the environment (3.11 or newer)
+# ARGS    what is passed on to the tool behind a verb: make demo ARGS="--days 30", make test ARGS="-k money"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" pyproject.toml --group build
+ARGS ?=
+
+.DEFAULT_GOAL := verbs
+.PHONY: verbs demo test check bench schemas broker broker-stop topology lock clean
+
+verbs:
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime ## run a strategy over real bars, in one process, without a broker
+	@$(BIN)/qmtl demo $(ARGS)
+
+test: $(VENV)/.dev ## run every test, also against a real Kafka that is started and stopped for it
+	@$(BIN)/python -m qmtl.testing.broker prepare
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## format, lint, types, who may import whom, schemas, documents that run
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m qmtl.foundation.wire.generate --check
+	$(BIN)/python -m pytest -q tests/docs
+
+bench: $(VENV)/.dev ## measure
+	@$(BIN)/python -m bench $(ARGS)
+
+schemas: $(VENV)/.dev ## write schemas/ from the contracts
+	@$(BIN)/python -m qmtl.foundation.wire.generate $(ARGS)
+
+broker: $(VENV)/.runtime ## start a Kafka broker on this machine that stays
+	@$(BIN)/python -m qmtl.testing.broker start
+
+broker-stop: $(VENV)/.runtime ## stop it
+	@$(BIN)/python -m qmtl.testing.broker stop
+
+topology: $(VENV)/.runtime ## draw every processor with what it reads, owns and writes
+	@$(BIN)/qmtl topology $(ARGS)
+
+lock: $(VENV)/.dev ## write both lock files from pyproject.toml; ARGS=--upgrade takes newer versions
+	$(COMPILE) --output-file requirements.lock $(ARGS)
+	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock $(ARGS)
+
+clean: ## remove the environment, the test broker and caches; .qmtl, the state of runs, stays
+	@if [ -f .broker/run.json ] && [ -x $(BIN)/python ]; then $(BIN)/python -m qmtl.testing.broker stop; fi
+	@rm -rf $(VENV) .broker build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find qmtl streams tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- the environment: made once, again only after a change of a lock or of pyproject.toml -----------------------
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "No '$(PYTHON)' on the PATH: install Python 3.11 or newer, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old, QMTL needs 3.11 or newer: say make PYTHON=python3.11 (or newer)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module with pip: install it (Debian and Ubuntu: the package python3-venv), or say make PYTHON=..." >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing QMTL into $(VENV)" >&2
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
+	@echo "installing QMTL and its tools into $(VENV)" >&2
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/.runtime $@

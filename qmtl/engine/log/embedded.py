@@ -1,0 +1,466 @@
+"""The log in one directory: a rocksdict database in which one write batch is one transaction.
+
+It keeps Kafka's rules where they can be observed: offsets have gaps (each transaction spends one offset per partition
+for its marker), positions are committed together with records, a newer writer fences an older one with the same id,
+compaction keeps order and offsets. One process holds it; others may look through `open_secondary`.
+
+Layout of keys: `m<name>` facts of the log; `t<topic>` its id, partitions and configuration; `e<id,partition>` the end
+offset; `b<id,partition>` the begin offset; `g<group>\\0<topic>\\0<partition>` a committed position; `r<id,partition,offset>`
+a record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
+
+from qmtl.engine.failpoint import passing
+from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
+from qmtl.foundation.common.errors import (
+    Fenced,
+    InvariantBroken,
+    LogLocked,
+    LogUnreachable,
+    OffsetGone,
+    TopicMismatch,
+    UnknownTopic,
+)
+from qmtl.foundation.wire.topics import Cleanup, TopicSpec
+
+FORMAT: Final = "1"
+_SLOT: Final = struct.Struct(">II")
+_OFFSET: Final = struct.Struct(">Q")
+_HEAD: Final = struct.Struct(">q?I")  # timestamp ms, has a value, key length
+_IDLE_STEP_S: Final = 0.005
+
+
+@dataclass(slots=True)
+class _Topic:
+    name: str
+    number: int
+    partitions: int
+    config: dict[str, str]
+
+
+def options(write_buffer_mb: int = 16) -> Options:
+    """RocksDB settings that keep the memory of a small process small."""
+    chosen = Options(raw_mode=True)
+    chosen.create_if_missing(True)
+    chosen.set_write_buffer_size(write_buffer_mb << 20)
+    chosen.set_max_write_buffer_number(2)
+    chosen.set_keep_log_file_num(2)
+    chosen.set_max_total_wal_size(64 << 20)
+    return chosen
+
+
+class EmbeddedLog:
+    """A log in a directory, held by this process.
+
+    Args:
+        directory: made if missing.
+        clock_ms: gives the time that is written beside each record; only retention and compaction read it.
+        sync: wait for the disk at each commit. Without it a commit survives the death of the process, not of the machine.
+
+    Raises:
+        LogLocked: another process holds the directory.
+        LogUnreachable: it can't be opened.
+    """
+
+    def __init__(
+        self, directory: Path, *, clock_ms: Callable[[], int] | None = None, sync: bool = False, read_only: bool = False
+    ) -> None:
+        self.directory = directory
+        self.now_ms = clock_ms if clock_ms is not None else lambda: int(time.time() * 1000)
+        self.read_only = read_only
+        self._db = _open(directory, read_only)
+        self._write_options = WriteOptions()
+        self._write_options.sync = sync
+        self._topics: dict[str, _Topic] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._begins: dict[TopicPartition, int] = {}
+        self.epochs: dict[str, int] = {}
+        self._load_identity()
+        self._load_catalogue()
+
+    # ---- identity and topics ----------------------------------------------------------------------------------
+
+    def _load_identity(self) -> None:
+        found = self._db.get(b"mformat")
+        if found is None and not self.read_only:
+            fresh = blake3(f"{self.directory.resolve()}\0{os.getpid()}\0{self.now_ms()}".encode()).hexdigest(16)
+            batch = WriteBatch(raw_mode=True)
+            batch.put(b"mformat", FORMAT.encode())
+            batch.put(b"mid", f"embedded-{fresh}".encode())
+            self._db.write(batch, self._write_options)
+        elif found is not None and found.decode() != FORMAT:
+            raise LogUnreachable(
+                f"the embedded log in {self.directory} has format {found.decode()!r}; this version reads {FORMAT!r}.",
+                "Use the version that wrote it, or another --state-dir.",
+            )
+        self.log_id = bytes(self._db.get(b"mid") or b"embedded-empty").decode()
+
+    def _load_catalogue(self) -> None:
+        for key, value in _scan(self._db, b"t"):
+            row = json.loads(value)
+            found = _Topic(key[1:].decode(), row["number"], row["partitions"], row["config"])
+            self._topics[found.name] = found
+            for partition in range(found.partitions):
+                self._load_bounds(TopicPartition(found.name, partition))
+
+    def _load_bounds(self, where: TopicPartition) -> None:
+        slot = self._slot(where)
+        self._ends[where] = _number(self._db.get(b"e" + slot))
+        self._begins[where] = _number(self._db.get(b"b" + slot))
+
+    def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        batch = WriteBatch(raw_mode=True)
+        fresh: list[_Topic] = []
+        for spec in specs:
+            known = self._topics.get(spec.name)
+            if known is None:
+                made = _Topic(spec.name, len(self._topics) + len(fresh) + 1, spec.partitions, spec.config())
+                row = {"number": made.number, "partitions": made.partitions, "config": made.config}
+                batch.put(b"t" + made.name.encode(), json.dumps(row, sort_keys=True).encode())
+                fresh.append(made)
+            else:
+                _compare(known, spec)
+        if fresh:
+            self._db.write(batch, self._write_options)
+        for made in fresh:
+            self._topics[made.name] = made
+            for partition in range(made.partitions):
+                self._ends[TopicPartition(made.name, partition)] = 0
+                self._begins[TopicPartition(made.name, partition)] = 0
+
+    def describe(self, topic: str) -> TopicDescription | None:
+        known = self._topics.get(topic)
+        return None if known is None else TopicDescription(known.name, known.partitions, 1, dict(known.config))
+
+    def topics(self) -> list[str]:
+        return sorted(self._topics)
+
+    def _slot(self, where: TopicPartition) -> bytes:
+        known = self._topics.get(where.topic)
+        if known is None or not 0 <= where.partition < known.partitions:
+            raise UnknownTopic(f"the log has no partition {where.partition} of topic {where.topic!r}.", "Create it first.")
+        return _SLOT.pack(known.number, where.partition)
+
+    # ---- offsets ----------------------------------------------------------------------------------------------
+
+    def begin_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        return {where: self._bound(self._begins, where) for where in partitions}
+
+    def end_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        return {where: self._bound(self._ends, where) for where in partitions}
+
+    def stable_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        return self.end_offsets(partitions)  # nothing uncommitted is ever in the log
+
+    def _bound(self, bounds: Mapping[TopicPartition, int], where: TopicPartition) -> int:
+        self._slot(where)
+        return bounds[where]
+
+    def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
+        out = {}
+        for where in partitions:
+            out[where] = self.end_offsets([where])[where]
+            for record in self.read(where, 0):
+                if record.timestamp_ms >= timestamp_ms:
+                    out[where] = record.offset
+                    break
+        return out
+
+    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
+        found = ((where, self._db.get(_group_key(group, where))) for where in partitions)
+        return {where: _number(value) for where, value in found if value is not None}
+
+    # ---- records ----------------------------------------------------------------------------------------------
+
+    def read(self, where: TopicPartition, offset: int) -> Iterator[Record]:
+        """The records of a partition from an offset on, in order."""
+        prefix = b"r" + self._slot(where)
+        for key, value in self._db.items(from_key=prefix + _OFFSET.pack(offset)):
+            if not key.startswith(prefix):
+                return
+            stamp, has_value, length = _HEAD.unpack_from(value)
+            body = _HEAD.size + length
+            yield Record(
+                where.topic,
+                where.partition,
+                _OFFSET.unpack_from(key, len(prefix))[0],
+                value[_HEAD.size : body],
+                value[body:] if has_value else None,
+                stamp,
+            )
+
+    def write(self, rows: Sequence[_Row], positions: Positions, group: str) -> dict[TopicPartition, int]:
+        """One transaction: these records, these positions, in one batch. Returns the last tracked offsets."""
+        batch = WriteBatch(raw_mode=True)
+        ends: dict[TopicPartition, int] = {}
+        tracked: dict[TopicPartition, int] = {}
+        now = self.now_ms()
+        slots: dict[TopicPartition, bytes] = {}
+        for where, key, value, track in rows:
+            offset = ends.get(where)
+            if offset is None:
+                slots[where] = self._slot(where)
+                offset = self._ends[where]
+            head = _HEAD.pack(now, value is not None, len(key))
+            batch.put(b"r" + slots[where] + _OFFSET.pack(offset), head + key + (value or b""))
+            ends[where] = offset + 1
+            if track:
+                tracked[where] = offset
+        for where, end in ends.items():
+            ends[where] = end + 1  # the transaction's marker takes an offset too, as on Kafka
+            batch.put(b"e" + slots[where], _OFFSET.pack(end + 1))
+        for where, offset in positions.items():
+            batch.put(_group_key(group, where), _OFFSET.pack(offset))
+        passing("inside_commit")
+        self._db.write(batch, self._write_options)
+        self._ends.update(ends)
+        return tracked
+
+    def reader(self) -> EmbeddedReader:
+        return EmbeddedReader(self)
+
+    def writer(self, transactional_id: str) -> EmbeddedWriter:
+        epoch = self.epochs.get(transactional_id, 0) + 1
+        self.epochs[transactional_id] = epoch
+        return EmbeddedWriter(self, transactional_id, epoch)
+
+    def membership(self, group: str, member: str, anchor: str) -> EmbeddedMembership:
+        known = self._topics.get(anchor)
+        if known is None:
+            raise UnknownTopic(f"the log has no topic {anchor!r}.", "Create the topics first.")
+        return EmbeddedMembership(frozenset(range(known.partitions)))
+
+    # ---- housekeeping -----------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Catch up with the process that writes (read-only secondary)."""
+        self._db.try_catch_up_with_primary()
+        self._topics.clear()
+        self._load_identity()
+        self._load_catalogue()
+
+    def clean(self) -> int:
+        """Compact compacted topics and drop what retention allows; returns how many records went."""
+        now = self.now_ms()
+        gone = 0
+        for known in sorted(self._topics.values(), key=lambda one: one.number):
+            for partition in range(known.partitions):
+                where = TopicPartition(known.name, partition)
+                compacted = known.config["cleanup.policy"] == Cleanup.COMPACT.value
+                gone += self._compact(where, known, now) if compacted else self._retain(where, known, now)
+        return gone
+
+    def _compact(self, where: TopicPartition, known: _Topic, now: int) -> int:
+        closed_before = now - int(known.config["min.compaction.lag.ms"])
+        tombstones_before = now - int(known.config["delete.retention.ms"])
+        newest: dict[bytes, int] = {record.key: record.offset for record in self.read(where, 0)}
+        doomed = [
+            record.offset
+            for record in self.read(where, 0)
+            if record.timestamp_ms < closed_before
+            and (
+                newest[record.key] != record.offset
+                or (record.value is None and record.timestamp_ms < tombstones_before)
+            )
+        ]
+        self._delete(where, doomed)
+        return len(doomed)
+
+    def _retain(self, where: TopicPartition, known: _Topic, now: int) -> int:
+        retention = int(known.config["retention.ms"])
+        if retention < 0:
+            return 0
+        doomed = []
+        for record in self.read(where, 0):
+            if record.timestamp_ms >= now - retention:
+                break
+            doomed.append(record.offset)
+        self._delete(where, doomed, begin=doomed[-1] + 1 if doomed else None)
+        return len(doomed)
+
+    def _delete(self, where: TopicPartition, offsets: Sequence[int], begin: int | None = None) -> None:
+        if not offsets:
+            return
+        slot = self._slot(where)
+        batch = WriteBatch(raw_mode=True)
+        for offset in offsets:
+            batch.delete(b"r" + slot + _OFFSET.pack(offset))
+        if begin is not None:
+            batch.put(b"b" + slot, _OFFSET.pack(begin))
+        self._db.write(batch, self._write_options)
+        if begin is not None:
+            self._begins[where] = begin
+
+    def close(self) -> None:
+        self._db.close()
+
+
+_Row = tuple[TopicPartition, bytes, bytes | None, bool]
+
+
+class EmbeddedReader:
+    """Reads what is committed, which is all there is."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: frozenset[TopicPartition] = frozenset()
+        self._turn = 0
+
+    def assign(self, positions: Positions) -> None:
+        self._positions = dict(sorted(positions.items()))
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._paused = frozenset(partitions)
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._log.read_only:
+                self._log.refresh()
+            out = self._read(max_records)
+            if out or time.monotonic() >= deadline:
+                return out
+            time.sleep(min(_IDLE_STEP_S, max(0.0, deadline - time.monotonic())))
+
+    def _read(self, max_records: int) -> list[Record]:
+        out: list[Record] = []
+        waiting = [where for where in self._positions if where not in self._paused]
+        self._turn += 1
+        turn = self._turn % len(waiting) if waiting else 0
+        for where in waiting[turn:] + waiting[:turn]:  # nobody is always first
+            end = self._log.end_offsets([where])[where]
+            position = self._positions[where]
+            if position > end:
+                raise OffsetGone(f"position {position} of {where} lies past the end {end}: the log is shorter than it was.")
+            if position < self._log.begin_offsets([where])[where]:
+                raise OffsetGone(f"position {position} of {where} lies before the first record that is kept.")
+            if position == end:
+                continue
+            before = len(out)
+            for record in self._log.read(where, position):
+                if len(out) == max_records:
+                    break
+                out.append(record)
+            if len(out) == max_records:
+                if len(out) > before:
+                    self._positions[where] = out[-1].offset + 1
+                break
+            self._positions[where] = end
+        return out
+
+    def positions(self) -> Positions:
+        return dict(self._positions)
+
+    def close(self) -> None:
+        self._positions = {}
+
+
+class EmbeddedWriter:
+    """Collects a transaction and writes it as one batch."""
+
+    def __init__(self, log: EmbeddedLog, transactional_id: str, epoch: int) -> None:
+        self._log = log
+        self._id = transactional_id
+        self._epoch = epoch
+        self._rows: list[_Row] | None = None
+
+    def begin(self) -> None:
+        if self._rows is not None:
+            raise InvariantBroken(f"transaction {self._id!r} is already open.")
+        self._rows = []
+
+    def append(self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False) -> None:
+        if self._rows is None:
+            raise InvariantBroken(f"transaction {self._id!r} is not open.")
+        self._rows.append((TopicPartition(topic, partition), key, value, track))
+
+    def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
+        if self._rows is None:
+            raise InvariantBroken(f"transaction {self._id!r} is not open.")
+        if self._log.epochs[self._id] != self._epoch:
+            raise Fenced(f"transactional id {self._id!r} belongs to a newer writer.", "This one stops.")
+        rows, self._rows = self._rows, None
+        return self._log.write(rows, positions, group)
+
+    def abort(self) -> None:
+        self._rows = None
+
+    def close(self) -> None:
+        self._rows = None
+
+
+class EmbeddedMembership:
+    """The one process has all tasks."""
+
+    def __init__(self, tasks: frozenset[int]) -> None:
+        self._tasks = tasks
+
+    def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
+        return self._tasks
+
+    def fence(self) -> Fence | None:
+        return None
+
+    def close(self) -> None:
+        self._tasks = frozenset()
+
+
+def _open(directory: Path, read_only: bool) -> Any:
+    if not read_only:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LogUnreachable(f"the log directory {directory} can't be made: {error.strerror}.", "Choose another.") from None
+    elif not (directory / "CURRENT").exists():
+        raise LogUnreachable(f"there is no embedded log in {directory}.", "Run `qmtl demo` first, or name another --log.")
+    try:
+        if not read_only:
+            return Rdict(str(directory), options())
+        view = directory.with_name(f"{directory.name}.view-{os.getpid()}")
+        chosen = Options(raw_mode=True)
+        chosen.set_max_open_files(-1)
+        return Rdict(str(directory), chosen, access_type=AccessType.secondary(str(view)))
+    except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
+        if "lock" in str(error).lower():
+            raise LogLocked(
+                f"the embedded log in {directory} is held by another process.",
+                "Stop that process, read with `qmtl topic` or `qmtl state` meanwhile, or use another --state-dir.",
+            ) from None
+        raise LogUnreachable(f"the embedded log in {directory} can't be opened: {error}.", "Choose another.") from None
+
+
+def _compare(known: _Topic, spec: TopicSpec) -> None:
+    wanted: dict[str, object] = {"partitions": spec.partitions, **spec.config()}
+    found: dict[str, object] = {"partitions": known.partitions, **known.config}
+    wrong = [f"{name} is {found.get(name)!r}, wanted {wanted[name]!r}" for name in sorted(wanted) if found.get(name) != wanted[name]]
+    if wrong:
+        raise TopicMismatch(f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.", "Migrate it by a new topic.")
+
+
+def _scan(db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for key, value in db.items(from_key=prefix):
+        if not key.startswith(prefix):
+            return
+        yield key, value
+
+
+def _group_key(group: str, where: TopicPartition) -> bytes:
+    return b"g" + b"\0".join((group.encode(), where.topic.encode(), str(where.partition).encode()))
+
+
+def _number(value: bytes | None) -> int:
+    return 0 if value is None else int(_OFFSET.unpack(value)[0])

@@ -1,0 +1,402 @@
+"""The log on Kafka, by confluent-kafka: transactions with group metadata, read-committed, discard on unknown.
+
+A namespace keeps several systems apart on one cluster: it prefixes every topic, group and transactional id, and nothing
+above this module sees it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+)
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import OffsetSpec
+
+from qmtl.engine.failpoint import passing
+from qmtl.engine.log.kafka_admin import KafkaAdmin
+from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
+from qmtl.foundation.common.errors import (
+    Fenced,
+    InvariantBroken,
+    LogError,
+    OffsetGone,
+    OutcomeUnknown,
+    TransactionAborted,
+    UnknownTopic,
+)
+from qmtl.foundation.wire.topics import TopicSpec
+
+CALL_TIMEOUT_S: Final = 30.0
+TRANSACTION_TIMEOUT_MS: Final = 15_000
+SESSION_TIMEOUT_MS: Final = 10_000
+
+_FENCED: Final = frozenset(
+    {
+        KafkaError._FENCED,  # noqa: SLF001 - confluent-kafka names its client-side codes with an underscore
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
+
+
+class KafkaLog:
+    """A log on a Kafka cluster.
+
+    Args:
+        bootstrap: `host:port[,host:port…]`.
+        namespace: prefix of every name on the cluster, with its separator; empty for none.
+
+    Raises:
+        LogUnreachable: no broker answered.
+    """
+
+    def __init__(self, bootstrap: str, namespace: str = "") -> None:
+        self.bootstrap = bootstrap
+        self.namespace = namespace
+        self.admin = KafkaAdmin(bootstrap, namespace)
+        self.log_id = self.admin.identity()
+        self._offsets_client: Any = None
+
+    def _client(self) -> Any:
+        """A consumer that never joins a group: it answers questions about offsets."""
+        if self._offsets_client is None:
+            self._offsets_client = Consumer({**_common(self.bootstrap), "group.id": f"{self.namespace}qmtl.questions"})
+        return self._offsets_client
+
+    def now_ms(self) -> int:
+        return int(time.time() * 1000)
+
+    def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        self.admin.ensure_topics(specs)
+
+    def describe(self, topic: str) -> TopicDescription | None:
+        return self.admin.describe(topic)
+
+    def topics(self) -> list[str]:
+        return self.admin.topics()
+
+    def begin_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        return self.admin.offsets(partitions, OffsetSpec.earliest())
+
+    def end_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        return self.admin.offsets(partitions, OffsetSpec.latest())
+
+    def stable_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        return self.admin.offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+
+    def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
+        ends = self.end_offsets(partitions)
+        asked = [self._place(where, timestamp_ms) for where in partitions]
+        found = _asking(lambda: self._client().offsets_for_times(asked, timeout=CALL_TIMEOUT_S))
+        answers = {self._where(place): place.offset for place in found}
+        return {where: answers[where] if answers[where] >= 0 else ends[where] for where in partitions}
+
+    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
+        if not partitions:
+            return {}
+        asker = Consumer({**_common(self.bootstrap), "group.id": self.namespace + group})
+        try:
+            asked = [self._place(where) for where in partitions]
+            found = _asking(lambda: asker.committed(asked, timeout=CALL_TIMEOUT_S))
+            return {self._where(place): place.offset for place in found if place.offset >= 0}
+        finally:
+            asker.close()
+
+    def reader(self) -> KafkaReader:
+        return KafkaReader(self)
+
+    def writer(self, transactional_id: str) -> KafkaWriter:
+        return KafkaWriter(self, transactional_id)
+
+    def membership(self, group: str, member: str, anchor: str) -> KafkaMembership:
+        if self.describe(anchor) is None:
+            raise UnknownTopic(f"the log has no topic {anchor!r}.", "Create the topics first.")
+        return KafkaMembership(self, group, member, anchor)
+
+    def close(self) -> None:
+        if self._offsets_client is not None:
+            self._offsets_client.close()
+
+    def _place(self, where: TopicPartition, offset: int | None = None) -> KafkaPartition:
+        name = self.namespace + where.topic
+        return KafkaPartition(name, where.partition) if offset is None else KafkaPartition(name, where.partition, offset)
+
+    def _where(self, place: Any) -> TopicPartition:
+        return TopicPartition(place.topic[len(self.namespace) :], place.partition)
+
+
+class KafkaReader:
+    """A consumer without a group: it is told what to read, and reads only what is committed."""
+
+    def __init__(self, log: KafkaLog) -> None:
+        self._log = log
+        self._consumer = Consumer(
+            {
+                **_common(log.bootstrap),
+                "group.id": f"{log.namespace}qmtl.readers",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": 16384,
+                "queued.min.messages": 20000,
+            }
+        )
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: frozenset[TopicPartition] = frozenset()
+        self._names: dict[str, str] = {}
+
+    def assign(self, positions: Positions) -> None:
+        self._positions = dict(positions)
+        self._paused = frozenset()
+        self._consumer.assign([self._log._place(where, offset) for where, offset in sorted(positions.items())])
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        wanted = frozenset(partitions)
+        if stop := wanted - self._paused:
+            self._consumer.pause([self._log._place(where) for where in sorted(stop)])
+        if go := self._paused - wanted:
+            self._consumer.resume([self._log._place(where) for where in sorted(go)])
+        self._paused = wanted
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        out: list[Record] = []
+        for message in self._consumer.consume(max_records, timeout_s):
+            error = message.error()
+            if error is None:
+                out.append(self._record(message))
+            else:
+                self._hint(message, error)
+        return out
+
+    def _record(self, message: Message) -> Record:
+        physical: Any = message.topic()
+        topic = self._names.get(physical)
+        if topic is None:
+            topic = self._names[physical] = physical[len(self._log.namespace) :]
+        partition: Any = message.partition()
+        offset: Any = message.offset()
+        key: Any = message.key()
+        self._positions[TopicPartition(topic, partition)] = offset + 1
+        return Record(topic, partition, offset, key or b"", message.value(), message.timestamp()[1])  # type: ignore[arg-type] # the stub allows str values; ours are bytes
+
+    def _hint(self, message: Message, error: KafkaError) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            where = TopicPartition(str(message.topic())[len(self._log.namespace) :], int(message.partition() or 0))
+            # The position at the end lies past markers and aborted records; a record's offset alone never shows that.
+            self._positions[where] = max(self._positions.get(where, 0), int(message.offset() or 0))
+        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise OffsetGone(f"{message.topic()}[{message.partition()}]: {error.str()}", "Decide before going on: the log has changed.")
+        elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
+            raise UnknownTopic(f"{message.topic()}[{message.partition()}] is not on the log.", "Create the topics first.")
+        elif error.fatal():
+            raise LogError(f"the consumer failed: {error.str()}", "Start again.")
+        # Anything else is librdkafka telling that it retries by itself.
+
+    def positions(self) -> Positions:
+        return dict(self._positions)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class KafkaWriter:
+    """A transactional producer; thrown away whenever an outcome is unknown."""
+
+    def __init__(self, log: KafkaLog, transactional_id: str) -> None:
+        self._log = log
+        self._id = transactional_id
+        self._tracked: dict[TopicPartition, int] = {}
+        self._failed: KafkaError | None = None
+        self._open = False
+        self._producer = Producer(
+            {
+                **_common(log.bootstrap),
+                "transactional.id": log.namespace + transactional_id,
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "linger.ms": 5,
+                "batch.size": 262144,
+                "compression.type": "lz4",
+                # A new transaction right after a commit meets its markers still being written and waits one back-off.
+                "retry.backoff.ms": 2,
+                "queue.buffering.max.messages": 200000,
+            }
+        )
+        _transactional(lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
+
+    def begin(self) -> None:
+        self._tracked, self._failed = {}, None
+        _transactional(self._producer.begin_transaction)
+        self._open = True
+
+    def append(self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False) -> None:
+        name = self._log.namespace + topic
+        callback: Callable[[KafkaError | None, Message], None] | None = None
+        if track:
+            where = TopicPartition(topic, partition)
+
+            def callback(error: KafkaError | None, message: Message) -> None:
+                if error is None:
+                    self._tracked[where] = int(message.offset() or 0)
+                else:
+                    self._failed = error
+
+        while True:
+            try:
+                if callback is None:
+                    self._producer.produce(name, value, key, partition)
+                else:
+                    self._producer.produce(name, value, key, partition, on_delivery=callback)
+                return
+            except BufferError:  # the local queue is full; serving deliveries makes room
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                _classify(error)
+
+    def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
+        if not self._open:
+            raise InvariantBroken(f"transaction {self._id!r} is not open.")
+        try:
+            if positions and fence is not None:
+                places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
+                _transactional(lambda: self._producer.send_offsets_to_transaction(places, fence, CALL_TIMEOUT_S))
+            elif positions:
+                raise InvariantBroken("positions are committed without proof of membership.")
+            passing("inside_commit")
+            _transactional(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+        except TransactionAborted:
+            self.abort()
+            raise
+        self._open = False
+        if self._failed is not None:
+            raise OutcomeUnknown(f"a record of a committed transaction was not delivered: {self._failed.str()}")
+        return dict(self._tracked)
+
+    def abort(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self._producer.abort_transaction(CALL_TIMEOUT_S)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code in _FENCED:
+                raise Fenced(f"transactional id {self._id!r} belongs to a newer writer.", "This one stops.") from None
+            raise OutcomeUnknown(f"the abort of {self._id!r} was not confirmed: {error.args[0].str()}") from None
+
+    def close(self) -> None:
+        """Let go of the producer without ending anything: whoever opens the id next does that."""
+        self._open = False
+        with suppress(KafkaException):
+            self._producer.purge()
+        with suppress(KafkaException):
+            self._producer.flush(0)
+
+
+class KafkaMembership:
+    """Takes part in the group of a processor on its anchor topic, and reads nothing from it.
+
+    Partitions are paused at once: which task is whose comes from the group, what a task reads is its own business
+    (`Task`), so tasks may read topics that come and go at run time. Static membership lets a killed worker have its
+    tasks back at once.
+    """
+
+    def __init__(self, log: KafkaLog, group: str, member: str, anchor: str) -> None:
+        self._mine: frozenset[int] = frozenset()
+        self._consumer = Consumer(
+            {
+                **_common(log.bootstrap),
+                "group.id": log.namespace + group,
+                "group.instance.id": log.namespace + member,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                "heartbeat.interval.ms": 1000,
+                "partition.assignment.strategy": "range",
+                "fetch.wait.max.ms": 500,
+                "fetch.message.max.bytes": 1024,
+                "queued.max.messages.kbytes": 64,
+            }
+        )
+
+        def assigned(consumer: Any, places: Any) -> None:
+            consumer.assign(places)
+            consumer.pause(places)
+            self._mine = frozenset(place.partition for place in places)
+
+        def revoked(consumer: Any, places: Any) -> None:
+            # Nothing is in flight here: the worker polls its membership only between transactions.
+            consumer.unassign()
+            self._mine = frozenset()
+
+        self._consumer.subscribe([log.namespace + anchor], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
+
+    def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
+        message = self._consumer.poll(timeout_s)
+        if message is not None and (error := message.error()) is not None and error.fatal():
+            raise Fenced(f"the group refused this member: {error.str()}", "Another worker has the same slot; stop one.")
+        return self._mine
+
+    def fence(self) -> Fence | None:
+        metadata: Any = self._consumer.consumer_group_metadata()
+        return metadata  # type: ignore[no-any-return] # an opaque object that only the producer reads
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def _common(bootstrap: str) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": bootstrap,
+        "client.id": "qmtl",
+        "log_level": 2,
+        "error_cb": lambda error: None,  # librdkafka retries by itself; what it can't mend comes back from the calls
+        "socket.connection.setup.timeout.ms": 5000,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "topic.metadata.refresh.interval.ms": 30000,
+    }
+
+
+def _transactional(call: Callable[[], Any]) -> None:
+    """Run one transactional call; the same call again while the client says that this is safe."""
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            call()
+            return
+        except KafkaException as error:
+            problem = error.args[0]
+            if problem.retriable() and time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+            _classify(error)
+
+
+def _classify(error: KafkaException) -> None:
+    """The one place that says what an error of a transactional call means."""
+    problem = error.args[0]
+    if problem.code() in _FENCED:
+        raise Fenced(f"a newer writer owns the transactional id: {problem.str()}", "This one stops.") from None
+    if problem.txn_requires_abort():
+        raise TransactionAborted(problem.str()) from None
+    raise OutcomeUnknown(problem.str()) from None
+
+
+def _asking(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except KafkaException as error:
+        raise LogError(f"the broker did not answer: {error.args[0].str()}", "Check that it runs.") from None

@@ -1,0 +1,142 @@
+"""Topics, configurations and offsets of a Kafka cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+
+from qmtl.engine.log.port import Positions, TopicDescription, TopicPartition
+from qmtl.foundation.common.errors import LogError, LogUnreachable, TopicMismatch, UnknownTopic
+from qmtl.foundation.wire.topics import TopicSpec
+
+CONNECT_TIMEOUT_S: Final = 6.0
+CALL_TIMEOUT_S: Final = 30.0
+
+
+class KafkaAdmin:
+    """What the log asks of the cluster itself.
+
+    Raises:
+        LogUnreachable: no broker answered within `CONNECT_TIMEOUT_S`.
+    """
+
+    def __init__(self, bootstrap: str, namespace: str) -> None:
+        self._namespace = namespace
+        self._client = AdminClient(
+            {"bootstrap.servers": bootstrap, "client.id": "qmtl", "log_level": 0, "error_cb": lambda error: None}
+        )
+        try:
+            found = self._client.list_topics(timeout=CONNECT_TIMEOUT_S)
+        except KafkaException as error:
+            raise LogUnreachable(
+                f"no Kafka broker answered at {bootstrap!r} within {CONNECT_TIMEOUT_S:g} s: {error.args[0].str()}.",
+                "Start one with `make broker`, or give another address with --log kafka://HOST:PORT.",
+            ) from None
+        self._cluster = found.cluster_id
+        self._brokers = max(1, len(found.brokers))
+
+    def identity(self) -> str:
+        return f"kafka-{self._cluster}-{self._namespace}"
+
+    def topics(self) -> list[str]:
+        found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+        names = sorted(name for name in found if name.startswith(self._namespace) and not name.startswith("__"))
+        return [name[len(self._namespace) :] for name in names]
+
+    def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        """Create what is missing and compare what exists.
+
+        A cluster with fewer brokers than a topic asks for gets as many replicas as it has brokers.
+        """
+        existing = set(self.topics())
+        missing = [spec for spec in specs if spec.name not in existing]
+        if missing:
+            wanted = [
+                NewTopic(
+                    self._namespace + spec.name,
+                    num_partitions=spec.partitions,
+                    replication_factor=min(spec.replication, self._brokers),
+                    config=spec.config(),
+                )
+                for spec in missing
+            ]
+            for name, future in self._client.create_topics(wanted, operation_timeout=CALL_TIMEOUT_S).items():
+                self._created(name, future)
+        known = [spec for spec in specs if spec.name in existing]
+        if known:
+            self._compare(known)
+
+    def _created(self, name: str, future: Future[Any]) -> None:
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was quicker: the same wish
+                raise LogError(f"topic {name!r} was not created: {error.args[0].str()}.", "Check rights and names.") from None
+
+    def _compare(self, specs: Sequence[TopicSpec]) -> None:
+        found = self._describe([spec.name for spec in specs])
+        for spec in specs:
+            known = found[spec.name]
+            wanted: dict[str, object] = {"partitions": spec.partitions, **spec.config()}
+            actual: dict[str, object] = {"partitions": known.partitions, **known.config}
+            wrong = [
+                f"{key} is {actual.get(key)!r}, wanted {wanted[key]!r}"
+                for key in sorted(wanted)
+                if actual.get(key) != wanted[key]
+            ]
+            if wrong:
+                raise TopicMismatch(
+                    f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.",
+                    "Alter it, or migrate by a new topic; partitions are never changed in place.",
+                )
+
+    def describe(self, topic: str) -> TopicDescription | None:
+        if topic not in self.topics():
+            return None
+        return self._describe([topic])[topic]
+
+    def _describe(self, names: Sequence[str]) -> Mapping[str, TopicDescription]:
+        metadata = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, self._namespace + name) for name in names]
+        futures = self._client.describe_configs(resources, request_timeout=CALL_TIMEOUT_S)
+        out = {}
+        for resource, future in futures.items():
+            entries = self._asked(future.result)
+            name = resource.name[len(self._namespace) :]
+            partitions = metadata[resource.name].partitions
+            replicas = min((len(one.replicas) for one in partitions.values()), default=0)
+            config = {entry.name: entry.value for entry in entries.values()}
+            out[name] = TopicDescription(name, len(partitions), replicas, config)
+        return out
+
+    def offsets(
+        self,
+        partitions: Collection[TopicPartition],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    ) -> Positions:
+        """Offsets by a specification; uncommitted records count unless asked otherwise, so that an open transaction shows."""
+        if not partitions:
+            return {}
+        asked = {KafkaPartition(self._namespace + where.topic, where.partition): spec for where in partitions}
+        out = {}
+        for place, future in self._client.list_offsets(
+            asked, isolation_level=isolation, request_timeout=CALL_TIMEOUT_S
+        ).items():
+            where = TopicPartition(place.topic[len(self._namespace) :], place.partition)
+            out[where] = int(self._asked(future.result).offset)
+        return out
+
+    def _asked(self, call: Any) -> Any:
+        try:
+            return call()
+        except KafkaException as error:
+            problem = error.args[0]
+            if problem.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+                raise UnknownTopic(f"the cluster has no such topic: {problem.str()}.", "Create the topics first.") from None
+            raise LogError(f"the cluster did not answer: {problem.str()}.", "Check that it runs.") from None

@@ -1,0 +1,159 @@
+"""What the engine needs of a log; Kafka and the embedded log both give exactly this, and one contract suite holds them to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from qmtl.foundation.wire.topics import TopicSpec
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+class Record(NamedTuple):
+    """One record as it lies in the log. A value of None is a tombstone."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes | None
+    timestamp_ms: int
+
+
+Positions = Mapping[TopicPartition, int]
+"""The next offset to read, per partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """What the log says of a topic."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+class Fence(Protocol):
+    """Proof of membership, taken when a batch is read and handed in with its commit; the log refuses a stale one."""
+
+
+class Reader(Protocol):
+    """Reads committed records only. Not thread-safe."""
+
+    def assign(self, positions: Positions) -> None:
+        """Read these partitions from these offsets, and nothing else.
+
+        Raises:
+            OffsetGone: at the next poll, if an offset lies outside the log.
+        """
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Deliver nothing of exactly these partitions until the next call."""
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Up to `max_records` records, per partition in offset order; an empty list after `timeout_s`."""
+
+    def positions(self) -> Positions:
+        """How far each partition was read, past transaction markers and aborted records too."""
+
+    def close(self) -> None: ...
+
+
+class Writer(Protocol):
+    """One transactional id. A second writer with the same id fences the first. Not thread-safe."""
+
+    def begin(self) -> None: ...
+
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
+    ) -> None:
+        """Add a record to the open transaction; with `track`, its offset is in the result of `commit`."""
+
+    def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
+        """Make records and positions visible together.
+
+        Returns: the offset of the last tracked record per partition.
+
+        Raises:
+            TransactionAborted: nothing became visible; the same writer may begin again.
+            OutcomeUnknown: nobody knows; close this writer and make a new one.
+            Fenced: a newer writer owns the id, or the fence is stale beyond repair.
+        """
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Membership(Protocol):
+    """A member's share of the tasks of one processor. Not thread-safe."""
+
+    def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
+        """Take part in the group and say which tasks are mine now."""
+
+    def fence(self) -> Fence | None:
+        """The proof to commit with, as of now."""
+
+    def close(self) -> None: ...
+
+
+class Log(Protocol):
+    """A log of topics with transactions."""
+
+    @property
+    def log_id(self) -> str:
+        """The identity of this log; a store that was built from another one is thrown away."""
+
+    def now_ms(self) -> int:
+        """The log's clock: it ages stores and records, and decides nothing else."""
+
+    def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        """Create what is missing, compare what exists; safe to repeat.
+
+        Raises:
+            TopicMismatch: a topic exists with another configuration.
+        """
+
+    def describe(self, topic: str) -> TopicDescription | None:
+        """What the log says of a topic; None where there is none."""
+
+    def topics(self) -> list[str]:
+        """Names of all topics, sorted."""
+
+    def begin_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        """The first offset that is still kept."""
+
+    def end_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        """The high watermark: one past the last record of any kind, committed or not."""
+
+    def stable_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        """The last stable offset: how far a reader of committed records can come now."""
+
+    def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
+        """The first offset whose record was written at or after the time; the end where there is none."""
+
+    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
+        """The committed positions; partitions without one are left out."""
+
+    def reader(self) -> Reader: ...
+
+    def writer(self, transactional_id: str) -> Writer:
+        """A writer, after everything that an earlier one of this id left open was ended."""
+
+    def membership(self, group: str, member: str, anchor: str) -> Membership:
+        """Join: the partitions of the anchor topic are the tasks."""
+
+    def close(self) -> None: ...
+
+
+def partitions_of(topic: str, count: int) -> list[TopicPartition]:
+    """Every partition of a topic, in order."""
+    return [TopicPartition(topic, number) for number in range(count)]

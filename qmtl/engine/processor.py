@@ -1,0 +1,106 @@
+"""What a processor is: a pure function over records and tables, with its inputs and outputs said aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from qmtl.engine.table import Table
+from qmtl.foundation.wire.topics import TopicSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One topic that a processor reads.
+
+    Attributes:
+        bucketed: taken bucket by bucket, at close markers; otherwise record by record as it comes.
+        lag: for a bucketed topic, how many of the reader's own buckets late it is read: bucket t sees exactly the cut that
+            the close of bucket t-lag defines, with lag 0 the cut of t itself. On an own table this is a delayed edge
+            inside the task.
+        broadcast: every task reads all partitions, not only its own.
+        joins: takes part in the merge only from its first marker on (a source that nobody feeds holds nobody up).
+    """
+
+    topic: str
+    bucketed: bool = False
+    lag: int = 0
+    broadcast: bool = False
+    joins: bool = False
+
+
+class Arrival(NamedTuple):
+    """A decoded record."""
+
+    topic: str
+    partition: int
+    offset: int
+    message: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One closed bucket.
+
+    Attributes:
+        bucket_ms: the instant at which it closed.
+        arrivals: per input topic its records of this bucket, by partition, then offset.
+        cuts: per delayed input the bucket whose cut is to be read; 0 before the first.
+        first: nothing was closed before.
+    """
+
+    bucket_ms: int
+    arrivals: Mapping[str, Sequence[Arrival]]
+    cuts: Mapping[str, int] = field(default_factory=dict)
+    first: bool = False
+
+
+class Step(Protocol):
+    """What a processor may touch while it handles a record or a bucket."""
+
+    def table(self, topic: str) -> Table:
+        """An owned table."""
+
+    def emit(self, topic: str, message: Any) -> None:
+        """Add an event to the transaction; key and partition follow from the catalogue."""
+
+
+class Processor(Protocol):
+    """A stage of the topology. It keeps nothing in memory that `restore` can't make again from its tables."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def anchor(self) -> str:
+        """The topic whose partitions are the tasks."""
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Owned tables."""
+
+    @property
+    def emits(self) -> tuple[str, ...]:
+        """Topics of the catalogue that it adds events to."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        """What it reads now; may change while it runs, as nodes come and go."""
+
+    def closes(self) -> tuple[TopicSpec, ...]:
+        """The marked topics that get a close marker after each bucket."""
+
+    def topics(self) -> Mapping[str, TopicSpec]:
+        """Topics outside the catalogue that it reads or writes now."""
+
+    def restore(self, tables: Mapping[str, Table]) -> None:
+        """Make derived memory again from the tables: at start, and after an abort."""
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        """Handle one record of a free input."""
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        """Handle one closed bucket."""
+
+    def flush(self, step: Step) -> None:
+        """Put what is only worth writing once per transaction."""

@@ -1,0 +1,197 @@
+"""A table: the last value per key of a compacted topic, with as many older versions as a delayed edge looks back."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from qmtl.engine.store import Store
+from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.wire.codec import Codec
+from qmtl.foundation.wire.keys import encode_key, key_prefix
+from qmtl.foundation.wire.topics import TopicSpec
+
+UNMARKED: Final = 0
+"""The bucket of rows in a table that no delayed edge looks back on: one version, whenever it was written."""
+
+_FRAME: Final = struct.Struct(">qi")  # bucket, length; -1 is a tombstone
+_CACHE_ROWS: Final = 100_000
+
+
+class Version:
+    """One value of one key, true from the close of its bucket on."""
+
+    __slots__ = ("_message", "bucket_ms", "data")
+
+    def __init__(self, bucket_ms: int, data: bytes | None, message: Any = None) -> None:
+        self.bucket_ms = bucket_ms
+        self.data = data
+        self._message = message
+
+    def message(self, codec: Codec) -> Any:
+        if self._message is None and self.data is not None:
+            self._message = codec.decode(self.data)
+        return self._message
+
+
+Versions = tuple[Version, ...]
+
+
+class Table:
+    """One partition of one table.
+
+    What a processor puts is staged: it can be read back at once with `get`, becomes a version when its bucket is sealed,
+    reaches the log with its transaction, and the store after the commit.
+
+    Args:
+        look_back: how many closed buckets the oldest delayed edge on this table looks back; 0 for none.
+    """
+
+    def __init__(self, spec: TopicSpec, partition: int, store: Store, codec: Codec, look_back: int = 0) -> None:
+        self.spec = spec
+        self.partition = partition
+        self.look_back = look_back
+        self._store = store
+        self._codec = codec
+        self._cache: dict[bytes, Versions] = {}
+        self._stage: dict[bytes, Any] = {}
+        self._dirty: dict[bytes, None] = {}
+
+    # ---- reading ------------------------------------------------------------------------------------------------
+
+    def get(self, *key: str | int) -> Any:
+        """The newest value, staged ones included; None where there is none."""
+        raw = encode_key(key)
+        if raw in self._stage:
+            return self._stage[raw]
+        versions = self._versions(raw)
+        return versions[-1].message(self._codec) if versions else None
+
+    def at(self, bucket_ms: int, *key: str | int) -> Any:
+        """The value at the cut of a bucket: the newest that was sealed at or before it."""
+        return self._cut(self._versions(encode_key(key)), bucket_ms)
+
+    def items(self, *prefix: str | int) -> Iterator[Any]:
+        """The newest values under a key prefix, staged ones included, in key order."""
+        for raw in self._keys(key_prefix(prefix)):
+            if raw in self._stage:
+                value = self._stage[raw]
+            else:
+                versions = self._versions(raw)
+                value = versions[-1].message(self._codec) if versions else None
+            if value is not None:
+                yield value
+
+    def items_at(self, bucket_ms: int, *prefix: str | int) -> Iterator[Any]:
+        """The values under a key prefix at the cut of a bucket, in key order."""
+        for raw in self._keys(key_prefix(prefix)):
+            value = self._cut(self._versions(raw), bucket_ms)
+            if value is not None:
+                yield value
+
+    def _cut(self, versions: Versions, bucket_ms: int) -> Any:
+        for version in reversed(versions):
+            if version.bucket_ms <= bucket_ms:
+                return version.message(self._codec)
+        return None
+
+    def _keys(self, prefix: bytes) -> list[bytes]:
+        stored = [key for key, _ in self._store.scan(self.spec.name, prefix)]
+        fresh = [key for key in (*self._dirty, *self._stage) if key.startswith(prefix)]
+        return sorted({*stored, *fresh}) if fresh else stored
+
+    def _versions(self, raw: bytes) -> Versions:
+        found = self._cache.get(raw)
+        if found is None:
+            found = self._cache[raw] = unframe(self._store.get(self.spec.name, raw))
+        return found
+
+    # ---- writing ------------------------------------------------------------------------------------------------
+
+    def put(self, message: Any) -> None:
+        """Stage a value under the key that the catalogue gives it."""
+        self._stage[encode_key(self.spec.key_of(message))] = message
+
+    def delete(self, *key: str | int) -> None:
+        """Stage a tombstone, if there is anything to delete."""
+        raw = encode_key(key)
+        if self.get(*key) is not None:
+            self._stage[raw] = None
+
+    def seal(self, bucket_ms: int, horizon_ms: int) -> Sequence[tuple[bytes, bytes | None]]:
+        """Turn what is staged into versions of the bucket; returns key and value of each, in the order of first touch.
+
+        Args:
+            horizon_ms: no delayed edge will ask for a cut before this bucket.
+        """
+        out = []
+        for raw, message in self._stage.items():
+            data = None if message is None else self._codec.encode(message)
+            self._append(raw, Version(bucket_ms, data, message), horizon_ms)
+            out.append((raw, data))
+        self._stage.clear()
+        return out
+
+    def restore(self, raw: bytes, data: bytes | None, bucket_ms: int, horizon_ms: int) -> None:
+        """Take a row from the log, as recovery does."""
+        self._append(raw, Version(bucket_ms, data), horizon_ms)
+
+    def _append(self, raw: bytes, version: Version, horizon_ms: int) -> None:
+        older = self._versions(raw)
+        keep = 0
+        if self.look_back:
+            for index, one in enumerate(older):
+                if one.bucket_ms <= horizon_ms:
+                    keep = index  # the newest at or before the horizon, and everything after it
+            older = tuple(one for one in older[keep:] if one.bucket_ms < version.bucket_ms)
+        else:
+            older, version.bucket_ms = (), UNMARKED
+        self._cache[raw] = (*older, version)
+        self._dirty[raw] = None
+
+    # ---- ends of a transaction ------------------------------------------------------------------------------------
+
+    def changes(self) -> list[tuple[str, bytes, bytes | None]]:
+        """What the store has to write for the sealed rows since the last commit."""
+        if self._stage:
+            raise InvariantBroken(f"table {self.spec.name} has staged rows that no bucket sealed.")
+        return [(self.spec.name, raw, frame(self._cache[raw])) for raw in self._dirty]
+
+    def committed(self) -> None:
+        """The store has it."""
+        self._dirty.clear()
+        if len(self._cache) > _CACHE_ROWS:
+            self._cache.clear()
+
+    def rollback(self) -> None:
+        """Forget everything that the store does not have."""
+        self._stage.clear()
+        self._dirty.clear()
+        self._cache.clear()
+
+
+def frame(versions: Versions) -> bytes | None:
+    """The bytes of a store row; None where only tombstones are left."""
+    if all(version.data is None for version in versions):
+        return None
+    parts = []
+    for version in versions:
+        parts.append(_FRAME.pack(version.bucket_ms, -1 if version.data is None else len(version.data)))
+        parts.append(version.data or b"")
+    return b"".join(parts)
+
+
+def unframe(row: bytes | None) -> Versions:
+    """The versions of a store row, oldest first."""
+    if row is None:
+        return ()
+    out = []
+    at = 0
+    while at < len(row):
+        bucket_ms, length = _FRAME.unpack_from(row, at)
+        at += _FRAME.size
+        data = None if length < 0 else row[at : at + length]
+        out.append(Version(bucket_ms, data))
+        at += max(length, 0)
+    return tuple(out)

@@ -1,0 +1,288 @@
+"""A task: one processor on one partition of its anchor, from reading to the local store, one transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from qmtl.engine.failpoint import passing
+from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
+from qmtl.engine.processor import Arrival, Bucket, Input, Processor
+from qmtl.engine.recovery import Progress, restore
+from qmtl.engine.store import Checkpoint, Store
+from qmtl.engine.table import Table
+from qmtl.engine.transaction import Transaction
+from qmtl.engine.watermark import Merge, Ready
+from qmtl.foundation.common.errors import InvalidTopology, StampMismatch, UnknownTopic, WireError
+from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
+from qmtl.foundation.wire.codec import Codec
+from qmtl.foundation.wire.keys import is_marker, is_stamp
+from qmtl.foundation.wire.topics import TopicSpec, topic
+
+POLL_RECORDS: Final = 4000
+LATE: Final = "QMTL-LATE"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """How a task runs; nothing here changes what it decides.
+
+    Attributes:
+        state_dir: where the stores lie.
+        poll_records: at most this many records in one batch, and so in one transaction.
+    """
+
+    state_dir: Path
+    poll_records: int = POLL_RECORDS
+
+
+class Task:
+    """Runs one partition of a processor. Not thread-safe."""
+
+    def __init__(self, log: Log, processor: Processor, number: int, codec: Codec, settings: TaskSettings) -> None:
+        self.processor = processor
+        self.number = number
+        self.group = f"qmtl.{processor.name}"
+        self._log = log
+        self._codec = codec
+        self._settings = settings
+        self._store = Store(settings.state_dir / f"{processor.name}-{number}", log.log_id)
+        self._reader = log.reader()
+        self._inputs: tuple[Input, ...] = ()
+        self._positions: dict[TopicPartition, int] = {}
+        self._free: list[Arrival] = []
+        self._fresh = False
+        described = log.describe(processor.anchor)
+        if described is None:
+            raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
+        self._tasks = described.partitions
+        look_back = {one.topic: one.lag for one in processor.inputs() if one.lag and one.topic in processor.tables}
+        self._tables = {
+            name: Table(topic(name), number, self._store, codec, look_back.get(name, 0)) for name in processor.tables
+        }
+        self._merge = Merge()
+        self._dead: list[DeadLetter] = []
+
+    # ---- opening ------------------------------------------------------------------------------------------------
+
+    def open(self, progress: Progress | None = None) -> None:
+        """Restore the tables and continue where the last transaction ended; safe to repeat after any failure.
+
+        Raises:
+            RecoveryStalled, LogRegressed, StampMismatch: see `restore`.
+        """
+        for table in self._tables.values():
+            table.rollback()
+        self._free, self._dead = [], []
+        # Positions first, then the tables: what commits in between is then in the tables and read again, never missed.
+        committed = self._committed(self.processor.inputs())
+        if self._tables:
+            restored = restore(self._log, self._store, self._tables, self._codec, progress=progress)
+            self._positions, self._fresh = dict(restored.positions), restored.fresh
+            self._merge = Merge(restored.buckets, self._tables)
+        else:
+            self._positions, self._fresh = dict(committed), False
+            self._merge = Merge()
+        self.processor.restore(self._tables)
+        committed = self._committed(self.processor.inputs())
+        for where, offset in sorted(committed.items()):
+            if self._tables and self._positions.get(where) != offset and self._is_mine_alone(where.topic):
+                raise StampMismatch(
+                    f"{self.processor.name}[{self.number}]: its tables contain {where} up to {self._positions.get(where)},"
+                    f" its group has committed {offset}.",
+                    "Somebody reset the offsets or edited a table; reset both or neither.",
+                )
+        self._inputs = ()
+        self._configure(reading={})
+
+    def _committed(self, inputs: Sequence[Input]) -> Positions:
+        wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
+        return self._log.committed(self.group, wheres)
+
+    def _is_mine_alone(self, topic_name: str) -> bool:
+        return self._tasks == 1 or not any(one.topic == topic_name and one.broadcast for one in self.processor.inputs())
+
+    def _partitions(self, one: Input) -> list[TopicPartition]:
+        if not one.broadcast:
+            return [TopicPartition(one.topic, self.number)]
+        return partitions_of(one.topic, self._spec(one.topic).partitions)
+
+    def _spec(self, name: str) -> TopicSpec:
+        return self.processor.topics().get(name) or topic(name)
+
+    def _configure(self, reading: Positions | None = None) -> None:
+        """Follow the inputs of the processor, which may change from one transaction to the next.
+
+        Args:
+            reading: how far the reader is; None asks it.
+        """
+        inputs = self.processor.inputs()
+        if inputs == self._inputs:
+            return
+        added = {one.topic for one in inputs} - {one.topic for one in self._inputs}
+        self._inputs = inputs
+        bucketed = [one for one in inputs if one.bucketed]
+        self._merge.configure(
+            (one, [] if one.topic in self._tables else self._partitions(one), self._spec(one.topic).compacted)
+            for one in bucketed
+        )
+        wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
+        missing = [where for where in wheres if where not in self._positions]
+        self._positions.update(self._log.begin_offsets(missing))
+        if added:
+            at = self._reader.positions() if reading is None else reading
+            self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
+
+    # ---- one cycle ------------------------------------------------------------------------------------------------
+
+    def step(self, writer: Writer, fence: Fence | None, timeout_s: float) -> bool:
+        """Read a batch and run everything that is ready in one transaction; says whether there was anything.
+
+        Args:
+            fence: the proof of membership, taken before this batch was read.
+
+        Raises:
+            TransactionAborted, OutcomeUnknown, Fenced: see `Writer.commit`; `open` again before the next step.
+        """
+        self._reader.pause(self._merge.full())
+        batch = self._reader.poll(self._settings.poll_records, timeout_s)
+        passing("after_poll")
+        for record in batch:
+            self._offer(record)
+        passing("after_decode")
+        ready = self._merge.take()
+        if not (self._free or self._dead or ready or self._fresh):
+            return bool(batch)
+        run = Transaction(
+            writer, self._codec, self.processor.name, self.number, self._tables, self._merge.buckets, self.processor.topics()
+        )
+        run.positions.update(self._positions)
+        try:
+            self._run(run, ready)
+        except BaseException:
+            writer.abort()
+            raise
+        self._commit(run, writer, fence)
+        return True
+
+    def _offer(self, record: Record) -> None:
+        where = TopicPartition(record.topic, record.partition)
+        buffer = self._merge.buffer(where)
+        if is_stamp(record.key):
+            if buffer is None:
+                self._positions[where] = record.offset + 1
+            return
+        message: object = None
+        if record.value is not None:
+            try:
+                message = self._codec.decode(record.value)
+                self._check(record, message)
+            except WireError as error:
+                self._dead.append(
+                    DeadLetter(
+                        self.processor.name,
+                        record.topic,
+                        error.code,
+                        error.what,
+                        record.key,
+                        record.value,
+                        record.partition,
+                        record.offset,
+                    )
+                )
+                message = None
+        arrival = None if message is None else Arrival(record.topic, record.partition, record.offset, message)
+        if buffer is None:
+            self._positions[where] = record.offset + 1
+            if arrival is not None and not is_marker(record.key):
+                self._free.append(arrival)
+        elif isinstance(message, CloseMarker) and is_marker(record.key):
+            buffer.close(message, record.offset)
+        elif not is_marker(record.key):
+            buffer.add(arrival, record.key, record.value)
+
+    def _check(self, record: Record, message: object) -> None:
+        if is_marker(record.key) and type(message) is CloseMarker:
+            return
+        if type(message) not in self._spec(record.topic).messages:
+            raise WireError(f"{record.topic} carries no {type(message).__name__}.")
+
+    def _run(self, run: Transaction, ready: Ready | None) -> None:
+        if self._fresh:
+            # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
+            known = tuple(spec for spec in self.processor.closes() if spec.name not in self.processor.topics())
+            run.close(GENESIS_MS, known, self._tasks)
+            run.buckets = ()
+        for letter in self._dead:
+            run.emit("dead.letters", letter)
+        order = {one.topic: index for index, one in enumerate(self._inputs)}
+        run.positions.update(self._positions)
+        for arrival in sorted(self._free, key=lambda one: (order[one.topic], one.partition, one.offset)):
+            self.processor.on_record(run, arrival)
+        while ready is not None:
+            run.positions.update(ready.positions)
+            last = run.buckets[-1] if run.buckets else GENESIS_MS
+            for arrival in ready.late:
+                self._emit_late(run, arrival, last)
+            if ready.bucket_ms > last:
+                bucket = Bucket(ready.bucket_ms, ready.arrivals, ready.cuts, not run.buckets)
+                self.processor.on_bucket(run, bucket)
+                run.close(ready.bucket_ms, self.processor.closes(), self._tasks)
+                self._merge.closed(run.buckets)
+            ready = self._merge.take()
+        self.processor.flush(run)
+        run.seal()
+        passing("after_apply")
+
+    def _emit_late(self, run: Transaction, arrival: Arrival, last: int) -> None:
+        key = self._spec(arrival.topic).key_of(arrival.message)
+        cause = f"its bucket closed before {last}; key {key}"
+        value = self._codec.encode(arrival.message)
+        run.emit(
+            "dead.letters",
+            DeadLetter(self.processor.name, arrival.topic, LATE, cause, b"", value, arrival.partition, arrival.offset),
+        )
+
+    def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> None:
+        run.stamp()
+        passing("after_produce")
+        changes = [row for table in self._tables.values() for row in table.changes()]
+        passing("before_commit")
+        tracked = writer.commit(run.positions, self.group, fence)
+        passing("after_commit")
+        if self._tables:
+            tables = {where: offset + 1 for where, offset in tracked.items()}
+            checkpoint = Checkpoint(self._log.log_id, tables, run.positions, run.buckets, self._log.now_ms())
+            passing("before_store_write")
+            self._store.write(changes, checkpoint)
+            passing("after_store_write")
+        for table in self._tables.values():
+            table.committed()
+        self._positions = run.positions
+        self._free, self._dead, self._fresh = [], [], False
+        self._configure()
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The last closed buckets, oldest first."""
+        return self._merge.buckets
+
+    def close(self) -> None:
+        self._reader.close()
+        self._store.close()
+
+
+def dynamic_topics_are_new(processor: Processor) -> None:
+    """Refuse a processor that redefines a topic of the catalogue.
+
+    Raises:
+        InvalidTopology: it does.
+    """
+    for name in processor.topics():
+        try:
+            topic(name)
+        except UnknownTopic:
+            continue
+        raise InvalidTopology(f"{processor.name} defines {name!r}, which is in the catalogue.", "Use another name.")

@@ -1,0 +1,125 @@
+"""What one transaction of a task contains, in the order in which it reaches the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from qmtl.engine.log.port import TopicPartition, Writer
+from qmtl.engine.table import Table
+from qmtl.engine.watermark import CutDigest
+from qmtl.foundation.common.errors import InvalidTopology
+from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, InputPosition, PositionStamp
+from qmtl.foundation.wire.codec import Codec
+from qmtl.foundation.wire.keys import encode_key, marker_key, partition_for, stamp_key
+from qmtl.foundation.wire.topics import TopicSpec, topic
+
+MARKERS_KEPT: Final = 8
+"""Markers of a compacted topic that stay; older ones become tombstones. Delayed edges look back less than this."""
+
+
+class Transaction:
+    """The outputs of one or more records and buckets of one task; it is the `Step` that a processor sees."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        codec: Codec,
+        processor: str,
+        task: int,
+        tables: Mapping[str, Table],
+        buckets: Sequence[int],
+        dynamic: Mapping[str, TopicSpec],
+    ) -> None:
+        self._writer = writer
+        self._codec = codec
+        self._processor = processor
+        self._task = task
+        self._tables = tables
+        self._dynamic = dynamic
+        self._cuts: dict[TopicPartition, CutDigest] = {}
+        self._specs: dict[str, TopicSpec] = {}
+        self.buckets = tuple(buckets)
+        self.positions: dict[TopicPartition, int] = {}
+        self.records = 0
+        writer.begin()
+
+    # ---- what a processor does ------------------------------------------------------------------------------------
+
+    def table(self, topic: str) -> Table:
+        return self._tables[topic]
+
+    def emit(self, topic: str, message: Any) -> None:
+        spec = self._spec(topic)
+        if topic in self._tables:
+            raise InvalidTopology(f"{topic} is a table of {self._processor}: put, don't emit.")
+        if type(message) not in spec.messages:
+            raise InvalidTopology(f"{topic} carries no {type(message).__name__}.")
+        partition = (
+            0 if spec.partitions == 1 else partition_for(encode_key(spec.task_key_of(message)), spec.partitions)
+        )
+        key = encode_key(spec.key_of(message))
+        value = self._codec.encode(message)
+        if spec.marked:
+            where = TopicPartition(topic, partition)
+            cut = self._cuts.get(where)
+            if cut is None:
+                cut = self._cuts[where] = CutDigest()
+            cut.add(key, value)
+        self._append(topic, partition, key, value)
+
+    # ---- what the task does -----------------------------------------------------------------------------------------
+
+    def seal(self) -> None:
+        """Write what is staged in the tables; it belongs to the bucket that is open."""
+        open_ms = (self.buckets[-1] if self.buckets else GENESIS_MS) + 1
+        for table in self._tables.values():
+            back = table.look_back
+            horizon = self.buckets[-back] if back and len(self.buckets) >= back else GENESIS_MS
+            for key, value in table.seal(open_ms, horizon):
+                self._append(table.spec.name, table.partition, key, value)
+
+    def close(self, bucket_ms: int, closes: Sequence[TopicSpec], tasks: int) -> None:
+        """Seal the tables and write a marker into every partition that this task writes of the marked topics."""
+        self.seal()
+        positions = as_input_positions(self.positions)
+        for spec in closes:
+            table = self._tables.get(spec.name)
+            partitions = range(spec.partitions) if table is None else (table.partition,)
+            forget = self.buckets[-MARKERS_KEPT] if spec.compacted and len(self.buckets) >= MARKERS_KEPT else None
+            for partition in partitions:
+                cut = self._cuts.pop(TopicPartition(spec.name, partition), None) or CutDigest()
+                marker = CloseMarker(
+                    self._processor, self._task, tasks, bucket_ms, cut.count, cut.hexdigest(), 1, positions
+                )
+                key = marker_key(self._processor, self._task, bucket_ms)
+                self._append(spec.name, partition, key, self._codec.encode(marker))
+                if forget is not None:
+                    self._append(spec.name, partition, marker_key(self._processor, self._task, forget), None)
+        self.buckets = (*self.buckets, bucket_ms)[-MARKERS_KEPT:]
+
+    def stamp(self) -> None:
+        """End every table partition with the input positions that it now contains."""
+        if self._cuts:
+            topics = sorted({where.topic for where in self._cuts})
+            raise InvalidTopology(f"{self._processor} emitted into {topics} outside of a bucket.")
+        stamp = PositionStamp(self._processor, self._task, as_input_positions(self.positions), self.buckets)
+        value = self._codec.encode(stamp)
+        for table in self._tables.values():
+            key = stamp_key(self._processor, self._task)
+            self._append(table.spec.name, table.partition, key, value, track=True)
+
+    def _append(self, name: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False) -> None:
+        self._writer.append(name, partition, key, value, track=track)
+        self.records += 1
+
+    def _spec(self, name: str) -> TopicSpec:
+        spec = self._specs.get(name)
+        if spec is None:
+            spec = self._specs[name] = self._dynamic.get(name) or topic(name)
+        return spec
+
+
+def as_input_positions(positions: Mapping[TopicPartition, int]) -> tuple[InputPosition, ...]:
+    """Positions in the order of topic and partition."""
+    return tuple(InputPosition(where.topic, where.partition, offset) for where, offset in sorted(positions.items()))

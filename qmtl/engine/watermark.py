@@ -1,0 +1,194 @@
+"""Close markers at work: which bucket of a task is complete, and what belongs to it.
+
+The design follows markers in the log (each marker's offset is the watermark of its bucket) with the rules: close only what
+all inputs have closed; an empty bucket closes too; a bucket that was already closed is late; count and digest prove the cut.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from blake3 import blake3
+
+from qmtl.engine.log.port import Positions, TopicPartition
+from qmtl.engine.processor import Arrival, Input
+from qmtl.foundation.common.errors import CutMismatch, InvariantBroken
+from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker
+
+NOTHING_CLOSED: Final = -1
+BUFFERED_BUCKETS: Final = 4096
+"""Closed buckets of one partition that may wait for the others before the partition is paused."""
+
+
+class CutDigest:
+    """Counts and digests the records between two markers; writer and reader compute the same."""
+
+    __slots__ = ("_hash", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._hash: Any = None
+
+    def add(self, key: bytes, value: bytes | None) -> None:
+        if self._hash is None:
+            self._hash = blake3()
+        body = b"" if value is None else value
+        self._hash.update(b"%d:%d:%d:" % (len(key), value is not None, len(body)) + key + body)
+        self.count += 1
+
+    def hexdigest(self) -> str:
+        return "" if self._hash is None else self._hash.hexdigest(8)
+
+
+@dataclass(slots=True)
+class _Closed:
+    bucket_ms: int
+    arrivals: list[Arrival]
+    next_offset: int
+
+
+class PartitionBuffer:
+    """The records of one bucketed partition, cut at its markers."""
+
+    __slots__ = ("_arrivals", "_cut", "_writer", "closed", "compacted", "where", "watermark_ms")
+
+    def __init__(self, where: TopicPartition, *, compacted: bool) -> None:
+        self.where = where
+        self.compacted = compacted
+        self.watermark_ms = NOTHING_CLOSED
+        self.closed: deque[_Closed] = deque()
+        self._arrivals: list[Arrival] = []
+        self._cut = CutDigest()
+        self._writer: tuple[str, int] | None = None
+
+    def add(self, arrival: Arrival | None, key: bytes, value: bytes | None) -> None:
+        """Take a record; None where it could not be decoded, which still counts."""
+        if arrival is not None:
+            self._arrivals.append(arrival)
+        if not self.compacted:
+            self._cut.add(key, value)
+
+    def close(self, marker: CloseMarker, offset: int) -> None:
+        """Take a marker.
+
+        Raises:
+            InvariantBroken: a second writer closes this partition.
+            CutMismatch: the records since the last marker are not the ones that were counted.
+        """
+        writer = (marker.processor, marker.task)
+        if self._writer is None:
+            self._writer = writer
+        elif self._writer != writer:
+            raise InvariantBroken(f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition.")
+        if marker.bucket_ms <= self.watermark_ms:
+            raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self.watermark_ms}.")
+        if not self.compacted:  # compaction may have taken superseded rows, so only events can be counted
+            found = (self._cut.count, self._cut.hexdigest())
+            if found != (marker.count, marker.digest):
+                raise CutMismatch(
+                    f"{self.where} closes bucket {marker.bucket_ms} with {marker.count} records, digest {marker.digest!r};"
+                    f" the reader saw {found[0]} with {found[1]!r}.",
+                    "The log was altered, or retention took records that were not read yet.",
+                )
+        self.closed.append(_Closed(marker.bucket_ms, self._arrivals, offset + 1))
+        self.watermark_ms = marker.bucket_ms
+        self._arrivals, self._cut = [], CutDigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A bucket that every input has closed."""
+
+    bucket_ms: int
+    arrivals: dict[str, list[Arrival]]
+    late: list[Arrival]
+    positions: Positions
+    cuts: dict[str, int]
+
+
+class Merge:
+    """Merges the bucketed inputs of one task by bucket, never by arrival.
+
+    Args:
+        inputs: with the partitions that the task reads of each.
+        buckets: the last buckets that the task closed, oldest first.
+        own: tables of the task itself; a delayed edge on one needs no reading, its cut is in the table.
+    """
+
+    def __init__(self, buckets: Sequence[int] = (), own: Collection[str] = ()) -> None:
+        self._own = frozenset(own)
+        self._buckets = tuple(buckets)
+        self._inputs: dict[str, Input] = {}
+        self._buffers: dict[TopicPartition, PartitionBuffer] = {}
+
+    def configure(self, inputs: Iterable[tuple[Input, Sequence[TopicPartition], bool]]) -> None:
+        """Take the inputs as they are now, with partitions and whether they are compacted; known buffers stay."""
+        self._inputs = {}
+        buffers: dict[TopicPartition, PartitionBuffer] = {}
+        for one, partitions, compacted in inputs:
+            self._inputs[one.topic] = one
+            for where in partitions:
+                buffers[where] = self._buffers.get(where) or PartitionBuffer(where, compacted=compacted)
+        self._buffers = dict(sorted(buffers.items()))
+
+    def buffer(self, where: TopicPartition) -> PartitionBuffer | None:
+        return self._buffers.get(where)
+
+    def full(self) -> list[TopicPartition]:
+        """Partitions that are far enough ahead of the others to wait."""
+        return [where for where, buffer in self._buffers.items() if len(buffer.closed) >= BUFFERED_BUCKETS]
+
+    def behind(self, bucket_ms: int) -> list[TopicPartition]:
+        """Partitions that have not closed a bucket."""
+        return [where for where, buffer in self._buffers.items() if buffer.watermark_ms < bucket_ms]
+
+    def take(self) -> Ready | None:
+        """The next bucket that is complete, taken out of the buffers; None while an input has not closed it."""
+        present = [buffer for buffer in self._buffers.values() if self._inputs[buffer.where.topic].lag == 0]
+        joined = [
+            buffer
+            for buffer in present
+            if buffer.watermark_ms > NOTHING_CLOSED or not self._inputs[buffer.where.topic].joins
+        ]
+        heads = [buffer.closed[0].bucket_ms for buffer in joined if buffer.closed]
+        if not heads:
+            return None
+        bucket_ms = min(heads)
+        if any(buffer.watermark_ms < bucket_ms for buffer in joined):
+            return None
+        cuts = {}
+        for one in self._inputs.values():
+            if one.lag:
+                need = self._buckets[-one.lag] if len(self._buckets) >= one.lag else GENESIS_MS
+                if one.topic not in self._own and any(
+                    buffer.watermark_ms < need for buffer in self._buffers.values() if buffer.where.topic == one.topic
+                ):
+                    return None
+                cuts[one.topic] = need
+        return self._assemble(bucket_ms, joined, cuts)
+
+    def _assemble(self, bucket_ms: int, joined: Sequence[PartitionBuffer], cuts: dict[str, int]) -> Ready:
+        arrivals: dict[str, list[Arrival]] = {topic: [] for topic in self._inputs}
+        late: list[Arrival] = []
+        positions: dict[TopicPartition, int] = {}
+        last = self._buckets[-1] if self._buckets else GENESIS_MS
+        lagged = [buffer for buffer in self._buffers.values() if buffer.where.topic in cuts]
+        for buffer in (*joined, *lagged):
+            until = cuts.get(buffer.where.topic, bucket_ms)
+            while buffer.closed and buffer.closed[0].bucket_ms <= until:
+                closed = buffer.closed.popleft()
+                is_late = buffer.where.topic not in cuts and closed.bucket_ms <= last and bucket_ms <= last
+                (late if is_late else arrivals[buffer.where.topic]).extend(closed.arrivals)
+                positions[buffer.where] = closed.next_offset
+        return Ready(bucket_ms, arrivals, late, positions, cuts)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        return self._buckets
+
+    def closed(self, buckets: Sequence[int]) -> None:
+        """The task closed a bucket; its recent buckets are now these."""
+        self._buckets = tuple(buckets)

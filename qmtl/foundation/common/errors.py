@@ -1,0 +1,317 @@
+"""Every error that QMTL raises on purpose: one tree, one stable code each, with what was wrong and what to do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QmtlError(Exception):
+    """Root of the tree.
+
+    Args:
+        what: one sentence that names the field, the kind of value that was found and the rule it broke.
+        remedy: one sentence that says what to do next; may be empty where the sentence already says it.
+    """
+
+    code: ClassVar[str] = "QMTL-000"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"[{self.code}] {self.what}" + (f" {self.remedy}" if self.remedy else "")
+
+
+# ---- values -----------------------------------------------------------------------------------------------
+
+
+class InvalidValue(QmtlError):
+    """A value that breaks a rule of its field."""
+
+    code = "QMTL-101"
+
+
+class NoCanonicalForm(InvalidValue):
+    """A value that can't be hashed because it has no canonical bytes (NaN, infinity, an unknown type)."""
+
+    code = "QMTL-102"
+
+
+class InexactMoney(InvalidValue):
+    """An operation on money that would have lost digits."""
+
+    code = "QMTL-103"
+
+
+# ---- wire -------------------------------------------------------------------------------------------------
+
+
+class WireError(QmtlError):
+    """Bytes that can't be trusted."""
+
+    code = "QMTL-200"
+
+
+class UnknownSchema(WireError):
+    """The fingerprint of a value is not one of the schemas that its topic allows."""
+
+    code = "QMTL-201"
+
+
+class MalformedValue(WireError):
+    """The bytes don't decode, are not fully consumed, or don't encode back to themselves."""
+
+    code = "QMTL-202"
+
+
+class TooLarge(WireError):
+    """More bytes, items or levels than the published cap."""
+
+    code = "QMTL-203"
+
+
+class IncompatibleSchema(WireError):
+    """A schema that can't read what older code has written."""
+
+    code = "QMTL-204"
+
+
+class MalformedKey(WireError):
+    """Bytes that are not a key of ours."""
+
+    code = "QMTL-205"
+
+
+# ---- log --------------------------------------------------------------------------------------------------
+
+
+class LogError(QmtlError):
+    """The log refused or failed."""
+
+    code = "QMTL-300"
+    exit_code = 3
+
+
+class LogUnreachable(LogError):
+    """No broker answered, or the directory can't be opened."""
+
+    code = "QMTL-301"
+
+
+class LogLocked(LogError):
+    """Another process holds the embedded log."""
+
+    code = "QMTL-302"
+
+
+class TopicMismatch(LogError):
+    """A topic exists with another configuration than the catalogue says."""
+
+    code = "QMTL-303"
+
+
+class UnknownTopic(LogError):
+    """A topic that is neither in the catalogue nor on the log."""
+
+    code = "QMTL-304"
+
+
+class OffsetGone(LogError):
+    """A position that the log no longer holds."""
+
+    code = "QMTL-305"
+
+
+class RecoveryStalled(LogError):
+    """A restore that makes no progress towards its captured target."""
+
+    code = "QMTL-306"
+
+
+class LogRegressed(LogError):
+    """The log is shorter than it was, or is another log: the task stays closed."""
+
+    code = "QMTL-307"
+
+
+class StampMismatch(LogError):
+    """The restored state and the committed positions don't describe the same prefix."""
+
+    code = "QMTL-308"
+
+
+# ---- transactions (handled by the worker, seldom seen by a person) ------------------------------------------
+
+
+class TransactionError(LogError):
+    """A transaction that did not commit."""
+
+    code = "QMTL-310"
+
+
+class TransactionAborted(TransactionError):
+    """Nothing became visible; the batch is read again."""
+
+    code = "QMTL-311"
+
+
+class OutcomeUnknown(TransactionError):
+    """The producer can't say whether the commit happened: it is thrown away and a new one made."""
+
+    code = "QMTL-312"
+
+
+class Fenced(TransactionError):
+    """A newer instance owns the transactional id: this one stops."""
+
+    code = "QMTL-313"
+
+
+# ---- engine -----------------------------------------------------------------------------------------------
+
+
+class InvariantBroken(QmtlError):
+    """A bug or a damaged log: the task stops."""
+
+    code = "QMTL-400"
+    exit_code = 4
+
+
+class CutMismatch(InvariantBroken):
+    """The records before a close marker are not the ones that it counted."""
+
+    code = "QMTL-401"
+
+
+class InvalidTopology(QmtlError):
+    """A topology that contradicts itself or the catalogue."""
+
+    code = "QMTL-402"
+
+
+class UnknownProcessor(QmtlError):
+    """A processor name that the topology doesn't have."""
+
+    code = "QMTL-403"
+    exit_code = 2
+
+
+# ---- DAG messages -----------------------------------------------------------------------------------------
+
+
+class InvalidDag(QmtlError):
+    """A DAG message that can't be accepted."""
+
+    code = "QMTL-500"
+    exit_code = 5
+
+
+class DagTooLarge(InvalidDag):
+    """A DAG message over 1 MiB, too deep, or with too many nodes."""
+
+    code = "QMTL-501"
+
+
+class DagCycle(InvalidDag):
+    """The nodes of a DAG message depend on themselves."""
+
+    code = "QMTL-502"
+
+
+class UnknownNodeType(InvalidDag):
+    """A node type that is not built in."""
+
+    code = "QMTL-503"
+
+
+class MissingDependency(InvalidDag):
+    """An input that names no node of the message."""
+
+    code = "QMTL-504"
+
+
+class NodeIdMismatch(InvalidDag):
+    """A node id that is not the one its content gives, or lacks the `blake3:` prefix."""
+
+    code = "QMTL-505"
+
+
+class InvalidParameter(InvalidDag):
+    """A node parameter that breaks its rule."""
+
+    code = "QMTL-506"
+
+
+# ---- worlds and commands ------------------------------------------------------------------------------------
+
+
+class UnknownWorld(QmtlError):
+    """A world that was never created."""
+
+    code = "QMTL-601"
+    exit_code = 6
+
+
+class CommandRefused(QmtlError):
+    """A command that the owning service refused; the refusal is on the log."""
+
+    code = "QMTL-602"
+    exit_code = 6
+
+
+class NoAnswer(QmtlError):
+    """No service answered a command in time."""
+
+    code = "QMTL-603"
+    exit_code = 6
+
+
+# ---- market data --------------------------------------------------------------------------------------------
+
+
+class InvalidBar(QmtlError):
+    """A bar that can't be a bar."""
+
+    code = "QMTL-701"
+    exit_code = 7
+
+
+class InvalidBarsFile(QmtlError):
+    """A file that doesn't have the form of a bars file."""
+
+    code = "QMTL-702"
+    exit_code = 7
+
+
+# ---- command line and tools -----------------------------------------------------------------------------------
+
+
+class UsageError(QmtlError):
+    """A command line that doesn't parse."""
+
+    code = "QMTL-801"
+    exit_code = 2
+
+
+class OtherRun(QmtlError):
+    """The state belongs to a run with other data or another strategy."""
+
+    code = "QMTL-802"
+    exit_code = 8
+
+
+class ReplayDiffers(QmtlError):
+    """A table rebuilt from the log is not the live one."""
+
+    code = "QMTL-803"
+    exit_code = 9
+
+
+class NoBroker(QmtlError):
+    """None of the ways to a test broker worked."""
+
+    code = "QMTL-804"
+    exit_code = 3

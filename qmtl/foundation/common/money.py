@@ -1,0 +1,119 @@
+"""Exact money and quantities: decimals that enter through one door, never lose digits unnoticed, and have one text each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, localcontext
+
+from qmtl.foundation.common.errors import InexactMoney, InvalidValue
+
+MAX_DIGITS = 60
+"""Significant digits that a value may have: enough for any product of two published prices and sizes."""
+
+MAX_POINT = 40
+"""Digits after the point, and powers of ten before it, that a value may have."""
+
+ZERO = Decimal(0)
+
+_EXACT = Context(prec=MAX_DIGITS, traps=[Inexact, InvalidOperation])
+_ROUNDED = Context(prec=MAX_DIGITS)
+
+
+def parse_decimal(text: str, field: str) -> Decimal:
+    """The value of a decimal text.
+
+    Args:
+        text: digits with an optional sign, point and exponent.
+        field: the name of the field, for the message.
+
+    Raises:
+        InvalidValue: not a number, not finite, or too many digits.
+    """
+    if len(text) > 2 * MAX_DIGITS:
+        raise InvalidValue(
+            f"{field} was a text of {len(text)} characters; at most {2 * MAX_DIGITS} are allowed.", "Send fewer digits."
+        )
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise InvalidValue(f"{field} was the text {text!r}, which is no decimal number.", "Send digits.") from None
+    return checked(value, field)
+
+
+def checked(value: Decimal, field: str) -> Decimal:
+    """`value` in normal form (1.50 → 1.5, -0 → 0).
+
+    Raises:
+        InvalidValue: not finite or too many digits.
+    """
+    if not value.is_finite():
+        raise InvalidValue(f"{field} was {value}; only finite numbers are allowed.", "Send a finite number.")
+    if not value:
+        return ZERO
+    try:
+        value = value.normalize(_EXACT)
+    except Inexact:
+        raise InvalidValue(f"{field} had more than {MAX_DIGITS} significant digits.", "Round it first.") from None
+    if value.adjusted() > MAX_POINT or int(value.as_tuple().exponent) < -MAX_POINT:
+        raise InvalidValue(f"{field} was {value}, outside 1e-{MAX_POINT} to 1e{MAX_POINT}.", "Check its unit.")
+    return value
+
+
+def text(value: Decimal) -> str:
+    """The one text of a value: no exponent, no trailing zeros, no negative zero."""
+    if not value:
+        return "0"
+    out = format(value, "f")
+    if "." in out:
+        out = out.rstrip("0").rstrip(".")
+    return out
+
+
+def product(a: Decimal, b: Decimal) -> Decimal:
+    """`a * b` without loss.
+
+    Raises:
+        InexactMoney: the product has more than `MAX_DIGITS` digits.
+    """
+    try:
+        return _EXACT.multiply(a, b)
+    except Inexact:
+        raise InexactMoney(f"{a} * {b} has more than {MAX_DIGITS} digits.", "Round one factor first.") from None
+
+
+def total(values: Iterable[Decimal]) -> Decimal:
+    """The exact sum, 0 for nothing.
+
+    Raises:
+        InexactMoney: the sum has more than `MAX_DIGITS` digits.
+    """
+    out = ZERO
+    try:
+        for value in values:
+            out = _EXACT.add(out, value)
+    except Inexact:
+        raise InexactMoney(f"a sum has more than {MAX_DIGITS} digits.", "Round its terms first.") from None
+    return out
+
+
+def quotient(a: Decimal, b: Decimal, places: int) -> Decimal:
+    """`a / b` rounded half-even to `places` digits after the point; the one place where money may be rounded."""
+    with localcontext(_ROUNDED):
+        return (a / b).quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN, context=_ROUNDED)
+
+
+def round_places(value: Decimal, places: int) -> Decimal:
+    """`value` rounded half-even to `places` digits after the point."""
+    return value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN, context=_ROUNDED)
+
+
+def floor_to_step(value: Decimal, step: Decimal) -> Decimal:
+    """The largest multiple of `step` (> 0) whose magnitude does not exceed `value`'s, with its sign."""
+    with localcontext(_ROUNDED):
+        return (value / step).to_integral_value(rounding=ROUND_DOWN) * step
+
+
+def round_to_step(value: Decimal, step: Decimal) -> Decimal:
+    """The multiple of `step` (> 0) nearest to `value`, half-even."""
+    with localcontext(_ROUNDED):
+        return (value / step).to_integral_value(rounding=ROUND_HALF_EVEN) * step

@@ -1,0 +1,76 @@
+"""What the engine itself writes: close markers, position stamps, dead letters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+COORDINATE: dict[str, Any] = {"coordinate": True}
+"""Field metadata: the field holds places in a log, which differ between logs, and stays out of digests."""
+
+GENESIS_MS = 0
+"""The bucket of a genesis marker: closed before the first bucket that anybody computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputPosition:
+    """The next offset to read of one partition."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseMarker:
+    """Every record before this one in its partition belongs to buckets up to `bucket_ms`; its own offset is the watermark.
+
+    Attributes:
+        processor: who closes.
+        task: which task of it, of `tasks` tasks that write to this partition.
+        bucket_ms: the instant at which the bucket closes (exclusive end), epoch ms; 0 is genesis.
+        count: data records of this writer in this partition since its previous marker.
+        digest: BLAKE3 (16 hex) over the keys and values of those records, in order.
+        config_epoch: a new epoch starts a new sequence of markers.
+        positions: what of the inputs is contained in the cut; it pins the interleaving that the writer saw.
+    """
+
+    processor: str
+    task: int
+    tasks: int
+    bucket_ms: int
+    count: int
+    digest: str
+    config_epoch: int
+    positions: tuple[InputPosition, ...] = field(default=(), metadata=COORDINATE)
+
+
+@dataclass(frozen=True, slots=True)
+class PositionStamp:
+    """The last record of every transaction in every partition of a table: the input positions that the table contains.
+
+    Attributes:
+        buckets: the last closed buckets of the task, oldest first, epoch ms: what a delayed edge counts back in.
+    """
+
+    processor: str
+    task: int
+    positions: tuple[InputPosition, ...] = field(default=(), metadata=COORDINATE)
+    buckets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be used, kept whole with its cause."""
+
+    processor: str
+    topic: str
+    code: str
+    cause: str
+    key: bytes
+    value: bytes | None
+    partition: int = field(default=0, metadata=COORDINATE)
+    offset: int = field(default=0, metadata=COORDINATE)
+
+
+Control: TypeAlias = CloseMarker | PositionStamp

@@ -1,0 +1,199 @@
+"""Intents, orders, fills, rejections and the portfolio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import TypeAlias
+
+from qmtl.foundation.common.pretrade import RejectionReason
+
+
+class Side(Enum):
+    """FIX tag 54."""
+
+    BUY = "BUY"
+    SELL = "SELL"
+
+
+class OrderType(Enum):
+    """FIX tag 40."""
+
+    MARKET = "market"
+
+
+class TimeInForce(Enum):
+    """FIX tag 59."""
+
+    GTC = "GTC"
+
+
+class OrderStatus(Enum):
+    """FIX tag 39, spelled out."""
+
+    PENDING_NEW = "pending_new"
+    NEW = "new"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    CANCELED = "canceled"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderIntent:
+    """What a strategy wants of one symbol at the close of one bucket.
+
+    Attributes:
+        target_percent: share of the strategy's equity to hold, -1 to 1.
+        reference_price: the price that the decision saw.
+        intent_index: counts the intents of one strategy, symbol and bucket from 0.
+    """
+
+    world_id: str
+    strategy_id: str
+    symbol: str
+    bucket_ms: int
+    target_percent: Decimal
+    reference_price: Decimal
+    node_id: str
+    intent_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The latest state of an order: a row of `trade.orders`, and of `trade.open_orders` until it ends.
+
+    Attributes:
+        order_id: a function of logged facts only; also the client order id.
+        quantity, cum_quantity: unsigned, base currency; `side` gives the direction.
+        average_price: of the fills so far; 0 before the first.
+        last_seq: the `seq` of the last fill that was applied; 0 before the first.
+        portfolio_bucket_ms: the cut of the portfolio that the size was computed on.
+    """
+
+    world_id: str
+    strategy_id: str
+    order_id: str
+    symbol: str
+    side: Side
+    order_type: OrderType
+    time_in_force: TimeInForce
+    quantity: Decimal
+    status: OrderStatus
+    cum_quantity: Decimal
+    average_price: Decimal
+    last_seq: int
+    reduce_only: bool
+    reference_price: Decimal
+    created_at_ms: int
+    updated_at_ms: int
+    portfolio_bucket_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One execution; kept for ever under its own key `(world, order_id, seq)`.
+
+    Attributes:
+        seq: counts the fills of one order from 1, without gaps.
+        quantity: unsigned, base currency.
+        price: quote currency, slippage included.
+        fee: in `fee_currency`; negative is a rebate.
+        slippage: price units against the taker, already inside `price`.
+    """
+
+    world_id: str
+    strategy_id: str
+    order_id: str
+    seq: int
+    symbol: str
+    side: Side
+    quantity: Decimal
+    price: Decimal
+    fee: Decimal
+    fee_currency: str
+    slippage: Decimal
+    fill_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRejection:
+    """An intent, or a part of one, that did not become an order.
+
+    Attributes:
+        detail: the numbers that broke the rule.
+    """
+
+    world_id: str
+    strategy_id: str
+    symbol: str
+    bucket_ms: int
+    intent_index: int
+    reason: RejectionReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One position of one scope: a row of `trade.portfolio` under `(world, scope, symbol)`.
+
+    Attributes:
+        scope: `strategy:<id>` or `world`.
+        quantity: signed, base currency.
+        cost: signed cost of the open quantity, quote currency; average cost is `cost / quantity`, kept as this
+            exact sum so that no fill loses digits.
+        average_cost: `cost / quantity` rounded to 12 digits after the point, 0 when flat; for people.
+        realised: gross of fees, quote currency.
+        fees: paid so far in the quote currency.
+        mark: the last close seen; 0 before the first.
+        unrealised: `quantity * mark - cost`.
+        as_of_ms: the bucket that the row is true for.
+    """
+
+    world_id: str
+    scope: str
+    symbol: str
+    quantity: Decimal
+    cost: Decimal
+    average_cost: Decimal
+    realised: Decimal
+    fees: Decimal
+    mark: Decimal
+    unrealised: Decimal
+    fills: int
+    as_of_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Cash and totals of one scope: the row of `trade.portfolio` under `(world, scope, "")`.
+
+    Attributes:
+        cash: after fees; may be negative (bought on margin).
+        equity: `cash + sum(quantity * mark)`.
+        exposure: `sum(|quantity * mark|)`.
+        realised: gross of fees.
+    """
+
+    world_id: str
+    scope: str
+    currency: str
+    initial_cash: Decimal
+    cash: Decimal
+    equity: Decimal
+    exposure: Decimal
+    realised: Decimal
+    unrealised: Decimal
+    fees: Decimal
+    as_of_ms: int
+
+    @property
+    def symbol(self) -> str:
+        """The place of the symbol in the row's key, which no instrument has."""
+        return ""
+
+
+PortfolioRow: TypeAlias = Position | Account
+TradeEvent: TypeAlias = OrderIntent | Order | Fill | OrderRejection | Position | Account

@@ -1,0 +1,182 @@
+"""Messages as bytes and back: Avro's single-object encoding, and nothing accepted that would not be written the same way.
+
+Layout (Avro specification, "Single-object encoding"): C3 01, the little-endian CRC-64-AVRO fingerprint of the writer's schema,
+then the body. The bytes come from outside, so every size is bounded before it is believed, and a decoded record is written
+again: only one byte string means a message (no trailing bytes, no overlong numbers, no split arrays, no negative indices).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+
+from qmtl.foundation.common.errors import InvalidValue, MalformedValue, QmtlError, TooLarge, UnknownSchema
+from qmtl.foundation.wire.avro import Schema, avro_schema, fingerprint, parsing_form
+from qmtl.foundation.wire.convert import Reader, Writer, converters
+from qmtl.foundation.wire.json_view import to_json
+from qmtl.foundation.wire.shape import shape_of
+
+MAX_VALUE_BYTES: Final = (1 << 20) + (64 << 10)
+"""1 MiB, the largest DAG message, and 64 KiB for what surrounds it."""
+
+_MARK: Final = b"\xc3\x01"
+_HEADER_BYTES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How one schema of one message is read, and written where it is the current one.
+
+    Attributes:
+        reader: the current schema with its defaults, where this is an older one.
+    """
+
+    message: type
+    header: bytes
+    schema: Any
+    reader: Any
+    put: Writer
+    take: Reader
+
+
+def no_older(message: type) -> Iterable[Schema]:
+    """The older schemas of a message that has none."""
+    return ()
+
+
+class Codec:
+    """Reads and writes a closed set of messages. Schemas are built when the first value comes.
+
+    Args:
+        messages: the classes; a name means one class.
+        older: the schemas that a class was written with before, in any order; the current one among them does no harm.
+    """
+
+    def __init__(
+        self, messages: Iterable[type], older: Callable[[type], Iterable[Schema]] = no_older
+    ) -> None:
+        self._messages = tuple(messages)
+        self._older = older
+        self._by_type: dict[type, _Form] = {}
+        self._by_header: dict[bytes, _Form] = {}
+
+    def encode(self, message: object) -> bytes:
+        """The bytes of a message.
+
+        Raises:
+            InvalidValue: a value that its field doesn't take; the field is named.
+            TooLarge: more than `MAX_VALUE_BYTES`.
+            UnknownSchema: a class that is not one of the codec's.
+        """
+        form = self._by_type.get(type(message)) or self._form(type(message))
+        out = BytesIO()
+        out.write(form.header)
+        try:
+            schemaless_writer(out, form.schema, form.put(message), disable_tuple_notation=True)
+        except Exception as cause:
+            to_json(message)  # says which field it was
+            raise InvalidValue(f"{form.message.__name__} could not be written: {cause}") from cause
+        data = out.getvalue()
+        if len(data) > MAX_VALUE_BYTES:
+            raise _too_large(form.message.__name__, len(data))
+        return data
+
+    def decode(self, data: bytes) -> Any:
+        """The message that the bytes hold, in the current form of its class whatever schema wrote it.
+
+        Raises:
+            UnknownSchema: the bytes don't begin with a header that one of the codec's schemas has.
+            TooLarge: more than `MAX_VALUE_BYTES`.
+            MalformedValue: anything else that `encode` would not have written.
+        """
+        return self._read(self._by_header.get(data[:_HEADER_BYTES]) or self._known(data), data)
+
+    def decode_as(self, data: bytes, allowed: frozenset[type]) -> Any:
+        """`decode`, for a place that takes only some of the messages; the body of any other is not looked at.
+
+        Raises:
+            UnknownSchema: a message of another class, too.
+        """
+        form = self._by_header.get(data[:_HEADER_BYTES]) or self._known(data)
+        if form.message not in allowed:
+            names = ", ".join(sorted(message.__name__ for message in allowed))
+            raise UnknownSchema(f"a value was a {form.message.__name__}; only {names} may stand here.")
+        return self._read(form, data)
+
+    def fingerprint(self, message: type) -> bytes:
+        """The 8 bytes by which a record says that the current schema of the class wrote it."""
+        return self._form(message).header[2:]
+
+    def _read(self, form: _Form, data: bytes) -> Any:
+        if len(data) > MAX_VALUE_BYTES:
+            raise _too_large(form.message.__name__, len(data))
+        body = data[_HEADER_BYTES:]
+        try:
+            record: Any = schemaless_reader(BytesIO(body), form.schema, None)
+            again = BytesIO()
+            schemaless_writer(again, form.schema, record, disable_tuple_notation=True)
+            if again.getvalue() == body:
+                if form.reader is not None:
+                    record = schemaless_reader(BytesIO(body), form.schema, form.reader)
+                return form.take(record)
+        except Exception as cause:
+            detail = cause.what if isinstance(cause, QmtlError) else f"{type(cause).__name__}: {cause}"
+            raise MalformedValue(
+                f"a {form.message.__name__} of {len(data)} bytes was damaged: {detail[:200]}"
+            ) from cause
+        raise MalformedValue(f"a {form.message.__name__} of {len(data)} bytes did not encode back to itself.")
+
+    def _form(self, message: type) -> _Form:
+        self._build()
+        try:
+            return self._by_type[message]
+        except KeyError:
+            raise UnknownSchema(
+                f"a value was of type {message.__name__}, which is no message of this codec.",
+                "Add it to the contracts.",
+            ) from None
+
+    def _known(self, data: bytes) -> _Form:
+        self._build()
+        header = bytes(data[:_HEADER_BYTES])
+        try:
+            return self._by_header[header]
+        except KeyError:
+            raise UnknownSchema(
+                f"a value of {len(data)} bytes began with {header.hex() or 'nothing'}, which is the header of no known schema.",
+                "Deploy the schemas of its writer first.",
+            ) from None
+
+    def _build(self) -> None:
+        if self._by_type:
+            return
+        by_type: dict[type, _Form] = {}
+        by_header: dict[bytes, _Form] = {}
+        for message in self._messages:
+            current = avro_schema(message)
+            put, take = converters(shape_of(message))
+            form = _Form(
+                message, _MARK + fingerprint(current), parse_schema(parsing_form(current)), None, put, take
+            )
+            if by_header.setdefault(form.header, form) is not form:
+                raise InvalidValue(f"two messages were named {message.__name__}; a name must mean one class.")
+            by_type[message] = form
+            reader = parse_schema(current)
+            for schema in self._older(message):
+                header = _MARK + fingerprint(schema)
+                older = _Form(message, header, parse_schema(parsing_form(schema)), reader, put, take)
+                if by_header.setdefault(header, older).message is not message:
+                    raise InvalidValue(
+                        f"an older schema of {message.__name__} has the fingerprint of another message."
+                    )
+        self._by_header, self._by_type = by_header, by_type
+
+
+def _too_large(name: str, size: int) -> TooLarge:
+    return TooLarge(
+        f"a {name} had {size} bytes; at most {MAX_VALUE_BYTES} are allowed.", "Send less at a time."
+    )

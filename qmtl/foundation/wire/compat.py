@@ -1,0 +1,112 @@
+"""Whether a schema can read what an older one has written: Avro's schema resolution over the schemas that `avro` makes.
+
+Narrower than Avro in what could lose or misread a value: no promotions (a long read as a double loses digits, bytes read as text
+may not be text), and a logical type can neither come nor go (free text is no decimal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from qmtl.foundation.common.errors import IncompatibleSchema
+from qmtl.foundation.wire.avro import NAMESPACE, Schema
+
+
+def require_readable(reader: Schema, writers: Iterable[tuple[int, Schema]]) -> None:
+    """Nothing, if the reader reads what every one of the numbered writers wrote.
+
+    All versions are asked, not the last alone: a field that went in version 2 and came back with another type in version 3 is
+    compatible step by step and misreads version 1.
+
+    Raises:
+        IncompatibleSchema: names the version, the place and the rule.
+    """
+    for version, writer in writers:
+        for difference in differences(reader, writer):
+            raise IncompatibleSchema(
+                f"{difference}, so it can't read what version {version} of {writer['name']} has written.",
+                "Give a new field a default, keep the others as they were, or make a new message.",
+            )
+
+
+def differences(reader: Schema, writer: Schema) -> Iterator[str]:
+    """Why the reader can't read everything that the writer may write; nothing if it can."""
+    return _differ(reader, writer, reader["name"], dict(_named(reader)), dict(_named(writer)))
+
+
+def _differ(
+    reader: Any, writer: Any, path: str, r_names: dict[str, Any], w_names: dict[str, Any]
+) -> Iterator[str]:
+    reader, writer = _resolved(reader, r_names), _resolved(writer, w_names)
+    if isinstance(writer, list):
+        for branch in writer:
+            yield from _differ(reader, branch, path, r_names, w_names)
+    elif isinstance(reader, list):
+        if all(any(_differ(branch, writer, path, r_names, w_names)) for branch in reader):
+            yield f"{path} takes no {_kind(writer)}"
+    elif _kind(reader) != _kind(writer):
+        yield f"{path} is {_kind(reader)} and was {_kind(writer)}"
+    elif isinstance(reader, dict):
+        yield from _differ_inside(reader, writer, path, r_names, w_names)
+
+
+def _differ_inside(
+    reader: dict[str, Any],
+    writer: dict[str, Any],
+    path: str,
+    r_names: dict[str, Any],
+    w_names: dict[str, Any],
+) -> Iterator[str]:
+    match reader["type"]:
+        case "array":
+            yield from _differ(reader["items"], writer["items"], f"{path}[]", r_names, w_names)
+        case "map":
+            yield from _differ(reader["values"], writer["values"], f"{path}{{}}", r_names, w_names)
+        case "enum":
+            for symbol in writer["symbols"]:
+                if symbol not in reader["symbols"]:
+                    yield f"{path} has lost the symbol {symbol}"
+        case "record":
+            written = {field["name"]: field for field in writer["fields"]}
+            for field in reader["fields"]:
+                here = f"{path}.{field['name']}"
+                if field["name"] in written:
+                    yield from _differ(field["type"], written[field["name"]]["type"], here, r_names, w_names)
+                elif "default" not in field:
+                    yield f"{here} is new and has no default"
+        case _:
+            pass  # a logical type over a primitive: `_kind` has compared all there is
+
+
+def _resolved(schema: Any, names: dict[str, Any]) -> Any:
+    return names.get(_short(schema), schema) if isinstance(schema, str) else schema
+
+
+def _kind(schema: Any) -> str:
+    """A type's name with all that has to be equal: the name of a named type, the logical type of another."""
+    if isinstance(schema, str):
+        return schema
+    kind = schema["type"]
+    if kind in ("record", "enum"):
+        return f"{kind} {_short(schema['name'])}"
+    return f"{kind} ({schema['logicalType']})" if "logicalType" in schema else str(kind)
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(f"{NAMESPACE}.")
+
+
+def _named(schema: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(schema, list):
+        for branch in schema:
+            yield from _named(branch)
+    elif isinstance(schema, dict):
+        if schema["type"] in ("record", "enum"):
+            yield _short(schema["name"]), schema
+        for inner in (
+            schema.get("items"),
+            schema.get("values"),
+            *(field["type"] for field in schema.get("fields", ())),
+        ):
+            yield from _named(inner)

@@ -1,0 +1,232 @@
+"""The topic catalogue as one value: what each topic carries, under which key, who owns it and how long it keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from operator import attrgetter
+from typing import Any, Final
+
+from qmtl.foundation.common.errors import UnknownTopic
+from qmtl.foundation.contracts import control, dag, market, node, trade, world
+from qmtl.foundation.contracts.dag import TopicClass
+
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+FOREVER: Final = -1
+
+
+class Cleanup(Enum):
+    """Kafka's `cleanup.policy`."""
+
+    COMPACT = "compact"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic.
+
+    Attributes:
+        key: attribute paths of the message that make up the record key, in order.
+        task_key: the leading attributes that choose the partition; a prefix of the task, whatever the full key is.
+        messages: the closed set of message types; a value of any other type is refused.
+        owner: the one processor that writes it, or `people` where commands and data come in.
+        marked: carries close markers, so that a reader can take it bucket by bucket.
+        min_compaction_lag_ms: how long every version stays readable (compacted topics).
+        delete_retention_ms: how long a tombstone stays; a local store older than this is thrown away.
+        retention_ms: age at which records go (deleted topics); -1 is never.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    task_key: tuple[str, ...]
+    messages: tuple[type, ...]
+    cleanup: Cleanup
+    owner: str
+    partitions: int = 1
+    replication: int = 3
+    marked: bool = False
+    min_compaction_lag_ms: int = DAY_MS
+    delete_retention_ms: int = 7 * DAY_MS
+    retention_ms: int = FOREVER
+
+    @property
+    def compacted(self) -> bool:
+        return self.cleanup is Cleanup.COMPACT
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the topic is a table: last value per key, owned by a processor."""
+        return self.compacted
+
+    def key_of(self, message: object) -> tuple[str | int, ...]:
+        """The record key's parts."""
+        return _getter(self.key)(message)
+
+    def task_key_of(self, message: object) -> tuple[str | int, ...]:
+        """The parts that choose the partition."""
+        return _getter(self.task_key)(message)
+
+    def config(self) -> dict[str, str]:
+        """The broker's topic configuration, by Kafka's names."""
+        if self.compacted:
+            return {
+                "cleanup.policy": "compact",
+                "min.compaction.lag.ms": str(self.min_compaction_lag_ms),
+                "delete.retention.ms": str(self.delete_retention_ms),
+                "min.cleanable.dirty.ratio": "0.3",
+            }
+        return {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
+
+
+@cache
+def _getter(fields: tuple[str, ...]) -> Any:
+    if not fields:
+        return lambda message: ()
+    getters = tuple(attrgetter(field) for field in fields)
+
+    def parts(message: object) -> tuple[str | int, ...]:
+        out: list[str | int] = []
+        for get in getters:
+            value = get(message)
+            if isinstance(value, Enum):
+                out.append(value.value)
+            elif isinstance(value, tuple):  # its length goes first, so that no two tuples run into each other
+                out.append(len(value))
+                out.extend(value)
+            else:
+                out.append(value)
+        return tuple(out)
+
+    return parts
+
+
+def _events(
+    name: str, key: str, task_key: str, messages: tuple[type, ...], owner: str, *, marked: bool = False, days: int = -1
+) -> TopicSpec:
+    retention = FOREVER if days < 0 else days * DAY_MS
+    return TopicSpec(
+        name, _names(key), _names(task_key), messages, Cleanup.DELETE, owner, marked=marked, retention_ms=retention
+    )
+
+
+def _table(
+    name: str, key: str, task_key: str, messages: tuple[type, ...], owner: str, *, marked: bool = False
+) -> TopicSpec:
+    return TopicSpec(name, _names(key), _names(task_key), messages, Cleanup.COMPACT, owner, marked=marked)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+CATALOGUE: Final[tuple[TopicSpec, ...]] = (
+    # Time. A tick is a close marker: the topic carries nothing else.
+    _events("clock", "", "", (control.CloseMarker,), "people", marked=True, days=7),
+    # The DAG Manager: one graph, one partition.
+    _events("dag.submissions", "submission_id", "", (dag.DagSubmission,), "people"),
+    _table("dag.nodes", "node_id", "", (dag.ComputeNode,), "dagmanager"),
+    _table("dag.queues", "topic", "", (dag.Queue,), "dagmanager"),
+    _table("dag.edges", "relation source target", "", (dag.Edge,), "dagmanager"),
+    _table("dag.sentinels", "sentinel_id", "", (dag.VersionSentinel,), "dagmanager"),
+    _table("dag.strategies", "world_id strategy_id", "", (dag.StrategyVersion,), "dagmanager"),
+    _table("dag.diffs", "submission_id", "", (dag.DagOutcome,), "dagmanager"),
+    _table("dag.tasks", "topic", "", (dag.CreateTopic,), "dagmanager"),
+    _events("dag.reports", "topic", "", (dag.ReportTopicCreated,), "topicadmin"),
+    _events("queue", "tags interval", "", (dag.QueueUpdated,), "dagmanager", days=30),
+    # Worlds.
+    _events("world.commands", "world_id", "world_id", (world.CreateWorld, world.SetActivation), "people"),
+    _table("world.state", "world_id", "world_id", (world.World,), "worldservice", marked=True),
+    _table("activation", "world_id strategy_id side", "world_id", (world.Activation,), "worldservice", marked=True),
+    _table("world.outcomes", "world_id command_id", "world_id", (world.CommandOutcome,), "worldservice"),
+    # Compute nodes; each node's own topic is made at run time (`node_topic`).
+    _table("node.windows", "node_id symbol", "", (node.NodeWindow,), "nodes"),
+    _table("node.deployments", "world_id strategy_id", "", (dag.StrategyVersion,), "nodes"),
+    _table("node.state", "node_id", "", (node.NodeState,), "nodes"),
+    _events(
+        "trade.intents",
+        "world_id strategy_id symbol bucket_ms intent_index",
+        "world_id",
+        (trade.OrderIntent,),
+        "nodes",
+        marked=True,
+        days=90,
+    ),
+    _events(
+        "trade.market", "world_id bar.symbol", "world_id", (market.WorldBar,), "nodes", marked=True, days=90
+    ),
+    # Trading: gate, sizing, simulated execution and portfolio share the world's key and so one task.
+    # What trading has taken over of worlds and gates: the interleaving that it saw, on the log.
+    _table("trade.worlds", "world_id", "world_id", (world.World,), "trading"),
+    _table("trade.gates", "world_id strategy_id side", "world_id", (world.Activation,), "trading"),
+    _table("trade.orders", "world_id order_id", "world_id", (trade.Order,), "trading"),
+    _table("trade.open_orders", "world_id order_id", "world_id", (trade.Order,), "trading", marked=True),
+    _table("trade.fills", "world_id order_id seq", "world_id", (trade.Fill,), "trading"),
+    _table("trade.portfolio", "world_id scope symbol", "world_id", (trade.Position, trade.Account), "trading", marked=True),
+    _events(
+        "trade.rejections",
+        "world_id strategy_id symbol bucket_ms intent_index",
+        "world_id",
+        (trade.OrderRejection,),
+        "trading",
+        days=90,
+    ),
+    # What nobody could use.
+    _events("dead.letters", "topic", "", (control.DeadLetter,), "every processor", days=90),
+)
+
+_BY_NAME: Final[Mapping[str, TopicSpec]] = {spec.name: spec for spec in CATALOGUE}
+
+
+def topic(name: str) -> TopicSpec:
+    """The catalogue's entry.
+
+    Raises:
+        UnknownTopic: no such entry.
+    """
+    spec = _BY_NAME.get(name)
+    if spec is None:
+        raise UnknownTopic(f"topic {name!r} is not in the catalogue.", "`qmtl topic list` shows what there is.")
+    return spec
+
+
+@dataclass(frozen=True, slots=True)
+class TopicTypeConfig:
+    """What a class of node topics gets at creation."""
+
+    partitions: int
+    replication: int
+    retention_ms: int
+    messages: tuple[type, ...]
+
+
+_TOPIC_CONFIG: Final[Mapping[TopicClass, TopicTypeConfig]] = {
+    TopicClass.RAW: TopicTypeConfig(3, 3, 7 * DAY_MS, (market.Bar,)),
+    TopicClass.INDICATOR: TopicTypeConfig(1, 2, 30 * DAY_MS, (node.NodeValue, node.PositionTarget)),
+    TopicClass.TRADE_EXEC: TopicTypeConfig(1, 3, 90 * DAY_MS, (trade.OrderIntent,)),
+}
+
+
+def get_config(topic_type: TopicClass) -> TopicTypeConfig:
+    """The defaults of a class of node topics."""
+    return _TOPIC_CONFIG[topic_type]
+
+
+def node_topic(name: str, topic_class: TopicClass, partitions: int | None = None) -> TopicSpec:
+    """The entry of a node's own topic, whose name the DAG Manager has computed."""
+    config = get_config(topic_class)
+    return TopicSpec(
+        name,
+        ("symbol",),
+        ("symbol",),
+        config.messages,
+        Cleanup.DELETE,
+        "people" if topic_class is TopicClass.RAW else "nodes",
+        partitions=config.partitions if partitions is None else partitions,
+        replication=config.replication,
+        marked=True,
+        retention_ms=config.retention_ms,
+    )

@@ -1,0 +1,148 @@
+"""What a person asks of the system: commands go onto the log once, answers are read from the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from qmtl.engine.log.port import Log
+from qmtl.engine.view import TableView, all_partitions, read_all
+from qmtl.engine.worker import Worker
+from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
+from qmtl.foundation.common.errors import CommandRefused, NoAnswer, UnknownWorld
+from qmtl.foundation.contracts.dag import DagOutcome, DagSubmission, StrategyStatus, StrategyVersion
+from qmtl.foundation.contracts.world import CommandOutcome, WorldCommand
+from qmtl.foundation.wire.keys import encode_key, partition_for
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import topic
+
+IDLE_S: Final = 0.02
+
+
+class Client:
+    """Publishes and waits.
+
+    Args:
+        workers: run by this process while it waits; empty where other processes run them.
+        timeout_s: how long an answer may take without any progress of the workers.
+    """
+
+    def __init__(self, log: Log, workers: list[Worker], timeout_s: float = 60.0) -> None:
+        self.log = log
+        self.workers = workers
+        self._timeout_s = timeout_s
+        self._views: dict[str, TableView] = {}
+
+    def view(self, name: str) -> TableView:
+        """An up-to-date view of a table."""
+        found = self._views.get(name)
+        if found is None:
+            found = self._views[name] = TableView(self.log, name, codec)
+        return found.refresh()
+
+    def pump(self) -> bool:
+        """Let the workers do one round; waits a little where there is nothing to do."""
+        busy = False
+        for worker in self.workers:
+            busy |= worker.step()
+        if not busy:
+            time.sleep(IDLE_S)
+        return busy
+
+    def wait(self, what: str, ready: Callable[[], Any]) -> Any:
+        """Run until `ready` gives something.
+
+        Raises:
+            NoAnswer: nothing for the time-out.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while not (found := ready()):
+            if time.monotonic() > deadline:
+                raise NoAnswer(
+                    f"no service answered within {self._timeout_s:g} s: {what}.",
+                    "Start the workers with `qmtl worker run NAME`, then repeat the command; it is not done twice.",
+                )
+            self.pump()
+        return found
+
+    def publish_once(self, name: str, message: Any, same: Callable[[Any], bool]) -> None:
+        """Append a message unless one that is `same` lies in the topic already."""
+        writer = self.log.writer(f"qmtl.client.{name}")  # from here on no earlier attempt can still come through
+        for record in read_all(self.log, all_partitions(self.log, name)):
+            if record.value is not None and same(codec.decode(record.value)):
+                writer.close()
+                return
+        spec = topic(name)
+        partition = partition_for(encode_key(spec.task_key_of(message)), spec.partitions) if spec.partitions > 1 else 0
+        writer.begin()
+        writer.append(name, partition, encode_key(spec.key_of(message)), codec.encode(message))
+        writer.commit({}, "qmtl.client", None)
+        writer.close()
+
+    def command(self, command: WorldCommand) -> CommandOutcome:
+        """Send a command to the world service and wait for what became of it.
+
+        Raises:
+            UnknownWorld, CommandRefused: it was refused; the outcome is on the log.
+            NoAnswer: the world service does not run.
+        """
+        self.publish_once("world.commands", command, lambda other: other.command_id == command.command_id)
+        outcome: CommandOutcome = self.wait(
+            f"command {command.command_id!r} to world {command.world_id!r}",
+            lambda: self.view("world.outcomes").get(command.world_id, command.command_id),
+        )
+        if not outcome.accepted:
+            kind = UnknownWorld if outcome.code == UnknownWorld.code else CommandRefused
+            raise kind(f"the world service refused: {outcome.detail}")
+        return outcome
+
+    def submit(self, submission: DagSubmission) -> DagOutcome:
+        """Publish a DAG message and wait for the DAG Manager's answer.
+
+        Raises:
+            UnknownWorld: the world was never created; nothing is published.
+            CommandRefused: it was refused; the outcome is on the log.
+            NoAnswer: the DAG Manager does not run.
+        """
+        if self.view("world.state").get(submission.world_id) is None:
+            raise UnknownWorld(
+                f"world {submission.world_id!r} does not exist.", f"Create it with `qmtl world create {submission.world_id}`."
+            )
+        same = submission.submission_id
+        self.publish_once("dag.submissions", submission, lambda other: other.submission_id == same)
+        outcome: DagOutcome = self.wait(f"submission {same!r}", lambda: self.view("dag.diffs").get(same))
+        if not outcome.accepted:
+            raise CommandRefused(f"the DAG Manager refused [{outcome.code}]: {outcome.detail}")
+        return outcome
+
+    def deployed(self, world_id: str, strategy_id: str) -> StrategyVersion:
+        """Wait until a strategy's topics exist and its nodes are known to the node workers.
+
+        Raises:
+            CommandRefused: a topic could not be made.
+            NoAnswer: the DAG Manager, the topic admin or the node workers do not run.
+        """
+
+        def ready() -> StrategyVersion | None:
+            found: StrategyVersion | None = self.view("dag.strategies").get(world_id, strategy_id)
+            if found is None or found.status is StrategyStatus.PENDING:
+                return None
+            if found.status is StrategyStatus.FAILED:
+                raise CommandRefused(
+                    f"a topic of strategy {strategy_id!r} could not be made.", "`qmtl topic read dag.reports` says why."
+                )
+            return found if self.view("node.deployments").get(world_id, strategy_id) == found else None
+
+        strategy: StrategyVersion = self.wait(f"deployment of {strategy_id!r} in {world_id!r}", ready)
+        return strategy
+
+
+def submission_id(world_id: str, dag_json: bytes) -> str:
+    """The id of a submission: the same message to the same world is the same submission."""
+    return blake3_hex(canonical_bytes(("qmtl.submission", world_id, dag_json)), 16)
+
+
+def command_id(*parts: str | int) -> str:
+    """The id of a command by what it says."""
+    return blake3_hex(canonical_bytes(("qmtl.command", *parts)), 16)

@@ -1,0 +1,134 @@
+"""Feeds recorded bars into a raw topic, bucket by bucket, with the clock: what a market-data worker does, from files.
+
+Each transaction carries the bars of some buckets, a close marker per bucket in every partition of the raw topic, and the tick
+of the clock. Minutes without a bar close empty. A feed that was killed goes on after the last marker that it committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from qmtl.engine.log.port import Log, TopicPartition, Writer, partitions_of
+from qmtl.engine.view import read_all
+from qmtl.engine.watermark import CutDigest
+from qmtl.foundation.common.errors import InvalidBarsFile
+from qmtl.foundation.contracts.control import CloseMarker
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.wire.codec import Codec
+from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, marker_key, partition_for
+from qmtl.foundation.wire.topics import TopicSpec
+
+NAME: Final = "feed"
+LARGEST_GAP: Final = 1_000_000
+"""Empty buckets in a row that are believed."""
+
+CLOCK: Final = TopicPartition("clock", 0)
+
+
+class Feed:
+    """Writes bars, which come in the order of their open times, to one raw topic.
+
+    Args:
+        interval: of the bars, seconds.
+        start_ms: open time of the first bucket.
+        end_ms: close time of the last; every bucket in between is closed, with or without bars.
+    """
+
+    def __init__(
+        self, log: Log, codec: Codec, topic: TopicSpec, interval: int, bars: Iterable[Bar], start_ms: int, end_ms: int
+    ) -> None:
+        self._codec = codec
+        self._topic = topic
+        self._step_ms = interval * 1000
+        self._end_ms = end_ms
+        self._writer: Writer = log.writer(f"qmtl.{NAME}.{topic.name}")  # ends what a killed feed left open
+        partitions = partitions_of(topic.name, topic.partitions)
+        self.closed_ms = max(start_ms, min(last_marker(log, where) for where in partitions))
+        self._clock_ms = last_marker(log, CLOCK)
+        fed_ms = self.closed_ms
+        fresh = (bar for bar in bars if bar.open_time_ms + self._step_ms > fed_ms)
+        self._buckets: Iterator[tuple[int, list[Bar]]] = self._every_bucket(fresh)
+
+    def _every_bucket(self, bars: Iterable[Bar]) -> Iterator[tuple[int, list[Bar]]]:
+        next_ms = self.closed_ms + self._step_ms
+        for close_ms, group in groupby(bars, key=lambda bar: bar.open_time_ms + self._step_ms):
+            if close_ms - next_ms > LARGEST_GAP * self._step_ms:
+                raise InvalidBarsFile(
+                    f"no bar between {next_ms} and {close_ms}: more than {LARGEST_GAP} buckets in a row are empty.",
+                    "Feed the parts one by one, or with a longer interval.",
+                )
+            yield from ((empty_ms, []) for empty_ms in range(next_ms, close_ms, self._step_ms))
+            yield close_ms, list(group)
+            next_ms = close_ms + self._step_ms
+        yield from ((empty_ms, []) for empty_ms in range(next_ms, self._end_ms + 1, self._step_ms))
+
+    @property
+    def done(self) -> bool:
+        return self.closed_ms >= self._end_ms
+
+    def push(self, buckets: int) -> None:
+        """Write up to so many buckets in one transaction."""
+        if self.done:
+            return
+        self._writer.begin()
+        for _ in range(buckets):
+            found = next(self._buckets, None)
+            if found is None:
+                break
+            self._write(*found)
+        self._writer.commit({}, f"qmtl.{NAME}", None)
+
+    def _write(self, bucket_ms: int, bars: Sequence[Bar]) -> None:
+        cuts = [CutDigest() for _ in range(self._topic.partitions)]
+        for bar in bars:
+            partition = partition_for(encode_key(self._topic.task_key_of(bar)), self._topic.partitions)
+            key, value = encode_key(self._topic.key_of(bar)), self._codec.encode(bar)
+            self._writer.append(self._topic.name, partition, key, value)
+            cuts[partition].add(key, value)
+        for partition, cut in enumerate(cuts):
+            self._mark(TopicPartition(self._topic.name, partition), bucket_ms, cut)
+        if bucket_ms > self._clock_ms:
+            self._mark(CLOCK, bucket_ms, CutDigest())
+            self._clock_ms = bucket_ms
+        self.closed_ms = bucket_ms
+
+    def _mark(self, where: TopicPartition, bucket_ms: int, cut: CutDigest) -> None:
+        marker = CloseMarker(NAME, 0, 1, bucket_ms, cut.count, cut.hexdigest(), 1)
+        self._writer.append(where.topic, where.partition, marker_key(NAME, 0, bucket_ms), self._codec.encode(marker))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def last_marker(log: Log, where: TopicPartition) -> int:
+    """The newest bucket that a partition has closed; -1 before the first."""
+    last = -1
+    for record in read_all(log, [where]):
+        if is_marker(record.key) and record.value is not None:
+            last = decode_marker_bucket(record.key)
+    return last
+
+
+class MarkerFollower:
+    """Follows the close markers of one partition while it grows."""
+
+    def __init__(self, log: Log, where: TopicPartition) -> None:
+        self._log = log
+        self._where = where
+        self._reader = log.reader()
+        self._reader.assign(log.begin_offsets([where]))
+        self.closed_ms = -1
+
+    def poll(self, timeout_s: float = 0.0) -> int:
+        """The newest closed bucket that is visible now."""
+        while batch := self._reader.poll(5000, timeout_s):
+            for record in batch:
+                if is_marker(record.key) and record.value is not None:
+                    self.closed_ms = max(self.closed_ms, decode_marker_bucket(record.key))
+            timeout_s = 0.0
+        return self.closed_ms
+
+    def close(self) -> None:
+        self._reader.close()

@@ -1,0 +1,61 @@
+"""The crossing of two lines: a signal whenever the sign of their difference turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qmtl.foundation.common.errors import InvalidValue
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.contracts.node import NodeValue, NodeWindow
+from qmtl.runtime.indicators.builtin import Inputs, check_period, refuse_unknown
+
+_SIGN = "sign"
+
+
+class _Cross:
+    __slots__ = ("_seen", "_sign")
+
+    def __init__(self, window: NodeWindow | None) -> None:
+        self._seen = 0 if window is None else window.seen
+        self._sign = int((window.memory or {}).get(_SIGN, "0")) if window is not None else 0
+
+    def step(self, inputs: Inputs, bar: Bar) -> float | None:
+        fast, slow = inputs
+        if fast is None or slow is None:
+            return None
+        if fast != fast or slow != slow:
+            raise InvalidValue(
+                f"the inputs of a cross node were {fast} and {slow}; NaN has no sign.", "Check its source."
+            )
+        self._seen += 1
+        sign = (fast > slow) - (fast < slow)
+        if not sign or sign == self._sign:
+            return None
+        self._sign = sign
+        return float(sign)
+
+    def to_window(self, node_id: str, symbol: str) -> NodeWindow:
+        return NodeWindow(node_id, symbol, self._seen, (), {_SIGN: str(self._sign)} if self._sign else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """Ports: fast, slow. Emits 1.0 when fast rises above slow, -1.0 when it falls below, nothing otherwise.
+
+    The first sign is a signal too: the strategy learns on which side it starts instead of waiting, flat, for the first turn.
+    Lines that touch (difference 0) say nothing and are not forgotten either: above, equal, above is no turn. A bucket where one
+    input is silent is passed over. No parameters.
+    """
+
+    name: str = "cross"
+    version: str = "1"
+    ports: int = 2
+    output: type[NodeValue] = NodeValue
+
+    def parse(self, params: Mapping[str, object], period: int) -> None:
+        refuse_unknown(self.name, params, ())
+        check_period(self.name, period)
+
+    def resume(self, params: None, window: NodeWindow | None) -> _Cross:
+        return _Cross(window)

@@ -1,0 +1,73 @@
+"""The source of a graph: the close of each bar of its symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qmtl.foundation.common.errors import InvalidParameter
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.contracts.node import NodeValue, NodeWindow
+from qmtl.runtime.indicators.builtin import Inputs, check_period, kind, refuse_unknown
+
+
+@dataclass(frozen=True, slots=True)
+class PriceParams:
+    """What a source reads.
+
+    Attributes:
+        symbols: sorted, each once.
+    """
+
+    symbols: tuple[str, ...]
+
+
+class _Price:
+    __slots__ = ("_seen",)
+
+    def __init__(self, window: NodeWindow | None) -> None:
+        self._seen = 0 if window is None else window.seen
+
+    def step(self, inputs: Inputs, bar: Bar) -> float:
+        self._seen += 1
+        return float(bar.close)
+
+    def to_window(self, node_id: str, symbol: str) -> NodeWindow:
+        return NodeWindow(node_id, symbol, self._seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Emits the close as a float, whose shortest text is the published price up to 15 digits.
+
+    Parameters: `symbols`, the texts that the source reads; their order makes no difference.
+    """
+
+    name: str = "price"
+    version: str = "1"
+    ports: int = 0
+    output: type[NodeValue] = NodeValue
+
+    def parse(self, params: Mapping[str, object], period: int) -> PriceParams:
+        check_period(self.name, period)
+        refuse_unknown(self.name, params, ("symbols",))
+        symbols = params["symbols"]
+        if not isinstance(symbols, list | tuple) or not symbols:
+            raise InvalidParameter(
+                f"symbols of a price node was {kind(symbols)}; a list of at least one symbol is required.",
+                'Send a list such as ["BTC-USD"].',
+            )
+        for symbol in symbols:
+            if not isinstance(symbol, str) or not symbol:
+                raise InvalidParameter(
+                    f"symbols of a price node held {kind(symbol)}; each is a text of at least one character.",
+                    'Send a list such as ["BTC-USD"].',
+                )
+        if len(set(symbols)) != len(symbols):
+            raise InvalidParameter(
+                "symbols of a price node held a symbol twice; each counts once.", "Send it once."
+            )
+        return PriceParams(tuple(sorted(symbols)))
+
+    def resume(self, params: PriceParams, window: NodeWindow | None) -> _Price:
+        return _Price(window)

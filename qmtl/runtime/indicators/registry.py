@@ -1,0 +1,47 @@
+"""The built-in node types by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qmtl.foundation.common.errors import UnknownNodeType
+from qmtl.foundation.common.identity import builtin_code_hash
+from qmtl.runtime.indicators.builtin import Builtin
+from qmtl.runtime.indicators.cross import Cross
+from qmtl.runtime.indicators.price import Price
+from qmtl.runtime.indicators.sma import Sma
+from qmtl.runtime.indicators.target import Target
+
+_ALL: tuple[Builtin, ...] = (Price(), Sma(), Cross(), Target())
+
+BUILTINS: Mapping[str, Builtin] = MappingProxyType({builtin.name: builtin for builtin in _ALL})
+"""Every built-in node by its `node_type`."""
+
+SOURCE = "price"
+"""The `node_type` of a source, which reads bars instead of other nodes."""
+
+
+def builtin(node_type: str) -> Builtin:
+    """The built-in node of a type.
+
+    Raises:
+        UnknownNodeType: none of that name.
+    """
+    found = BUILTINS.get(node_type)
+    if found is None:
+        raise UnknownNodeType(
+            f"node_type was {node_type[:80]!r}; the built-in types are {', '.join(BUILTINS)}.",
+            "Choose one of them.",
+        )
+    return found
+
+
+def code_hash(node_type: str) -> str:
+    """The code hash of a built-in node: of its name and version.
+
+    Raises:
+        UnknownNodeType: none of that name.
+    """
+    found = builtin(node_type)
+    return builtin_code_hash(found.name, found.version)

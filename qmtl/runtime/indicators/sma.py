@@ -1,0 +1,88 @@
+"""The simple moving average: the mean of the last `period` inputs, from an exact running sum."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Context, Decimal, Inexact, InvalidOperation
+
+from qmtl.foundation.common.errors import InvalidValue
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.contracts.node import NodeValue, NodeWindow
+from qmtl.runtime.indicators.builtin import Inputs, check_period, refuse_unknown
+
+_SUM = Context(prec=1000, traps=[Inexact, InvalidOperation])
+"""Wide enough for the exact sum of any floats, which lie between 5e-324 and 2e308, so that the trap never springs."""
+
+_MEAN = Context(prec=40)
+"""More than twice the digits of a float: the quotient is rounded once more only where it becomes a float."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmaParams:
+    """How many inputs are averaged."""
+
+    period: int
+
+
+class _Sma:
+    """The window as a deque and its sum. What enters the sum leaves it as the same decimal, so it never drifts."""
+
+    __slots__ = ("_divisor", "_period", "_seen", "_sum", "_values")
+
+    def __init__(self, period: int, window: NodeWindow | None) -> None:
+        self._period = period
+        self._divisor = Decimal(period)
+        self._seen = 0 if window is None else window.seen
+        self._values = deque(() if window is None else window.values[-period:])
+        self._sum = Decimal(0)
+        for value in self._values:
+            self._sum = _SUM.add(self._sum, value)
+
+    def step(self, inputs: Inputs, bar: Bar) -> float | None:
+        (value,) = inputs
+        if value is None:
+            return None
+        entered = _entered(value)
+        self._seen += 1
+        self._values.append(entered)
+        self._sum = _SUM.add(self._sum, entered)
+        if len(self._values) > self._period:
+            self._sum = _SUM.subtract(self._sum, self._values.popleft())
+        if len(self._values) < self._period:
+            return None
+        return float(_MEAN.divide(self._sum, self._divisor))
+
+    def to_window(self, node_id: str, symbol: str) -> NodeWindow:
+        return NodeWindow(node_id, symbol, self._seen, tuple(self._values))
+
+
+@dataclass(frozen=True, slots=True)
+class Sma:
+    """Silent until `period` inputs were seen, then the mean of the last `period` at every input.
+
+    A float enters as the decimal of its shortest text. No parameters: the window is the node's `period`.
+    """
+
+    name: str = "sma"
+    version: str = "1"
+    ports: int = 1
+    output: type[NodeValue] = NodeValue
+
+    def parse(self, params: Mapping[str, object], period: int) -> SmaParams:
+        refuse_unknown(self.name, params, ())
+        check_period(self.name, period, least=1)
+        return SmaParams(period)
+
+    def resume(self, params: SmaParams, window: NodeWindow | None) -> _Sma:
+        return _Sma(params.period, window)
+
+
+def _entered(value: float) -> Decimal:
+    entered = Decimal(repr(value))
+    if not entered.is_finite():
+        raise InvalidValue(
+            f"an input of an sma node was {value}; only finite numbers are averaged.", "Check its source."
+        )
+    return entered

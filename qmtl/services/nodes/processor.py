@@ -1,0 +1,192 @@
+"""Node workers on their topics: deployments and bars in; every node's values, and the strategies' intents, out.
+
+All nodes of a component are computed in one pass over a closed bucket, inputs first. What a node remembers is a row of
+`node.windows`, written once per transaction; which nodes run is `node.deployments`, so a restart knows what to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from qmtl.engine.processor import Arrival, Bucket, Input, Step
+from qmtl.engine.table import Table
+from qmtl.foundation.common.errors import InvalidBar
+from qmtl.foundation.contracts.control import DeadLetter
+from qmtl.foundation.contracts.dag import StrategyStatus, StrategyVersion
+from qmtl.foundation.contracts.market import Bar, WorldBar
+from qmtl.foundation.contracts.node import NodeState, NodeStatus, NodeValue, PositionTarget
+from qmtl.foundation.contracts.trade import OrderIntent
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import TopicSpec, topic
+from qmtl.runtime.indicators.builtin import Output, PositionTargetValue, Running
+from qmtl.runtime.indicators.registry import BUILTINS
+from qmtl.services.nodes.plan import Plan, PlanNode, make_plan
+
+
+class Nodes:
+    """Computes each shared node once, for every symbol of its source."""
+
+    name = "nodes"
+    anchor = "dag.strategies"
+    tables = ("node.deployments", "node.state", "node.windows")
+    emits = ("trade.intents", "trade.market")
+
+    def __init__(self) -> None:
+        self._plan = Plan()
+        self._inputs: tuple[Input, ...] = (Input("dag.strategies"),)
+        self._closes: tuple[TopicSpec, ...] = (topic("trade.intents"), topic("trade.market"))
+        self._running: dict[tuple[str, str], Running] = {}
+        self._touched: dict[tuple[str, str], None] = {}
+
+    def inputs(self) -> tuple[Input, ...]:
+        return self._inputs
+
+    def closes(self) -> tuple[TopicSpec, ...]:
+        return self._closes
+
+    def topics(self) -> Mapping[str, TopicSpec]:
+        return self._plan.topics
+
+    def restore(self, tables: Mapping[str, Table]) -> None:
+        self._running.clear()
+        self._touched.clear()
+        self._replan(tables["node.deployments"])
+
+    def _replan(self, deployments: Table) -> None:
+        self._plan = make_plan(deployments.items())
+        sources = sorted({one.node.topic for one in self._plan.sources})
+        self._inputs = (
+            Input("dag.strategies"),
+            *(Input(name, bucketed=True, broadcast=True, joins=True) for name in sources),
+        )
+        outputs = sorted({one.node.topic for one in self._plan.nodes if not one.is_source})
+        self._closes = (
+            *(self._plan.topics[name] for name in outputs),
+            topic("trade.intents"),
+            topic("trade.market"),
+        )
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        strategy: StrategyVersion = arrival.message
+        if strategy.status is not StrategyStatus.READY:
+            return
+        deployments = step.table("node.deployments")
+        if deployments.get(strategy.world_id, strategy.strategy_id) == strategy:
+            return
+        deployments.put(strategy)
+        self._replan(deployments)
+        states = step.table("node.state")
+        for one in self._plan.nodes:
+            names = tuple(f"{world}/{name}" for world, name in one.strategies)
+            known: NodeState | None = states.get(one.node.node_id)
+            if known is None:
+                states.put(NodeState(one.node.node_id, NodeStatus.INITIALIZED, 0, names))
+            elif known.strategies != names:
+                states.put(NodeState(known.node_id, known.status, known.since_bucket_ms, names))
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        values: dict[str, dict[str, Output]] = {}
+        bars: dict[str, Bar] = {}
+        for one in self._plan.nodes:
+            if one.is_source:
+                values[one.node.node_id] = self._take(step, one, bucket, bars)
+            else:
+                values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars)
+
+    def _take(self, step: Step, one: PlanNode, bucket: Bucket, bars: dict[str, Bar]) -> dict[str, Output]:
+        """The closes of a source; its bars go to every world that it serves."""
+        out: dict[str, Output] = {}
+        arrivals: Sequence[Arrival] = bucket.arrivals.get(one.node.topic, ())
+        for arrival in arrivals:
+            bar: Bar = arrival.message
+            if (breach := _breach(one, bar, bucket.bucket_ms)) is not None:
+                step.emit("dead.letters", _dead_letter(arrival, breach))
+                continue
+            out[bar.symbol] = float(bar.close)
+            bars[bar.symbol] = bar
+            for world_id in one.worlds:
+                step.emit("trade.market", WorldBar(world_id, bar))
+        self._note(step, one, NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP, bucket.bucket_ms)
+        return out
+
+    def _compute(
+        self,
+        step: Step,
+        one: PlanNode,
+        bucket_ms: int,
+        values: Mapping[str, Mapping[str, Output]],
+        bars: Mapping[str, Bar],
+    ) -> dict[str, Output]:
+        """One step of a node for every symbol that an input has a value of in this bucket."""
+        ports = [values.get(node_id, {}) for node_id in one.node.dependencies]
+        out: dict[str, Output] = {}
+        for symbol in sorted({symbol for port in ports for symbol in port}):
+            running = self._resume(step, one, symbol)
+            value = running.step(tuple(_number(port.get(symbol)) for port in ports), bars[symbol])
+            self._touched[one.node.node_id, symbol] = None
+            if value is not None:
+                out[symbol] = value
+                self._publish(step, one, symbol, bucket_ms, value)
+        warm = NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP
+        self._note(step, one, warm, bucket_ms)
+        return out
+
+    def _resume(self, step: Step, one: PlanNode, symbol: str) -> Running:
+        key = (one.node.node_id, symbol)
+        running = self._running.get(key)
+        if running is None:
+            window = step.table("node.windows").get(*key)
+            running = self._running[key] = BUILTINS[one.node.node_type].resume(one.params, window)
+        return running
+
+    def _publish(self, step: Step, one: PlanNode, symbol: str, bucket_ms: int, value: Output) -> None:
+        node_id = one.node.node_id
+        match value:
+            case PositionTargetValue(target_percent=percent, reference_price=price):
+                step.emit(one.node.topic, PositionTarget(node_id, symbol, bucket_ms, percent, price))
+                for world_id, strategy_id in one.signals:
+                    intent = OrderIntent(world_id, strategy_id, symbol, bucket_ms, percent, price, node_id)
+                    step.emit("trade.intents", intent)
+            case float():
+                step.emit(one.node.topic, NodeValue(node_id, symbol, bucket_ms, value))
+            case _:
+                assert_never(value)
+
+    def _note(self, step: Step, one: PlanNode, status: NodeStatus, bucket_ms: int) -> None:
+        """Move a node's state on: initialized, then warming up, then active for good."""
+        states = step.table("node.state")
+        known: NodeState = states.get(one.node.node_id)
+        moves = known.status is NodeStatus.INITIALIZED or (
+            known.status is NodeStatus.PRE_WARMUP and status is NodeStatus.ACTIVE
+        )
+        if moves:
+            states.put(NodeState(known.node_id, status, bucket_ms, known.strategies))
+
+    def flush(self, step: Step) -> None:
+        windows = step.table("node.windows")
+        for node_id, symbol in self._touched:
+            windows.put(self._running[node_id, symbol].to_window(node_id, symbol))
+        self._touched.clear()
+
+
+def _breach(one: PlanNode, bar: Bar, bucket_ms: int) -> str | None:
+    """What a bar breaks of its source's contract."""
+    if bar.interval != one.node.interval:
+        return f"a bar of {bar.interval} s came to a source of {one.node.interval} s"
+    if bar.open_time_ms + bar.interval * 1000 != bucket_ms:
+        return f"a bar that opened at {bar.open_time_ms} came with the bucket {bucket_ms}"
+    if not one.reads(bar.symbol):
+        return f"a bar of {bar.symbol} came to a source that does not read it"
+    return None
+
+
+def _dead_letter(arrival: Arrival, breach: str) -> DeadLetter:
+    value = codec.encode(arrival.message)
+    return DeadLetter(
+        Nodes.name, arrival.topic, InvalidBar.code, breach, b"", value, arrival.partition, arrival.offset
+    )
+
+
+def _number(value: Output | None) -> float | None:
+    return value if isinstance(value, float) else None

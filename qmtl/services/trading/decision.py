@@ -1,0 +1,117 @@
+"""From intents to orders: gate, sizing, placing, each on the cut that the bucket before has closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import assert_never
+
+from qmtl.engine.processor import Step
+from qmtl.foundation.common.money import ZERO, total
+from qmtl.foundation.common.pretrade import RejectionReason
+from qmtl.foundation.contracts.trade import Account, Order, OrderIntent, OrderRejection, Position
+from qmtl.foundation.contracts.world import PositionSide, World
+from qmtl.runtime.sdk.watermark import WatermarkGate
+from qmtl.services.trading import portfolio
+from qmtl.services.trading.gate import Admitted, Refused, admit
+from qmtl.services.trading.orders import order_id_of, pending, place
+from qmtl.services.trading.settlement import instrument_of
+from qmtl.services.trading.sizing import OnTarget, Sized, Unsized, size
+
+GATE = WatermarkGate.for_mode("paper")
+
+Holding = tuple[str, str, str]
+"""World id, strategy id, symbol."""
+
+
+def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
+    """Turn the intents of one bucket into orders or rejections, in the order given.
+
+    Args:
+        cut_ms: the bucket whose cut of portfolio and open orders is read; 0 is genesis: initial cash and nothing else.
+    """
+    placed: dict[Holding, Decimal] = {}  # of this bucket: not in the cut, and not to be ordered twice
+    for intent in intents:
+        holding = (intent.world_id, intent.strategy_id, intent.symbol)
+        order = _order_of(step, intent, cut_ms, placed.get(holding, ZERO))
+        if order is not None:
+            step.table("trade.orders").put(order)
+            step.table("trade.open_orders").put(order)
+            placed[holding] = total((placed.get(holding, ZERO), pending(order)))
+
+
+def _order_of(step: Step, intent: OrderIntent, cut_ms: int, placed: Decimal) -> Order | None:
+    world: World | None = step.table("trade.worlds").get(intent.world_id)
+    if world is None:
+        _reject(step, intent, RejectionReason.UNKNOWN_WORLD, f"world {intent.world_id!r} does not exist")
+        return None
+    scope = portfolio.scope_of_strategy(intent.strategy_id)
+    rows = step.table("trade.portfolio")
+    account: Account = rows.at(cut_ms, *portfolio.portfolio_key(world.world_id, scope)) or portfolio.open_account(
+        world.world_id, scope, world.settings, cut_ms
+    )
+    position: Position | None = rows.at(cut_ms, *portfolio.portfolio_key(world.world_id, scope, intent.symbol))
+    held = ZERO if position is None else position.quantity
+    waiting = total((_waiting(step, intent, cut_ms), placed))
+    gates = step.table("trade.gates")
+    passed = admit(
+        intent,
+        gates.get(intent.world_id, intent.strategy_id, PositionSide.LONG.value),
+        gates.get(intent.world_id, intent.strategy_id, PositionSide.SHORT.value),
+        total((held, waiting)),
+        account.equity,
+        cut_ready=GATE.ready(cut_ms, cut_ms),
+        closed_bucket_ms=cut_ms,
+        needed_bucket_ms=cut_ms,
+    )
+    match passed:
+        case Refused(reason=reason, detail=detail):
+            _reject(step, intent, reason, detail)
+            return None
+        case Admitted():
+            if passed.refused is not None:
+                _reject(step, intent, passed.refused, passed.detail)
+        case _:
+            assert_never(passed)
+    sizing = size(
+        intent, passed.target_percent, passed.weight, account.equity, held, waiting, instrument_of(world, intent.symbol)
+    )
+    match sizing:
+        case Unsized(reason=reason, detail=detail):
+            _reject(step, intent, reason, detail)
+            return None
+        case OnTarget():
+            return None  # nothing was wanted, so nothing was refused
+        case Sized(side=side, quantity=quantity, reduce_only=reduce_only):
+            order_id = order_id_of(intent, side)
+            if step.table("trade.orders").get(world.world_id, order_id) is not None:
+                _reject(step, intent, RejectionReason.DUPLICATE_INTENT, f"order {order_id} exists")
+                return None
+            return place(intent, side, quantity, reduce_only, cut_ms)
+        case _:
+            assert_never(sizing)
+
+
+def _waiting(step: Step, intent: OrderIntent, cut_ms: int) -> Decimal:
+    """What the open orders of the cut can still add to the position, signed."""
+    orders: list[Order] = list(step.table("trade.open_orders").items_at(cut_ms, intent.world_id))
+    return total(
+        pending(order)
+        for order in orders
+        if order.strategy_id == intent.strategy_id and order.symbol == intent.symbol
+    )
+
+
+def _reject(step: Step, intent: OrderIntent, reason: RejectionReason, detail: str) -> None:
+    step.emit(
+        "trade.rejections",
+        OrderRejection(
+            intent.world_id,
+            intent.strategy_id,
+            intent.symbol,
+            intent.bucket_ms,
+            intent.intent_index,
+            reason,
+            detail,
+        ),
+    )

@@ -1,0 +1,90 @@
+"""Trading on its topics: intents, market data and activation of a world in; orders, fills, portfolio and rejections out.
+
+Per bucket and world, in this order: take over what changed of worlds and gates, execute the orders that wait, book their fills,
+mark to the bucket's close, then decide the intents. Decisions see the portfolio and the open orders as the bucket before left
+them (the delayed edge), never the fills of their own bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from qmtl.engine.processor import Arrival, Bucket, Input, Step
+from qmtl.engine.table import Table
+from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.contracts.market import Bar, WorldBar
+from qmtl.foundation.contracts.trade import OrderIntent
+from qmtl.foundation.wire.topics import TopicSpec, topic
+from qmtl.services.trading.decision import decide
+from qmtl.services.trading.settlement import execute, open_missing_account, revalue_world
+
+PORTFOLIO_EDGE: Final = Input("trade.portfolio", bucketed=True, lag=1)
+OPEN_ORDERS_EDGE: Final = Input("trade.open_orders", bucketed=True, lag=1)
+
+
+class Trading:
+    """Gate, sizing, simulated execution, orders and portfolio of a world: one key, one task."""
+
+    name = "trading"
+    anchor = "trade.intents"
+    tables = (
+        "trade.worlds",
+        "trade.gates",
+        "trade.orders",
+        "trade.open_orders",
+        "trade.fills",
+        "trade.portfolio",
+    )
+    emits = ("trade.rejections",)
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (
+            Input("world.state", bucketed=True),
+            Input("activation", bucketed=True),
+            Input("trade.market", bucketed=True),
+            Input("trade.intents", bucketed=True),
+            PORTFOLIO_EDGE,
+            OPEN_ORDERS_EDGE,
+        )
+
+    def closes(self) -> tuple[TopicSpec, ...]:
+        return (topic("trade.portfolio"), topic("trade.open_orders"))
+
+    def topics(self) -> Mapping[str, TopicSpec]:
+        return {}
+
+    def restore(self, tables: Mapping[str, Table]) -> None:
+        """Everything is in the tables."""
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        raise InvariantBroken("trading has no free input.")
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        for arrival in bucket.arrivals["world.state"]:
+            step.table("trade.worlds").put(arrival.message)
+        for arrival in bucket.arrivals["activation"]:
+            step.table("trade.gates").put(arrival.message)
+            open_missing_account(step, arrival.message, bucket.bucket_ms)
+        for world_id, bars in _bars_by_world(bucket.arrivals["trade.market"]).items():
+            execute(step, world_id, bars)
+            revalue_world(step, world_id, bars, bucket.bucket_ms)
+        cut_ms = bucket.cuts["trade.portfolio"]
+        intents: list[OrderIntent] = [arrival.message for arrival in bucket.arrivals["trade.intents"]]
+        decide(step, sorted(intents, key=_order), cut_ms)
+
+    def flush(self, step: Step) -> None:
+        """Everything is in the tables."""
+
+
+def _order(intent: OrderIntent) -> tuple[str, str, str, int]:
+    return (intent.world_id, intent.strategy_id, intent.symbol, intent.intent_index)
+
+
+def _bars_by_world(arrivals: Sequence[Arrival]) -> dict[str, list[Bar]]:
+    """The bars of each world, worlds sorted, bars in the order of the log."""
+    out: dict[str, list[Bar]] = {}
+    for arrival in arrivals:
+        message: WorldBar = arrival.message
+        out.setdefault(message.world_id, []).append(message.bar)
+    return dict(sorted(out.items()))

@@ -1,0 +1,105 @@
+"""Execution against the next bar, booking of fills, and marking to the close: what changes the portfolio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from qmtl.engine.processor import Step
+from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.contracts.trade import Account, Fill, Order, Position
+from qmtl.foundation.contracts.world import Activation, Instrument, World
+from qmtl.runtime.brokerage.fees import PercentFee
+from qmtl.runtime.brokerage.fills import market_fill
+from qmtl.runtime.brokerage.slippage import ConstantSlippage
+from qmtl.runtime.data.instruments import instrument_for
+from qmtl.services.trading import portfolio
+from qmtl.services.trading.orders import Applied, Conflict, Duplicate, apply_fill, is_open
+
+
+def open_missing_account(step: Step, activation: Activation, bucket_ms: int) -> None:
+    """Give a strategy its account when its gate is first spoken of."""
+    world: World | None = step.table("trade.worlds").get(activation.world_id)
+    scope = portfolio.scope_of_strategy(activation.strategy_id)
+    rows = step.table("trade.portfolio")
+    if world is not None and rows.get(*portfolio.portfolio_key(world.world_id, scope)) is None:
+        rows.put(portfolio.open_account(world.world_id, scope, world.settings, bucket_ms))
+
+
+def execute(step: Step, world_id: str, bars: Sequence[Bar]) -> None:
+    """Fill the open orders of the world that a bar of this bucket reaches, oldest bar first, and book the fills."""
+    waiting: list[Order] = list(step.table("trade.open_orders").items(world_id))
+    if not waiting:
+        return
+    world: World | None = step.table("trade.worlds").get(world_id)
+    if world is None:
+        raise InvariantBroken(f"world {world_id!r} has open orders and no settings.")
+    fees = PercentFee(world.settings.fee_rate)
+    slippage = ConstantSlippage(world.settings.slippage_rate)
+    for order in waiting:
+        for bar in bars:
+            if bar.symbol == order.symbol and bar.open_time_ms >= order.created_at_ms:
+                tick = instrument_of(world, order.symbol).tick
+                book(step, world, order, market_fill(order, bar, fees, slippage, tick, world.settings.currency))
+                break
+
+
+def book(step: Step, world: World, order: Order, fill: Fill) -> None:
+    """Apply a fill to its order and its portfolio, once: `(order_id, seq)` says whether it was seen.
+
+    Raises:
+        InvariantBroken: the fill contradicts its order; a simulated one never does.
+    """
+    match apply_fill(order, fill):
+        case Applied(order=after):
+            _settle(step, world, after, fill)
+        case Duplicate():
+            return
+        case Conflict(detail=detail):
+            raise InvariantBroken(f"fill {fill.seq} of order {order.order_id}: {detail}.")
+        case other:
+            assert_never(other)
+
+
+def _settle(step: Step, world: World, order: Order, fill: Fill) -> None:
+    step.table("trade.fills").put(fill)
+    step.table("trade.orders").put(order)
+    if is_open(order):
+        step.table("trade.open_orders").put(order)
+    else:
+        step.table("trade.open_orders").delete(order.world_id, order.order_id)
+    rows = step.table("trade.portfolio")
+    scope = portfolio.scope_of_strategy(order.strategy_id)
+    account = rows.get(*portfolio.portfolio_key(world.world_id, scope))
+    position = rows.get(*portfolio.portfolio_key(world.world_id, scope, order.symbol))
+    position, account = portfolio.apply_fill(position, account, fill, scope)
+    rows.put(position)
+    rows.put(account)
+
+
+def revalue_world(step: Step, world_id: str, bars: Sequence[Bar], bucket_ms: int) -> None:
+    """Mark every position of the world to the bucket's last close of its symbol, and every account to its positions."""
+    closes = {bar.symbol: bar.close for bar in bars}
+    rows = step.table("trade.portfolio")
+    held: dict[str, list[Position]] = {}
+    accounts: list[Account] = []
+    for row in rows.items(world_id):
+        if isinstance(row, Account):
+            accounts.append(row)
+            continue
+        position: Position = row
+        if position.symbol in closes:
+            position = portfolio.mark(position, closes[position.symbol], bucket_ms)
+            rows.put(position)
+        held.setdefault(position.scope, []).append(position)
+    for account in accounts:
+        rows.put(portfolio.revalue(account, held.get(account.scope, ()), bucket_ms))
+
+
+def instrument_of(world: World, symbol: str) -> Instrument:
+    """The world's limits of a symbol; the finest steps where it states none."""
+    for one in world.settings.instruments:
+        if one.symbol == symbol:
+            return one
+    return instrument_for(symbol)

@@ -1,0 +1,114 @@
+"""The whole system as one value: every processor, what it reads, owns and writes, and its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from qmtl.engine.processor import Processor
+from qmtl.foundation.common.errors import InvalidTopology, UnknownProcessor
+from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec, topic
+from qmtl.services.dagmanager.processor import DagManager
+from qmtl.services.dagmanager.topic_admin import TopicAdmin
+from qmtl.services.nodes.processor import Nodes
+from qmtl.services.trading.processor import Trading
+from qmtl.services.worldservice.processor import WorldService
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What effects may reach; a processor that is no effect ignores it."""
+
+    ensure_topics: Callable[[Sequence[TopicSpec]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One processor of the system.
+
+    Attributes:
+        key: what its tasks are by.
+        about: one sentence for people.
+    """
+
+    key: str
+    about: str
+    make: Callable[[Outside], Processor]
+
+
+TOPOLOGY: Final[tuple[Stage, ...]] = (
+    Stage("one graph", "turns DAG messages into shared, content-addressed nodes", lambda outside: DagManager()),
+    Stage("one graph", "makes the topics that nodes need", lambda outside: TopicAdmin(outside.ensure_topics)),
+    Stage("world", "keeps worlds and opens or closes their order gates", lambda outside: WorldService()),
+    Stage("one graph", "computes every shared node once", lambda outside: Nodes()),
+    Stage("world", "gates, sizes, executes and books", lambda outside: Trading()),
+)
+
+
+def _nowhere(specs: Sequence[TopicSpec]) -> None:
+    raise InvalidTopology("a prototype makes no topics.")
+
+
+PROTOTYPES: Final[tuple[Processor, ...]] = tuple(stage.make(Outside(_nowhere)) for stage in TOPOLOGY)
+"""One processor of each stage, to ask what it reads and owns."""
+
+NAMES: Final = tuple(one.name for one in PROTOTYPES)
+
+
+def stage(name: str) -> Stage:
+    """The stage of a processor.
+
+    Raises:
+        UnknownProcessor: no such processor.
+    """
+    for one, prototype in zip(TOPOLOGY, PROTOTYPES, strict=True):
+        if prototype.name == name:
+            return one
+    raise UnknownProcessor(f"there is no processor {name!r}.", f"There are {', '.join(NAMES)}.")
+
+
+def problems(stages: Iterable[Processor] = PROTOTYPES) -> list[str]:
+    """Where topology and catalogue contradict each other; empty where they agree."""
+    out = []
+    owned: dict[str, str] = {}
+    touched = {"dead.letters"}
+    for one in stages:
+        for name in one.tables:
+            if owned.setdefault(name, one.name) != one.name:
+                out.append(f"table {name} is owned by {owned[name]} and by {one.name}")
+            if topic(name).owner != one.name:
+                out.append(f"table {name} is {one.name}'s, the catalogue says {topic(name).owner}")
+            if not topic(name).is_table:
+                out.append(f"table {name} of {one.name} is not compacted")
+        for name in one.emits:
+            if topic(name).owner != one.name:
+                out.append(f"{one.name} emits into {name}, the catalogue says {topic(name).owner}")
+        for read in one.inputs():
+            if read.bucketed and not topic(read.topic).marked:
+                out.append(f"{one.name} reads {read.topic} by bucket, which carries no markers")
+        touched |= {*one.tables, *one.emits, *(read.topic for read in one.inputs())}
+    out += [f"topic {spec.name} is used by no processor" for spec in CATALOGUE if spec.name not in touched]
+    return out
+
+
+def mermaid() -> str:
+    """The picture of the system, as a Mermaid flowchart: processors as boxes, topics as arrows' ends."""
+    lines = ["flowchart LR", "  people([people and market data])"]
+    lines += [f"  {one.name}[[{one.name}]]" for one in PROTOTYPES]
+    writers: dict[str, list[str]] = {}
+    for one in PROTOTYPES:
+        for name in (*one.tables, *one.emits):
+            writers.setdefault(name, []).append(one.name)
+    for one in PROTOTYPES:
+        for read in one.inputs():
+            for writer in writers.get(read.topic, ["people"]):
+                arrow = f"-. {read.topic}, {read.lag} bucket late .->" if read.lag else f"-- {read.topic} -->"
+                lines.append(f"  {writer} {arrow} {one.name}")
+    lines.append('  people -- "raw node topics" --> nodes')
+    read_topics = {read.topic for one in PROTOTYPES for read in one.inputs()}
+    for name in sorted(writers):
+        if name not in read_topics:
+            shape = f"[({name})]" if topic(name).is_table else f"[/{name}/]"
+            lines.append(f"  {writers[name][0]} --> {name.replace('.', '_')}{shape}")
+    return "\n".join(lines) + "\n"

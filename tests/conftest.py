@@ -1,0 +1,60 @@
+"""What every test may ask for: one real broker per session, a name space of its own on it, and no silence about tests left out.
+
+A test that asks for `kafka_bootstrap` or `kafka_namespace` is marked `broker` by itself. One that gets the fixture by
+`request.getfixturevalue` carries the mark on its parameter: `pytest.param("kafka", marks=pytest.mark.broker)`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from qmtl.testing.broker import any_broker
+
+BROKER_FIXTURES = frozenset({"kafka_bootstrap", "kafka_namespace"})
+LEFT_OUT = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> Iterator[str]:
+    """`host:port` of a real Kafka: the one named in QMTL_TEST_BOOTSTRAP, else one that lives as long as the session."""
+    with any_broker() as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture
+def kafka_namespace(request: pytest.FixtureRequest) -> str:
+    """A prefix for topics, groups and transactional ids that no other test, and no other run on the same broker, has."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:60]
+    return f"{name}-{uuid.uuid4().hex[:12]}."
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.broker)
+    config.stash[LEFT_OUT] = []
+    if os.environ.get("QMTL_TEST_BROKER") != "none":
+        return
+    left_out = [item for item in items if item.get_closest_marker("broker")]
+    config.stash[LEFT_OUT] = [item.nodeid for item in left_out]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("broker")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash.get(LEFT_OUT, [])
+    if not left_out:
+        return
+    terminalreporter.section("NOT RUN", sep="!", red=True, bold=True)
+    for nodeid in left_out:
+        terminalreporter.line(f"NOT RUN {nodeid}")
+    terminalreporter.line(
+        f"{len(left_out)} tests were not run because QMTL_TEST_BROKER=none: nothing was shown about a real Kafka.",
+        red=True,
+    )

@@ -1,0 +1,222 @@
+"""Canonical bytes and text: one value, one form; what has none is refused with its path."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmtl.foundation.common.canonical import (
+    MAX_DEPTH,
+    blake3_hex,
+    canonical_bytes,
+    canonical_json,
+    parse_canonical_json,
+)
+from qmtl.foundation.common.errors import NoCanonicalForm
+from tests.foundation.instances import UNICODE
+
+NUMBERS = (
+    st.integers(-(10**50), 10**50)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.decimals(allow_nan=False, allow_infinity=False)
+)
+JSON_LEAVES = st.none() | st.booleans() | NUMBERS | UNICODE
+JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    JSON_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(UNICODE, inner, max_size=4), max_leaves=12
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    JSON_LEAVES | st.binary(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(UNICODE, inner, max_size=4)
+        | st.frozensets(JSON_LEAVES | st.binary(max_size=4), max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def model(value: Any) -> Any:
+    """What two values must share to be one value, in words of the standard library alone: exact fractions, tagged tuples."""
+    if isinstance(value, bool) or value is None:
+        return ("constant", value)
+    if isinstance(value, float):
+        return ("number", Fraction(repr(value)))
+    if isinstance(value, int | Decimal):
+        return ("number", Fraction(value))
+    if isinstance(value, str | bytes):
+        return (type(value).__name__, value)
+    if isinstance(value, frozenset | set):
+        return ("set", frozenset(model(item) for item in value))
+    if isinstance(value, dict):
+        return ("mapping", frozenset((key, model(item)) for key, item in value.items()))
+    return ("list", tuple(model(item) for item in value))
+
+
+@given(VALUES, VALUES)
+def test_two_values_share_their_bytes_exactly_if_they_are_one_value(left: Any, right: Any) -> None:
+    assert (canonical_bytes(left) == canonical_bytes(right)) == (model(left) == model(right))
+
+
+@given(NUMBERS)
+def test_a_number_has_one_form_whatever_type_carries_it(number: Any) -> None:
+    exact = Fraction(repr(number) if isinstance(number, float) else number)
+    forms = [number, Decimal(repr(number)) if isinstance(number, float) else Decimal(number)]
+    forms += [int(exact)] if exact.denominator == 1 else []
+    assert len({canonical_bytes(form) for form in forms}) == 1
+    assert len({canonical_json(form) for form in forms}) == 1
+
+
+@pytest.mark.parametrize(
+    "left,right",
+    [
+        (1, 1.0),
+        (1, Decimal("1.00")),
+        (0.3, Decimal("0.30")),
+        (0, -0.0),
+        (0, Decimal("-0.000")),
+        (1e22, 10**22),
+        (100, Decimal("1E+2")),
+        ((1, 2), [1, 2]),
+        ({2, 1}, frozenset([1.0, 2])),
+        ({Decimal("1.0"), Decimal("1.10")}, {1, Decimal("1.1")}),
+        ({"b": 1, "a": 2}, OrderedDict(a=2, b=1)),
+        ({"a": 1}, MappingProxyType({"a": 1})),
+    ],
+)
+def test_equal_in_meaning_is_equal_in_bytes(left: object, right: object) -> None:
+    assert canonical_bytes(left) == canonical_bytes(right)
+
+
+@pytest.mark.parametrize(
+    "left,right",
+    [
+        (1, True),
+        (0, False),
+        (None, False),
+        (1, "1"),
+        ("a", b"a"),
+        (0.1 + 0.2, 0.3),
+        ([], {}),
+        ([], set()),
+        ([1, 2], [2, 1]),
+        (["ab", "c"], ["a", "bc"]),
+        ([["a"], "b"], ["a", ["b"]]),
+        ({"a": "b"}, [["a", "b"]]),
+        ("é", "e\u0301"),
+    ],
+)
+def test_different_in_meaning_is_different_in_bytes(left: object, right: object) -> None:
+    assert canonical_bytes(left) != canonical_bytes(right)
+
+
+class Level(IntEnum):
+    ONE = 1
+
+
+def _nested(levels: int) -> list[Any]:
+    out: list[Any] = []
+    for _ in range(levels - 1):
+        out = [out]
+    return out
+
+
+@pytest.mark.parametrize("form", [canonical_bytes, canonical_json])
+@pytest.mark.parametrize(
+    "value,path",
+    [
+        ({"a": [0, math.nan]}, "$.a[1]"),
+        ({"a": math.inf}, "$.a"),
+        ([Decimal("-Infinity")], "$[0]"),
+        ([Decimal("sNaN")], "$[0]"),
+        ({"a": object()}, "$.a"),
+        ({"a": Level.ONE}, "$.a"),
+        ({"a": 1j}, "$.a"),
+        ({"a": {1: 2}}, "$.a"),
+        ({"a": "\ud800"}, "$.a"),
+        ({"\udfff": 1}, "$"),
+        ([10**5000], "$[0]"),
+        (_nested(MAX_DEPTH + 1), "$" + "[0]" * MAX_DEPTH),
+    ],
+)
+def test_a_value_without_a_form_is_refused_by_its_path(form: Any, value: object, path: str) -> None:
+    with pytest.raises(NoCanonicalForm) as refused:
+        form(value)
+    assert refused.value.what.startswith(f"{path} was ")
+
+
+def test_the_deepest_allowed_value_has_a_form() -> None:
+    assert canonical_json(_nested(MAX_DEPTH)) == "[" * MAX_DEPTH + "]" * MAX_DEPTH
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(NoCanonicalForm):
+        canonical_bytes(loop)
+
+
+@given(JSON_VALUES)
+def test_canonical_json_is_json_and_gives_the_value_back(value: Any) -> None:
+    text = canonical_json(value)
+    json.loads(text)
+    assert canonical_bytes(parse_canonical_json(text)) == canonical_bytes(value)
+    assert canonical_json(parse_canonical_json(text)) == text
+
+
+@given(JSON_VALUES, JSON_VALUES)
+def test_two_values_share_their_json_exactly_if_they_share_their_bytes(left: Any, right: Any) -> None:
+    assert (canonical_json(left) == canonical_json(right)) == (canonical_bytes(left) == canonical_bytes(right))
+
+
+def test_json_numbers_have_one_text() -> None:
+    numbers = [1.0, Decimal("1.50"), -0.0, 1e22, Decimal("1E+400"), Decimal("-1.5E-60"), 0.1]
+    assert canonical_json(numbers) == "[1,1.5,0,10000000000000000000000,1e400,-15e-61,0.1]"
+    assert canonical_json({"b": "é", "a": [True, None]}) == '{"a":[true,null],"b":"é"}'
+
+
+@pytest.mark.parametrize("value", [b"a", {1}, frozenset()])
+def test_what_json_could_not_give_back_is_refused(value: object) -> None:
+    canonical_bytes(value)
+    with pytest.raises(NoCanonicalForm):
+        canonical_json(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", " 1", "1.0", "-0", "NaN", "Infinity", '{"b":1,"a":2}', '{"a":1,"a":1}', '"\\u00e9"', '"\\ud800"', "1E5"]
+    + ["9" * 200, "[" * 100_000],
+)
+def test_only_canonical_text_is_parsed(text: str) -> None:
+    with pytest.raises(NoCanonicalForm):
+        parse_canonical_json(text)
+
+
+# BLAKE3-team/BLAKE3, test_vectors/test_vectors.json, field `hash`: the input is 0, 1, 2, …, 250 repeated.
+OFFICIAL = {
+    0: "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262e00f03e7b69af26b7faaf09fcd333050",
+    1: "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213c3a6cb8bf623e20cdb535f8d1a5ffb86",
+    2: "7b7015bb92cf0b318037702a6cdd81dee41224f734684c2c122cd6359cb1ee63d8386b22e2ddc05836b7c1bb693d92af",
+    3: "e1be4d7a8ab5560aa4199eea339849ba8e293d55ca0a81006726d184519e647f5b49b82f805a538c68915c1ae8035c90",
+    64: "4eed7141ea4a5cd4b788606bd23f46e212af9cacebacdc7d1f4c6dc7f2511b98fc9cc56cb831ffe33ea8e7e1d1df09b2",
+    1023: "10108970eeda3eb932baac1428c7a2163b0e924c9a9e25b35bba72b28f70bd11a182d27a591b05592b15607500e1e8dd",
+    1024: "42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af71cf8107265ecdaf8505b95d8fcec83a9",
+    1025: "d00278ae47eb27b34faecf67b4fe263f82d5412916c1ffd97c8cb7fb814b8444f4c4a22b4b399155358a994e52bf255d",
+    31744: "62b6960e1a44bcc1eb1a611a8d6235b6b4b78f32e7abc4fb4c6cdcce94895c47860cc51f2b0c28a7b77304bd55fe73af",
+}
+
+
+@pytest.mark.parametrize("length", OFFICIAL)
+def test_blake3_agrees_with_the_official_vectors(length: int) -> None:
+    data = bytes(i % 251 for i in range(length))
+    assert blake3_hex(data) == OFFICIAL[length][:64]
+    assert blake3_hex(data, length=48) == OFFICIAL[length]
