@@ -12,7 +12,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check bench schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +32,12 @@ check: $(VENV)/.dev ## format, lint, types, who may import whom, schemas, docume
 	$(BIN)/python -m qmtl.foundation.wire.generate --check
 	$(BIN)/python -m pytest -q tests/docs
 
+format: $(VENV)/.dev ## write the format and the order of imports that check asks for
+	$(BIN)/ruff check --select I --fix --quiet
+	$(BIN)/ruff format
+
 bench: $(VENV)/.dev ## measure
-	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.run $(ARGS)
 
 schemas: $(VENV)/.dev ## write schemas/ from the contracts
 	@$(BIN)/python -m qmtl.foundation.wire.generate $(ARGS)

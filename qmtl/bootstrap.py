@@ -64,7 +64,9 @@ def prepare(log: Log) -> None:
     log.ensure_topics(CATALOGUE)
 
 
-def make_workers(log: Log, settings: TaskSettings, names: Sequence[str] = NAMES, slot: str = "0") -> list[Worker]:
+def make_workers(
+    log: Log, settings: TaskSettings, names: Sequence[str] = NAMES, slot: str = "0"
+) -> list[Worker]:
     """One worker per name, joined to its group.
 
     Raises:

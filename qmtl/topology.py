@@ -38,7 +38,9 @@ class Stage:
 
 
 TOPOLOGY: Final[tuple[Stage, ...]] = (
-    Stage("one graph", "turns DAG messages into shared, content-addressed nodes", lambda outside: DagManager()),
+    Stage(
+        "one graph", "turns DAG messages into shared, content-addressed nodes", lambda outside: DagManager()
+    ),
     Stage("one graph", "makes the topics that nodes need", lambda outside: TopicAdmin(outside.ensure_topics)),
     Stage("world", "keeps worlds and opens or closes their order gates", lambda outside: WorldService()),
     Stage("one graph", "computes every shared node once", lambda outside: Nodes()),

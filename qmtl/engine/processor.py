@@ -91,7 +91,7 @@ class Processor(Protocol):
         """The marked topics that get a close marker after each bucket."""
 
     def topics(self) -> Mapping[str, TopicSpec]:
-        """Topics outside the catalogue that it reads or writes now."""
+        """Topics outside the catalogue that it reads, owns or writes now."""
 
     def restore(self, tables: Mapping[str, Table]) -> None:
         """Make derived memory again from the tables: at start, and after an abort."""

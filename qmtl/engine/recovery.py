@@ -66,7 +66,14 @@ def restore(
     known = store.checkpoint
     reader = log.reader()
     try:
-        count = _read(reader, start, target, stall_s, progress, lambda batch: _apply(batch, tables, codec, stamps, seen, store))
+        count = _read(
+            reader,
+            start,
+            target,
+            stall_s,
+            progress,
+            lambda batch: _apply(batch, tables, codec, stamps, seen, store),
+        )
     finally:
         reader.close()
     passing("after_restore")
@@ -74,7 +81,16 @@ def restore(
         return Restored(dict(known.positions), known.buckets, not known.tables, count)
     last = _agreeing(stamps, tables)
     positions = {TopicPartition(one.topic, one.partition): one.offset for one in last.positions}
-    store.write((), Checkpoint(log.log_id, {where: target[where] for where in wheres.values()}, positions, last.buckets, log.now_ms()))
+    store.write(
+        (),
+        Checkpoint(
+            log.log_id,
+            {where: target[where] for where in wheres.values()},
+            positions,
+            last.buckets,
+            log.now_ms(),
+        ),
+    )
     return Restored(positions, last.buckets, False, count)
 
 
@@ -130,7 +146,9 @@ def _read(
             if progress is not None:
                 progress(sum(now[where] - left[where] for where in left), to_do)
         elif time.monotonic() > deadline:
-            stuck = {f"{where.topic}[{where.partition}]": f"{now[where]} of {target[where]}" for where in left}
+            stuck = {
+                f"{where.topic}[{where.partition}]": f"{now[where]} of {target[where]}" for where in left
+            }
             raise RecoveryStalled(
                 f"no progress for {stall_s:g} s at {stuck}.",
                 "A transaction is open or hangs on these partitions, or their log was truncated:"

@@ -63,7 +63,9 @@ class Store:
             self.checkpoint = _parse(found) if found is not None else Checkpoint(self._log_id)
         except Exception as error:  # rocksdict raises bare Exception; whatever it is, the cache is no good
             if "lock" in str(error).lower():
-                raise InvariantBroken(f"the store {self._directory} is held by another process.", "Stop it.") from None
+                raise InvariantBroken(
+                    f"the store {self._directory} is held by another process.", "Stop it."
+                ) from None
             self.wipe()
             return
         if self.checkpoint.log_id != self._log_id:

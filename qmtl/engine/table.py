@@ -48,7 +48,9 @@ class Table:
         look_back: how many closed buckets the oldest delayed edge on this table looks back; 0 for none.
     """
 
-    def __init__(self, spec: TopicSpec, partition: int, store: Store, codec: Codec, look_back: int = 0) -> None:
+    def __init__(
+        self, spec: TopicSpec, partition: int, store: Store, codec: Codec, look_back: int = 0
+    ) -> None:
         self.spec = spec
         self.partition = partition
         self.look_back = look_back

@@ -41,7 +41,9 @@ class TaskSettings:
 class Task:
     """Runs one partition of a processor. Not thread-safe."""
 
-    def __init__(self, log: Log, processor: Processor, number: int, codec: Codec, settings: TaskSettings) -> None:
+    def __init__(
+        self, log: Log, processor: Processor, number: int, codec: Codec, settings: TaskSettings
+    ) -> None:
         self.processor = processor
         self.number = number
         self.group = f"qmtl.{processor.name}"
@@ -58,9 +60,12 @@ class Task:
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
         self._tasks = described.partitions
-        look_back = {one.topic: one.lag for one in processor.inputs() if one.lag and one.topic in processor.tables}
+        look_back = {
+            one.topic: one.lag for one in processor.inputs() if one.lag and one.topic in processor.tables
+        }
         self._tables = {
-            name: Table(topic(name), number, self._store, codec, look_back.get(name, 0)) for name in processor.tables
+            name: Table(self._spec(name), number, self._store, codec, look_back.get(name, 0))
+            for name in processor.tables
         }
         self._merge = Merge()
         self._dead: list[DeadLetter] = []
@@ -102,7 +107,9 @@ class Task:
         return self._log.committed(self.group, wheres)
 
     def _is_mine_alone(self, topic_name: str) -> bool:
-        return self._tasks == 1 or not any(one.topic == topic_name and one.broadcast for one in self.processor.inputs())
+        return self._tasks == 1 or not any(
+            one.topic == topic_name and one.broadcast for one in self.processor.inputs()
+        )
 
     def _partitions(self, one: Input) -> list[TopicPartition]:
         if not one.broadcast:
@@ -156,7 +163,13 @@ class Task:
         if not (self._free or self._dead or ready or self._fresh):
             return bool(batch)
         run = Transaction(
-            writer, self._codec, self.processor.name, self.number, self._tables, self._merge.buckets, self.processor.topics()
+            writer,
+            self._codec,
+            self.processor.name,
+            self.number,
+            self._tables,
+            self._merge.buckets,
+            self.processor.topics(),
         )
         run.positions.update(self._positions)
         try:
@@ -212,7 +225,9 @@ class Task:
     def _run(self, run: Transaction, ready: Ready | None) -> None:
         if self._fresh:
             # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
-            known = tuple(spec for spec in self.processor.closes() if spec.name not in self.processor.topics())
+            known = tuple(
+                spec for spec in self.processor.closes() if spec.name not in self.processor.topics()
+            )
             run.close(GENESIS_MS, known, self._tasks)
             run.buckets = ()
         for letter in self._dead:
@@ -242,7 +257,9 @@ class Task:
         value = self._codec.encode(arrival.message)
         run.emit(
             "dead.letters",
-            DeadLetter(self.processor.name, arrival.topic, LATE, cause, b"", value, arrival.partition, arrival.offset),
+            DeadLetter(
+                self.processor.name, arrival.topic, LATE, cause, b"", value, arrival.partition, arrival.offset
+            ),
         )
 
     def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> None:
@@ -285,4 +302,6 @@ def dynamic_topics_are_new(processor: Processor) -> None:
             topic(name)
         except UnknownTopic:
             continue
-        raise InvalidTopology(f"{processor.name} defines {name!r}, which is in the catalogue.", "Use another name.")
+        raise InvalidTopology(
+            f"{processor.name} defines {name!r}, which is in the catalogue.", "Use another name."
+        )

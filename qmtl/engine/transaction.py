@@ -56,7 +56,9 @@ class Transaction:
         if type(message) not in spec.messages:
             raise InvalidTopology(f"{topic} carries no {type(message).__name__}.")
         partition = (
-            0 if spec.partitions == 1 else partition_for(encode_key(spec.task_key_of(message)), spec.partitions)
+            0
+            if spec.partitions == 1
+            else partition_for(encode_key(spec.task_key_of(message)), spec.partitions)
         )
         key = encode_key(spec.key_of(message))
         value = self._codec.encode(message)
@@ -86,7 +88,9 @@ class Transaction:
         for spec in closes:
             table = self._tables.get(spec.name)
             partitions = range(spec.partitions) if table is None else (table.partition,)
-            forget = self.buckets[-MARKERS_KEPT] if spec.compacted and len(self.buckets) >= MARKERS_KEPT else None
+            forget = (
+                self.buckets[-MARKERS_KEPT] if spec.compacted and len(self.buckets) >= MARKERS_KEPT else None
+            )
             for partition in partitions:
                 cut = self._cuts.pop(TopicPartition(spec.name, partition), None) or CutDigest()
                 marker = CloseMarker(
@@ -109,7 +113,9 @@ class Transaction:
             key = stamp_key(self._processor, self._task)
             self._append(table.spec.name, table.partition, key, value, track=True)
 
-    def _append(self, name: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False) -> None:
+    def _append(
+        self, name: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
+    ) -> None:
         self._writer.append(name, partition, key, value, track=track)
         self.records += 1
 
@@ -122,4 +128,6 @@ class Transaction:
 
 def as_input_positions(positions: Mapping[TopicPartition, int]) -> tuple[InputPosition, ...]:
     """Positions in the order of topic and partition."""
-    return tuple(InputPosition(where.topic, where.partition, offset) for where, offset in sorted(positions.items()))
+    return tuple(
+        InputPosition(where.topic, where.partition, offset) for where, offset in sorted(positions.items())
+    )

@@ -25,7 +25,9 @@ def all_partitions(log: Log, topic: str) -> list[TopicPartition]:
     return partitions_of(topic, found.partitions)
 
 
-def read_all(log: Log, partitions: Sequence[TopicPartition], start: Mapping[TopicPartition, int] | None = None) -> Iterator[Record]:
+def read_all(
+    log: Log, partitions: Sequence[TopicPartition], start: Mapping[TopicPartition, int] | None = None
+) -> Iterator[Record]:
     """Every committed record from `start` (the beginning where not given) to the stable offsets as of now.
 
     Per partition in offset order; partitions interleave.

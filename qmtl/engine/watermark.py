@@ -53,7 +53,7 @@ class _Closed:
 class PartitionBuffer:
     """The records of one bucketed partition, cut at its markers."""
 
-    __slots__ = ("_arrivals", "_cut", "_writer", "closed", "compacted", "where", "watermark_ms")
+    __slots__ = ("_arrivals", "_cut", "_writer", "closed", "compacted", "watermark_ms", "where")
 
     def __init__(self, where: TopicPartition, *, compacted: bool) -> None:
         self.where = where
@@ -82,7 +82,9 @@ class PartitionBuffer:
         if self._writer is None:
             self._writer = writer
         elif self._writer != writer:
-            raise InvariantBroken(f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition.")
+            raise InvariantBroken(
+                f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition."
+            )
         if marker.bucket_ms <= self.watermark_ms:
             raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self.watermark_ms}.")
         if not self.compacted:  # compaction may have taken superseded rows, so only events can be counted
@@ -164,7 +166,9 @@ class Merge:
             if one.lag:
                 need = self._buckets[-one.lag] if len(self._buckets) >= one.lag else GENESIS_MS
                 if one.topic not in self._own and any(
-                    buffer.watermark_ms < need for buffer in self._buffers.values() if buffer.where.topic == one.topic
+                    buffer.watermark_ms < need
+                    for buffer in self._buffers.values()
+                    if buffer.where.topic == one.topic
                 ):
                     return None
                 cuts[one.topic] = need

@@ -68,13 +68,19 @@ class Client:
 
     def publish_once(self, name: str, message: Any, same: Callable[[Any], bool]) -> None:
         """Append a message unless one that is `same` lies in the topic already."""
-        writer = self.log.writer(f"qmtl.client.{name}")  # from here on no earlier attempt can still come through
+        writer = self.log.writer(
+            f"qmtl.client.{name}"
+        )  # from here on no earlier attempt can still come through
         for record in read_all(self.log, all_partitions(self.log, name)):
             if record.value is not None and same(codec.decode(record.value)):
                 writer.close()
                 return
         spec = topic(name)
-        partition = partition_for(encode_key(spec.task_key_of(message)), spec.partitions) if spec.partitions > 1 else 0
+        partition = (
+            partition_for(encode_key(spec.task_key_of(message)), spec.partitions)
+            if spec.partitions > 1
+            else 0
+        )
         writer.begin()
         writer.append(name, partition, encode_key(spec.key_of(message)), codec.encode(message))
         writer.commit({}, "qmtl.client", None)
@@ -107,7 +113,8 @@ class Client:
         """
         if self.view("world.state").get(submission.world_id) is None:
             raise UnknownWorld(
-                f"world {submission.world_id!r} does not exist.", f"Create it with `qmtl world create {submission.world_id}`."
+                f"world {submission.world_id!r} does not exist.",
+                f"Create it with `qmtl world create {submission.world_id}`.",
             )
         same = submission.submission_id
         self.publish_once("dag.submissions", submission, lambda other: other.submission_id == same)
@@ -115,6 +122,16 @@ class Client:
         if not outcome.accepted:
             raise CommandRefused(f"the DAG Manager refused [{outcome.code}]: {outcome.detail}")
         return outcome
+
+    def next_submission_id(self, world_id: str, strategy_id: str, dag_json: bytes) -> str:
+        """The id for publishing a message by hand: a repeated publication of what is deployed or on its way is the same
+        submission, a return to an older message is a new one."""
+        strategy: StrategyVersion | None = self.view("dag.strategies").get(world_id, strategy_id)
+        first = submission_id(world_id, dag_json)
+        if strategy is None or strategy.submission_id == first:
+            return first
+        again = submission_id(world_id, dag_json + strategy.submission_id.encode())
+        return first if self.view("dag.diffs").get(first) is None else again
 
     def deployed(self, world_id: str, strategy_id: str) -> StrategyVersion:
         """Wait until a strategy's topics exist and its nodes are known to the node workers.
@@ -130,7 +147,8 @@ class Client:
                 return None
             if found.status is StrategyStatus.FAILED:
                 raise CommandRefused(
-                    f"a topic of strategy {strategy_id!r} could not be made.", "`qmtl topic read dag.reports` says why."
+                    f"a topic of strategy {strategy_id!r} could not be made.",
+                    "`qmtl topic read dag.reports` says why.",
                 )
             return found if self.view("node.deployments").get(world_id, strategy_id) == found else None
 

@@ -37,7 +37,14 @@ class Feed:
     """
 
     def __init__(
-        self, log: Log, codec: Codec, topic: TopicSpec, interval: int, bars: Iterable[Bar], start_ms: int, end_ms: int
+        self,
+        log: Log,
+        codec: Codec,
+        topic: TopicSpec,
+        interval: int,
+        bars: Iterable[Bar],
+        start_ms: int,
+        end_ms: int,
     ) -> None:
         self._codec = codec
         self._topic = topic
@@ -96,7 +103,9 @@ class Feed:
 
     def _mark(self, where: TopicPartition, bucket_ms: int, cut: CutDigest) -> None:
         marker = CloseMarker(NAME, 0, 1, bucket_ms, cut.count, cut.hexdigest(), 1)
-        self._writer.append(where.topic, where.partition, marker_key(NAME, 0, bucket_ms), self._codec.encode(marker))
+        self._writer.append(
+            where.topic, where.partition, marker_key(NAME, 0, bucket_ms), self._codec.encode(marker)
+        )
 
     def close(self) -> None:
         self._writer.close()

@@ -33,7 +33,7 @@ def workers(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def schema() -> dict[str, Any]:
     """The Compose Specification's own JSON Schema (repository compose-spec/compose-spec, file schema/compose-spec.json,
     Apache-2.0), as the package check-jsonschema of the hashed lock carries it."""
-    found = get_builtin_schema("vendor.compose-spec")
+    found: dict[str, Any] = get_builtin_schema("vendor.compose-spec")
     assert found["title"] == "Compose Specification"
     return found
 

@@ -87,4 +87,6 @@ def _sample_scalar(kind: type, chance: random.Random) -> Any:
         return chance.random() < 0.5
     if kind is bytes:
         return chance.randbytes(chance.randrange(12))
-    return money.checked(Decimal(chance.randrange(-(10**15), 10**15)).scaleb(-chance.randrange(12)), "made up")
+    return money.checked(
+        Decimal(chance.randrange(-(10**15), 10**15)).scaleb(-chance.randrange(12)), "made up"
+    )

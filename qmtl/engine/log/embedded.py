@@ -76,7 +76,12 @@ class EmbeddedLog:
     """
 
     def __init__(
-        self, directory: Path, *, clock_ms: Callable[[], int] | None = None, sync: bool = False, read_only: bool = False
+        self,
+        directory: Path,
+        *,
+        clock_ms: Callable[[], int] | None = None,
+        sync: bool = False,
+        read_only: bool = False,
     ) -> None:
         self.directory = directory
         self.now_ms = clock_ms if clock_ms is not None else lambda: int(time.time() * 1000)
@@ -96,7 +101,9 @@ class EmbeddedLog:
     def _load_identity(self) -> None:
         found = self._db.get(b"mformat")
         if found is None and not self.read_only:
-            fresh = blake3(f"{self.directory.resolve()}\0{os.getpid()}\0{self.now_ms()}".encode()).hexdigest(16)
+            fresh = blake3(f"{self.directory.resolve()}\0{os.getpid()}\0{self.now_ms()}".encode()).hexdigest(
+                16
+            )
             batch = WriteBatch(raw_mode=True)
             batch.put(b"mformat", FORMAT.encode())
             batch.put(b"mid", f"embedded-{fresh}".encode())
@@ -143,7 +150,9 @@ class EmbeddedLog:
 
     def describe(self, topic: str) -> TopicDescription | None:
         known = self._topics.get(topic)
-        return None if known is None else TopicDescription(known.name, known.partitions, 1, dict(known.config))
+        return (
+            None if known is None else TopicDescription(known.name, known.partitions, 1, dict(known.config))
+        )
 
     def topics(self) -> list[str]:
         return sorted(self._topics)
@@ -151,7 +160,9 @@ class EmbeddedLog:
     def _slot(self, where: TopicPartition) -> bytes:
         known = self._topics.get(where.topic)
         if known is None or not 0 <= where.partition < known.partitions:
-            raise UnknownTopic(f"the log has no partition {where.partition} of topic {where.topic!r}.", "Create it first.")
+            raise UnknownTopic(
+                f"the log has no partition {where.partition} of topic {where.topic!r}.", "Create it first."
+            )
         return _SLOT.pack(known.number, where.partition)
 
     # ---- offsets ----------------------------------------------------------------------------------------------
@@ -345,7 +356,9 @@ class EmbeddedReader:
             end = self._log.end_offsets([where])[where]
             position = self._positions[where]
             if position > end:
-                raise OffsetGone(f"position {position} of {where} lies past the end {end}: the log is shorter than it was.")
+                raise OffsetGone(
+                    f"position {position} of {where} lies past the end {end}: the log is shorter than it was."
+                )
             if position < self._log.begin_offsets([where])[where]:
                 raise OffsetGone(f"position {position} of {where} lies before the first record that is kept.")
             if position == end:
@@ -383,7 +396,9 @@ class EmbeddedWriter:
             raise InvariantBroken(f"transaction {self._id!r} is already open.")
         self._rows = []
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False) -> None:
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
+    ) -> None:
         if self._rows is None:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
         self._rows.append((TopicPartition(topic, partition), key, value, track))
@@ -424,9 +439,13 @@ def _open(directory: Path, read_only: bool) -> Any:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LogUnreachable(f"the log directory {directory} can't be made: {error.strerror}.", "Choose another.") from None
+            raise LogUnreachable(
+                f"the log directory {directory} can't be made: {error.strerror}.", "Choose another."
+            ) from None
     elif not (directory / "CURRENT").exists():
-        raise LogUnreachable(f"there is no embedded log in {directory}.", "Run `qmtl demo` first, or name another --log.")
+        raise LogUnreachable(
+            f"there is no embedded log in {directory}.", "Run `qmtl demo` first, or name another --log."
+        )
     try:
         if not read_only:
             return Rdict(str(directory), options())
@@ -440,15 +459,24 @@ def _open(directory: Path, read_only: bool) -> Any:
                 f"the embedded log in {directory} is held by another process.",
                 "Stop that process, read with `qmtl topic` or `qmtl state` meanwhile, or use another --state-dir.",
             ) from None
-        raise LogUnreachable(f"the embedded log in {directory} can't be opened: {error}.", "Choose another.") from None
+        raise LogUnreachable(
+            f"the embedded log in {directory} can't be opened: {error}.", "Choose another."
+        ) from None
 
 
 def _compare(known: _Topic, spec: TopicSpec) -> None:
     wanted: dict[str, object] = {"partitions": spec.partitions, **spec.config()}
     found: dict[str, object] = {"partitions": known.partitions, **known.config}
-    wrong = [f"{name} is {found.get(name)!r}, wanted {wanted[name]!r}" for name in sorted(wanted) if found.get(name) != wanted[name]]
+    wrong = [
+        f"{name} is {found.get(name)!r}, wanted {wanted[name]!r}"
+        for name in sorted(wanted)
+        if found.get(name) != wanted[name]
+    ]
     if wrong:
-        raise TopicMismatch(f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.", "Migrate it by a new topic.")
+        raise TopicMismatch(
+            f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.",
+            "Migrate it by a new topic.",
+        )
 
 
 def _scan(db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

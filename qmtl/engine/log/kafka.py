@@ -13,14 +13,12 @@ from typing import Any, Final
 
 from confluent_kafka import (
     Consumer,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
     Producer,
 )
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import OffsetSpec
 
 from qmtl.engine.failpoint import passing
 from qmtl.engine.log.kafka_admin import KafkaAdmin
@@ -42,7 +40,7 @@ SESSION_TIMEOUT_MS: Final = 10_000
 
 _FENCED: Final = frozenset(
     {
-        KafkaError._FENCED,  # noqa: SLF001 - confluent-kafka names its client-side codes with an underscore
+        KafkaError._FENCED,
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.FENCED_INSTANCE_ID,
     }
@@ -70,7 +68,9 @@ class KafkaLog:
     def _client(self) -> Any:
         """A consumer that never joins a group: it answers questions about offsets."""
         if self._offsets_client is None:
-            self._offsets_client = Consumer({**_common(self.bootstrap), "group.id": f"{self.namespace}qmtl.questions"})
+            self._offsets_client = Consumer(
+                {**_common(self.bootstrap), "group.id": f"{self.namespace}qmtl.questions"}
+            )
         return self._offsets_client
 
     def now_ms(self) -> int:
@@ -86,13 +86,13 @@ class KafkaLog:
         return self.admin.topics()
 
     def begin_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
-        return self.admin.offsets(partitions, OffsetSpec.earliest())
+        return self.admin.begin_offsets(partitions)
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
-        return self.admin.offsets(partitions, OffsetSpec.latest())
+        return self.admin.end_offsets(partitions)
 
     def stable_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
-        return self.admin.offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+        return self.admin.stable_offsets(partitions)
 
     def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
         ends = self.end_offsets(partitions)
@@ -129,7 +129,11 @@ class KafkaLog:
 
     def _place(self, where: TopicPartition, offset: int | None = None) -> KafkaPartition:
         name = self.namespace + where.topic
-        return KafkaPartition(name, where.partition) if offset is None else KafkaPartition(name, where.partition, offset)
+        return (
+            KafkaPartition(name, where.partition)
+            if offset is None
+            else KafkaPartition(name, where.partition, offset)
+        )
 
     def _where(self, place: Any) -> TopicPartition:
         return TopicPartition(place.topic[len(self.namespace) :], place.partition)
@@ -161,7 +165,9 @@ class KafkaReader:
     def assign(self, positions: Positions) -> None:
         self._positions = dict(positions)
         self._paused = frozenset()
-        self._consumer.assign([self._log._place(where, offset) for where, offset in sorted(positions.items())])
+        self._consumer.assign(
+            [self._log._place(where, offset) for where, offset in sorted(positions.items())]
+        )
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         wanted = frozenset(partitions)
@@ -190,17 +196,24 @@ class KafkaReader:
         offset: Any = message.offset()
         key: Any = message.key()
         self._positions[TopicPartition(topic, partition)] = offset + 1
-        return Record(topic, partition, offset, key or b"", message.value(), message.timestamp()[1])  # type: ignore[arg-type] # the stub allows str values; ours are bytes
+        return Record(topic, partition, offset, key or b"", message.value(), message.timestamp()[1])
 
     def _hint(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
-            where = TopicPartition(str(message.topic())[len(self._log.namespace) :], int(message.partition() or 0))
+            where = TopicPartition(
+                str(message.topic())[len(self._log.namespace) :], int(message.partition() or 0)
+            )
             # The position at the end lies past markers and aborted records; a record's offset alone never shows that.
             self._positions[where] = max(self._positions.get(where, 0), int(message.offset() or 0))
         elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise OffsetGone(f"{message.topic()}[{message.partition()}]: {error.str()}", "Decide before going on: the log has changed.")
+            raise OffsetGone(
+                f"{message.topic()}[{message.partition()}]: {error.str()}",
+                "Decide before going on: the log has changed.",
+            )
         elif error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
-            raise UnknownTopic(f"{message.topic()}[{message.partition()}] is not on the log.", "Create the topics first.")
+            raise UnknownTopic(
+                f"{message.topic()}[{message.partition()}] is not on the log.", "Create the topics first."
+            )
         elif error.fatal():
             raise LogError(f"the consumer failed: {error.str()}", "Start again.")
         # Anything else is librdkafka telling that it retries by itself.
@@ -234,6 +247,8 @@ class KafkaWriter:
                 "queue.buffering.max.messages": 200000,
             }
         )
+        # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
+        _asking(lambda: self._producer.list_topics(timeout=CALL_TIMEOUT_S))
         _transactional(lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
 
     def begin(self) -> None:
@@ -241,7 +256,9 @@ class KafkaWriter:
         _transactional(self._producer.begin_transaction)
         self._open = True
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False) -> None:
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
+    ) -> None:
         name = self._log.namespace + topic
         callback: Callable[[KafkaError | None, Message], None] | None = None
         if track:
@@ -271,7 +288,9 @@ class KafkaWriter:
         try:
             if positions and fence is not None:
                 places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
-                _transactional(lambda: self._producer.send_offsets_to_transaction(places, fence, CALL_TIMEOUT_S))
+                _transactional(
+                    lambda: self._producer.send_offsets_to_transaction(places, fence, CALL_TIMEOUT_S)
+                )
             elif positions:
                 raise InvariantBroken("positions are committed without proof of membership.")
             passing("inside_commit")
@@ -281,7 +300,9 @@ class KafkaWriter:
             raise
         self._open = False
         if self._failed is not None:
-            raise OutcomeUnknown(f"a record of a committed transaction was not delivered: {self._failed.str()}")
+            raise OutcomeUnknown(
+                f"a record of a committed transaction was not delivered: {self._failed.str()}"
+            )
         return dict(self._tracked)
 
     def abort(self) -> None:
@@ -293,8 +314,12 @@ class KafkaWriter:
         except KafkaException as error:
             code = error.args[0].code()
             if code in _FENCED:
-                raise Fenced(f"transactional id {self._id!r} belongs to a newer writer.", "This one stops.") from None
-            raise OutcomeUnknown(f"the abort of {self._id!r} was not confirmed: {error.args[0].str()}") from None
+                raise Fenced(
+                    f"transactional id {self._id!r} belongs to a newer writer.", "This one stops."
+                ) from None
+            raise OutcomeUnknown(
+                f"the abort of {self._id!r} was not confirmed: {error.args[0].str()}"
+            ) from None
 
     def close(self) -> None:
         """Let go of the producer without ending anything: whoever opens the id next does that."""
@@ -341,12 +366,16 @@ class KafkaMembership:
             consumer.unassign()
             self._mine = frozenset()
 
-        self._consumer.subscribe([log.namespace + anchor], on_assign=assigned, on_revoke=revoked, on_lost=revoked)
+        self._consumer.subscribe(
+            [log.namespace + anchor], on_assign=assigned, on_revoke=revoked, on_lost=revoked
+        )
 
     def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
         message = self._consumer.poll(timeout_s)
         if message is not None and (error := message.error()) is not None and error.fatal():
-            raise Fenced(f"the group refused this member: {error.str()}", "Another worker has the same slot; stop one.")
+            raise Fenced(
+                f"the group refused this member: {error.str()}", "Another worker has the same slot; stop one."
+            )
         return self._mine
 
     def fence(self) -> Fence | None:
@@ -362,7 +391,9 @@ def _common(bootstrap: str) -> dict[str, Any]:
         "bootstrap.servers": bootstrap,
         "client.id": "qmtl",
         "log_level": 2,
-        "error_cb": lambda error: None,  # librdkafka retries by itself; what it can't mend comes back from the calls
+        "error_cb": lambda error: (
+            None
+        ),  # librdkafka retries by itself; what it can't mend comes back from the calls
         "socket.connection.setup.timeout.ms": 5000,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
@@ -389,7 +420,9 @@ def _classify(error: KafkaException) -> None:
     """The one place that says what an error of a transactional call means."""
     problem = error.args[0]
     if problem.code() in _FENCED:
-        raise Fenced(f"a newer writer owns the transactional id: {problem.str()}", "This one stops.") from None
+        raise Fenced(
+            f"a newer writer owns the transactional id: {problem.str()}", "This one stops."
+        ) from None
     if problem.txn_requires_abort():
         raise TransactionAborted(problem.str()) from None
     raise OutcomeUnknown(problem.str()) from None

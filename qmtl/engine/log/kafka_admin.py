@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
 
 from qmtl.engine.log.port import Positions, TopicDescription, TopicPartition
 from qmtl.foundation.common.errors import LogError, LogUnreachable, TopicMismatch, UnknownTopic
 from qmtl.foundation.wire.topics import TopicSpec
 
+_SPECS: Any = OffsetSpec  # its constructors carry no types
+_EARLIEST: Final = _SPECS.earliest()
+_LATEST: Final = _SPECS.latest()
+
 CONNECT_TIMEOUT_S: Final = 6.0
 CALL_TIMEOUT_S: Final = 30.0
+_MOVING: Final = frozenset(
+    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_LEADER_EPOCH}
+)
 
 
 class KafkaAdmin:
@@ -27,9 +40,13 @@ class KafkaAdmin:
 
     def __init__(self, bootstrap: str, namespace: str) -> None:
         self._namespace = namespace
-        self._client = AdminClient(
-            {"bootstrap.servers": bootstrap, "client.id": "qmtl", "log_level": 0, "error_cb": lambda error: None}
-        )
+        settings: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "client.id": "qmtl",
+            "log_level": 0,
+            "error_cb": lambda error: None,
+        }
+        self._client = AdminClient(settings)
         try:
             found = self._client.list_topics(timeout=CONNECT_TIMEOUT_S)
         except KafkaException as error:
@@ -45,7 +62,9 @@ class KafkaAdmin:
 
     def topics(self) -> list[str]:
         found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
-        names = sorted(name for name in found if name.startswith(self._namespace) and not name.startswith("__"))
+        names = sorted(
+            name for name in found if name.startswith(self._namespace) and not name.startswith("__")
+        )
         return [name[len(self._namespace) :] for name in names]
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
@@ -67,6 +86,7 @@ class KafkaAdmin:
             ]
             for name, future in self._client.create_topics(wanted, operation_timeout=CALL_TIMEOUT_S).items():
                 self._created(name, future)
+            self._verify([one.topic for one in wanted])
         known = [spec for spec in specs if spec.name in existing]
         if known:
             self._compare(known)
@@ -75,8 +95,30 @@ class KafkaAdmin:
         try:
             future.result()
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was quicker: the same wish
-                raise LogError(f"topic {name!r} was not created: {error.args[0].str()}.", "Check rights and names.") from None
+            if (
+                error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS
+            ):  # somebody else was quicker: the same wish
+                raise LogError(
+                    f"topic {name!r} was not created: {error.args[0].str()}.", "Check rights and names."
+                ) from None
+
+    def _verify(self, names: Sequence[str]) -> None:
+        """Wait until the cluster's metadata shows a leader for every partition: creation is told before it is everywhere."""
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while True:
+            found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+            if all(
+                name in found
+                and found[name].partitions
+                and all(one.leader >= 0 for one in found[name].partitions.values())
+                for name in names
+            ):
+                return
+            if time.monotonic() > deadline:
+                raise LogError(
+                    f"topics {list(names)} have no leaders after {CALL_TIMEOUT_S:g} s.", "Check the cluster."
+                )
+            time.sleep(0.02)
 
     def _compare(self, specs: Sequence[TopicSpec]) -> None:
         found = self._describe([spec.name for spec in specs])
@@ -114,29 +156,49 @@ class KafkaAdmin:
             out[name] = TopicDescription(name, len(partitions), replicas, config)
         return out
 
-    def offsets(
-        self,
-        partitions: Collection[TopicPartition],
-        spec: OffsetSpec,
-        isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    def begin_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        return self._offsets(partitions, _EARLIEST, IsolationLevel.READ_UNCOMMITTED)
+
+    def end_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        """High watermarks: uncommitted records count, so that an open transaction shows."""
+        return self._offsets(partitions, _LATEST, IsolationLevel.READ_UNCOMMITTED)
+
+    def stable_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        return self._offsets(partitions, _LATEST, IsolationLevel.READ_COMMITTED)
+
+    def _offsets(
+        self, partitions: Collection[TopicPartition], spec: Any, isolation: IsolationLevel
     ) -> Positions:
-        """Offsets by a specification; uncommitted records count unless asked otherwise, so that an open transaction shows."""
         if not partitions:
             return {}
         asked = {KafkaPartition(self._namespace + where.topic, where.partition): spec for where in partitions}
-        out = {}
-        for place, future in self._client.list_offsets(
-            asked, isolation_level=isolation, request_timeout=CALL_TIMEOUT_S
-        ).items():
-            where = TopicPartition(place.topic[len(self._namespace) :], place.partition)
-            out[where] = int(self._asked(future.result).offset)
-        return out
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while True:
+            try:
+                answers = self._client.list_offsets(
+                    asked, isolation_level=isolation, request_timeout=CALL_TIMEOUT_S
+                )
+                found = {place: future.result().offset for place, future in answers.items()}
+            except KafkaException as error:
+                if error.args[0].code() in _MOVING and time.monotonic() < deadline:
+                    time.sleep(0.02)  # a leader is being elected; the client's metadata will follow
+                    continue
+                raise self._failure(error) from None
+            return {
+                TopicPartition(place.topic[len(self._namespace) :], place.partition): int(offset)
+                for place, offset in found.items()
+            }
 
     def _asked(self, call: Any) -> Any:
         try:
             return call()
         except KafkaException as error:
-            problem = error.args[0]
-            if problem.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-                raise UnknownTopic(f"the cluster has no such topic: {problem.str()}.", "Create the topics first.") from None
-            raise LogError(f"the cluster did not answer: {problem.str()}.", "Check that it runs.") from None
+            raise self._failure(error) from None
+
+    def _failure(self, error: KafkaException) -> LogError:
+        problem = error.args[0]
+        if problem.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            return UnknownTopic(
+                f"the cluster has no such topic: {problem.str()}.", "Create the topics first."
+            )
+        return LogError(f"the cluster did not answer: {problem.str()}.", "Check that it runs.")

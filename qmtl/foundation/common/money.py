@@ -31,12 +31,15 @@ def parse_decimal(text: str, field: str) -> Decimal:
     """
     if len(text) > 2 * MAX_DIGITS:
         raise InvalidValue(
-            f"{field} was a text of {len(text)} characters; at most {2 * MAX_DIGITS} are allowed.", "Send fewer digits."
+            f"{field} was a text of {len(text)} characters; at most {2 * MAX_DIGITS} are allowed.",
+            "Send fewer digits.",
         )
     try:
         value = Decimal(text)
     except InvalidOperation:
-        raise InvalidValue(f"{field} was the text {text!r}, which is no decimal number.", "Send digits.") from None
+        raise InvalidValue(
+            f"{field} was the text {text!r}, which is no decimal number.", "Send digits."
+        ) from None
     return checked(value, field)
 
 
@@ -53,9 +56,13 @@ def checked(value: Decimal, field: str) -> Decimal:
     try:
         value = value.normalize(_EXACT)
     except Inexact:
-        raise InvalidValue(f"{field} had more than {MAX_DIGITS} significant digits.", "Round it first.") from None
+        raise InvalidValue(
+            f"{field} had more than {MAX_DIGITS} significant digits.", "Round it first."
+        ) from None
     if value.adjusted() > MAX_POINT or int(value.as_tuple().exponent) < -MAX_POINT:
-        raise InvalidValue(f"{field} was {value}, outside 1e-{MAX_POINT} to 1e{MAX_POINT}.", "Check its unit.")
+        raise InvalidValue(
+            f"{field} was {value}, outside 1e-{MAX_POINT} to 1e{MAX_POINT}.", "Check its unit."
+        )
     return value
 
 
@@ -78,7 +85,9 @@ def product(a: Decimal, b: Decimal) -> Decimal:
     try:
         return _EXACT.multiply(a, b)
     except Inexact:
-        raise InexactMoney(f"{a} * {b} has more than {MAX_DIGITS} digits.", "Round one factor first.") from None
+        raise InexactMoney(
+            f"{a} * {b} has more than {MAX_DIGITS} digits.", "Round one factor first."
+        ) from None
 
 
 def total(values: Iterable[Decimal]) -> Decimal:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts import control, dag, market, node, trade, world
@@ -83,7 +83,7 @@ class TopicSpec:
 
 
 @cache
-def _getter(fields: tuple[str, ...]) -> Any:
+def _getter(fields: tuple[str, ...]) -> Callable[[object], tuple[str | int, ...]]:
     if not fields:
         return lambda message: ()
     getters = tuple(attrgetter(field) for field in fields)
@@ -105,11 +105,25 @@ def _getter(fields: tuple[str, ...]) -> Any:
 
 
 def _events(
-    name: str, key: str, task_key: str, messages: tuple[type, ...], owner: str, *, marked: bool = False, days: int = -1
+    name: str,
+    key: str,
+    task_key: str,
+    messages: tuple[type, ...],
+    owner: str,
+    *,
+    marked: bool = False,
+    days: int = -1,
 ) -> TopicSpec:
     retention = FOREVER if days < 0 else days * DAY_MS
     return TopicSpec(
-        name, _names(key), _names(task_key), messages, Cleanup.DELETE, owner, marked=marked, retention_ms=retention
+        name,
+        _names(key),
+        _names(task_key),
+        messages,
+        Cleanup.DELETE,
+        owner,
+        marked=marked,
+        retention_ms=retention,
     )
 
 
@@ -140,7 +154,14 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     # Worlds.
     _events("world.commands", "world_id", "world_id", (world.CreateWorld, world.SetActivation), "people"),
     _table("world.state", "world_id", "world_id", (world.World,), "worldservice", marked=True),
-    _table("activation", "world_id strategy_id side", "world_id", (world.Activation,), "worldservice", marked=True),
+    _table(
+        "activation",
+        "world_id strategy_id side",
+        "world_id",
+        (world.Activation,),
+        "worldservice",
+        marked=True,
+    ),
     _table("world.outcomes", "world_id command_id", "world_id", (world.CommandOutcome,), "worldservice"),
     # Compute nodes; each node's own topic is made at run time (`node_topic`).
     _table("node.windows", "node_id symbol", "", (node.NodeWindow,), "nodes"),
@@ -165,7 +186,14 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _table("trade.orders", "world_id order_id", "world_id", (trade.Order,), "trading"),
     _table("trade.open_orders", "world_id order_id", "world_id", (trade.Order,), "trading", marked=True),
     _table("trade.fills", "world_id order_id seq", "world_id", (trade.Fill,), "trading"),
-    _table("trade.portfolio", "world_id scope symbol", "world_id", (trade.Position, trade.Account), "trading", marked=True),
+    _table(
+        "trade.portfolio",
+        "world_id scope symbol",
+        "world_id",
+        (trade.Position, trade.Account),
+        "trading",
+        marked=True,
+    ),
     _events(
         "trade.rejections",
         "world_id strategy_id symbol bucket_ms intent_index",
@@ -189,7 +217,9 @@ def topic(name: str) -> TopicSpec:
     """
     spec = _BY_NAME.get(name)
     if spec is None:
-        raise UnknownTopic(f"topic {name!r} is not in the catalogue.", "`qmtl topic list` shows what there is.")
+        raise UnknownTopic(
+            f"topic {name!r} is not in the catalogue.", "`qmtl topic list` shows what there is."
+        )
     return spec
 
 

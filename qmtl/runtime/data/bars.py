@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, cast
 
@@ -108,7 +109,7 @@ def dataset_fingerprint(sources: Iterable[BarSource]) -> str:
         InvalidBarsFile, InvalidBar: as `read_bars`, save for the interval, which is not looked at.
     """
     ordered = sorted(sources, key=lambda source: source.symbol)
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in pairwise(ordered):
         if one.symbol == other.symbol:
             raise InvalidValue(f"symbol {one.symbol!r} had two files; each has one.", "Join the files.")
     digest = blake3(_FINGERPRINT)

@@ -55,14 +55,20 @@ def resolve(message: DagMessage, at_ms: int) -> Graph:
         ordered.append(GraphNode(one.name, node))
     for name in message.signals:
         if name not in done:
-            raise MissingDependency(f"signals names {name!r}, which is no node of the message.", "Name one of its nodes.")
+            raise MissingDependency(
+                f"signals names {name!r}, which is no node of the message.", "Name one of its nodes."
+            )
         if BUILTINS[done[name].node_type].output is not PositionTarget:
             raise InvalidDag(
                 f"signals names {name!r} of type {done[name].node_type!r}, which gives no position target.",
                 "Let a position_target node end the strategy.",
             )
     signals = tuple(done[name].node_id for name in message.signals)
-    facts = {"nodes": sorted(node.node_id for node in done.values()), "signals": signals, "version": message.meta.version}
+    facts = {
+        "nodes": sorted(node.node_id for node in done.values()),
+        "signals": signals,
+        "version": message.meta.version,
+    }
     commit = blake3_hex(canonical_bytes(facts))
     return Graph(message.strategy_id, message.meta.version, tuple(ordered), signals, commit)
 
@@ -81,7 +87,9 @@ def _in_order(nodes: Sequence[DagNode], by_name: Mapping[str, DagNode]) -> list[
     for one in nodes:
         for name in one.inputs:
             if name not in by_name:
-                raise MissingDependency(f"node {one.name!r} reads {name!r}, which is no node of the message.", "Add it.")
+                raise MissingDependency(
+                    f"node {one.name!r} reads {name!r}, which is no node of the message.", "Add it."
+                )
     left = {one.name: len(one.inputs) for one in nodes}
     readers: dict[str, list[str]] = {one.name: [] for one in nodes}
     for one in nodes:
@@ -108,7 +116,8 @@ def _identified(one: DagNode, done: Mapping[str, ComputeNode], at_ms: int) -> Co
     builtin = BUILTINS.get(one.node_type)
     if builtin is None:
         raise UnknownNodeType(
-            f"node {one.name!r} has the type {one.node_type!r}.", f"Built in are {', '.join(sorted(BUILTINS))}."
+            f"node {one.name!r} has the type {one.node_type!r}.",
+            f"Built in are {', '.join(sorted(BUILTINS))}.",
         )
     if len(one.inputs) != builtin.ports:
         raise InvalidDag(
@@ -124,7 +133,10 @@ def _identified(one: DagNode, done: Mapping[str, ComputeNode], at_ms: int) -> Co
     params = functional_params(one.params)
     builtin.parse(params, one.period)
     if builtin.ports == 0:
-        params = {**params, "symbols": sorted(params["symbols"])}  # a source is what it reads, in whatever order
+        params = {
+            **params,
+            "symbols": sorted(params["symbols"]),
+        }  # a source is what it reads, in whatever order
     expected = code_hash(one.node_type)
     if one.code_hash is not None and one.code_hash != expected:
         raise NodeIdMismatch(
@@ -136,7 +148,8 @@ def _identified(one: DagNode, done: Mapping[str, ComputeNode], at_ms: int) -> Co
     found = node_id(one.node_type, one.interval, one.period, params, dependencies, compat, expected)
     if one.node_id is not None and require_node_id(one.node_id) != found:
         raise NodeIdMismatch(
-            f"node {one.name!r} carries the id {one.node_id!r}; its content gives {found!r}.", "Leave node_id out."
+            f"node {one.name!r} carries the id {one.node_id!r}; its content gives {found!r}.",
+            "Leave node_id out.",
         )
     return ComputeNode(
         found,

@@ -74,7 +74,9 @@ def parse_message(data: bytes) -> DagMessage:
         InvalidDag: not JSON, a repeated key, a field that is missing, unknown, or breaks its rule.
     """
     if len(data) > MAX_BYTES:
-        raise DagTooLarge(f"the DAG message has {len(data)} bytes; at most {MAX_BYTES} are allowed.", "Split the strategy.")
+        raise DagTooLarge(
+            f"the DAG message has {len(data)} bytes; at most {MAX_BYTES} are allowed.", "Split the strategy."
+        )
     _bound_depth(data)
     try:
         raw = json.loads(data, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_unique)
@@ -102,13 +104,17 @@ def _bound_depth(data: bytes) -> None:
         elif byte in b"[{":
             depth += 1
             if depth > MAX_DEPTH:
-                raise DagTooLarge(f"the DAG message nests deeper than {MAX_DEPTH} levels.", "Flatten its parameters.")
+                raise DagTooLarge(
+                    f"the DAG message nests deeper than {MAX_DEPTH} levels.", "Flatten its parameters."
+                )
         elif byte in b"]}":
             depth -= 1
 
 
 def _no_constant(name: str) -> Any:
-    raise InvalidParameter(f"the DAG message has the number {name}; only finite numbers have an identity.", "Remove it.")
+    raise InvalidParameter(
+        f"the DAG message has the number {name}; only finite numbers have an identity.", "Remove it."
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,9 +130,17 @@ def _named(error: ValidationError) -> InvalidDag:
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "the message"
     found = first["input"]
-    kind = "an object" if isinstance(found, Mapping) else "a list" if isinstance(found, list) else repr(found)[:80]
+    kind = (
+        "an object"
+        if isinstance(found, Mapping)
+        else "a list"
+        if isinstance(found, list)
+        else repr(found)[:80]
+    )
     more = error.error_count() - 1
     others = f" ({more} more)" if more else ""
     if first["type"] == "too_long" and first["loc"] == ("nodes",):
         return DagTooLarge(f"nodes: at most {MAX_NODES} are allowed.", "Split the strategy.")
-    return InvalidDag(f"{where} was {kind}: {first['msg']}{others}.", "See the DAG message's form in the README.")
+    return InvalidDag(
+        f"{where} was {kind}: {first['msg']}{others}.", "See the DAG message's form in the README."
+    )

@@ -31,7 +31,11 @@ from qmtl.services.dagmanager.graph import Graph, resolve
 from qmtl.services.dagmanager.message import parse_message
 from qmtl.services.dagmanager.naming import topic_class, topic_name
 
-_TTL_MS: Final = {TopicClass.RAW: 7 * DAY_MS, TopicClass.INDICATOR: 30 * DAY_MS, TopicClass.TRADE_EXEC: 90 * DAY_MS}
+_TTL_MS: Final = {
+    TopicClass.RAW: 7 * DAY_MS,
+    TopicClass.INDICATOR: 30 * DAY_MS,
+    TopicClass.TRADE_EXEC: 90 * DAY_MS,
+}
 
 
 class DagManager:
@@ -39,7 +43,15 @@ class DagManager:
 
     name = "dagmanager"
     anchor = "dag.submissions"
-    tables = ("dag.nodes", "dag.queues", "dag.edges", "dag.sentinels", "dag.strategies", "dag.diffs", "dag.tasks")
+    tables = (
+        "dag.nodes",
+        "dag.queues",
+        "dag.edges",
+        "dag.sentinels",
+        "dag.strategies",
+        "dag.diffs",
+        "dag.tasks",
+    )
     emits = ("queue",)
 
     def inputs(self) -> tuple[Input, ...]:
@@ -112,7 +124,14 @@ def _submit(step: Step, submission: DagSubmission) -> None:
 
 
 def _refused(submission: DagSubmission, error: QmtlError) -> DagOutcome:
-    return DagOutcome(submission.submission_id, submission.world_id, "", False, error.code, f"{error.what} {error.remedy}".strip())
+    return DagOutcome(
+        submission.submission_id,
+        submission.world_id,
+        "",
+        False,
+        error.code,
+        f"{error.what} {error.remedy}".strip(),
+    )
 
 
 def _join_nodes(step: Step, graph: Graph) -> tuple[list[str], list[str]]:
@@ -123,7 +142,9 @@ def _join_nodes(step: Step, graph: Graph) -> tuple[list[str], list[str]]:
         known: ComputeNode | None = nodes.get(one.node.node_id)
         if known is not None:
             if _content(known) != _content(one.node):
-                raise InvariantBroken(f"two contents share the id {known.node_id}.", "This is a hash collision.")
+                raise InvariantBroken(
+                    f"two contents share the id {known.node_id}.", "This is a hash collision."
+                )
             if known.node_id not in reused and known.node_id not in new:
                 reused.append(known.node_id)
             continue
@@ -223,7 +244,12 @@ def _queue_updated(step: Step, queue: Queue, at_ms: int) -> QueueUpdated:
     label = ".".join(queue.tags)
     stamp = datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return QueueUpdated(
-        "QueueUpdated", queue.tags, queue.interval, tuple(same), f"q:{label}:{queue.interval}:{len(same)}", stamp
+        "QueueUpdated",
+        queue.tags,
+        queue.interval,
+        tuple(same),
+        f"q:{label}:{queue.interval}:{len(same)}",
+        stamp,
     )
 
 

@@ -47,10 +47,12 @@ def _order_of(step: Step, intent: OrderIntent, cut_ms: int, placed: Decimal) -> 
         return None
     scope = portfolio.scope_of_strategy(intent.strategy_id)
     rows = step.table("trade.portfolio")
-    account: Account = rows.at(cut_ms, *portfolio.portfolio_key(world.world_id, scope)) or portfolio.open_account(
-        world.world_id, scope, world.settings, cut_ms
+    account: Account = rows.at(
+        cut_ms, *portfolio.portfolio_key(world.world_id, scope)
+    ) or portfolio.open_account(world.world_id, scope, world.settings, cut_ms)
+    position: Position | None = rows.at(
+        cut_ms, *portfolio.portfolio_key(world.world_id, scope, intent.symbol)
     )
-    position: Position | None = rows.at(cut_ms, *portfolio.portfolio_key(world.world_id, scope, intent.symbol))
     held = ZERO if position is None else position.quantity
     waiting = total((_waiting(step, intent, cut_ms), placed))
     gates = step.table("trade.gates")
@@ -74,7 +76,13 @@ def _order_of(step: Step, intent: OrderIntent, cut_ms: int, placed: Decimal) -> 
         case _:
             assert_never(passed)
     sizing = size(
-        intent, passed.target_percent, passed.weight, account.equity, held, waiting, instrument_of(world, intent.symbol)
+        intent,
+        passed.target_percent,
+        passed.weight,
+        account.equity,
+        held,
+        waiting,
+        instrument_of(world, intent.symbol),
     )
     match sizing:
         case Unsized(reason=reason, detail=detail):

@@ -41,7 +41,9 @@ def execute(step: Step, world_id: str, bars: Sequence[Bar]) -> None:
         for bar in bars:
             if bar.symbol == order.symbol and bar.open_time_ms >= order.created_at_ms:
                 tick = instrument_of(world, order.symbol).tick
-                book(step, world, order, market_fill(order, bar, fees, slippage, tick, world.settings.currency))
+                book(
+                    step, world, order, market_fill(order, bar, fees, slippage, tick, world.settings.currency)
+                )
                 break
 
 

@@ -22,7 +22,9 @@ Row: TypeAlias = World | Activation
 ONE = Decimal(1)
 
 
-def decide(command: WorldCommand, world: World | None, activation: Activation | None) -> tuple[Row | None, CommandOutcome]:
+def decide(
+    command: WorldCommand, world: World | None, activation: Activation | None
+) -> tuple[Row | None, CommandOutcome]:
     """What a command changes, and what is told of it.
 
     Args:
@@ -44,11 +46,15 @@ def _create(command: CreateWorld, world: World | None) -> tuple[Row | None, Comm
     if (problem := _settings_problem(command.settings)) is not None:
         return None, _refused(command, CommandRefused.code, problem)
     if world is None:
-        return World(command.world_id, WorldStatus.ACTIVE, command.settings, command.at_ms), _accepted(command)
+        return World(command.world_id, WorldStatus.ACTIVE, command.settings, command.at_ms), _accepted(
+            command
+        )
     if world.settings == command.settings:
         return None, _accepted(command)  # the wish is already true
     return None, _refused(
-        command, CommandRefused.code, f"world {command.world_id!r} exists with other settings; choose another name."
+        command,
+        CommandRefused.code,
+        f"world {command.world_id!r} exists with other settings; choose another name.",
     )
 
 
@@ -69,9 +75,13 @@ def _activate(
     command: SetActivation, world: World | None, known: Activation | None
 ) -> tuple[Row | None, CommandOutcome]:
     if world is None:
-        return None, _refused(command, UnknownWorld.code, f"world {command.world_id!r} does not exist; create it first.")
+        return None, _refused(
+            command, UnknownWorld.code, f"world {command.world_id!r} does not exist; create it first."
+        )
     if not 0 <= command.weight <= ONE:
-        return None, _refused(command, CommandRefused.code, f"weight was {command.weight}; it must be from 0 to 1.")
+        return None, _refused(
+            command, CommandRefused.code, f"weight was {command.weight}; it must be from 0 to 1."
+        )
     version = 1 if known is None else known.version + 1
     fresh = Activation(
         command.world_id,

@@ -1,0 +1,97 @@
+"""`qmtl dag`: publish strategies as DAG messages and look at what is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from qmtl.foundation.common.errors import InvalidDag
+from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.options import log_option, reading
+
+
+@click.group()
+def dag() -> None:
+    """Publish and inspect strategy graphs."""
+
+
+@dag.command("publish")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--world", "world_id", required=True, help="The world to deploy in.")
+@log_option
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0.1, 3600),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for answers.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json: bool) -> None:
+    """Publish the DAG message in FILE to a world, and wait until its nodes run.
+
+    The message is checked here first: nothing is published that the DAG Manager would refuse.
+    """
+    from qmtl.foundation.contracts.dag import DagSubmission
+    from qmtl.interfaces.cli import session
+    from qmtl.services.dagmanager.graph import resolve
+    from qmtl.services.dagmanager.message import MAX_BYTES, parse_message
+
+    try:
+        with file.open("rb") as source:
+            message = source.read(
+                MAX_BYTES + 1
+            )  # one byte more than allowed, so that the size is told and not believed
+    except OSError as error:
+        raise InvalidDag(
+            f"the DAG message {file} can't be read: {error.strerror}.", "Name another file."
+        ) from None
+    graph = resolve(parse_message(message), 0)
+    with session.client(log_address, wait_s) as client:
+        submission = client.next_submission_id(world_id, graph.strategy_id, message)
+        outcome = client.submit(DagSubmission(submission, world_id, message, session.now_ms()))
+        strategy = client.deployed(world_id, outcome.strategy_id)
+    reused = set(outcome.reused_nodes)
+    rows = [
+        (node.name, node.node_type, node.node_id, node.topic, "reused" if node.node_id in reused else "new")
+        for node in strategy.nodes
+    ]
+    if as_json:
+        facts = {
+            "submission_id": outcome.submission_id,
+            "world_id": world_id,
+            "strategy_id": strategy.strategy_id,
+            "sentinel_id": strategy.sentinel_id,
+            "status": strategy.status.value,
+            "nodes": [
+                dict(zip(("name", "type", "node_id", "topic", "origin"), row, strict=True)) for row in rows
+            ],
+        }
+        render.json_line(facts)
+        return
+    title = (
+        f"strategy {strategy.strategy_id} {strategy.version} is {strategy.status.value} in world {world_id}"
+    )
+    render.table(("name", "type", "node_id", "topic", "origin"), rows, title=title)
+    render.line(f"version {strategy.sentinel_id}")
+    render.line(
+        f"next: qmtl world activation set {world_id} --strategy {strategy.strategy_id} --side long --active true"
+    )
+
+
+@dag.command("list")
+@log_option
+def list_strategies(log_address: str) -> None:
+    """List the deployed strategies of all worlds."""
+    from qmtl.engine.view import TableView
+    from qmtl.foundation.wire.registry import codec
+
+    with reading(log_address) as opened:
+        found = TableView(opened, "dag.strategies", codec).refresh().rows()
+    rows = [
+        (row.world_id, row.strategy_id, row.version, row.status.value, str(len(row.nodes)), row.sentinel_id)
+        for row in found
+    ]
+    render.table(("world", "strategy", "version", "status", "nodes", "sentinel"), rows, title="strategies")

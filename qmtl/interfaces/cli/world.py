@@ -1,0 +1,142 @@
+"""`qmtl world`: create worlds, open and close order gates."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import click
+
+from qmtl.foundation.common.money import parse_decimal
+from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.options import log_option, reading
+
+
+@click.group()
+def world() -> None:
+    """Create worlds and open or close the order gates of their strategies."""
+
+
+@world.command("create")
+@click.argument("world_id")
+@log_option
+@click.option("--currency", default="USD", show_default=True)
+@click.option("--initial-cash", default="100000", show_default=True, help="Of each strategy's account.")
+@click.option("--fee-rate", default="0.001", show_default=True, help="Fraction of the notional.")
+@click.option(
+    "--slippage-rate", default="0.0005", show_default=True, help="Fraction of the price against the taker."
+)
+def create(
+    world_id: str, log_address: str, currency: str, initial_cash: str, fee_rate: str, slippage_rate: str
+) -> None:
+    """Create the world WORLD_ID; creating it again with the same settings changes nothing."""
+    from qmtl.foundation.contracts.world import CreateWorld, WorldSettings
+    from qmtl.interfaces.cli import session
+    from qmtl.interfaces.client import command_id
+    from qmtl.runtime.data.instruments import default_instruments
+
+    settings = WorldSettings(
+        currency,
+        parse_decimal(initial_cash, "--initial-cash"),
+        parse_decimal(fee_rate, "--fee-rate"),
+        parse_decimal(slippage_rate, "--slippage-rate"),
+        default_instruments(),
+    )
+    with session.client(log_address) as client:
+        wish = command_id("create", world_id, currency, initial_cash, fee_rate, slippage_rate)
+        client.command(CreateWorld(wish, world_id, settings, session.now_ms()))
+    render.line(f"world {world_id} exists")
+
+
+@world.command("list")
+@log_option
+def list_worlds(log_address: str) -> None:
+    """List all worlds with their settings."""
+    from qmtl.engine.view import TableView
+    from qmtl.foundation.common.money import text
+    from qmtl.foundation.wire.registry import codec
+
+    with reading(log_address) as opened:
+        found = TableView(opened, "world.state", codec).refresh().rows()
+    rows = [
+        (
+            row.world_id,
+            row.status.value,
+            row.settings.currency,
+            text(row.settings.initial_cash),
+            text(row.settings.fee_rate),
+            text(row.settings.slippage_rate),
+        )
+        for row in found
+    ]
+    render.table(
+        ("world", "status", "currency", "initial cash", "fee rate", "slippage rate"), rows, title="worlds"
+    )
+
+
+@world.group("activation")
+def activation() -> None:
+    """Order gates."""
+
+
+@activation.command("set")
+@click.argument("world_id")
+@click.option("--strategy", "strategy_id", required=True)
+@click.option("--side", type=click.Choice(["long", "short"]), required=True)
+@click.option("--active", type=click.BOOL, required=True, metavar="true|false")
+@click.option("--weight", default="1", show_default=True, help="0 to 1, multiplies every quantity.")
+@click.option(
+    "--freeze",
+    type=click.BOOL,
+    default=False,
+    show_default=True,
+    metavar="true|false",
+    help="Block everything, exits too.",
+)
+@click.option(
+    "--drain",
+    type=click.BOOL,
+    default=False,
+    show_default=True,
+    metavar="true|false",
+    help="Block new orders, let open ones end.",
+)
+@log_option
+def set_activation(
+    world_id: str,
+    strategy_id: str,
+    side: str,
+    active: bool,
+    weight: str,
+    freeze: bool,
+    drain: bool,
+    log_address: str,
+) -> None:
+    """Open or close the order gate of one side of a strategy by hand."""
+    from qmtl.foundation.contracts.world import EffectiveMode, PositionSide, SetActivation
+    from qmtl.interfaces.cli import session
+    from qmtl.interfaces.client import command_id
+
+    factor: Decimal = parse_decimal(weight, "--weight")
+    with session.client(log_address) as client:
+        known = client.view("activation").get(world_id, strategy_id, side)
+        version = 0 if known is None else known.version
+        wish = command_id(
+            "activate", world_id, strategy_id, side, version, int(active), weight, int(freeze), int(drain)
+        )
+        client.command(
+            SetActivation(
+                wish,
+                world_id,
+                strategy_id,
+                PositionSide(side),
+                active,
+                factor,
+                freeze,
+                drain,
+                EffectiveMode.PAPER,
+                session.now_ms(),
+            )
+        )
+        row = client.view("activation").get(world_id, strategy_id, side)
+    render.line(f"{row.etag}: {'active' if row.active else 'inactive'}")
+    render.note("note: set by hand; a policy schedule of the world may change it back")
