@@ -12,10 +12,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench campaign-kills schemas broker broker-stop topology lock clean
 
 verbs:
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## run a strategy over real bars, in one process, without a broker
 	@$(BIN)/qmtl demo $(ARGS)
@@ -38,6 +38,9 @@ format: $(VENV)/.dev ## write the format and the order of imports that check ask
 
 bench: $(VENV)/.dev ## measure
 	@$(BIN)/python -m bench.run $(ARGS)
+
+campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many times; ARGS="--log kafka --kills 100"
+	@$(BIN)/python -m tests.flow.campaign $(ARGS)
 
 schemas: $(VENV)/.dev ## write schemas/ from the contracts
 	@$(BIN)/python -m qmtl.foundation.wire.generate $(ARGS)

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from rocksdict import Rdict, WriteBatch
 
-from qmtl.engine.log.embedded import options
+from qmtl.engine.log.embedded import damage_after, is_locked, options
 from qmtl.engine.log.port import TopicPartition
-from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.common.errors import InvariantBroken, TransactionAborted
 
 FORMAT: Final = 1
 _META: Final = b"\x00meta"
@@ -45,7 +45,8 @@ Rows = Sequence[tuple[str, bytes, bytes | None]]
 class Store:
     """Rows of the tables of one task, with the checkpoint they are true for.
 
-    Anything that does not look like a store of this log, format and task is wiped: the log has it all.
+    Anything that does not look like a store of this log, format and task is wiped: the log has it all. Damage that shows only
+    when a row is read wipes it too, and ends the transaction in which it was met with `TransactionAborted`.
     """
 
     def __init__(self, directory: Path, log_id: str) -> None:
@@ -62,7 +63,7 @@ class Store:
             found = self._db.get(_META)
             self.checkpoint = _parse(found) if found is not None else Checkpoint(self._log_id)
         except Exception as error:  # rocksdict raises bare Exception; whatever it is, the cache is no good
-            if "lock" in str(error).lower():
+            if is_locked(error):
                 raise InvariantBroken(
                     f"the store {self._directory} is held by another process.", "Stop it."
                 ) from None
@@ -81,17 +82,31 @@ class Store:
         self.checkpoint = Checkpoint(self._log_id)
 
     def get(self, table: str, key: bytes) -> bytes | None:
-        found: bytes | None = self._db.get(_row(table, key))
+        try:
+            found: bytes | None = self._db.get(_row(table, key))
+        except Exception as error:  # rocksdict raises bare Exception
+            raise self._damaged(str(error)) from None
         return found
 
     def scan(self, table: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Keys and framed versions, in key order."""
         head = len(_row(table, b""))
-        start = _row(table, prefix)
+        last = start = _row(table, prefix)
         for key, value in self._db.items(from_key=start):
             if not key.startswith(start):
                 return
+            last = key
             yield key[head:], value
+        if (damage := damage_after(self._db, last)) is not None:
+            raise self._damaged(damage)
+
+    def _damaged(self, damage: str) -> TransactionAborted:
+        self.wipe()
+        return TransactionAborted(f"the store {self._directory} was damaged and is built again: {damage}.")
+
+    def is_empty(self) -> bool:
+        """Whether it holds no row; a restore that broke off leaves rows without a checkpoint."""
+        return next(iter(self._db.keys(from_key=b"\x01")), None) is None
 
     def write(self, rows: Rows, checkpoint: Checkpoint) -> None:
         """Rows and checkpoint in one batch."""

@@ -128,7 +128,6 @@ class Task:
         inputs = self.processor.inputs()
         if inputs == self._inputs:
             return
-        added = {one.topic for one in inputs} - {one.topic for one in self._inputs}
         self._inputs = inputs
         bucketed = [one for one in inputs if one.bucketed]
         self._merge.configure(
@@ -138,9 +137,8 @@ class Task:
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
         missing = [where for where in wheres if where not in self._positions]
         self._positions.update(self._log.begin_offsets(missing))
-        if added:
-            at = self._reader.positions() if reading is None else reading
-            self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
+        at = self._reader.positions() if reading is None else reading
+        self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
 
     # ---- one cycle ------------------------------------------------------------------------------------------------
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, Top
 from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
+    LogError,
     LogLocked,
     LogUnreachable,
     OffsetGone,
@@ -130,31 +133,33 @@ class EmbeddedLog:
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         batch = WriteBatch(raw_mode=True)
-        fresh: list[_Topic] = []
+        fresh: dict[str, _Topic] = {}
         for spec in specs:
-            known = self._topics.get(spec.name)
+            known = self._topics.get(spec.name) or fresh.get(spec.name)
             if known is None:
                 made = _Topic(spec.name, len(self._topics) + len(fresh) + 1, spec.partitions, spec.config())
                 row = {"number": made.number, "partitions": made.partitions, "config": made.config}
                 batch.put(b"t" + made.name.encode(), json.dumps(row, sort_keys=True).encode())
-                fresh.append(made)
+                fresh[made.name] = made
             else:
                 _compare(known, spec)
         if fresh:
             self._db.write(batch, self._write_options)
-        for made in fresh:
+        for made in fresh.values():
             self._topics[made.name] = made
             for partition in range(made.partitions):
                 self._ends[TopicPartition(made.name, partition)] = 0
                 self._begins[TopicPartition(made.name, partition)] = 0
 
     def describe(self, topic: str) -> TopicDescription | None:
+        self._look()
         known = self._topics.get(topic)
         return (
             None if known is None else TopicDescription(known.name, known.partitions, 1, dict(known.config))
         )
 
     def topics(self) -> list[str]:
+        self._look()
         return sorted(self._topics)
 
     def _slot(self, where: TopicPartition) -> bytes:
@@ -168,17 +173,20 @@ class EmbeddedLog:
     # ---- offsets ----------------------------------------------------------------------------------------------
 
     def begin_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
-        return {where: self._bound(self._begins, where) for where in partitions}
+        self._look()
+        return {where: self.bounds(where)[0] for where in partitions}
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
-        return {where: self._bound(self._ends, where) for where in partitions}
+        self._look()
+        return {where: self.bounds(where)[1] for where in partitions}
 
     def stable_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
         return self.end_offsets(partitions)  # nothing uncommitted is ever in the log
 
-    def _bound(self, bounds: Mapping[TopicPartition, int], where: TopicPartition) -> int:
+    def bounds(self, where: TopicPartition) -> tuple[int, int]:
+        """Begin and end of a partition, as last seen."""
         self._slot(where)
-        return bounds[where]
+        return self._begins[where], self._ends[where]
 
     def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
         out = {}
@@ -191,6 +199,7 @@ class EmbeddedLog:
         return out
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
+        self._look()
         found = ((where, self._db.get(_group_key(group, where))) for where in partitions)
         return {where: _number(value) for where, value in found if value is not None}
 
@@ -199,9 +208,11 @@ class EmbeddedLog:
     def read(self, where: TopicPartition, offset: int) -> Iterator[Record]:
         """The records of a partition from an offset on, in order."""
         prefix = b"r" + self._slot(where)
-        for key, value in self._db.items(from_key=prefix + _OFFSET.pack(offset)):
+        last = prefix + _OFFSET.pack(offset)
+        for key, value in self._db.items(from_key=last):
             if not key.startswith(prefix):
                 return
+            last = key
             stamp, has_value, length = _HEAD.unpack_from(value)
             body = _HEAD.size + length
             yield Record(
@@ -211,6 +222,11 @@ class EmbeddedLog:
                 value[_HEAD.size : body],
                 value[body:] if has_value else None,
                 stamp,
+            )
+        if (damage := damage_after(self._db, last)) is not None:
+            raise LogError(
+                f"the embedded log in {self.directory} is damaged: {damage}.",
+                "Bring its directory back from a copy.",
             )
 
     def write(self, rows: Sequence[_Row], positions: Positions, group: str) -> dict[TopicPartition, int]:
@@ -256,6 +272,10 @@ class EmbeddedLog:
 
     # ---- housekeeping -----------------------------------------------------------------------------------------
 
+    def _look(self) -> None:
+        if self.read_only:
+            self.refresh()
+
     def refresh(self) -> None:
         """Catch up with the process that writes (read-only secondary)."""
         self._db.try_catch_up_with_primary()
@@ -277,15 +297,14 @@ class EmbeddedLog:
     def _compact(self, where: TopicPartition, known: _Topic, now: int) -> int:
         closed_before = now - int(known.config["min.compaction.lag.ms"])
         tombstones_before = now - int(known.config["delete.retention.ms"])
-        newest: dict[bytes, int] = {record.key: record.offset for record in self.read(where, 0)}
+        # What is too young is not looked at: a version goes only when the one after it is old enough, as on Kafka.
+        old = list(takewhile(lambda record: record.timestamp_ms < closed_before, self.read(where, 0)))
+        newest = {record.key: record.offset for record in old}
         doomed = [
             record.offset
-            for record in self.read(where, 0)
-            if record.timestamp_ms < closed_before
-            and (
-                newest[record.key] != record.offset
-                or (record.value is None and record.timestamp_ms < tombstones_before)
-            )
+            for record in old
+            if newest[record.key] != record.offset
+            or (record.value is None and record.timestamp_ms < tombstones_before)
         ]
         self._delete(where, doomed)
         return len(doomed)
@@ -317,6 +336,8 @@ class EmbeddedLog:
 
     def close(self) -> None:
         self._db.close()
+        if self.read_only:
+            shutil.rmtree(_view_directory(self.directory), ignore_errors=True)
 
 
 _Row = tuple[TopicPartition, bytes, bytes | None, bool]
@@ -333,6 +354,7 @@ class EmbeddedReader:
 
     def assign(self, positions: Positions) -> None:
         self._positions = dict(sorted(positions.items()))
+        self._paused = frozenset()
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         self._paused = frozenset(partitions)
@@ -353,13 +375,13 @@ class EmbeddedReader:
         self._turn += 1
         turn = self._turn % len(waiting) if waiting else 0
         for where in waiting[turn:] + waiting[:turn]:  # nobody is always first
-            end = self._log.end_offsets([where])[where]
+            begin, end = self._log.bounds(where)
             position = self._positions[where]
             if position > end:
                 raise OffsetGone(
                     f"position {position} of {where} lies past the end {end}: the log is shorter than it was."
                 )
-            if position < self._log.begin_offsets([where])[where]:
+            if position < begin:
                 raise OffsetGone(f"position {position} of {where} lies before the first record that is kept.")
             if position == end:
                 continue
@@ -449,12 +471,13 @@ def _open(directory: Path, read_only: bool) -> Any:
     try:
         if not read_only:
             return Rdict(str(directory), options())
-        view = directory.with_name(f"{directory.name}.view-{os.getpid()}")
         chosen = Options(raw_mode=True)
         chosen.set_max_open_files(-1)
-        return Rdict(str(directory), chosen, access_type=AccessType.secondary(str(view)))
+        return Rdict(
+            str(directory), chosen, access_type=AccessType.secondary(str(_view_directory(directory)))
+        )
     except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
-        if "lock" in str(error).lower():
+        if is_locked(error):
             raise LogLocked(
                 f"the embedded log in {directory} is held by another process.",
                 "Stop that process, read with `qmtl topic` or `qmtl state` meanwhile, or use another --state-dir.",
@@ -462,6 +485,32 @@ def _open(directory: Path, read_only: bool) -> Any:
         raise LogUnreachable(
             f"the embedded log in {directory} can't be opened: {error}.", "Choose another."
         ) from None
+
+
+def _view_directory(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.view-{os.getpid()}")
+
+
+def is_locked(error: Exception) -> bool:
+    """Whether RocksDB says that somebody holds its directory; "block checksum mismatch" is another matter."""
+    text = str(error).lower()
+    return "lock hold by" in text or "while lock file" in text
+
+
+def damage_after(db: Any, last: bytes) -> str | None:
+    """Why an iteration ended behind the key `last`: None at the true end.
+
+    RocksDB's iterator ends in front of a block that it can't read as it does behind the last key.
+    """
+    try:
+        probe = db.iter()
+        probe.seek(last)
+        if probe.valid():
+            probe.next()
+        probe.status()
+    except Exception as error:  # rocksdict raises bare Exception
+        return str(error)
+    return None
 
 
 def _compare(known: _Topic, spec: TopicSpec) -> None:

@@ -147,7 +147,7 @@ class Position:
         average_cost: `cost / quantity` rounded to 12 digits after the point, 0 when flat; for people.
         realised: gross of fees, quote currency.
         fees: paid so far in the quote currency.
-        mark: the last close seen; 0 before the first.
+        mark: the last close seen; the price of the fill before the first close.
         unrealised: `quantity * mark - cost`.
         as_of_ms: the bucket that the row is true for.
     """

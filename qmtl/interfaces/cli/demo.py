@@ -73,7 +73,8 @@ def demo(
     try:
         prepare(log)
         if not no_workers:
-            workers = make_workers(log, TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS))
+            settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS)
+            workers = make_workers(log, settings, slot="demo")
         symbols = ", ".join(one.symbol for one in data.sources)
         render.note(f"qmtl demo on {where}: {data.bars} bars of {symbols}, {data.interval} s each")
         with render.progress() as advance:

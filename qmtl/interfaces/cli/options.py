@@ -19,6 +19,7 @@ DEFAULT_LOG: Final = f"embedded:{DEFAULT_STATE}/log"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_MS: Final = 2**63 - 1
+_JSON: Final = "qmtl.json"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,21 +39,28 @@ def log_option(command: F) -> F:
 
 
 def format_option(command: F) -> F:
-    """`--format table|json` and its short form `--json`, given to the command as `as_json`.
-
-    The two write to one parameter, so the last of them on the line counts.
-    """
+    """`--format table|json`, and `--json` for short, given to the command as `as_json`."""
     long = click.option(
         "--format",
         "as_json",
         type=click.Choice(["table", "json"]),
         default="table",
         show_default=True,
-        callback=lambda context, parameter, value: value == "json" if isinstance(value, str) else value,
-        help="For people, or one JSON value per line.",
+        callback=lambda context, parameter, value: value == "json" or _JSON in context.meta,
+        help="For people, or JSON for programs.",
     )
-    short = click.option("--json", "as_json", flag_value="json", help="The same as --format json.")
-    return long(short(command))
+    return long(_json_flag(command))
+
+
+def _json_flag(command: F) -> F:
+    return click.option(
+        "--json",
+        is_flag=True,
+        is_eager=True,  # before --format, which asks whether it was said
+        expose_value=False,
+        callback=lambda context, parameter, value: context.meta.update({_JSON: True}) if value else None,
+        help="Short for --format json.",
+    )(command)
 
 
 def state_dir_option(command: F) -> F:
@@ -73,34 +81,29 @@ def state_dir_of(log_address: str, state_dir: Path | None) -> Path:
     return Path(rest).parent if scheme == "embedded" and rest else Path(DEFAULT_STATE)
 
 
-class Instant(click.ParamType):
-    """An instant as epoch milliseconds or as ISO 8601; without an offset it is UTC."""
+def instant(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """The callback of an option that takes an instant: epoch milliseconds or ISO 8601, in UTC where it has no offset.
 
-    name = "instant"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return "ISO|MS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        text = str(value).strip()
-        if text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= _MAX_MS:
-            return int(text)
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(
-                f"{text[:60]!r} is neither epoch milliseconds nor ISO 8601, such as 2018-04-04T00:01:00Z.",
-                param,
-                ctx,
-            )
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        whole, rest = divmod(moment - _EPOCH, timedelta(milliseconds=1))
-        if rest or whole < 0:
-            self.fail(f"{text[:60]!r} is no whole number of milliseconds since 1970.", param, ctx)
-        return whole
+    Raises:
+        click.BadParameter: neither of them, or before 1970.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= _MAX_MS:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text[:60]!r} is neither epoch milliseconds nor ISO 8601, such as 2018-04-04T00:01:00Z."
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    whole, rest = divmod(moment - _EPOCH, timedelta(milliseconds=1))
+    if rest or whole < 0:
+        raise click.BadParameter(f"{text[:60]!r} is no whole number of milliseconds since 1970.")
+    return whole
 
 
 @contextmanager

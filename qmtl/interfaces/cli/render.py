@@ -131,12 +131,12 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: a type without a JSON form.
     """
-    if value is None or isinstance(value, str | bool | int | float):
-        return value.value if isinstance(value, Enum) else value
-    if isinstance(value, Decimal):
-        return money.text(value)
     if isinstance(value, Enum):
         return plain(value.value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Decimal):
+        return money.text(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import Context, Decimal
 
 from qmtl.foundation.common.errors import InvariantBroken
-from qmtl.foundation.common.money import MAX_DIGITS, text, total
+from qmtl.foundation.common.money import MAX_DIGITS, product, text, total
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.trade import Fill, Order, Side
 from qmtl.runtime.brokerage.fees import FeeModel
 from qmtl.runtime.brokerage.slippage import SlippageModel
 
 _CONTEXT = Context(prec=MAX_DIGITS)
+_ONE = Decimal(1)
 
 
 def market_fill(
@@ -73,17 +74,9 @@ def market_fill(
 
 def execution_price(side: Side, price: Decimal, adverse: Decimal, tick: Decimal) -> Decimal:
     """`price` moved by `adverse` against the taker and then to the tick against the taker, never below one tick."""
-    if side is Side.BUY:
-        return _to_tick(total((price, adverse)), tick, ROUND_CEILING)
-    return max(_to_tick(total((price, -adverse)), tick, ROUND_FLOOR), tick)
-
-
-def _to_tick(price: Decimal, tick: Decimal, rounding: str) -> Decimal:
+    moved = total((price, adverse if side is Side.BUY else -adverse))
     # divide_int and remainder are exact, where a division could round a price up to a tick that it doesn't reach.
-    whole = _CONTEXT.divide_int(price, tick)
-    rest = _CONTEXT.remainder(price, tick)
-    if rest > 0 and rounding == ROUND_CEILING:
-        whole += 1
-    elif rest < 0 and rounding == ROUND_FLOOR:
-        whole -= 1
-    return _CONTEXT.multiply(whole, tick)
+    ticks = _CONTEXT.divide_int(moved, tick)
+    if side is Side.BUY and _CONTEXT.remainder(moved, tick):
+        ticks += 1
+    return product(max(ticks, _ONE), tick)

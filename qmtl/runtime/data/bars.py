@@ -114,14 +114,13 @@ def dataset_fingerprint(sources: Iterable[BarSource]) -> str:
             raise InvalidValue(f"symbol {one.symbol!r} had two files; each has one.", "Join the files.")
     digest = blake3(_FINGERPRINT)
     for source in ordered:
-        # The length before the symbol and the empty line after its rows keep one symbol's bytes apart from the next one's.
+        # The length of the symbol begins with a zero byte, which no row has: one symbol's bytes end where the next one's begin.
         symbol = source.symbol.encode()
         digest.update(len(symbol).to_bytes(8, "big") + symbol)
         for bar in _bars(Path(source.path), source.symbol, 1, 1):
             numbers = (bar.open, bar.high, bar.low, bar.close, bar.volume)
             row = ",".join((str(bar.open_time_ms), *(text(number) for number in numbers)))
             digest.update(row.encode() + b"\n")
-        digest.update(b"\n")
     return FINGERPRINT_PREFIX + digest.hexdigest()
 
 

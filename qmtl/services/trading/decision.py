@@ -19,6 +19,7 @@ from qmtl.services.trading.settlement import instrument_of
 from qmtl.services.trading.sizing import OnTarget, Sized, Unsized, size
 
 GATE = WatermarkGate.for_mode("paper")
+"""Says aloud what the engine has held to already: a bucket is handed out only when the cut of its delayed edge is there."""
 
 Holding = tuple[str, str, str]
 """World id, strategy id, symbol."""

@@ -57,7 +57,11 @@ def book(step: Step, world: World, order: Order, fill: Fill) -> None:
         case Applied(order=after):
             _settle(step, world, after, fill)
         case Duplicate():
-            return
+            known: Fill | None = step.table("trade.fills").get(fill.world_id, fill.order_id, fill.seq)
+            if known != fill:
+                raise InvariantBroken(
+                    f"fill {fill.seq} of order {order.order_id} came again with other content."
+                )
         case Conflict(detail=detail):
             raise InvariantBroken(f"fill {fill.seq} of order {order.order_id}: {detail}.")
         case other:

@@ -116,6 +116,11 @@ def test_an_open_side_passes_the_target_with_its_own_weight(mode: EffectiveMode,
     assert asked("-0.4", None, short, held) == Admitted(dec("-0.4"), dec("0.7"))
 
 
+@pytest.mark.parametrize("target", ["1", "-1"])
+def test_all_of_the_equity_may_be_asked_for(target: str) -> None:
+    assert asked(target) == Admitted(dec(target), dec("0.5"))
+
+
 @pytest.mark.parametrize("held", ["0", "5", "-5"])
 @pytest.mark.parametrize("long", [LONG, replace(LONG, **OFF), replace(LONG, weight=dec(0)), None])
 def test_an_exit_passes_whatever_the_sides_say(held: str, long: Activation | None) -> None:

@@ -1,0 +1,65 @@
+"""The documents say what is true: README's commands run, and ARCHITECTURE's picture is the topology's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import qmtl.examples
+from qmtl.topology import mermaid, problems
+
+ROOT = Path(__file__).parents[2]
+RUN = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The commands of README that are marked to be run, in order."""
+    text = (ROOT / "README.md").read_text()
+    return [line for block in RUN.findall(text) for line in block.splitlines() if line.strip()]
+
+
+def test_every_marked_command_of_the_readme_runs_in_order(tmp_path: Path) -> None:
+    examples = Path(str(qmtl.examples.__file__)).parent
+    for command in commands():
+        words = shlex.split(command.replace("{examples}", str(examples)))
+        assert words[0] == "qmtl"
+        done = subprocess.run(
+            [sys.executable, "-m", "qmtl", *words[1:]],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONHASHSEED": "7"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stdout.strip(), command
+
+
+def test_the_readme_has_commands_to_run() -> None:
+    assert len(commands()) >= 10
+
+
+def test_the_picture_in_the_architecture_is_drawn_from_the_topology() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    found = re.search(r"<!-- topology -->\n```mermaid\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    assert found.group(1) == mermaid(), (
+        "run `qmtl topology --format mermaid` and put its output between the marks"
+    )
+
+
+def test_topology_and_catalogue_agree() -> None:
+    assert problems() == []
+
+
+def test_no_document_names_a_command_that_does_not_exist() -> None:
+    from qmtl.interfaces.cli.main import VERBS
+
+    for name in ("README.md", "ARCHITECTURE.md"):
+        for verb in re.findall(r"`qmtl ([a-z]+)", (ROOT / name).read_text()):
+            assert verb in VERBS, f"{name} names `qmtl {verb}`"
