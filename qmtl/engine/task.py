@@ -69,6 +69,7 @@ class Task:
         }
         self._merge = Merge()
         self._dead: list[DeadLetter] = []
+        self._markers: dict[bytes, object] = {}
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
@@ -154,6 +155,7 @@ class Task:
         self._reader.pause(self._merge.full())
         batch = self._reader.poll(self._settings.poll_records, timeout_s)
         passing("after_poll")
+        self._markers.clear()
         for record in batch:
             self._offer(record)
         passing("after_decode")
@@ -188,7 +190,7 @@ class Task:
         message: object = None
         if record.value is not None:
             try:
-                message = self._codec.decode(record.value)
+                message = self._decode(record.value, marker=is_marker(record.key))
                 self._check(record, message)
             except WireError as error:
                 self._dead.append(
@@ -213,6 +215,15 @@ class Task:
             buffer.close(message, record.offset)
         elif not is_marker(record.key):
             buffer.add(arrival, record.key, record.value)
+
+    def _decode(self, value: bytes, *, marker: bool) -> object:
+        """The message of a value; the partitions of a topic close a bucket with equal bytes, which are read once."""
+        if not marker:
+            return self._codec.decode(value)
+        known = self._markers.get(value)
+        if known is None:
+            known = self._markers[value] = self._codec.decode(value)
+        return known
 
     def _check(self, record: Record, message: object) -> None:
         if is_marker(record.key) and type(message) is CloseMarker:

@@ -85,21 +85,25 @@ class Transaction:
         """Seal the tables and write a marker into every partition that this task writes of the marked topics."""
         self.seal()
         positions = as_input_positions(self.positions)
+        key = marker_key(self._processor, self._task, bucket_ms)
+        values: dict[tuple[int, str], bytes] = {}  # most buckets of most topics are empty, and close with equal bytes
+        forget = (
+            marker_key(self._processor, self._task, self.buckets[-MARKERS_KEPT])
+            if len(self.buckets) >= MARKERS_KEPT
+            else None
+        )
         for spec in closes:
             table = self._tables.get(spec.name)
-            partitions = range(spec.partitions) if table is None else (table.partition,)
-            forget = (
-                self.buckets[-MARKERS_KEPT] if spec.compacted and len(self.buckets) >= MARKERS_KEPT else None
-            )
-            for partition in partitions:
-                cut = self._cuts.pop(TopicPartition(spec.name, partition), None) or CutDigest()
-                marker = CloseMarker(
-                    self._processor, self._task, tasks, bucket_ms, cut.count, cut.hexdigest(), 1, positions
-                )
-                key = marker_key(self._processor, self._task, bucket_ms)
-                self._append(spec.name, partition, key, self._codec.encode(marker))
-                if forget is not None:
-                    self._append(spec.name, partition, marker_key(self._processor, self._task, forget), None)
+            for partition in range(spec.partitions) if table is None else (table.partition,):
+                cut = self._cuts.pop(TopicPartition(spec.name, partition), None)
+                proof = (0, "") if cut is None else (cut.count, cut.hexdigest())
+                value = values.get(proof)
+                if value is None:
+                    marker = CloseMarker(self._processor, self._task, tasks, bucket_ms, *proof, 1, positions)
+                    value = values[proof] = self._codec.encode(marker)
+                self._append(spec.name, partition, key, value)
+                if forget is not None and spec.compacted:
+                    self._append(spec.name, partition, forget, None)
         self.buckets = (*self.buckets, bucket_ms)[-MARKERS_KEPT:]
 
     def stamp(self) -> None:

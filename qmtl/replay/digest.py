@@ -7,10 +7,9 @@ another log, on other machines and with other batches gives the same text, and a
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
-from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from blake3 import blake3
 
@@ -32,6 +31,8 @@ _NOTHING: Final = bytes(32)
 
 _HEADER_BYTES: Final = 10
 """Avro's single-object header, which names the schema."""
+
+_WITH_COORDINATES: dict[type, bool] = {}
 
 
 def digests(log: Log, codec: Codec, topics: Sequence[str] | None = None) -> dict[str, str]:
@@ -153,12 +154,11 @@ def _default(field: Field[Any]) -> Any:
     return field.default
 
 
-@cache
-def _has_coordinates(message: Hashable) -> bool:
+def _has_coordinates(message: type) -> bool:
     """Whether a message, or anything inside it, has a field that holds places in a log."""
-    return any(
-        one.metadata.get("coordinate")
-        for part in parts_of(shape_of(cast(type, message)))
-        if isinstance(part, RecordShape)
-        for one in fields(part.message)
-    )
+    known = _WITH_COORDINATES.get(message)
+    if known is None:
+        records = (part.message for part in parts_of(shape_of(message)) if isinstance(part, RecordShape))
+        known = any(one.metadata.get("coordinate") for record in records for one in fields(record))
+        _WITH_COORDINATES[message] = known
+    return known

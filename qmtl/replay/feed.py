@@ -94,18 +94,17 @@ class Feed:
             key, value = encode_key(self._topic.key_of(bar)), self._codec.encode(bar)
             self._writer.append(self._topic.name, partition, key, value)
             cuts[partition].add(key, value)
+        empty = self._codec.encode(CloseMarker(NAME, 0, 1, bucket_ms, 0, "", 1))
+        key = marker_key(NAME, 0, bucket_ms)
         for partition, cut in enumerate(cuts):
-            self._mark(TopicPartition(self._topic.name, partition), bucket_ms, cut)
+            value = empty
+            if cut.count:
+                value = self._codec.encode(CloseMarker(NAME, 0, 1, bucket_ms, cut.count, cut.hexdigest(), 1))
+            self._writer.append(self._topic.name, partition, key, value)
         if bucket_ms > self._clock_ms:
-            self._mark(CLOCK, bucket_ms, CutDigest())
+            self._writer.append(CLOCK.topic, CLOCK.partition, key, empty)
             self._clock_ms = bucket_ms
         self.closed_ms = bucket_ms
-
-    def _mark(self, where: TopicPartition, bucket_ms: int, cut: CutDigest) -> None:
-        marker = CloseMarker(NAME, 0, 1, bucket_ms, cut.count, cut.hexdigest(), 1)
-        self._writer.append(
-            where.topic, where.partition, marker_key(NAME, 0, bucket_ms), self._codec.encode(marker)
-        )
 
     def close(self) -> None:
         self._writer.close()

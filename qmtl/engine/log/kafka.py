@@ -179,7 +179,11 @@ class KafkaReader:
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         out: list[Record] = []
-        for message in self._consumer.consume(max_records, timeout_s):
+        # The client waits out the time-out unless the batch is full: so one wait for the first, none for the others.
+        found = self._consumer.consume(1, timeout_s) if timeout_s > 0 else []
+        if len(found) < max_records:
+            found += self._consumer.consume(max_records - len(found), 0.0)
+        for message in found:
             error = message.error()
             if error is None:
                 out.append(self._record(message))

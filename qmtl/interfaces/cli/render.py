@@ -27,6 +27,7 @@ _UNSAFE: Final = re.compile(
     "]"
 )
 _NARROW: Final = 0x100
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNBOUNDED: Final = 100_000
 """The width of a stream that is no terminal: nothing is cut off for a pipe."""
 

@@ -1,0 +1,113 @@
+"""`qmtl state`: the latest value per key of a topic, and the position at which that is true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from qmtl.engine.log.port import Log, Record, TopicPartition
+from qmtl.engine.view import all_partitions
+from qmtl.foundation.wire.keys import encode_key, is_reserved, partition_for
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.shape import Record as RecordShape
+from qmtl.foundation.wire.shape import Scalar, Shape, shape_of
+from qmtl.foundation.wire.topics import TopicSpec
+from qmtl.interfaces.cli import records, render
+from qmtl.interfaces.cli.options import format_option, log_option, reading
+from qmtl.replay.span import known_topics, read_spans, spans_of
+
+_TEXT: Final = Scalar(str)
+
+
+@click.command()
+@click.argument("name", metavar="TOPIC")
+@click.option(
+    "--key", "-k", "parts", multiple=True, metavar="PART", help="The first parts of the key, one --key each."
+)
+@click.option("--tombstones", is_flag=True, help="Show keys too whose newest record is a tombstone.")
+@click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most so many keys, the first in key order.",
+)
+@log_option
+@format_option
+def state(
+    name: str, parts: tuple[str, ...], tombstones: bool, limit: int | None, log_address: str, as_json: bool
+) -> None:
+    """The latest value per key of a topic, in key order.
+
+    The last line says for which position that is true: topic[partition]@offset, the offset of the next record. With --format
+    json every key is one line, as in `qmtl topic read`, and the last line is {"position": {"topic[partition]": offset}}.
+    """
+    with reading(log_address) as log:
+        wheres = _where(log, name, parts)
+        spans = spans_of(log, wheres)
+        newest: dict[tuple[bytes, int], Record] = {}
+        for record in read_spans(log, spans):
+            if is_reserved(record.key) or not _begins(record.key, parts):
+                continue
+            if record.value is None and not tombstones:
+                newest.pop((record.key, record.partition), None)
+            else:
+                newest[record.key, record.partition] = record
+        position = {where: end for where, (_, end) in sorted(spans.items())}
+    rows = [newest[key] for key in sorted(newest)]
+    shown = rows if limit is None else rows[:limit]
+    if as_json:
+        for row in shown:
+            render.json_line(records.record_json(row, codec))
+        render.json_line(
+            {"position": {f"{where.topic}[{where.partition}]": end for where, end in position.items()}}
+        )
+        return
+    cells = [records.record_json(row, codec) for row in shown]
+    render.table(
+        ("KEY", "TYPE", "OFFSET", "VALUE"),
+        [
+            (records.key_text(one["key"]), records.type_text(one), one["offset"], records.value_text(one))
+            for one in cells
+        ],
+        numbers=("OFFSET",),
+    )
+    render.line()
+    render.line(f"{len(shown)} of {len(rows)} keys, true at {records.position_text(position)}")
+
+
+def _begins(key: bytes, parts: Sequence[str]) -> bool:
+    """Whether the first parts of a key are these, as people write them: 7 means the number and the text."""
+    if not parts:
+        return True
+    decoded = records.key_json(key)
+    return isinstance(decoded, list) and [str(part) for part in decoded[: len(parts)]] == list(parts)
+
+
+def _where(log: Log, name: str, parts: Sequence[str]) -> list[TopicPartition]:
+    """The partitions that can hold the keys: one, where the parts given are enough to choose it."""
+    wheres = all_partitions(log, name)
+    spec = known_topics(log, codec).get(name) if len(wheres) > 1 and parts else None
+    if spec is None or not _chooses(spec, len(parts)):
+        return wheres
+    return [wheres[partition_for(encode_key(tuple(parts[: len(spec.task_key)])), len(wheres))]]
+
+
+def _chooses(spec: TopicSpec, given: int) -> bool:
+    """Whether so many leading parts of the key are the whole task key, and text, which needs no guess at its type."""
+    size = len(spec.task_key)
+    return (
+        0 < size <= given
+        and spec.key[:size] == spec.task_key
+        and all(_shape_at(message, path) == _TEXT for message in spec.messages for path in spec.task_key)
+    )
+
+
+def _shape_at(message: type, path: str) -> Shape:
+    shape: Shape = shape_of(message)
+    for name in path.split("."):
+        assert isinstance(shape, RecordShape)
+        shape = next(field.shape for field in shape.fields if field.name == name)
+    return shape

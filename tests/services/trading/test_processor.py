@@ -1,0 +1,196 @@
+"""The laws of trading as a processor: what it sees, when it acts, and that nothing is made or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qmtl.foundation.common.pretrade import RejectionReason
+from qmtl.foundation.contracts.trade import OrderStatus, Side
+from qmtl.foundation.contracts.world import EffectiveMode, PositionSide
+from tests.services.trading.stage import CASH, Stage, activation, world
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.end()
+
+
+def test_an_order_fills_at_the_open_of_the_next_bar_and_not_at_the_price_it_saw(stage: Stage) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.bar("100"), stage.intent("0.5", "100"))
+    (order,) = stage.rows("trade.orders")
+    assert (order.status, order.side, order.quantity) == (OrderStatus.NEW, Side.BUY, Decimal(500))
+    assert [row.order_id for row in stage.rows("trade.open_orders")] == [order.order_id]
+    stage.close(stage.bar("110", "120"))
+    (fill,) = stage.rows("trade.fills")
+    assert (fill.price, fill.quantity, fill.seq, fill.fill_time_ms) == (
+        Decimal(110),
+        Decimal(500),
+        1,
+        stage.at_ms(2),
+    )
+    assert stage.rows("trade.open_orders") == []
+    account = stage.account()
+    assert account.cash == CASH - 500 * 110 - 55
+    assert account.equity == account.cash + 500 * 120
+    assert account.as_of_ms == stage.at_ms()
+
+
+def test_an_order_waits_through_buckets_without_a_bar(stage: Stage) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close()
+    stage.close()
+    assert stage.rows("trade.fills") == []
+    stage.close(stage.bar("90"))
+    (fill,) = stage.rows("trade.fills")
+    assert fill.price == Decimal(90)
+
+
+def test_the_first_bucket_of_a_world_is_decided_on_its_initial_cash(stage: Stage) -> None:
+    stage.close(world(), activation(), stage.bar("100"), stage.intent("1", "100"))
+    (order,) = stage.rows("trade.orders")
+    assert order.quantity == Decimal(1000)
+    assert order.portfolio_bucket_ms == 0
+
+
+def test_a_bucket_is_sized_on_the_portfolio_that_the_bucket_before_has_closed(stage: Stage) -> None:
+    """The price doubles in the bucket of the second intent: its equity at that close would give another size."""
+    stage.close(world(fee="0"), activation(), stage.bar("100"))
+    stage.close(stage.bar("100"), stage.intent("0.5", "100"))
+    stage.close(stage.bar("100"))
+    stage.close(stage.bar("200"), stage.intent("0.6", "200"))
+    orders = sorted(stage.rows("trade.orders"), key=lambda row: row.created_at_ms)
+    assert orders[1].portfolio_bucket_ms == stage.at_ms(3)
+    # equity at the close of bucket 3 is 100000: desired 0.6 * 100000 / 200 = 300, held 500
+    assert (orders[1].side, orders[1].quantity, orders[1].reduce_only) == (Side.SELL, Decimal(200), True)
+
+
+def test_what_is_ordered_already_is_not_ordered_again(stage: Stage) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(stage.bar("100"), stage.intent("0.5", "100"))  # filled inside this bucket, open in the cut
+    assert len(stage.rows("trade.orders")) == 1
+
+
+def test_two_intents_of_one_bucket_see_each_others_orders(stage: Stage) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"), stage.intent("0.7", "100", index=1))
+    quantities = sorted(row.quantity for row in stage.rows("trade.orders"))
+    assert quantities == [Decimal(200), Decimal(500)]
+
+
+REFUSALS: list[tuple[str, list[Any], RejectionReason]] = [
+    ("nobody spoke of the gate", [], RejectionReason.ACTIVATION_MISSING),
+    ("the side is closed", [activation(active=False)], RejectionReason.ACTIVATION_INACTIVE),
+    ("the weight is zero", [activation(weight=Decimal(0))], RejectionReason.ACTIVATION_INACTIVE),
+    ("the other side is open", [activation(PositionSide.SHORT)], RejectionReason.ACTIVATION_INACTIVE),
+    ("frozen", [activation(freeze=True)], RejectionReason.FREEZE),
+    ("draining", [activation(drain=True)], RejectionReason.DRAIN),
+    (
+        "it only computes",
+        [activation(effective_mode=EffectiveMode.COMPUTE_ONLY)],
+        RejectionReason.ACTIVATION_INACTIVE,
+    ),
+]
+
+
+@pytest.mark.parametrize(("gate", "reason"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
+def test_a_refused_intent_is_a_record_with_its_reason(
+    stage: Stage, gate: list[Any], reason: RejectionReason
+) -> None:
+    stage.close(world(), *gate, stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    assert [one.reason for one in stage.rejections()] == [reason]
+    assert stage.rows("trade.orders") == []
+
+
+def test_an_intent_of_a_world_that_does_not_exist_is_refused(stage: Stage) -> None:
+    stage.close(stage.intent("0.5", "100"))
+    assert [one.reason for one in stage.rejections()] == [RejectionReason.UNKNOWN_WORLD]
+
+
+def test_a_gate_that_closes_lets_a_holding_out_but_nothing_in(stage: Stage) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(stage.bar("100"))
+    stage.close(activation(active=False, version=2), stage.bar("100"), stage.intent("0.9", "100"))
+    assert [one.reason for one in stage.rejections()] == [RejectionReason.ACTIVATION_INACTIVE]
+    stage.close(stage.bar("100"), stage.intent("0", "100"))
+    stage.close(stage.bar("100"))
+    position = stage.position()
+    assert position is not None
+    assert position.quantity == 0
+
+
+def test_the_activation_weight_scales_the_quantity(stage: Stage) -> None:
+    stage.close(world(), activation(weight=Decimal("0.25")), stage.bar("100"))
+    stage.close(stage.intent("1", "100"))
+    (order,) = stage.rows("trade.orders")
+    assert order.quantity == Decimal(250)
+
+
+def test_an_activation_counts_from_the_bucket_whose_close_contains_it(stage: Stage) -> None:
+    stage.close(world(), stage.bar("100"), stage.intent("0.5", "100"))
+    stage.close(activation(), stage.intent("0.5", "100"))
+    assert len(stage.rejections()) == 1
+    assert len(stage.rows("trade.orders")) == 1
+
+
+steps = st.lists(
+    st.tuples(
+        st.one_of(st.none(), st.decimals("50", "200", places=2)),
+        st.one_of(st.none(), st.decimals("-1", "1", places=2)),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def run(directory: Path, script: list[tuple[Decimal | None, Decimal | None]], poll_records: int) -> list[Any]:
+    """The final tables after a random run, with the conservation laws checked on them."""
+    stage = Stage(directory, poll_records)
+    both = (activation(), activation(PositionSide.SHORT))
+    stage.close(world(fee="0.002", slippage="0.0007"), *both, stage.bar("100"))
+    for price, percent in script:
+        messages: list[Any] = [] if price is None else [stage.bar(str(price))]
+        if percent is not None:
+            messages.append(stage.intent(str(percent), str(price or 100)))
+        stage.close(*messages)
+    fills, account, position = stage.rows("trade.fills"), stage.account(), stage.position()
+    signed = [(fill.quantity if fill.side is Side.BUY else -fill.quantity) for fill in fills]
+    assert account.cash == CASH - sum(q * f.price for q, f in zip(signed, fills, strict=True)) - sum(
+        fill.fee for fill in fills
+    )
+    if position is not None:
+        assert position.quantity == sum(signed)
+        assert account.equity == account.cash + position.quantity * position.mark
+        assert account.equity == CASH + account.realised + account.unrealised - account.fees
+    for order in stage.rows("trade.orders"):
+        own = [fill for fill in fills if fill.order_id == order.order_id]
+        assert order.cum_quantity == sum(fill.quantity for fill in own) <= order.quantity
+        assert [fill.seq for fill in own] == list(range(1, order.last_seq + 1))
+    tables = ("trade.orders", "trade.open_orders", "trade.fills", "trade.portfolio")
+    out = [stage.rows(name) for name in tables]
+    stage.end()
+    return out
+
+
+@given(steps)
+@settings(max_examples=25, deadline=None)
+def test_cash_positions_and_orders_are_conserved_whatever_is_asked(
+    script: list[tuple[Decimal | None, Decimal | None]],
+) -> None:
+    with TemporaryDirectory() as one, TemporaryDirectory() as other:
+        assert run(Path(one), script, 4000) == run(Path(other), script, 3)
