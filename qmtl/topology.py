@@ -48,11 +48,12 @@ TOPOLOGY: Final[tuple[Stage, ...]] = (
 )
 
 
-def _nowhere(specs: Sequence[TopicSpec]) -> None:
+def nowhere(specs: Sequence[TopicSpec]) -> None:
+    """The way to topics of a processor that is only asked what it reads and owns."""
     raise InvalidTopology("a prototype makes no topics.")
 
 
-PROTOTYPES: Final[tuple[Processor, ...]] = tuple(stage.make(Outside(_nowhere)) for stage in TOPOLOGY)
+PROTOTYPES: Final[tuple[Processor, ...]] = tuple(stage.make(Outside(nowhere)) for stage in TOPOLOGY)
 """One processor of each stage, to ask what it reads and owns."""
 
 NAMES: Final = tuple(one.name for one in PROTOTYPES)

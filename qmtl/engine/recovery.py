@@ -11,7 +11,7 @@ from qmtl.engine.failpoint import passing
 from qmtl.engine.log.port import Log, Positions, Reader, Record, TopicPartition
 from qmtl.engine.store import Checkpoint, Store
 from qmtl.engine.table import Table
-from qmtl.engine.transaction import MARKERS_KEPT
+from qmtl.engine.transaction import MARKERS_KEPT, horizon_of
 from qmtl.foundation.common.errors import LogRegressed, RecoveryStalled, StampMismatch
 from qmtl.foundation.contracts.control import GENESIS_MS, PositionStamp
 from qmtl.foundation.wire.codec import Codec
@@ -79,10 +79,13 @@ def restore(
     passing("after_restore")
     if not stamps:
         return Restored(dict(known.positions), known.buckets, not known.tables, count)
-    last = _agreeing(stamps, tables)
+    last = _agreeing(stamps, {name: target[where] for name, where in wheres.items()})
     positions = {TopicPartition(one.topic, one.partition): one.offset for one in last.positions}
+    for table in tables.values():
+        table.bury(horizon_of(last.buckets, table.look_back))
+    rows = [row for table in tables.values() for row in table.changes()]
     store.write(
-        (),
+        rows,
         Checkpoint(
             log.log_id,
             {where: target[where] for where in wheres.values()},
@@ -91,6 +94,8 @@ def restore(
             log.now_ms(),
         ),
     )
+    for table in tables.values():
+        table.committed()
     return Restored(positions, last.buckets, False, count)
 
 
@@ -112,7 +117,8 @@ def _usable(
     horizon_ms = min((table.spec.delete_retention_ms for table in tables.values()), default=0)
     too_old = bool(known) and log.now_ms() - store.checkpoint.written_at_ms > horizon_ms
     incomplete = bool(known) and any(known.get(where, -1) < begin[where] for where in wheres.values())
-    if too_old or incomplete:
+    broken_off = not known and not store.is_empty()
+    if too_old or incomplete or broken_off:
         store.wipe()
         for table in tables.values():
             table.rollback()
@@ -136,7 +142,12 @@ def _read(
     count, before = 0, dict(left)
     deadline = time.monotonic() + stall_s
     while any(reader.positions().get(where, 0) < target[where] for where in left):
-        batch = reader.poll(BATCH, 0.1)
+        polled = reader.poll(BATCH, 0.1)
+        batch = [
+            record
+            for record in polled
+            if record.offset < target[TopicPartition(record.topic, record.partition)]
+        ]
         if batch:
             apply(batch)
             count += len(batch)
@@ -146,11 +157,13 @@ def _read(
             if progress is not None:
                 progress(sum(now[where] - left[where] for where in left), to_do)
         elif time.monotonic() > deadline:
-            stuck = {
-                f"{where.topic}[{where.partition}]": f"{now[where]} of {target[where]}" for where in left
-            }
+            stuck = [
+                f"{where.topic}[{where.partition}] at {now[where]} of {target[where]}"
+                for where in sorted(left)
+                if now[where] < target[where]
+            ]
             raise RecoveryStalled(
-                f"no progress for {stall_s:g} s at {stuck}.",
+                f"no progress for {stall_s:g} s: {', '.join(stuck)}.",
                 "A transaction is open or hangs on these partitions, or their log was truncated:"
                 " wait for its time-out, or look with kafka-transactions.sh.",
             )
@@ -168,9 +181,8 @@ def _apply(
     for record in batch:
         if not is_reserved(record.key):
             table, buckets = tables[record.topic], seen[record.topic]
-            back = table.look_back
-            horizon = buckets[-back] if back and len(buckets) >= back else GENESIS_MS
-            table.restore(record.key, record.value, (buckets[-1] if buckets else GENESIS_MS) + 1, horizon)
+            open_ms = (buckets[-1] if buckets else GENESIS_MS) + 1
+            table.restore(record.key, record.value, open_ms, horizon_of(buckets, table.look_back))
         elif is_marker(record.key):
             if record.value is not None and (bucket_ms := decode_marker_bucket(record.key)) != GENESIS_MS:
                 seen[record.topic] = (*seen[record.topic], bucket_ms)[-MARKERS_KEPT:]
@@ -183,11 +195,11 @@ def _apply(
         table.committed()
 
 
-def _agreeing(stamps: Mapping[str, PositionStamp], tables: Mapping[str, Table]) -> PositionStamp:
+def _agreeing(stamps: Mapping[str, PositionStamp], ends: Mapping[str, int]) -> PositionStamp:
     first_name = min(stamps)
     first = stamps[first_name]
-    for name in sorted(tables):
-        if stamps.get(name, first) != first:
+    for name in sorted(ends):
+        if ends[name] and stamps.get(name) != first:  # a table that is new has no end and no stamp yet
             raise StampMismatch(
                 f"tables {first_name} and {name} end with different transactions.",
                 "Somebody wrote or cut one of them; restore the topics together.",

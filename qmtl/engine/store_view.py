@@ -79,6 +79,7 @@ class StoreView:
 def _open(directory: Path, scratch: Path) -> Any:
     chosen = Options(raw_mode=True)
     chosen.set_max_open_files(-1)  # files that the worker deletes meanwhile stay readable
+    scratch.mkdir(parents=True, exist_ok=True)
     problem: Exception | None = None
     for _ in range(_ATTEMPTS):
         try:

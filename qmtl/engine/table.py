@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -59,6 +60,7 @@ class Table:
         self._cache: dict[bytes, Versions] = {}
         self._stage: dict[bytes, Any] = {}
         self._dirty: dict[bytes, None] = {}
+        self._graves: deque[tuple[int, bytes]] | None = None
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
@@ -133,6 +135,7 @@ class Table:
             self._append(raw, Version(bucket_ms, data, message), horizon_ms)
             out.append((raw, data))
         self._stage.clear()
+        self.bury(horizon_ms)
         return out
 
     def restore(self, raw: bytes, data: bytes | None, bucket_ms: int, horizon_ms: int) -> None:
@@ -149,8 +152,38 @@ class Table:
             older = tuple(one for one in older[keep:] if one.bucket_ms < version.bucket_ms)
         else:
             older, version.bucket_ms = (), UNMARKED
-        self._cache[raw] = (*older, version)
+        versions = (*older, version)
+        while versions and versions[0].data is None:  # nothing before a tombstone says the same
+            versions = versions[1:]
+        self._cache[raw] = versions
         self._dirty[raw] = None
+        if versions and version.data is None and self._graves is not None:
+            self._graves.append((version.bucket_ms, raw))
+
+    def bury(self, horizon_ms: int) -> None:
+        """Drop the rows that were deleted at or before the horizon: no cut shows them any more."""
+        if not self.look_back:
+            return
+        if self._graves is None:
+            self._graves = deque(sorted(self._deleted()))
+        while self._graves and self._graves[0][0] <= horizon_ms:
+            _, raw = self._graves.popleft()
+            versions = self._versions(raw)
+            if versions and versions[-1].data is None and versions[-1].bucket_ms <= horizon_ms:
+                self._cache[raw] = ()
+                self._dirty[raw] = None
+
+    def _deleted(self) -> Iterator[tuple[int, bytes]]:
+        """Rows whose newest version is a tombstone, with its bucket."""
+        stored = {raw: row for raw, row in self._store.scan(self.spec.name) if raw not in self._dirty}
+        for raw, row in stored.items():
+            newest = unframe(row)[-1]
+            if newest.data is None:
+                yield newest.bucket_ms, raw
+        for raw in self._dirty:
+            versions = self._cache[raw]
+            if versions and versions[-1].data is None:
+                yield versions[-1].bucket_ms, raw
 
     # ---- ends of a transaction ------------------------------------------------------------------------------------
 
@@ -171,6 +204,7 @@ class Table:
         self._stage.clear()
         self._dirty.clear()
         self._cache.clear()
+        self._graves = None
 
 
 def frame(versions: Versions) -> bytes | None:

@@ -13,12 +13,12 @@ from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import Progress, restore
 from qmtl.engine.store import Checkpoint, Store
 from qmtl.engine.table import Table
-from qmtl.engine.transaction import Transaction
+from qmtl.engine.transaction import MARKERS_KEPT, Transaction
 from qmtl.engine.watermark import Merge, Ready
 from qmtl.foundation.common.errors import InvalidTopology, StampMismatch, UnknownTopic, WireError
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import is_marker, is_stamp
+from qmtl.foundation.wire.keys import encode_key, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 POLL_RECORDS: Final = 4000
@@ -31,7 +31,7 @@ class TaskSettings:
 
     Attributes:
         state_dir: where the stores lie.
-        poll_records: at most this many records in one batch, and so in one transaction.
+        poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
     """
 
     state_dir: Path
@@ -60,6 +60,12 @@ class Task:
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
         self._tasks = described.partitions
+        if found := contradictions(processor, self._tasks):
+            self._reader.close()
+            self._store.close()
+            raise InvalidTopology(
+                f"{processor.name}: {'; '.join(found)}.", "Change its inputs, tables or closes."
+            )
         look_back = {
             one.topic: one.lag for one in processor.inputs() if one.lag and one.topic in processor.tables
         }
@@ -130,14 +136,24 @@ class Task:
         if inputs == self._inputs:
             return
         self._inputs = inputs
-        bucketed = [one for one in inputs if one.bucketed]
-        self._merge.configure(
-            (one, [] if one.topic in self._tables else self._partitions(one), self._spec(one.topic).compacted)
-            for one in bucketed
-        )
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
-        missing = [where for where in wheres if where not in self._positions]
-        self._positions.update(self._log.begin_offsets(missing))
+        begin = self._log.begin_offsets(wheres)
+        for where in wheres:
+            self._positions.setdefault(where, begin[where])
+        self._merge.configure(
+            [
+                (
+                    one,
+                    [] if one.topic in self._tables else self._partitions(one),
+                    self._spec(one.topic).compacted,
+                )
+                for one in inputs
+                if one.bucketed
+            ],
+            cut_off=[where for where in wheres if 0 < begin[where] == self._positions[where]],
+            # What has given a bucket before is waited for again after a restart.
+            joined={where.topic for where in wheres if self._positions[where] > begin[where]},
+        )
         at = self._reader.positions() if reading is None else reading
         self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
 
@@ -169,11 +185,12 @@ class Task:
             self.number,
             self._tables,
             self._merge.buckets,
-            self.processor.topics(),
+            self.processor.topics,
         )
         run.positions.update(self._positions)
         try:
             self._run(run, ready)
+            run.stamp()
         except BaseException:
             writer.abort()
             raise
@@ -183,38 +200,48 @@ class Task:
     def _offer(self, record: Record) -> None:
         where = TopicPartition(record.topic, record.partition)
         buffer = self._merge.buffer(where)
-        if is_stamp(record.key):
-            if buffer is None:
-                self._positions[where] = record.offset + 1
-            return
-        message: object = None
-        if record.value is not None:
-            try:
-                message = self._decode(record.value, marker=is_marker(record.key))
-                self._check(record, message)
-            except WireError as error:
-                self._dead.append(
-                    DeadLetter(
-                        self.processor.name,
-                        record.topic,
-                        error.code,
-                        error.what,
-                        record.key,
-                        record.value,
-                        record.partition,
-                        record.offset,
-                    )
-                )
-                message = None
-        arrival = None if message is None else Arrival(record.topic, record.partition, record.offset, message)
         if buffer is None:
             self._positions[where] = record.offset + 1
-            if arrival is not None and not is_marker(record.key):
-                self._free.append(arrival)
-        elif isinstance(message, CloseMarker) and is_marker(record.key):
-            buffer.close(message, record.offset)
+        if is_stamp(record.key):
+            return
+        found = self._read(record)
+        if buffer is None:
+            if isinstance(found, DeadLetter):
+                self._dead.append(found)
+            elif isinstance(found, Arrival):
+                self._free.append(found)
+        elif isinstance(found, CloseMarker):
+            buffer.close(found, record.offset)
         elif not is_marker(record.key):
-            buffer.add(arrival, record.key, record.value)
+            buffer.add(found, record.key, record.value)
+        elif isinstance(found, DeadLetter):
+            buffer.refuse(found)
+
+    def _read(self, record: Record) -> Arrival | CloseMarker | DeadLetter | None:
+        """What a record says; None is a tombstone."""
+        if record.value is None:
+            return None
+        marker = is_marker(record.key)
+        try:
+            message = self._decode(record.value, marker=marker)
+            if marker != isinstance(message, CloseMarker):
+                raise WireError(f"a {type(message).__name__} came under the key of something else.")
+            if isinstance(message, CloseMarker):
+                return message
+            if type(message) not in self._spec(record.topic).messages:
+                raise WireError(f"{record.topic} carries no {type(message).__name__}.")
+        except WireError as error:
+            return DeadLetter(
+                self.processor.name,
+                record.topic,
+                error.code,
+                error.what,
+                record.key,
+                record.value,
+                record.partition,
+                record.offset,
+            )
+        return Arrival(record.topic, record.partition, record.offset, message)
 
     def _decode(self, value: bytes, *, marker: bool) -> object:
         """The message of a value; the partitions of a topic close a bucket with equal bytes, which are read once."""
@@ -225,19 +252,10 @@ class Task:
             known = self._markers[value] = self._codec.decode(value)
         return known
 
-    def _check(self, record: Record, message: object) -> None:
-        if is_marker(record.key) and type(message) is CloseMarker:
-            return
-        if type(message) not in self._spec(record.topic).messages:
-            raise WireError(f"{record.topic} carries no {type(message).__name__}.")
-
     def _run(self, run: Transaction, ready: Ready | None) -> None:
         if self._fresh:
             # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
-            known = tuple(
-                spec for spec in self.processor.closes() if spec.name not in self.processor.topics()
-            )
-            run.close(GENESIS_MS, known, self._tasks)
+            run.close(GENESIS_MS, self.processor.closes(), self._tasks)
             run.buckets = ()
         for letter in self._dead:
             run.emit("dead.letters", letter)
@@ -245,9 +263,12 @@ class Task:
         run.positions.update(self._positions)
         for arrival in sorted(self._free, key=lambda one: (order[one.topic], one.partition, one.offset)):
             self.processor.on_record(run, arrival)
+        taken = len(self._free)
         while ready is not None:
             run.positions.update(ready.positions)
             last = run.buckets[-1] if run.buckets else GENESIS_MS
+            for letter in ready.dead:
+                run.emit("dead.letters", letter)
             for arrival in ready.late:
                 self._emit_late(run, arrival, last)
             if ready.bucket_ms > last:
@@ -255,24 +276,24 @@ class Task:
                 self.processor.on_bucket(run, bucket)
                 run.close(ready.bucket_ms, self.processor.closes(), self._tasks)
                 self._merge.closed(run.buckets)
-            ready = self._merge.take()
+            taken += 1 + len(ready.late) + sum(map(len, ready.arrivals.values()))
+            ready = self._merge.take() if taken < self._settings.poll_records else None
         self.processor.flush(run)
         run.seal()
         passing("after_apply")
 
     def _emit_late(self, run: Transaction, arrival: Arrival, last: int) -> None:
-        key = self._spec(arrival.topic).key_of(arrival.message)
-        cause = f"its bucket closed before {last}; key {key}"
+        key = encode_key(self._spec(arrival.topic).key_of(arrival.message))
+        cause = f"its bucket was closed already; the last one was {last}"
         value = self._codec.encode(arrival.message)
         run.emit(
             "dead.letters",
             DeadLetter(
-                self.processor.name, arrival.topic, LATE, cause, b"", value, arrival.partition, arrival.offset
+                self.processor.name, arrival.topic, LATE, cause, key, value, arrival.partition, arrival.offset
             ),
         )
 
     def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> None:
-        run.stamp()
         passing("after_produce")
         changes = [row for table in self._tables.values() for row in table.changes()]
         passing("before_commit")
@@ -300,17 +321,19 @@ class Task:
         self._store.close()
 
 
-def dynamic_topics_are_new(processor: Processor) -> None:
-    """Refuse a processor that redefines a topic of the catalogue.
-
-    Raises:
-        InvalidTopology: it does.
-    """
-    for name in processor.topics():
-        try:
-            topic(name)
-        except UnknownTopic:
-            continue
-        raise InvalidTopology(
-            f"{processor.name} defines {name!r}, which is in the catalogue.", "Use another name."
-        )
+def contradictions(processor: Processor, tasks: int) -> list[str]:
+    """What of a processor can't work, whatever it reads: it would go wrong at its first restart only."""
+    out = []
+    closed = {spec.name for spec in processor.closes()}
+    for one in processor.inputs():
+        if one.lag > MARKERS_KEPT:
+            out.append(f"{one.topic} is read {one.lag} buckets late, and {MARKERS_KEPT} are kept")
+        if one.lag and not one.bucketed:
+            out.append(f"{one.topic} is read late, but not by bucket")
+        if one.bucketed and not processor.tables:
+            out.append(f"{one.topic} is read by bucket, and no table keeps which buckets are closed")
+        if one.topic in processor.tables and (not one.lag or one.topic not in closed):
+            out.append(f"{one.topic} is its own: it can be read late only, and has to be closed")
+        if one.broadcast and tasks > 1 and not processor.tables:
+            out.append(f"{one.topic} is read by {tasks} tasks, and no table keeps how far each has come")
+    return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from qmtl.engine.log.port import TopicPartition, Writer
@@ -19,7 +19,11 @@ MARKERS_KEPT: Final = 8
 
 
 class Transaction:
-    """The outputs of one or more records and buckets of one task; it is the `Step` that a processor sees."""
+    """The outputs of one or more records and buckets of one task; it is the `Step` that a processor sees.
+
+    Args:
+        dynamic: the topics outside the catalogue; asked anew for each unknown name, as a record may bring new ones.
+    """
 
     def __init__(
         self,
@@ -29,7 +33,7 @@ class Transaction:
         task: int,
         tables: Mapping[str, Table],
         buckets: Sequence[int],
-        dynamic: Mapping[str, TopicSpec],
+        dynamic: Callable[[], Mapping[str, TopicSpec]],
     ) -> None:
         self._writer = writer
         self._codec = codec
@@ -76,9 +80,7 @@ class Transaction:
         """Write what is staged in the tables; it belongs to the bucket that is open."""
         open_ms = (self.buckets[-1] if self.buckets else GENESIS_MS) + 1
         for table in self._tables.values():
-            back = table.look_back
-            horizon = self.buckets[-back] if back and len(self.buckets) >= back else GENESIS_MS
-            for key, value in table.seal(open_ms, horizon):
+            for key, value in table.seal(open_ms, horizon_of(self.buckets, table.look_back)):
                 self._append(table.spec.name, table.partition, key, value)
 
     def close(self, bucket_ms: int, closes: Sequence[TopicSpec], tasks: int) -> None:
@@ -86,7 +88,9 @@ class Transaction:
         self.seal()
         positions = as_input_positions(self.positions)
         key = marker_key(self._processor, self._task, bucket_ms)
-        values: dict[tuple[int, str], bytes] = {}  # most buckets of most topics are empty, and close with equal bytes
+        values: dict[
+            tuple[int, str], bytes
+        ] = {}  # most buckets of most topics are empty, and close with equal bytes
         forget = (
             marker_key(self._processor, self._task, self.buckets[-MARKERS_KEPT])
             if len(self.buckets) >= MARKERS_KEPT
@@ -126,8 +130,13 @@ class Transaction:
     def _spec(self, name: str) -> TopicSpec:
         spec = self._specs.get(name)
         if spec is None:
-            spec = self._specs[name] = self._dynamic.get(name) or topic(name)
+            spec = self._specs[name] = self._dynamic().get(name) or topic(name)
         return spec
+
+
+def horizon_of(buckets: Sequence[int], look_back: int) -> int:
+    """The oldest cut that the next bucket may ask of a table, with the buckets closed so far."""
+    return buckets[-look_back] if look_back and len(buckets) >= look_back else GENESIS_MS
 
 
 def as_input_positions(positions: Mapping[TopicPartition, int]) -> tuple[InputPosition, ...]:

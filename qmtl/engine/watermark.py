@@ -16,7 +16,7 @@ from blake3 import blake3
 from qmtl.engine.log.port import Positions, TopicPartition
 from qmtl.engine.processor import Arrival, Input
 from qmtl.foundation.common.errors import CutMismatch, InvariantBroken
-from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker
+from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 
 NOTHING_CLOSED: Final = -1
 BUFFERED_BUCKETS: Final = 4096
@@ -47,29 +47,53 @@ class CutDigest:
 class _Closed:
     bucket_ms: int
     arrivals: list[Arrival]
+    dead: list[DeadLetter]
     next_offset: int
 
 
 class PartitionBuffer:
-    """The records of one bucketed partition, cut at its markers."""
+    """The records of one bucketed partition, cut at its markers.
 
-    __slots__ = ("_arrivals", "_cut", "_writer", "closed", "compacted", "watermark_ms", "where")
+    Args:
+        whole: whether the first records of the partition are still there. Where retention took some, the first cut can't be
+            proved; if it then isn't the one that was counted, it counts as empty.
+    """
 
-    def __init__(self, where: TopicPartition, *, compacted: bool) -> None:
+    __slots__ = (
+        "_arrivals",
+        "_cut",
+        "_dead",
+        "_whole",
+        "_writer",
+        "closed",
+        "compacted",
+        "watermark_ms",
+        "where",
+    )
+
+    def __init__(self, where: TopicPartition, *, compacted: bool, whole: bool = True) -> None:
+        self._whole = whole
         self.where = where
         self.compacted = compacted
         self.watermark_ms = NOTHING_CLOSED
         self.closed: deque[_Closed] = deque()
         self._arrivals: list[Arrival] = []
+        self._dead: list[DeadLetter] = []
         self._cut = CutDigest()
         self._writer: tuple[str, int] | None = None
 
-    def add(self, arrival: Arrival | None, key: bytes, value: bytes | None) -> None:
-        """Take a record; None where it could not be decoded, which still counts."""
-        if arrival is not None:
+    def add(self, arrival: Arrival | DeadLetter | None, key: bytes, value: bytes | None) -> None:
+        """Take a record: a letter where it could not be decoded, None for a tombstone; both count."""
+        if isinstance(arrival, DeadLetter):
+            self._dead.append(arrival)
+        elif arrival is not None:
             self._arrivals.append(arrival)
         if not self.compacted:
             self._cut.add(key, value)
+
+    def refuse(self, letter: DeadLetter) -> None:
+        """Take what should have been a marker and is none."""
+        self._dead.append(letter)
 
     def close(self, marker: CloseMarker, offset: int) -> None:
         """Take a marker.
@@ -89,24 +113,33 @@ class PartitionBuffer:
             raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self.watermark_ms}.")
         if not self.compacted:  # compaction may have taken superseded rows, so only events can be counted
             found = (self._cut.count, self._cut.hexdigest())
-            if found != (marker.count, marker.digest):
+            if found != (marker.count, marker.digest) and not self._whole:
+                self._arrivals, self._dead = [], []
+            elif found != (marker.count, marker.digest):
                 raise CutMismatch(
                     f"{self.where} closes bucket {marker.bucket_ms} with {marker.count} records, digest {marker.digest!r};"
                     f" the reader saw {found[0]} with {found[1]!r}.",
                     "The log was altered, or retention took records that were not read yet.",
                 )
-        self.closed.append(_Closed(marker.bucket_ms, self._arrivals, offset + 1))
+        self.closed.append(_Closed(marker.bucket_ms, self._arrivals, self._dead, offset + 1))
         self.watermark_ms = marker.bucket_ms
-        self._arrivals, self._cut = [], CutDigest()
+        self._whole = True
+        self._arrivals, self._dead, self._cut = [], [], CutDigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A bucket that every input has closed."""
+    """A bucket that every input has closed.
+
+    Attributes:
+        arrivals: per input topic; a bucket that closed before is late, and has none.
+        dead: what could not be decoded; it goes on with the positions that lie behind it, and so once.
+    """
 
     bucket_ms: int
     arrivals: dict[str, list[Arrival]]
     late: list[Arrival]
+    dead: list[DeadLetter]
     positions: Positions
     cuts: dict[str, int]
 
@@ -124,16 +157,30 @@ class Merge:
         self._own = frozenset(own)
         self._buckets = tuple(buckets)
         self._inputs: dict[str, Input] = {}
+        self._joined: frozenset[str] = frozenset()
         self._buffers: dict[TopicPartition, PartitionBuffer] = {}
 
-    def configure(self, inputs: Iterable[tuple[Input, Sequence[TopicPartition], bool]]) -> None:
-        """Take the inputs as they are now, with partitions and whether they are compacted; known buffers stay."""
+    def configure(
+        self,
+        inputs: Iterable[tuple[Input, Sequence[TopicPartition], bool]],
+        cut_off: Collection[TopicPartition] = (),
+        joined: Collection[str] = (),
+    ) -> None:
+        """Take the inputs as they are now, with partitions and whether they are compacted; known buffers stay.
+
+        Args:
+            cut_off: partitions that are read from where retention has left them.
+            joined: topics that took part before this merge was made, whatever of them has been read since.
+        """
         self._inputs = {}
+        self._joined |= frozenset(joined)
         buffers: dict[TopicPartition, PartitionBuffer] = {}
         for one, partitions, compacted in inputs:
             self._inputs[one.topic] = one
             for where in partitions:
-                buffers[where] = self._buffers.get(where) or PartitionBuffer(where, compacted=compacted)
+                buffers[where] = self._buffers.get(where) or PartitionBuffer(
+                    where, compacted=compacted, whole=where not in cut_off
+                )
         self._buffers = dict(sorted(buffers.items()))
 
     def buffer(self, where: TopicPartition) -> PartitionBuffer | None:
@@ -150,10 +197,14 @@ class Merge:
     def take(self) -> Ready | None:
         """The next bucket that is complete, taken out of the buffers; None while an input has not closed it."""
         present = [buffer for buffer in self._buffers.values() if self._inputs[buffer.where.topic].lag == 0]
+        # A topic joins as a whole: what a poll brought first of its partitions must not decide what a bucket holds.
+        awake = {buffer.where.topic for buffer in present if buffer.watermark_ms > NOTHING_CLOSED}
         joined = [
             buffer
             for buffer in present
-            if buffer.watermark_ms > NOTHING_CLOSED or not self._inputs[buffer.where.topic].joins
+            if buffer.where.topic in awake
+            or buffer.where.topic in self._joined
+            or not self._inputs[buffer.where.topic].joins
         ]
         heads = [buffer.closed[0].bucket_ms for buffer in joined if buffer.closed]
         if not heads:
@@ -161,6 +212,8 @@ class Merge:
         bucket_ms = min(heads)
         if any(buffer.watermark_ms < bucket_ms for buffer in joined):
             return None
+        if bucket_ms <= (self._buckets[-1] if self._buckets else GENESIS_MS):
+            return self._assemble(bucket_ms, joined, {})  # late, or genesis: nothing will look back from it
         cuts = {}
         for one in self._inputs.values():
             if one.lag:
@@ -177,6 +230,7 @@ class Merge:
     def _assemble(self, bucket_ms: int, joined: Sequence[PartitionBuffer], cuts: dict[str, int]) -> Ready:
         arrivals: dict[str, list[Arrival]] = {topic: [] for topic in self._inputs}
         late: list[Arrival] = []
+        dead: list[DeadLetter] = []
         positions: dict[TopicPartition, int] = {}
         last = self._buckets[-1] if self._buckets else GENESIS_MS
         lagged = [buffer for buffer in self._buffers.values() if buffer.where.topic in cuts]
@@ -184,10 +238,11 @@ class Merge:
             until = cuts.get(buffer.where.topic, bucket_ms)
             while buffer.closed and buffer.closed[0].bucket_ms <= until:
                 closed = buffer.closed.popleft()
-                is_late = buffer.where.topic not in cuts and closed.bucket_ms <= last and bucket_ms <= last
+                is_late = buffer.where.topic not in cuts and closed.bucket_ms <= last
+                dead.extend(closed.dead)
                 (late if is_late else arrivals[buffer.where.topic]).extend(closed.arrivals)
                 positions[buffer.where] = closed.next_offset
-        return Ready(bucket_ms, arrivals, late, positions, cuts)
+        return Ready(bucket_ms, arrivals, late, dead, positions, cuts)
 
     @property
     def buckets(self) -> tuple[int, ...]:

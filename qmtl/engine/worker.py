@@ -48,23 +48,30 @@ class Worker:
         fence = self._membership.fence()
         busy = False
         for number in sorted(mine):
-            task = self._tasks.get(number) or self._open(number)
             try:
+                task = self._tasks.get(number) or self._open(number)
                 busy |= task.step(self._the_writer(), fence, timeout_s)
-            except TransactionAborted:
-                task.open()  # nothing became visible: read the batch again from the committed positions
-            except OutcomeUnknown:
-                self._discard_writer()
-                self._the_writer()  # ends whatever the old one left open, before anything is read back
-                task.open()
+            except (TransactionAborted, OutcomeUnknown) as error:
+                # The task is opened anew at the next step, and reads the batch again from the committed positions.
+                self._drop(number)
+                if isinstance(error, OutcomeUnknown):
+                    self._discard_writer()  # the next one first ends whatever this one left open
+                busy = True
+            except BaseException:
+                self._drop(number)
+                raise
         return busy
 
     def _open(self, number: int) -> Task:
         self._the_writer()  # before the restore: it ends what a dead predecessor left open on the tables
-        task = Task(self._log, self._make(), number, self._codec, self._settings)
+        task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
         task.open()
-        self._tasks[number] = task
         return task
+
+    def _drop(self, number: int) -> None:
+        task = self._tasks.pop(number, None)
+        if task is not None:
+            task.close()
 
     def _the_writer(self) -> Writer:
         if self._writer is None:

@@ -353,6 +353,7 @@ class EmbeddedReader:
         self._turn = 0
 
     def assign(self, positions: Positions) -> None:
+        self._log.begin_offsets(positions)
         self._positions = dict(sorted(positions.items()))
         self._paused = frozenset()
 
@@ -423,7 +424,9 @@ class EmbeddedWriter:
     ) -> None:
         if self._rows is None:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
-        self._rows.append((TopicPartition(topic, partition), key, value, track))
+        where = TopicPartition(topic, partition)
+        self._log.bounds(where)
+        self._rows.append((where, key, value, track))
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if self._rows is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from confluent_kafka import (
     Consumer,
@@ -21,7 +21,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from qmtl.engine.failpoint import passing
-from qmtl.engine.log.kafka_admin import KafkaAdmin
+from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, KafkaAdmin
 from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
 from qmtl.foundation.common.errors import (
     Fenced,
@@ -29,6 +29,7 @@ from qmtl.foundation.common.errors import (
     LogError,
     OffsetGone,
     OutcomeUnknown,
+    TooLarge,
     TransactionAborted,
     UnknownTopic,
 )
@@ -38,6 +39,7 @@ CALL_TIMEOUT_S: Final = 30.0
 TRANSACTION_TIMEOUT_MS: Final = 15_000
 SESSION_TIMEOUT_MS: Final = 10_000
 
+_NOWHERE: Final = -1
 _FENCED: Final = frozenset(
     {
         KafkaError._FENCED,
@@ -108,6 +110,13 @@ class KafkaLog:
         try:
             asked = [self._place(where) for where in partitions]
             found = _asking(lambda: asker.committed(asked, timeout=CALL_TIMEOUT_S))
+            for place in found:
+                if (
+                    place.error is not None
+                ):  # an answer for some is no answer: a missing position means "never committed"
+                    raise LogError(
+                        f"the positions of {group!r} are unknown: {place.error.str()}", "Start again."
+                    )
             return {self._where(place): place.offset for place in found if place.offset >= 0}
         finally:
             asker.close()
@@ -163,6 +172,8 @@ class KafkaReader:
         self._names: dict[str, str] = {}
 
     def assign(self, positions: Positions) -> None:
+        for where in positions:
+            self._log.admin.require(where)
         self._positions = dict(positions)
         self._paused = frozenset()
         self._consumer.assign(
@@ -236,7 +247,6 @@ class KafkaWriter:
         self._log = log
         self._id = transactional_id
         self._tracked: dict[TopicPartition, int] = {}
-        self._failed: KafkaError | None = None
         self._open = False
         self._producer = Producer(
             {
@@ -249,6 +259,7 @@ class KafkaWriter:
                 # A new transaction right after a commit meets its markers still being written and waits one back-off.
                 "retry.backoff.ms": 2,
                 "queue.buffering.max.messages": 200000,
+                "message.max.bytes": MESSAGE_MAX_BYTES,
             }
         )
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
@@ -256,23 +267,23 @@ class KafkaWriter:
         _transactional(lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
 
     def begin(self) -> None:
-        self._tracked, self._failed = {}, None
+        self._tracked = {}
         _transactional(self._producer.begin_transaction)
         self._open = True
 
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
     ) -> None:
-        name = self._log.namespace + topic
+        where, name = TopicPartition(topic, partition), self._log.namespace + topic
+        self._log.admin.require(where)
         callback: Callable[[KafkaError | None, Message], None] | None = None
         if track:
-            where = TopicPartition(topic, partition)
+            tracked = self._tracked
+            tracked[where] = _NOWHERE
 
             def callback(error: KafkaError | None, message: Message) -> None:
                 if error is None:
-                    self._tracked[where] = int(message.offset() or 0)
-                else:
-                    self._failed = error
+                    tracked[where] = int(message.offset() or 0)
 
         while True:
             try:
@@ -284,7 +295,16 @@ class KafkaWriter:
             except BufferError:  # the local queue is full; serving deliveries makes room
                 self._producer.poll(0.1)
             except KafkaException as error:
-                _classify(error)
+                self._refused(topic, error.args[0])
+
+    def _refused(self, topic: str, problem: KafkaError) -> NoReturn:
+        """Say why a record was not taken. The client says only that the transaction has failed; the abort tells how."""
+        if problem.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise TooLarge(
+                f"a record for {topic} was larger than {MESSAGE_MAX_BYTES} bytes.", "Send less at a time."
+            )
+        self.abort()
+        raise TransactionAborted(f"the open transaction took no more records: {problem.str()}")
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if not self._open:
@@ -303,9 +323,9 @@ class KafkaWriter:
             self.abort()
             raise
         self._open = False
-        if self._failed is not None:
+        if _NOWHERE in self._tracked.values():
             raise OutcomeUnknown(
-                f"a record of a committed transaction was not delivered: {self._failed.str()}"
+                "a transaction was committed, but the offset of one of its records is unknown."
             )
         return dict(self._tracked)
 
@@ -316,8 +336,7 @@ class KafkaWriter:
         try:
             self._producer.abort_transaction(CALL_TIMEOUT_S)
         except KafkaException as error:
-            code = error.args[0].code()
-            if code in _FENCED:
+            if error.args[0].code() in _FENCED:
                 raise Fenced(
                     f"transactional id {self._id!r} belongs to a newer writer.", "This one stops."
                 ) from None
@@ -344,6 +363,7 @@ class KafkaMembership:
 
     def __init__(self, log: KafkaLog, group: str, member: str, anchor: str) -> None:
         self._mine: frozenset[int] = frozenset()
+        self._revoked = False
         self._consumer = Consumer(
             {
                 **_common(log.bootstrap),
@@ -368,19 +388,21 @@ class KafkaMembership:
         def revoked(consumer: Any, places: Any) -> None:
             # Nothing is in flight here: the worker polls its membership only between transactions.
             consumer.unassign()
-            self._mine = frozenset()
+            self._mine, self._revoked = frozenset(), True
 
         self._consumer.subscribe(
             [log.namespace + anchor], on_assign=assigned, on_revoke=revoked, on_lost=revoked
         )
 
     def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
+        self._revoked = False
         message = self._consumer.poll(timeout_s)
         if message is not None and (error := message.error()) is not None and error.fatal():
             raise Fenced(
                 f"the group refused this member: {error.str()}", "Another worker has the same slot; stop one."
             )
-        return self._mine
+        # Tasks that went and came back within one poll were another's meanwhile: they are seen to go.
+        return frozenset() if self._revoked else self._mine
 
     def fence(self) -> Fence | None:
         metadata: Any = self._consumer.consumer_group_metadata()

@@ -18,6 +18,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package 
 
 from qmtl.engine.log.port import Positions, TopicDescription, TopicPartition
 from qmtl.foundation.common.errors import LogError, LogUnreachable, TopicMismatch, UnknownTopic
+from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
+from qmtl.foundation.wire.keys import MAX_KEY_BYTES
 from qmtl.foundation.wire.topics import TopicSpec
 
 _SPECS: Any = OffsetSpec  # its constructors carry no types
@@ -26,6 +28,7 @@ _LATEST: Final = _SPECS.latest()
 
 CONNECT_TIMEOUT_S: Final = 6.0
 CALL_TIMEOUT_S: Final = 30.0
+MESSAGE_MAX_BYTES: Final = MAX_VALUE_BYTES + MAX_KEY_BYTES + 4096
 _MOVING: Final = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_LEADER_EPOCH}
 )
@@ -56,6 +59,7 @@ class KafkaAdmin:
             ) from None
         self._cluster = found.cluster_id
         self._brokers = max(1, len(found.brokers))
+        self._partitions: dict[str, int] = {}
 
     def identity(self) -> str:
         return f"kafka-{self._cluster}-{self._namespace}"
@@ -66,6 +70,22 @@ class KafkaAdmin:
             name for name in found if name.startswith(self._namespace) and not name.startswith("__")
         )
         return [name[len(self._namespace) :] for name in names]
+
+    def require(self, where: TopicPartition) -> None:
+        """Make sure that a partition exists: a consumer of none waits for ever, a producer until its time-out.
+
+        Raises:
+            UnknownTopic: it doesn't.
+        """
+        if where.topic not in self._partitions:
+            found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+            physical = found.get(self._namespace + where.topic)
+            if physical is not None and physical.partitions:
+                self._partitions[where.topic] = len(physical.partitions)
+        if not 0 <= where.partition < self._partitions.get(where.topic, 0):
+            raise UnknownTopic(
+                f"the log has no partition {where.partition} of topic {where.topic!r}.", "Create it first."
+            )
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         """Create what is missing and compare what exists.
@@ -80,7 +100,7 @@ class KafkaAdmin:
                     self._namespace + spec.name,
                     num_partitions=spec.partitions,
                     replication_factor=min(spec.replication, self._brokers),
-                    config=spec.config(),
+                    config={**spec.config(), "max.message.bytes": str(MESSAGE_MAX_BYTES)},
                 )
                 for spec in missing
             ]
@@ -171,6 +191,8 @@ class KafkaAdmin:
     ) -> Positions:
         if not partitions:
             return {}
+        for where in partitions:
+            self.require(where)
         asked = {KafkaPartition(self._namespace + where.topic, where.partition): spec for where in partitions}
         deadline = time.monotonic() + CALL_TIMEOUT_S
         while True:

@@ -52,6 +52,7 @@ class Reader(Protocol):
         """Read these partitions from these offsets, and nothing else.
 
         Raises:
+            UnknownTopic: a partition that the log does not have.
             OffsetGone: at the next poll, if an offset lies outside the log.
         """
 
@@ -75,7 +76,12 @@ class Writer(Protocol):
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
     ) -> None:
-        """Add a record to the open transaction; with `track`, its offset is in the result of `commit`."""
+        """Add a record to the open transaction; with `track`, its offset is in the result of `commit`.
+
+        Raises:
+            UnknownTopic, TooLarge: the record can't be written; the transaction stays open.
+            TransactionAborted, OutcomeUnknown, Fenced: as `commit`.
+        """
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         """Make records and positions visible together.

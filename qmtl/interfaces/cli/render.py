@@ -108,7 +108,9 @@ def table(
         made.add_column(Text(safe(head)), justify="right" if head in numbers else "left", overflow="fold")
     for row in rows:
         made.add_row(*(Text(safe(cell)) for cell in row))
-    console.print(made)
+    with console.capture() as drawn:
+        console.print(made)
+    _write(sys.stdout, drawn.get())
 
 
 def json_line(value: Any) -> None:

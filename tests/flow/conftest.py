@@ -1,0 +1,21 @@
+"""What the tests of the whole flow share: short bars, and what a run of them gives that nothing disturbed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.flow.driving import Result, embedded, run_demo, write_bars
+
+
+@pytest.fixture(scope="session")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The first minutes of the shipped data."""
+    return write_bars(tmp_path_factory.mktemp("bars"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, bars: dict[str, Path]) -> Result:
+    """What a run of the short bars gives on an embedded log."""
+    return run_demo(embedded(tmp_path_factory.mktemp("undisturbed"), bars))

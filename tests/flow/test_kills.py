@@ -1,0 +1,92 @@
+"""SIGKILL at any moment, and the same command again: the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmtl.engine.failpoint import POINTS
+from tests.flow.campaign import AT_A_TIME, campaign, place_on
+from tests.flow.driving import Result
+from tests.flow.kills import Trial, killed_at_points, summary
+
+SEED = 20_261_121
+RECORDS = 60
+"""Records per batch, few enough that every point is passed many times."""
+
+PASSAGES = {"inside_restore": (1, 3), "after_restore": (1, 4)}
+"""Which passages of a point end the process; others are passed in every cycle of every task."""
+
+EARLY, LATER = 2, 45
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[list[Trial]], dict[str, Any]]:
+    """Sums trials up, for the test and for its report."""
+
+    def told(trials: list[Trial]) -> dict[str, Any]:
+        found = summary(trials)
+        record_property("kills", json.dumps(found))
+        print(json.dumps(found))
+        return found
+
+    return told
+
+
+Tell = Callable[[list[Trial]], dict[str, Any]]
+
+
+def test_thirty_random_kills_of_runs_on_the_embedded_log_change_nothing(
+    tmp_path: Path, bars: dict[str, Path], undisturbed: Result, tell: Tell
+) -> None:
+    found = tell(campaign(None, tmp_path, bars, undisturbed, 30, SEED))
+    assert found["kills"] >= 30
+    assert found["wrong"] == []
+
+
+def test_thirty_random_kills_of_runs_on_kafka_change_nothing(
+    tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
+) -> None:
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 30, SEED))
+    assert found["kills"] >= 30
+    assert found["wrong"] == []
+
+
+def test_ten_kills_of_single_workers_on_kafka_change_nothing(
+    tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
+) -> None:
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 10, SEED, workers=True))
+    assert found["kills"] >= 10
+    assert found["wrong"] == []
+
+
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("kafka", marks=pytest.mark.broker)])
+def test_a_death_at_every_point_of_a_cycle_changes_nothing(
+    tmp_path: Path,
+    bars: dict[str, Path],
+    undisturbed: Result,
+    kind: str,
+    request: pytest.FixtureRequest,
+    tell: Tell,
+) -> None:
+    bootstrap = None if kind == "embedded" else str(request.getfixturevalue("kafka_bootstrap"))
+
+    def run(name: str) -> Trial:
+        with place_on(bootstrap, tmp_path / name, bars) as place:
+            points = [f"{name}:{passage}" for passage in PASSAGES.get(name, (1, EARLY, LATER))]
+            if name in PASSAGES:
+                points.insert(0, f"after_commit:{LATER}")
+            return killed_at_points(place, undisturbed, points, RECORDS)
+
+    with ThreadPoolExecutor(AT_A_TIME[kind]) as pool:
+        trials = list(pool.map(run, POINTS))
+    found = tell(trials)
+    assert found["wrong"] == []
+    reached = {str(kill["at"]).split(":")[0] for trial in trials for kill in trial.kills}
+    assert reached == set(POINTS)
+    assert found["kills"] == 3 * len(POINTS)
