@@ -60,13 +60,14 @@ class Table:
         self._cache: dict[bytes, Versions] = {}
         self._stage: dict[bytes, Any] = {}
         self._dirty: dict[bytes, None] = {}
+        self._keys_made: dict[tuple[str | int, ...], bytes] = {}
         self._graves: deque[tuple[int, bytes]] | None = None
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
     def get(self, *key: str | int) -> Any:
         """The newest value, staged ones included; None where there is none."""
-        raw = encode_key(key)
+        raw = self._raw(key)
         if raw in self._stage:
             return self._stage[raw]
         versions = self._versions(raw)
@@ -74,7 +75,7 @@ class Table:
 
     def at(self, bucket_ms: int, *key: str | int) -> Any:
         """The value at the cut of a bucket: the newest that was sealed at or before it."""
-        return self._cut(self._versions(encode_key(key)), bucket_ms)
+        return self._cut(self._versions(self._raw(key)), bucket_ms)
 
     def items(self, *prefix: str | int) -> Iterator[Any]:
         """The newest values under a key prefix, staged ones included, in key order."""
@@ -111,15 +112,23 @@ class Table:
             found = self._cache[raw] = unframe(self._store.get(self.spec.name, raw))
         return found
 
+    def _raw(self, key: tuple[str | int, ...]) -> bytes:
+        found = self._keys_made.get(key)
+        if found is None:
+            if len(self._keys_made) > _CACHE_ROWS:
+                self._keys_made.clear()
+            found = self._keys_made[key] = encode_key(key)
+        return found
+
     # ---- writing ------------------------------------------------------------------------------------------------
 
     def put(self, message: Any) -> None:
         """Stage a value under the key that the catalogue gives it."""
-        self._stage[encode_key(self.spec.key_of(message))] = message
+        self._stage[self._raw(self.spec.key_of(message))] = message
 
     def delete(self, *key: str | int) -> None:
         """Stage a tombstone, if there is anything to delete."""
-        raw = encode_key(key)
+        raw = self._raw(key)
         if self.get(*key) is not None:
             self._stage[raw] = None
 

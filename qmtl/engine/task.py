@@ -76,6 +76,7 @@ class Task:
         self._merge = Merge()
         self._dead: list[DeadLetter] = []
         self._markers: dict[bytes, object] = {}
+        self._allowed: dict[str, tuple[type, ...]] = {}
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
@@ -136,6 +137,7 @@ class Task:
         if inputs == self._inputs:
             return
         self._inputs = inputs
+        self._allowed = {one.topic: self._spec(one.topic).messages for one in inputs}
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
         begin = self._log.begin_offsets(wheres)
         for where in wheres:
@@ -228,7 +230,7 @@ class Task:
                 raise WireError(f"a {type(message).__name__} came under the key of something else.")
             if isinstance(message, CloseMarker):
                 return message
-            if type(message) not in self._spec(record.topic).messages:
+            if type(message) not in self._allowed[record.topic]:
                 raise WireError(f"{record.topic} carries no {type(message).__name__}.")
         except WireError as error:
             return DeadLetter(

@@ -169,13 +169,13 @@ class KafkaReader:
         )
         self._positions: dict[TopicPartition, int] = {}
         self._paused: frozenset[TopicPartition] = frozenset()
-        self._names: dict[str, str] = {}
+        self._wheres: dict[tuple[str, int], TopicPartition] = {}
 
     def assign(self, positions: Positions) -> None:
         for where in positions:
             self._log.admin.require(where)
+        self.pause([])  # a partition stays paused over an assignment, and nobody would know of it
         self._positions = dict(positions)
-        self._paused = frozenset()
         self._consumer.assign(
             [self._log._place(where, offset) for where, offset in sorted(positions.items())]
         )
@@ -203,15 +203,14 @@ class KafkaReader:
         return out
 
     def _record(self, message: Message) -> Record:
-        physical: Any = message.topic()
-        topic = self._names.get(physical)
-        if topic is None:
-            topic = self._names[physical] = physical[len(self._log.namespace) :]
-        partition: Any = message.partition()
+        place: Any = (message.topic(), message.partition())
+        where = self._wheres.get(place)
+        if where is None:
+            where = self._wheres[place] = TopicPartition(place[0][len(self._log.namespace) :], place[1])
         offset: Any = message.offset()
         key: Any = message.key()
-        self._positions[TopicPartition(topic, partition)] = offset + 1
-        return Record(topic, partition, offset, key or b"", message.value(), message.timestamp()[1])
+        self._positions[where] = offset + 1
+        return Record(where[0], where[1], offset, key or b"", message.value(), message.timestamp()[1])
 
     def _hint(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, TextIO
@@ -47,13 +47,10 @@ def _escape(found: re.Match[str]) -> str:
 def instant(epoch_ms: int) -> str:
     """ISO 8601 in UTC with milliseconds, as `--from-time` takes it; the number alone where the calendar ends."""
     try:
-        return (
-            datetime.fromtimestamp(epoch_ms / 1000, UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z")
-        )
-    except (ValueError, OverflowError, OSError):
+        moment = _EPOCH + timedelta(milliseconds=epoch_ms)
+    except OverflowError:
         return str(epoch_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # ---- stdout -------------------------------------------------------------------------------------------------

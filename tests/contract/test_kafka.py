@@ -1,0 +1,255 @@
+"""What only a real Kafka can show: somebody's open transaction, members that lost their place, silence."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from qmtl.engine.log import kafka
+from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.port import TopicPartition, partitions_of
+from qmtl.engine.recovery import restore
+from qmtl.engine.store import Store
+from qmtl.engine.table import Table
+from qmtl.foundation.common.errors import (
+    LogUnreachable,
+    OutcomeUnknown,
+    RecoveryStalled,
+    TransactionAborted,
+)
+from qmtl.foundation.contracts.control import PositionStamp
+from qmtl.foundation.wire.codec import Codec
+from qmtl.foundation.wire.keys import encode_key, stamp_key
+from qmtl.foundation.wire.topics import Cleanup, TopicSpec
+from tests.contract.driving import events, join, put, read_all, read_until, table, until, values
+
+A0 = TopicPartition("a", 0)
+B0 = TopicPartition("b", 0)
+
+
+@contextmanager
+def outsider(log: KafkaLog, where: TopicPartition) -> Iterator[Producer]:
+    """Somebody else's transaction that is open on a partition, with one record in it."""
+    producer = Producer(
+        {
+            "bootstrap.servers": log.bootstrap,
+            "transactional.id": f"{log.namespace}outsider",
+            "transaction.timeout.ms": 60_000,
+        }
+    )
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(log.namespace + where.topic, b"open", b"outsider", where.partition)
+    producer.flush(10)
+    try:
+        yield producer
+    finally:
+        producer.abort_transaction(10)
+
+
+def test_an_open_transaction_holds_back_what_was_committed_behind_it(kafka_log: KafkaLog) -> None:
+    log = kafka_log
+    log.ensure_topics([events("a")])
+    put(log, [(A0, b"k", b"before")])
+    until(lambda: log.stable_offsets([A0]) == {A0: 2})
+    with outsider(log, A0):
+        put(log, [(A0, b"k", b"behind")])
+        assert log.stable_offsets([A0]) == {A0: 2}
+        end = log.end_offsets([A0])[A0]
+        assert end >= 4
+        assert values(read_until(log, {A0: 0}, {A0: 2})) == [b"before"]
+        reader = log.reader()
+        reader.assign({A0: 0})
+        until(lambda: bool(reader.poll(10, 0.05)))
+        assert reader.poll(10, 0.2) == []
+        assert reader.positions() == {A0: 2}
+        reader.close()
+    assert values(read_all(log, [A0])) == [b"before", b"behind"]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A row of the table that is restored here."""
+
+    name: str
+    text: str
+
+
+CODEC = Codec((Word, PositionStamp))
+WORDS = TopicSpec("words", ("name",), (), (Word,), Cleanup.COMPACT, "speller")
+WHERE = TopicPartition("words", 0)
+
+
+def write_word(log: KafkaLog, word: Word) -> None:
+    stamp = CODEC.encode(PositionStamp("speller", 0))
+    put(
+        log,
+        [
+            (WHERE, encode_key((word.name,)), CODEC.encode(word)),
+            (WHERE, stamp_key("speller", 0), stamp),
+        ],
+    )
+
+
+def test_a_restore_waits_for_an_open_transaction_and_is_then_complete(
+    kafka_log: KafkaLog, tmp_path: Path
+) -> None:
+    log = kafka_log
+    log.ensure_topics([WORDS])
+    write_word(log, Word("a", "before"))
+    store = Store(tmp_path / "store", log.log_id)
+    words = Table(WORDS, 0, store, CODEC)
+    with ThreadPoolExecutor(1) as pool:
+        with outsider(log, WHERE):
+            write_word(log, Word("a", "behind"))
+            reached: list[int] = []
+            running = pool.submit(
+                restore, log, store, {"words": words}, CODEC, progress=lambda done, of: reached.append(done)
+            )
+            until(lambda: bool(reached))
+            assert not running.done()
+        assert running.result(20).records == 4
+    assert words.get("a") == Word("a", "behind")
+    store.close()
+
+
+def test_a_restore_behind_a_transaction_that_never_ends_stalls_with_the_cause(
+    kafka_log: KafkaLog, tmp_path: Path
+) -> None:
+    log = kafka_log
+    log.ensure_topics([WORDS])
+    write_word(log, Word("a", "before"))
+    until(lambda: log.stable_offsets([WHERE]) == log.end_offsets([WHERE]))
+    store = Store(tmp_path / "store", log.log_id)
+    with outsider(log, WHERE), pytest.raises(RecoveryStalled) as stalled:
+        restore(log, store, {"words": Table(WORDS, 0, store, CODEC)}, CODEC, stall_s=0.5)
+    assert "words[0] at 3 of 4" in stalled.value.what
+    assert "transaction is open" in stalled.value.remedy
+    store.close()
+
+
+def test_a_fence_of_an_earlier_generation_is_refused_and_nothing_shows(kafka_log: KafkaLog) -> None:
+    log = kafka_log
+    log.ensure_topics([events("a", 2), events("b")])
+    first = join(log, "group", "a", "first")
+    until(lambda: first.membership.poll(0.05) == {0, 1})
+    stale = first.fence()
+    second = log.membership("group", "group.second", "a")
+    shares: list[frozenset[int]] = []
+    until(
+        lambda: (
+            shares.append(first.membership.poll(0.05)) or len(shares[-1]) == 1 == len(second.poll(0.05))  # type: ignore[func-returns-value]
+        )
+    )
+    assert frozenset() in shares  # a member sees its tasks go before it sees others come
+    writer = log.writer("writer")
+    writer.begin()
+    writer.append("b", 0, b"k", b"never")
+    with pytest.raises(TransactionAborted):
+        writer.commit({A0: 1}, "group", stale)
+    writer.begin()
+    writer.append("b", 0, b"k", b"v")
+    writer.commit({A0: 2}, "group", first.fence())
+    writer.close()
+    assert values(read_all(log, [B0])) == [b"v"]
+    assert log.committed("group", [A0]) == {A0: 2}
+
+
+def test_a_transaction_that_the_broker_ended_for_its_age_is_no_fencing(
+    kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = kafka_log
+    log.ensure_topics([events("a")])
+    monkeypatch.setattr(kafka, "TRANSACTION_TIMEOUT_MS", 500)
+    writer = log.writer("writer")
+    writer.begin()
+    writer.append("a", 0, b"k", b"never")
+    until(lambda: log.end_offsets([A0])[A0] >= 2)  # the record, and the marker of the broker's abort
+    with pytest.raises((TransactionAborted, OutcomeUnknown)):
+        writer.commit({}, "", None)
+    writer.close()
+    put(log, [(A0, b"k", b"v")])
+    assert values(read_all(log, [A0])) == [b"v"]
+
+
+def test_a_record_that_the_failed_transaction_does_not_take_ends_it(
+    kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = kafka_log
+    log.ensure_topics([events("a"), events("b")])
+    # A topic that takes less than its client believes makes the open transaction fail while it is written.
+    small = "max.message.bytes"
+    monkeypatch.setattr("qmtl.engine.log.kafka_admin.NewTopic", _with_config(small, "200"))
+    log.ensure_topics([events("small")])
+    writer = log.writer("writer")
+    writer.begin()
+    writer.append("a", 0, b"k", b"never")
+    writer.append("small", 0, b"k", bytes(range(256)) * 4)
+
+    def refused() -> bool:
+        try:
+            writer.append("a", 0, b"k", b"never")
+        except TransactionAborted:
+            return True
+        return False
+
+    until(refused)
+    writer.begin()  # the same writer goes on
+    writer.append("a", 0, b"k", b"v")
+    writer.commit({}, "", None)
+    writer.close()
+    assert values(read_all(log, [A0])) == [b"v"]
+
+
+def _with_config(name: str, value: str) -> object:
+    from confluent_kafka.admin import NewTopic
+
+    def made(topic: str, **settings: object) -> object:
+        config = dict(settings.pop("config"))  # type: ignore[call-overload] # a mapping, as the admin gives it
+        return NewTopic(topic, **settings, config={**config, name: value})  # type: ignore[arg-type]
+
+    return made
+
+
+def test_two_namespaces_on_one_cluster_know_nothing_of_each_other(
+    kafka_bootstrap: str, kafka_namespace: str
+) -> None:
+    one, two = (
+        KafkaLog(kafka_bootstrap, f"{kafka_namespace}1."),
+        KafkaLog(kafka_bootstrap, f"{kafka_namespace}2."),
+    )
+    one.ensure_topics([events("a"), table("b")])
+    two.ensure_topics([events("a", 3)])
+    held = one.writer("writer")
+    held.begin()
+    held.append("a", 0, b"k", b"one")
+    put(two, [(A0, b"k", b"two")], positions={A0: 1}, by=join(two, "group", "a"))
+    held.commit({}, "", None)  # the same transactional id of another namespace fences nobody
+    held.close()
+    assert one.topics() == ["a", "b"]
+    assert two.topics() == ["a"]
+    assert one.log_id != two.log_id
+    assert one.committed("group", partitions_of("a", 1)) == {}
+    assert values(read_all(one, [A0])) == [b"one"]
+    assert values(read_all(two, [A0])) == [b"two"]
+    one.close()
+    two.close()
+
+
+def test_a_broker_that_does_not_answer_is_said_within_seconds() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    with pytest.raises(LogUnreachable) as refused:
+        KafkaLog(f"127.0.0.1:{port}")
+    assert time.monotonic() - started < 8
+    assert f"127.0.0.1:{port}" in refused.value.what
