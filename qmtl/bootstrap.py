@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qmtl.engine.log.embedded import EmbeddedLog
-from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
@@ -39,6 +38,8 @@ def open_log(address: str, *, read_only: bool = False) -> Log:
         namespace = parts.path.strip("/")
         hosts = parts.netloc.split(",")
         if all(_is_host(host) for host in hosts) and _is_namespace(namespace) and not parts.query:
+            from qmtl.engine.log.kafka import KafkaLog  # who stays on the embedded log needs no client of Kafka
+
             return KafkaLog(parts.netloc, f"{namespace}." if namespace else "")
     raise UsageError(f"--log was {address!r}; a log has the form {LOG_FORMS}.", "Give one of these forms.")
 

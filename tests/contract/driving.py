@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from qmtl.engine.log.port import Fence, Log, Membership, Positions, Record, TopicPartition
+from qmtl.engine.log.port import Fence, Log, Membership, Positions, Reader, Record, TopicPartition
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec
 
 PATIENCE_S = 20.0
@@ -63,6 +63,18 @@ def put(
         one.append(where.topic, where.partition, key, value)
     one.commit(positions or {}, by.group if by else "", by.fence() if by else None)
     one.close()
+
+
+def gather(reader: Reader, count: int, at_a_time: int = 2) -> list[Record]:
+    """Polls until there are so many records."""
+    out: list[Record] = []
+
+    def enough() -> bool:
+        out.extend(reader.poll(at_a_time, 0.05))
+        return len(out) >= count
+
+    until(enough)
+    return out
 
 
 def read_until(log: Log, start: Positions, target: Positions, at_a_time: int = 1000) -> list[Record]:

@@ -135,6 +135,13 @@ def run_demo(place: Place, *more: str, cwd: Path | None = None, **env: str) -> R
     return result_of(qmtl(*place.demo(*more), cwd=cwd, **env))
 
 
+def wait_for_line(process: subprocess.Popen[str]) -> None:
+    """Wait for the end of the next line on stderr, or of the process; what comes after it stays to be read."""
+    assert process.stderr is not None
+    while os.read(process.stderr.fileno(), 1) not in (b"\n", b""):
+        pass
+
+
 def kill_at(process: subprocess.Popen[str], delay_s: float) -> Said | None:
     """SIGKILL after a delay; None where it met the process alive, else how the process had ended by itself."""
     try:

@@ -32,6 +32,7 @@ from tests.flow.driving import (
     kill_at,
     qmtl,
     result_of,
+    wait_for_line,
 )
 
 PHASES = ("start", "world", "deployed", "trading", "traded")
@@ -68,20 +69,26 @@ def _timed(trial: Trial) -> Iterator[None]:
 def killed_at_random(
     place: Place, undisturbed: Result, rng: random.Random, most_kills: int, span_s: float
 ) -> Trial:
-    """Kill the demo at random moments of its first `span_s` seconds, up to so many times, then let it complete.
+    """Kill the demo at random moments, up to so many times, then let it complete.
 
-    Between two attempts the stores are lost now and then, as with a disk.
+    A quarter of the moments lies within the first second of the process, the others within `span_s` seconds from where it
+    has opened its log. Between two attempts the stores are lost now and then, as with a disk.
     """
     trial = Trial(place.log)
     with _timed(trial):
         while len(trial.kills) < most_kills:
-            delay_s = rng.uniform(0.05, span_s)
-            said = kill_at(begin(place.demo("--poll-records", str(rng.choice((40, 300, 4000))))), delay_s)
+            early = rng.random() < 0.25
+            delay_s = rng.uniform(0.05, 1.0) if early else rng.uniform(0.0, span_s)
+            demo = begin(place.demo("--poll-records", str(rng.choice((20, 100, 4000)))))
+            if not early:
+                wait_for_line(demo)
+            said = kill_at(demo, delay_s)
             if said is not None:
                 if said.code != 0:
                     trial.wrong.append(f"an attempt ended by itself: {said}")
                 break
-            trial.kills.append({"what": "demo", "at": round(delay_s, 3), "phase": phase_of(place)})
+            moment = f"{delay_s:.3f} s after {'the start' if early else 'opening'}"
+            trial.kills.append({"what": "demo", "at": moment, "phase": phase_of(place)})
             if rng.random() < 0.2:
                 shutil.rmtree(place.state / "tasks", ignore_errors=True)
         complete(place, undisturbed, trial)
@@ -129,7 +136,7 @@ def workers_killed(place: Place, undisturbed: Result, rng: random.Random, most_k
                     break
                 if demo.poll() is not None:
                     break
-                trial.kills.append({"what": name, "at": round(delay_s, 3), "phase": phase_of(place)})
+                trial.kills.append({"what": name, "at": f"{delay_s:.3f} s later", "phase": phase_of(place)})
                 running[name] = start(name)
             judge(place, end(demo), undisturbed, trial)
         finally:

@@ -28,7 +28,7 @@ from qmtl.foundation.contracts.world import (
 )
 from qmtl.foundation.wire.keys import encode_key, marker_key, partition_for, stamp_key
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import CATALOGUE, node_topic, topic
+from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec, node_topic, topic
 from qmtl.services.worldservice.processor import WorldService
 
 Row = tuple[str, int, bytes, bytes | None]
@@ -59,11 +59,13 @@ class Clock:
 
 
 @contextmanager
-def log_in(directory: Path, clock: Clock | None = None) -> Iterator[EmbeddedLog]:
-    """A log with the catalogue's topics and one raw topic, held for writing."""
+def log_in(
+    directory: Path, clock: Clock | None = None, specs: Sequence[TopicSpec] = (*CATALOGUE, RAW_SPEC)
+) -> Iterator[EmbeddedLog]:
+    """A log held for writing, with the catalogue's topics and one raw topic unless others are named."""
     log = EmbeddedLog(directory, clock_ms=clock or Clock())
     try:
-        log.ensure_topics([*CATALOGUE, RAW_SPEC])
+        log.ensure_topics(specs)
         yield log
     finally:
         log.close()

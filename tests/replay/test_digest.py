@@ -17,10 +17,11 @@ from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, InputPosition
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import MESSAGES, codec
-from qmtl.foundation.wire.topics import DAY_MS
+from qmtl.foundation.wire.topics import DAY_MS, topic
 from qmtl.replay.digest import blanked, digests
 from tests.replay.logs import (
     RAW,
+    RAW_SPEC,
     START_MS,
     Clock,
     Row,
@@ -52,7 +53,7 @@ stream_rows = st.lists(
 
 
 def digest_of(directory: Path, batches: Sequence[Sequence[Row]], name: str) -> str:
-    with log_in(directory / uuid4().hex) as log:
+    with log_in(directory / uuid4().hex, specs=[RAW_SPEC if name == RAW else topic(name)]) as log:
         for batch in batches:
             commit(log, batch)
         return digests(log, codec, [name])[name]

@@ -446,7 +446,8 @@ def _classify(error: KafkaException) -> None:
     problem = error.args[0]
     if problem.code() in _FENCED:
         raise Fenced(
-            f"a newer writer owns the transactional id: {problem.str()}", "This one stops."
+            f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
+            "This one stops.",
         ) from None
     if problem.txn_requires_abort():
         raise TransactionAborted(problem.str()) from None

@@ -88,11 +88,14 @@ class KafkaAdmin:
             )
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
-        """Create what is missing and compare what exists.
+        """Compare what exists, and only where that fits create what is missing.
 
         A cluster with fewer brokers than a topic asks for gets as many replicas as it has brokers.
         """
         existing = set(self.topics())
+        known = [spec for spec in specs if spec.name in existing]
+        if known:
+            self._compare(known)
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
             wanted = [
@@ -107,9 +110,6 @@ class KafkaAdmin:
             for name, future in self._client.create_topics(wanted, operation_timeout=CALL_TIMEOUT_S).items():
                 self._created(name, future)
             self._verify([one.topic for one in wanted])
-        known = [spec for spec in specs if spec.name in existing]
-        if known:
-            self._compare(known)
 
     def _created(self, name: str, future: Future[Any]) -> None:
         try:

@@ -94,7 +94,13 @@ class Writer(Protocol):
             Fenced: a newer writer owns the id, or the fence is stale beyond repair.
         """
 
-    def abort(self) -> None: ...
+    def abort(self) -> None:
+        """Drop what was appended; nothing happens where nothing is open.
+
+        Raises:
+            OutcomeUnknown: it was not confirmed; nothing will show, but close this writer and make a new one.
+            Fenced: a newer writer owns the id.
+        """
 
     def close(self) -> None: ...
 

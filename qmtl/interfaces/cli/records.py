@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any, Final
 
 from qmtl.engine.log.port import Positions, Record
@@ -61,8 +62,13 @@ def value_json(value: bytes | None, codec: Codec) -> dict[str, Any]:
 
 
 def key_text(key: Any) -> str:
-    """The parts of a key in one cell."""
-    return " ".join(str(part) for part in key) if isinstance(key, list) else render.json_text(key)
+    """The parts of a key in one cell; quoted where nobody could see where a part begins and ends."""
+    return " ".join(_part(part) for part in key) if isinstance(key, list) else render.json_text(key)
+
+
+def _part(part: str | int) -> str:
+    text = str(part)
+    return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text
 
 
 def type_text(shown: dict[str, Any]) -> str:

@@ -107,7 +107,7 @@ def table(
         made.add_row(*(Text(safe(cell)) for cell in row))
     with console.capture() as drawn:
         console.print(made)
-    _write(sys.stdout, drawn.get())
+    _write(sys.stdout, "".join(one.rstrip() + "\n" for one in drawn.get().split("\n")[:-1]))
 
 
 def json_line(value: Any) -> None:

@@ -24,6 +24,8 @@ def about(spec: TopicSpec) -> str:
     """The names of the messages, and what the first of them says of itself."""
     names = ", ".join(message.__name__ for message in spec.messages)
     doc = (spec.messages[0].__doc__ or "").strip()
+    if doc.startswith(f"{spec.messages[0].__name__}("):
+        return names  # what `dataclass` writes where nobody wrote anything
     first = re.split(r"[.:;](?:\s|$)", doc, maxsplit=1)[0].replace("`", "")
     return f"{names}: {' '.join(first.split())}" if first else names
 

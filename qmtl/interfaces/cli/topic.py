@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
 
 import click
@@ -247,7 +247,7 @@ def read(
             starts = _bucket_starts(log, name, spans, from_bucket)
         else:
             starts = {where: span[0] for where, span in spans.items()}
-        source = _follow(log, spans, starts) if follow else _stretch(log, spans, starts)
+        source = follow_from(log, spans, starts) if follow else _stretch(log, spans, starts)
         _show(source, starts, limit=limit, markers=markers, as_json=as_json, flush=follow)
 
 
@@ -290,7 +290,9 @@ def _stretch(log: Log, spans: Spans, starts: dict[TopicPartition, int]) -> Itera
     return read_spans(log, {where: (max(start, starts[where]), end) for where, (start, end) in spans.items()})
 
 
-def _follow(log: Log, spans: Spans, starts: dict[TopicPartition, int]) -> Iterator[Record]:
+def follow_from(
+    log: Log, spans: Spans, starts: Mapping[TopicPartition, int]
+) -> Generator[Record, None, None]:
     """From the starts on, as far as the log has come, again and again until a signal says that it is enough."""
     reader = log.reader()
     try:

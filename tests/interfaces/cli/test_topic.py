@@ -21,6 +21,8 @@ from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker, is_reserv
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.topic import follow_from
+from qmtl.replay.span import spans_of
 from tests.interfaces.cli.running import Ran, assert_one_screen, call, run, start
 from tests.interfaces.cli.seen import Seen
 from tests.replay.logs import MINUTE_MS, RAW, START_MS, Clock, bar, commit, log_in, marker, row, world
@@ -380,6 +382,18 @@ def test_following_from_an_offset_that_is_not_written_yet_waits_for_it(
         (found,) = following.take(1)
         assert (found["key"], found["offset"]) == (["n2"], 4)
         assert following.process.wait(timeout=30) == 0
+
+
+def test_following_leaves_out_what_comes_before_the_offset_asked_for(tmp_path: Path) -> None:
+    with log_in(tmp_path / "log") as log:
+        commit(log, [row("world.state", world("zero"))])
+        where = TopicPartition("world.state", 0)
+        spans = spans_of(log, [where])
+        for number in range(1, 4):
+            commit(log, [row("world.state", world(f"n{number}"))])
+        came = follow_from(log, spans, {where: 4})
+        assert [next(came).offset, next(came).offset] == [4, 6]
+        came.close()
 
 
 def test_a_log_that_another_process_holds_can_be_read(tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""How the tests run processors on a log, read what came out, and compare two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.processor import Processor
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.view import all_partitions, read_all
+from qmtl.engine.worker import Worker
+from qmtl.foundation.contracts.control import CloseMarker
+from qmtl.foundation.wire.keys import is_marker, is_reserved, is_stamp
+from tests.contract.driving import until
+from tests.engine.toys import CODEC, TOPICS
+
+IDLE_STEPS = 3
+
+
+class Bench:
+    """Workers on one log, with their stores in one directory."""
+
+    def __init__(self, log: Log, state: Path, makes: Sequence[Callable[[], Processor]], poll: int = 4000) -> None:
+        self.log = log
+        self.state = state
+        self.workers = [Worker(log, make, CODEC, TaskSettings(state, poll)) for make in makes]
+
+    def step(self) -> bool:
+        return any([worker.step() for worker in self.workers])
+
+    def settle(self) -> None:
+        """Steps until nobody finds anything to do; on a log in this process nothing can come later."""
+        idle = 0
+        while idle < IDLE_STEPS:
+            idle = 0 if self.step() else idle + 1
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Steps until a condition holds, which is asked whenever nobody finds anything to do."""
+        until(lambda: not self.step() and condition(), 60.0)
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+
+
+@contextmanager
+def bench(
+    log: Log, state: Path, *makes: Callable[[], Processor], poll: int = 4000
+) -> Iterator[Bench]:
+    one = Bench(log, state, makes, poll)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def messages(log: Log, topic: str) -> list[Any]:
+    """Everything that a topic carries, by partition, without what the engine adds."""
+    found = [one for one in read_all(log, all_partitions(log, topic)) if not is_reserved(one.key)]
+    return [CODEC.decode(one.value or b"") for one in sorted(found, key=lambda one: (one.partition, one.offset))]
+
+
+def keys(log: Log, topic: str) -> list[bytes]:
+    found = [one for one in read_all(log, all_partitions(log, topic)) if not is_reserved(one.key)]
+    return [one.key for one in found]
+
+
+def table(log: Log, topic: str) -> dict[bytes, bytes]:
+    """The last value per key."""
+    out: dict[bytes, bytes] = {}
+    for one in read_all(log, all_partitions(log, topic)):
+        if is_reserved(one.key):
+            continue
+        if one.value is None:
+            out.pop(one.key, None)
+        else:
+            out[one.key] = one.value
+    return dict(sorted(out.items()))
+
+
+def trail(log: Log, topic: str) -> list[tuple[int, bytes, object]]:
+    """Every record in its order, markers as what they close; places in the log and stamps stay out."""
+    out: list[tuple[int, bytes, object]] = []
+    found = read_all(log, all_partitions(log, topic))
+    for one in sorted(found, key=lambda one: (one.partition, one.offset)):
+        if is_stamp(one.key):
+            continue
+        value: object = one.value
+        if is_marker(one.key) and one.value is not None:
+            marker: CloseMarker = CODEC.decode(one.value)
+            value = (marker.bucket_ms, marker.count, marker.digest)
+        out.append((one.partition, one.key, value))
+    return out
+
+
+def outcome(log: Log, topics: Sequence[str]) -> Mapping[str, object]:
+    """What two runs must have in common: every event in its order, every table's rows and closed buckets."""
+    out: dict[str, object] = {}
+    for name in topics:
+        spec = TOPICS.get(name)
+        out[name] = trail(log, name)
+        if spec is not None and spec.compacted:
+            out[f"{name} folded"] = table(log, name)
+    return out
+
+
+def closed(log: Log, topic: str, partition: int = 0) -> list[int]:
+    """The buckets that markers close in a partition, in order."""
+    found = read_all(log, [TopicPartition(topic, partition)])
+    return [
+        CODEC.decode(one.value).bucket_ms for one in found if is_marker(one.key) and one.value is not None
+    ]

@@ -1,0 +1,99 @@
+"""On a real Kafka the same verbs say the same: digests equal those of an embedded log with the same contents, positions are its own."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from qmtl.bootstrap import open_log
+from qmtl.engine.log.port import Log
+from qmtl.foundation.wire.topics import CATALOGUE
+from tests.interfaces.cli.running import call
+from tests.replay.logs import (
+    MINUTE_MS,
+    RAW,
+    RAW_SPEC,
+    START_MS,
+    activate,
+    bar,
+    commit,
+    create,
+    log_in,
+    marker,
+    raw_task,
+    row,
+    stamp,
+    tombstone,
+    world,
+)
+
+SPECS = [
+    RAW_SPEC,
+    *(spec for spec in CATALOGUE if spec.name in ("dag.tasks", "world.state", "world.commands")),
+]
+
+
+def fill(log: Log, size: int) -> None:
+    """The same contents in transactions of `size` records."""
+    rows = [row("dag.tasks", raw_task()), create("alpha"), activate("alpha", "s1")]
+    for minute in range(6):
+        closed = START_MS + (minute + 1) * MINUTE_MS
+        rows += [row(RAW, bar(symbol, minute)) for symbol in ("BTC", "ETH", "XRP")]
+        rows += [marker(RAW, closed, at, offset=size) for at in range(RAW_SPEC.partitions)]
+        rows += [
+            row("world.state", world(f"w{minute % 2}", str(minute))),
+            marker("world.state", closed, offset=size),
+        ]
+        rows += [stamp("world.state", size)]
+    rows += [tombstone("world.state", "w1")]
+    for at in range(0, len(rows), size):
+        commit(log, rows[at : at + size], "people")
+
+
+def test_a_kafka_log_is_listed_read_and_digested_like_an_embedded_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, kafka_bootstrap: str
+) -> None:
+    kafka = f"kafka://{kafka_bootstrap}/cli-{uuid.uuid4().hex[:12]}"
+    log = open_log(kafka)
+    log.ensure_topics(SPECS)
+    fill(log, 7)
+    log.close()
+    with log_in(tmp_path / "log", specs=SPECS) as other:
+        fill(other, 1000)
+    both = (kafka, f"embedded:{tmp_path / 'log'}")
+
+    def told(*args: str) -> list[str]:
+        found = [call(capsys, *args, "--json", "--log", address) for address in both]
+        assert [(one.code, one.err) for one in found] == [(0, ""), (0, "")], found
+        return [one.out for one in found]
+
+    here, there = (json.loads(text) for text in told("replay", "digest"))
+    assert here == there
+    assert sorted(here) == sorted(spec.name for spec in SPECS)
+
+    def seen(text: str) -> list[tuple[str, str, str]]:
+        lines = [json.loads(line) for line in text.splitlines()]
+        return [
+            (json.dumps(one["key"]), one["type"], json.dumps(one["value"])) for one in lines if "key" in one
+        ]
+
+    for args in (
+        ("topic", "read", RAW),
+        ("topic", "read", RAW, "--from-bucket", str(START_MS + 4 * MINUTE_MS)),
+        ("topic", "read", RAW, "--partition", "1", "--limit", "3"),
+        ("state", "world.state", "--tombstones"),
+        ("state", RAW, "--key", "ETH"),
+    ):
+        here, there = (seen(text) for text in told(*args))
+        assert here == there != [], args
+
+    here, there = (json.loads(text) for text in told("topic", "describe", RAW))
+    assert [one["last_marker"] for one in here["partitions"]] == [
+        one["last_marker"] for one in there["partitions"]
+    ]
+    assert here["configuration"] == there["configuration"]
+    listed = [{json.loads(line)["topic"] for line in text.splitlines()} for text in told("topic", "list")]
+    assert listed[0] == listed[1]

@@ -1,0 +1,191 @@
+"""Identity and order of a graph's nodes: what may change an id, what may not, and which graphs are no graphs."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qmtl.foundation.common.errors import (
+    DagCycle,
+    InvalidDag,
+    InvalidParameter,
+    MissingDependency,
+    NodeIdMismatch,
+    UnknownNodeType,
+)
+from qmtl.services.dagmanager.graph import Graph, resolve
+from qmtl.services.dagmanager.message import parse_message
+from tests.services.graphs import T0, Node, cross, crossing, price, sma, strategy, target, text
+
+
+def resolved(nodes: Sequence[Node], **more: Any) -> Graph:
+    return resolve(parse_message(text(strategy(nodes, **more))), T0)
+
+
+def ids(graph: Graph) -> dict[str, str]:
+    return {one.name: one.node.node_id for one in graph.nodes}
+
+
+# ---- what is no part of an id ---------------------------------------------------------------------------------
+
+shapes = st.tuples(st.integers(1, 50), st.integers(51, 200), st.integers(1, 9).map(lambda tenth: tenth / 10))
+
+
+@given(shapes, st.randoms(use_true_random=False))
+def test_ids_depend_on_no_order_of_keys_or_nodes_and_on_no_name_tag_or_remark(
+    shape: tuple[int, int, float], rng: random.Random
+) -> None:
+    nodes = crossing(*shape)
+    names = {one["name"]: f"n{number}.{rng.randrange(1000)}" for number, one in enumerate(nodes)}
+    disguised = [shuffled({**one, **disguise(one, names, rng)}, rng) for one in nodes]
+    rng.shuffle(disguised)
+    plain = resolved(nodes)
+    other = resolved(disguised, strategy_id="other", signals=(names["target"],))
+    assert {names[name]: node_id for name, node_id in ids(plain).items()} == ids(other)
+    assert plain.signals == other.signals
+    assert plain.commit_hash == other.commit_hash
+
+
+def disguise(one: Node, names: Mapping[str, str], rng: random.Random) -> Node:
+    return {
+        "name": names[one["name"]],
+        "inputs": [names[name] for name in one.get("inputs", ())],
+        "tags": rng.sample(["a", "b", "c"], rng.randrange(4)),
+        "metadata": {"seen": rng.random()},
+        "interval": rng.choice([60, "60s", "1m"]),
+        "params": shuffled({**one.get("params", {}), "label": rng.choice("xyz")}, rng),
+    }
+
+
+def shuffled(found: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    keys = list(found)
+    rng.shuffle(keys)
+    return {key: found[key] for key in keys}
+
+
+@pytest.mark.parametrize("spelled", ["0.4", "0.40", "4e-1", "0.04E1", "40E-2"])
+def test_ids_do_not_depend_on_the_spelling_of_a_number(spelled: str) -> None:
+    data = text(strategy(crossing(share=0.4))).replace(b": 0.4", f": {spelled}".encode())
+    assert data.count(spelled.encode()) == 1
+    assert ids(resolve(parse_message(data), T0)) == ids(resolved(crossing(share=0.4)))
+
+
+def test_a_source_is_what_it_reads_in_whatever_order() -> None:
+    one, other = price(symbols=("BTC-USD", "ETH-USD")), price(symbols=("ETH-USD", "BTC-USD"))
+    nodes = crossing()
+    assert ids(resolved([one, *nodes[1:]])) == ids(resolved([other, *nodes[1:]]))
+
+
+def test_the_time_of_a_submission_is_no_part_of_an_id() -> None:
+    message = parse_message(text(strategy(crossing())))
+    assert ids(resolve(message, 1)) == ids(resolve(message, 2))
+
+
+# ---- what is ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, changed",
+    [
+        ("fast", {"period": 4}),
+        ("price", {"params": {"symbols": ["BTC-USD"]}}),
+        ("target", {"params": {"long_percent": 0.5, "short_percent": -0.4}}),
+        ("fast", {"schema_compat_id": "qmtl.sma.v2"}),
+        ("cross", {"inputs": ["slow", "fast"]}),
+    ],
+)
+def test_a_change_of_content_changes_the_node_and_all_that_reads_it_and_nothing_else(
+    name: str, changed: Node
+) -> None:
+    nodes = crossing()
+    before = ids(resolved(nodes))
+    after = ids(resolved([{**one, **changed} if one["name"] == name else one for one in nodes]))
+    readers = {"price": {"price", "fast", "slow", "cross", "target"}, "fast": {"fast", "cross", "target"}}
+    moved = readers.get(name, {"cross", "target"} if name == "cross" else {"target"})
+    assert {one for one in before if before[one] != after[one]} == moved
+
+
+def test_two_nodes_of_equal_content_are_one_node() -> None:
+    graph = resolved([*crossing(), sma("again", 3)])
+    assert ids(graph)["again"] == ids(graph)["fast"]
+
+
+def test_a_message_may_say_the_ids_that_it_has() -> None:
+    nodes = crossing()
+    found = ids(resolved(nodes))
+    assert ids(resolved([{**one, "node_id": found[one["name"]]} for one in nodes])) == found
+
+
+@pytest.mark.parametrize("claimed", ["blake3:" + "0" * 64, "0" * 64, "BLAKE3:" + "0" * 64, ""])
+def test_a_message_may_not_say_another_id(claimed: str) -> None:
+    with pytest.raises(NodeIdMismatch):
+        resolved([{**one, "node_id": claimed} if one["name"] == "fast" else one for one in crossing()])
+
+
+# ---- graphs and others --------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=13))
+def test_a_graph_is_ordered_inputs_first_and_refused_where_the_standard_library_finds_a_cycle(
+    wishes: list[tuple[int, int]],
+) -> None:
+    """Oracle: `graphlib.TopologicalSorter`. Node i crosses two others, whatever they are; node p is a source."""
+    count = len(wishes)
+    inputs = {f"c{at}": [name_of(one, count), name_of(other, count)] for at, (one, other) in enumerate(wishes)}
+    nodes = [price("p"), *(cross(name, *read) for name, read in inputs.items()), target(source="c0")]
+    try:
+        TopologicalSorter(inputs).prepare()
+    except CycleError:
+        with pytest.raises(DagCycle):
+            resolved(nodes)
+        return
+    graph = resolved(nodes)
+    place = {one.name: at for at, one in enumerate(graph.nodes)}
+    assert sorted(place) == sorted(one["name"] for one in nodes)
+    assert all(place[read] < place[name] for name, reads in inputs.items() for read in reads)
+
+
+def name_of(number: int, count: int) -> str:
+    return f"c{number}" if number < count else "p"
+
+
+def test_a_cycle_is_refused_by_the_names_in_it() -> None:
+    nodes = [price(), sma("a", 3, "b"), sma("b", 4, "a"), sma("free", 5), target(source="a")]
+    with pytest.raises(DagCycle, match=r"^a, b|nodes a, b") as caught:
+        resolved(nodes)
+    assert "free" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "nodes, signals, error, word",
+    [
+        ([price(), price()], ("price",), InvalidDag, "price"),
+        ([price(), sma("fast", 3, "nowhere")], ("fast",), MissingDependency, "nowhere"),
+        (crossing(), ("nowhere",), MissingDependency, "nowhere"),
+        (crossing(), ("cross",), InvalidDag, "cross"),
+        ([{**price(), "node_type": "ema"}], ("price",), UnknownNodeType, "ema"),
+        ([price(), {**sma("fast", 3), "inputs": []}], ("fast",), InvalidDag, "0 inputs"),
+        ([price(), {**sma("fast", 3), "interval": 120}], ("fast",), InvalidDag, "120"),
+        ([price(), sma("fast", 3, params={"window": 3})], ("fast",), InvalidParameter, "window"),
+        ([price(symbols=())], ("price",), InvalidParameter, "symbols"),
+        ([{**price(), "code_hash": "blake3:" + "1" * 64}], ("price",), NodeIdMismatch, "code_hash"),
+    ],
+)
+def test_what_is_no_strategy_is_refused_by_name(
+    nodes: list[Node], signals: tuple[str, ...], error: type[InvalidDag], word: str
+) -> None:
+    with pytest.raises(error, match=word):
+        resolved(nodes, signals=signals)
+
+
+def test_ten_thousand_nodes_are_resolved_without_recursion() -> None:
+    chain = [sma(f"n{at}", 2, f"n{at - 1}") for at in range(1, 9_998)]
+    nodes = [price("n0"), *chain, target(source="n9997")]
+    assert len(json.dumps(nodes)) > 1_000_000 or len(resolved(nodes).nodes) == 9_999

@@ -1,0 +1,266 @@
+"""The laws of the DAG Manager: one decision per submission, one node per content, one topic per node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qmtl.foundation.contracts.dag import (
+    DagSubmission,
+    Queue,
+    QueueUpdated,
+    Relation,
+    ReportTopicCreated,
+    StrategyStatus,
+    TopicClass,
+)
+from tests.services.dagmanager.desk import Desk
+from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target
+
+
+@contextmanager
+def a_desk() -> Iterator[Desk]:
+    with TemporaryDirectory() as name:
+        made = Desk(Path(name))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with a_desk() as made:
+        yield made
+
+
+GOOD = [
+    submission(strategy(crossing(3, 8))),
+    submission(strategy(crossing(3, 21), "s2")),
+    submission(strategy(crossing(3, 8), "s1"), "w2"),
+    submission(strategy(crossing(5, 8), "s1", version="v2")),
+]
+BAD = [
+    submission(strategy([price(), sma("a", 3, "b"), sma("b", 3, "a"), target(source="a")])),
+    submission(b"no json"),
+]
+
+
+# ---- one decision per submission ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([*GOOD, *BAD]), min_size=1, max_size=6), st.data())
+def test_a_submission_sent_twice_decides_nothing_more(sent: list[DagSubmission], data: st.DataObject) -> None:
+    once = list(dict.fromkeys(sent))
+    again = list(once)
+    for one in data.draw(st.lists(st.sampled_from(once), max_size=4)):
+        again.insert(data.draw(st.integers(again.index(one) + 1, len(again))), one)
+    with a_desk() as plain, a_desk() as repeated:
+        plain.send(*once)
+        repeated.send(*again)
+        assert plain.all_rows() == repeated.all_rows()
+        assert plain.emitted == repeated.emitted
+
+
+def test_a_repetition_after_deployment_leaves_the_strategy_ready(desk: Desk) -> None:
+    desk.send(GOOD[0])
+    desk.report_all()
+    before, emitted = desk.all_rows(), list(desk.emitted)
+    desk.send(GOOD[0])
+    assert desk.all_rows() == before
+    assert desk.emitted == emitted
+
+
+@pytest.mark.parametrize("bad, code", zip(BAD, ("QMTL-502", "QMTL-500"), strict=True))
+def test_a_refusal_is_an_outcome_and_nothing_else(desk: Desk, bad: DagSubmission, code: str) -> None:
+    desk.send(bad)
+    (outcome,) = desk.rows("dag.diffs")
+    assert (outcome.submission_id, outcome.accepted, outcome.code) == (bad.submission_id, False, code)
+    assert outcome.detail
+    assert {name for name, rows in desk.all_rows().items() if rows} == {"dag.diffs"}
+    assert desk.emitted == []
+
+
+# ---- one node per content ------------------------------------------------------------------------------------------
+
+
+def test_a_second_strategy_reuses_the_nodes_that_exist_with_their_topics(desk: Desk) -> None:
+    desk.send(GOOD[0])
+    desk.report_all()
+    first = desk.table("dag.strategies").get("w1", "s1")
+    asked = desk.rows("dag.tasks")
+    desk.send(GOOD[1])
+    second = desk.table("dag.strategies").get("w1", "s2")
+    outcome = desk.table("dag.diffs").get(GOOD[1].submission_id)
+    shared = {"price", "fast"}
+    for name in shared:
+        (one,) = [node for node in first.nodes if node.name == name]
+        (other,) = [node for node in second.nodes if node.name == name]
+        assert (other.node_id, other.topic, other.partitions) == (one.node_id, one.topic, one.partitions)
+    assert {node.name for node in second.nodes if node.reused} == shared
+    assert not any(node.reused for node in first.nodes)
+    assert set(outcome.reused_nodes) == {node.node_id for node in first.nodes if node.name in shared}
+    assert set(outcome.new_nodes) == {node.node_id for node in second.nodes if node.name not in shared}
+    assert len(desk.rows("dag.tasks")) == len(asked) + 3
+    assert len(desk.rows("dag.nodes")) == len(desk.rows("dag.queues")) == 8
+
+
+def test_the_same_strategy_in_another_world_needs_no_new_node_and_is_ready_at_once(desk: Desk) -> None:
+    desk.send(GOOD[0])
+    desk.report_all()
+    desk.send(GOOD[2])
+    outcome = desk.table("dag.diffs").get(GOOD[2].submission_id)
+    assert (outcome.new_nodes, len(outcome.reused_nodes)) == ((), 5)
+    assert desk.table("dag.strategies").get("w2", "s1").status is StrategyStatus.READY
+    assert len(desk.rows("dag.sentinels")) == 2
+
+
+def test_a_node_is_written_once_and_keeps_its_first_tags_and_time(desk: Desk) -> None:
+    desk.send(GOOD[0])
+    before = desk.rows("dag.nodes")
+    retagged = [{**one, "tags": ["other"]} for one in crossing(3, 8)]
+    desk.send(submission(strategy(retagged, "s3"), at_ms=T0 + 1))
+    assert desk.rows("dag.nodes") == before
+
+
+def test_every_node_emits_to_one_topic_and_every_version_has_its_nodes(desk: Desk) -> None:
+    desk.send(*GOOD)
+    edges = desk.rows("dag.edges")
+    emits = {edge.source: edge.target for edge in edges if edge.relation is Relation.EMITS}
+    assert emits == {queue.node_id: queue.topic for queue in desk.rows("dag.queues")}
+    assert set(emits) == {node.node_id for node in desk.rows("dag.nodes")}
+    for sentinel in desk.rows("dag.sentinels"):
+        has = {edge.target for edge in edges if edge.source == sentinel.sentinel_id}
+        assert has == set(sentinel.node_ids)
+
+
+def test_upload_order_gives_the_same_version_of_a_strategy(desk: Desk) -> None:
+    desk.send(submission(strategy(crossing())))
+    desk.send(submission(strategy(list(reversed(crossing())))))
+    assert len(desk.rows("dag.sentinels")) == 1
+    assert len(desk.rows("dag.diffs")) == 2
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_another_node_has_grows_by_two_characters(desk: Desk) -> None:
+    with a_desk() as other:
+        other.send(GOOD[0])
+        (known,) = [row for row in other.rows("dag.queues") if "_price_" in row.topic]
+    taken = replace(known, node_id="blake3:" + "f" * 64)
+    desk.table("dag.queues").put(taken)
+    desk.send(GOOD[0])
+    (grown,) = [row for row in desk.rows("dag.queues") if row.node_id == known.node_id]
+    digest = known.node_id.removeprefix("blake3:")
+    assert known.topic == f"crypto_price_{digest[:8]}_v1"
+    assert grown.topic == f"crypto_price_{digest[:10]}_v1"
+    assert desk.table("dag.queues").get(taken.topic) == taken
+
+
+def test_sources_get_the_topics_of_raw_data_and_the_others_those_of_indicators(desk: Desk) -> None:
+    desk.send(GOOD[0])
+    queues: list[Queue] = desk.rows("dag.queues")
+    kinds = {row.topic.split("_")[1]: (row.topic_class, row.partitions, row.ready) for row in queues}
+    assert kinds == {
+        "price": (TopicClass.RAW, 3, False),
+        "sma": (TopicClass.INDICATOR, 1, False),
+        "cross": (TopicClass.INDICATOR, 1, False),
+        "position-target": (TopicClass.INDICATOR, 1, False),
+    }
+    assert {row.topic for row in desk.rows("dag.tasks")} == {row.topic for row in queues}
+
+
+# ---- topics come, or do not -------------------------------------------------------------------------------------------
+
+
+def made(topic: str) -> ReportTopicCreated:
+    return ReportTopicCreated(topic, True, "", "")
+
+
+def test_a_strategy_is_ready_when_its_last_topic_is_there_in_whatever_order_they_come(desk: Desk) -> None:
+    nodes = [price(), sma("fast", 3), target(source="fast")]
+    sent = submission(strategy(nodes))
+    ends = []
+    with a_desk() as first:
+        first.send(sent)
+        topics = [row.topic for row in first.rows("dag.tasks")]
+    for order in permutations(topics):
+        with a_desk() as one:
+            one.send(sent)
+            for topic in order[:-1]:
+                one.send(made(topic))
+                assert one.table("dag.strategies").get("w1", "s1").status is StrategyStatus.PENDING
+                assert one.emitted == []
+            one.send(made(order[-1]))
+            assert one.table("dag.strategies").get("w1", "s1").status is StrategyStatus.READY
+            ends.append((one.all_rows(), one.emitted))
+    assert len(ends) == 6
+    assert all(end == ends[0] for end in ends)
+
+
+def test_a_deployment_tells_the_full_set_of_queues_per_tags_and_interval(desk: Desk) -> None:
+    desk.send(GOOD[0])
+    desk.report_all()
+    told: dict[tuple[str, ...], QueueUpdated] = {message.tags: message for _, message in desk.emitted}
+    topics = {row.tags: [] for row in desk.rows("dag.queues")}
+    for row in desk.rows("dag.queues"):
+        topics[row.tags].append(row.topic)
+    assert {tags: list(message.queues) for tags, message in told.items()} == topics
+    sma_told = told["crypto", "sma"]
+    assert (sma_told.type, sma_told.etag, sma_told.ts) == (
+        "QueueUpdated",
+        "q:crypto.sma:60:2",
+        "2018-04-04T00:00:00Z",
+    )
+
+
+def test_a_topic_that_could_not_be_made_fails_the_strategies_that_wait_for_it_and_no_other(desk: Desk) -> None:
+    desk.send(GOOD[0])
+    desk.report_all()
+    desk.send(GOOD[1], submission(strategy([price(), sma("fast", 3), target(source="fast")], "s3")))
+    slow = next(node.topic for node in desk.table("dag.strategies").get("w1", "s2").nodes if node.name == "slow")
+    desk.send(ReportTopicCreated(slow, False, "QMTL-303", "another configuration"))
+    status = {row.strategy_id: row.status for row in desk.rows("dag.strategies")}
+    assert status == {
+        "s1": StrategyStatus.READY,
+        "s2": StrategyStatus.FAILED,
+        "s3": StrategyStatus.PENDING,
+    }
+    desk.report_all()
+    status = {row.strategy_id: row.status for row in desk.rows("dag.strategies")}
+    assert (status["s2"], status["s3"]) == (StrategyStatus.FAILED, StrategyStatus.READY)
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_a_report_that_comes_again_or_of_an_unknown_topic_changes_nothing(desk: Desk, created: bool) -> None:
+    desk.send(GOOD[0])
+    desk.report_all()
+    before, emitted = desk.all_rows(), list(desk.emitted)
+    for topic in (desk.rows("dag.tasks")[0].topic, "nobody_asked_00000000_v1"):
+        desk.send(ReportTopicCreated(topic, created, "", ""))
+    assert desk.all_rows() == before
+    assert desk.emitted == emitted
+
+
+def test_a_new_version_replaces_the_plan_and_keeps_the_versions_before_it(desk: Desk) -> None:
+    desk.send(GOOD[0], GOOD[3])
+    row = desk.table("dag.strategies").get("w1", "s1")
+    assert (row.version, row.submission_id) == ("v2", GOOD[3].submission_id)
+    assert {one.version for one in desk.rows("dag.sentinels")} == {"v1", "v2"}
+
+
+def test_one_node_under_two_names_is_planned_twice_and_made_once(desk: Desk) -> None:
+    nodes = [price(), sma("a", 3), sma("b", 3), cross(fast="a", slow="b"), target()]
+    desk.send(submission(strategy(nodes)))
+    assert [node.name for node in desk.table("dag.strategies").get("w1", "s1").nodes][:3] == ["price", "a", "b"]
+    assert len(desk.rows("dag.nodes")) == 4
