@@ -32,13 +32,18 @@ def open_log(address: str, *, read_only: bool = False) -> Log:
     """
     scheme, _, rest = address.partition(":")
     if scheme == "embedded" and rest:
-        return EmbeddedLog(Path(rest), read_only=read_only)
+        log = EmbeddedLog(Path(rest), read_only=read_only)
+        if not read_only:
+            log.clean_if_due()
+        return log
     if scheme == "kafka" and rest.startswith("//"):
         parts = urlsplit(address)
         namespace = parts.path.strip("/")
         hosts = parts.netloc.split(",")
         if all(_is_host(host) for host in hosts) and _is_namespace(namespace) and not parts.query:
-            from qmtl.engine.log.kafka import KafkaLog  # who stays on the embedded log needs no client of Kafka
+            from qmtl.engine.log.kafka import (
+                KafkaLog,  # who stays on the embedded log needs no client of Kafka
+            )
 
             return KafkaLog(parts.netloc, f"{namespace}." if namespace else "")
     raise UsageError(f"--log was {address!r}; a log has the form {LOG_FORMS}.", "Give one of these forms.")

@@ -176,6 +176,8 @@ class Task:
         self._markers.clear()
         for record in batch:
             self._offer(record)
+        if batch:
+            self._wake()
         passing("after_decode")
         ready = self._merge.take()
         if not (self._free or self._dead or ready or self._fresh):
@@ -198,6 +200,13 @@ class Task:
             raise
         self._commit(run, writer, fence)
         return True
+
+    def _wake(self) -> None:
+        """Let sources join that somebody feeds by now: which of them a poll brings first must not decide a bucket."""
+        asleep = self._merge.asleep()
+        if asleep:
+            stable = self._log.stable_offsets(asleep)
+            self._merge.join({where.topic for where in asleep if stable[where] > self._positions[where]})
 
     def _offer(self, record: Record) -> None:
         where = TopicPartition(record.topic, record.partition)

@@ -194,17 +194,34 @@ class Merge:
         """Partitions that have not closed a bucket."""
         return [where for where, buffer in self._buffers.items() if buffer.watermark_ms < bucket_ms]
 
+    def asleep(self) -> list[TopicPartition]:
+        """Partitions of joining topics that take no part yet."""
+        awake = self._awake()
+        return [
+            where
+            for where in self._buffers
+            if self._inputs[where.topic].joins and where.topic not in awake
+        ]
+
+    def join(self, topics: Collection[str]) -> None:
+        """Let topics take part from now on, whatever of them has been read."""
+        self._joined |= frozenset(topics)
+
+    def _awake(self) -> frozenset[str]:
+        """A topic joins as a whole: what a poll brought first of its partitions must not decide what a bucket holds."""
+        heard = {
+            where.topic for where, buffer in self._buffers.items() if buffer.watermark_ms > NOTHING_CLOSED
+        }
+        return self._joined | heard
+
     def take(self) -> Ready | None:
         """The next bucket that is complete, taken out of the buffers; None while an input has not closed it."""
         present = [buffer for buffer in self._buffers.values() if self._inputs[buffer.where.topic].lag == 0]
-        # A topic joins as a whole: what a poll brought first of its partitions must not decide what a bucket holds.
-        awake = {buffer.where.topic for buffer in present if buffer.watermark_ms > NOTHING_CLOSED}
+        awake = self._awake()
         joined = [
             buffer
             for buffer in present
-            if buffer.where.topic in awake
-            or buffer.where.topic in self._joined
-            or not self._inputs[buffer.where.topic].joins
+            if buffer.where.topic in awake or not self._inputs[buffer.where.topic].joins
         ]
         heads = [buffer.closed[0].bucket_ms for buffer in joined if buffer.closed]
         if not heads:

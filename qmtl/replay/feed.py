@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Final
 
 from qmtl.engine.log.port import Log, TopicPartition, Writer, partitions_of
-from qmtl.engine.view import read_all
 from qmtl.engine.watermark import CutDigest
 from qmtl.foundation.common.errors import InvalidBarsFile
 from qmtl.foundation.contracts.control import CloseMarker
@@ -19,6 +18,7 @@ from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, marker_key, partition_for
 from qmtl.foundation.wire.topics import TopicSpec
+from qmtl.replay.span import last_marker
 
 NAME: Final = "feed"
 LARGEST_GAP: Final = 1_000_000
@@ -52,8 +52,8 @@ class Feed:
         self._end_ms = end_ms
         self._writer: Writer = log.writer(f"qmtl.{NAME}.{topic.name}")  # ends what a killed feed left open
         partitions = partitions_of(topic.name, topic.partitions)
-        self.closed_ms = max(start_ms, min(last_marker(log, where) for where in partitions))
-        self._clock_ms = last_marker(log, CLOCK)
+        self.closed_ms = max(start_ms, min(last_closed(log, where) for where in partitions))
+        self._clock_ms = last_closed(log, CLOCK)
         fed_ms = self.closed_ms
         fresh = (bar for bar in bars if bar.open_time_ms + self._step_ms > fed_ms)
         self._buckets: Iterator[tuple[int, list[Bar]]] = self._every_bucket(fresh)
@@ -110,13 +110,11 @@ class Feed:
         self._writer.close()
 
 
-def last_marker(log: Log, where: TopicPartition) -> int:
+def last_closed(log: Log, where: TopicPartition) -> int:
     """The newest bucket that a partition has closed; -1 before the first."""
-    last = -1
-    for record in read_all(log, [where]):
-        if is_marker(record.key) and record.value is not None:
-            last = decode_marker_bucket(record.key)
-    return last
+    span = (log.begin_offsets([where])[where], log.stable_offsets([where])[where])
+    found = last_marker(log, where, span)
+    return -1 if found is None else found.bucket_ms
 
 
 class MarkerFollower:

@@ -15,7 +15,7 @@ from qmtl.engine.worker import Worker
 from qmtl.foundation.contracts.control import CloseMarker
 from qmtl.foundation.wire.keys import is_marker, is_reserved, is_stamp
 from tests.contract.driving import until
-from tests.engine.toys import CODEC, TOPICS
+from tests.engine.toys import CODEC
 
 IDLE_STEPS = 3
 
@@ -23,13 +23,16 @@ IDLE_STEPS = 3
 class Bench:
     """Workers on one log, with their stores in one directory."""
 
-    def __init__(self, log: Log, state: Path, makes: Sequence[Callable[[], Processor]], poll: int = 4000) -> None:
+    def __init__(
+        self, log: Log, state: Path, makes: Sequence[Callable[[], Processor]], poll: int = 4000
+    ) -> None:
         self.log = log
         self.state = state
         self.workers = [Worker(log, make, CODEC, TaskSettings(state, poll)) for make in makes]
 
     def step(self) -> bool:
-        return any([worker.step() for worker in self.workers])
+        busy = [worker.step() for worker in self.workers]  # each of them, busy or not
+        return any(busy)
 
     def settle(self) -> None:
         """Steps until nobody finds anything to do; on a log in this process nothing can come later."""
@@ -47,9 +50,7 @@ class Bench:
 
 
 @contextmanager
-def bench(
-    log: Log, state: Path, *makes: Callable[[], Processor], poll: int = 4000
-) -> Iterator[Bench]:
+def bench(log: Log, state: Path, *makes: Callable[[], Processor], poll: int = 4000) -> Iterator[Bench]:
     one = Bench(log, state, makes, poll)
     try:
         yield one
@@ -60,7 +61,9 @@ def bench(
 def messages(log: Log, topic: str) -> list[Any]:
     """Everything that a topic carries, by partition, without what the engine adds."""
     found = [one for one in read_all(log, all_partitions(log, topic)) if not is_reserved(one.key)]
-    return [CODEC.decode(one.value or b"") for one in sorted(found, key=lambda one: (one.partition, one.offset))]
+    return [
+        CODEC.decode(one.value or b"") for one in sorted(found, key=lambda one: (one.partition, one.offset))
+    ]
 
 
 def keys(log: Log, topic: str) -> list[bytes]:
@@ -96,14 +99,10 @@ def trail(log: Log, topic: str) -> list[tuple[int, bytes, object]]:
     return out
 
 
-def outcome(log: Log, topics: Sequence[str]) -> Mapping[str, object]:
-    """What two runs must have in common: every event in its order, every table's rows and closed buckets."""
-    out: dict[str, object] = {}
-    for name in topics:
-        spec = TOPICS.get(name)
-        out[name] = trail(log, name)
-        if spec is not None and spec.compacted:
-            out[f"{name} folded"] = table(log, name)
+def outcome(log: Log, trails: Sequence[str], folds: Sequence[str] = ()) -> Mapping[str, object]:
+    """What two runs must have in common: these topics record by record, and these tables row by row."""
+    out: dict[str, object] = {name: trail(log, name) for name in trails}
+    out.update({f"{name} folded": table(log, name) for name in folds})
     return out
 
 

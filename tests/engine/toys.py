@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.log.port import Log
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
 from qmtl.engine.table import Table
 from qmtl.engine.watermark import CutDigest
@@ -54,7 +54,9 @@ CODEC: Final = Codec((CloseMarker, PositionStamp, DeadLetter, Item, Total, Seen)
 
 def events(name: str, message: type, *, marked: bool = False, partitions: int = 1) -> TopicSpec:
     key = {Item: ("name", "seq"), Seen: ("bucket_ms", "name", "seq")}[message]
-    return TopicSpec(name, key, ("name",), (message,), Cleanup.DELETE, "toys", marked=marked, partitions=partitions)
+    return TopicSpec(
+        name, key, ("name",), (message,), Cleanup.DELETE, "toys", marked=marked, partitions=partitions
+    )
 
 
 def rows(name: str, *, marked: bool = False, partitions: int = 1) -> TopicSpec:
@@ -245,7 +247,9 @@ class Late(Toy):
             self._add(step, item, bucket.bucket_ms)
             late: Total | None = state.at(cut_ms, item.name)
             amount = late.amount if late else 0
-            assert seen_rows([*state.items_at(cut_ms)]) == before, "a cut moved while its bucket was worked on"
+            assert seen_rows([*state.items_at(cut_ms)]) == before, (
+                "a cut moved while its bucket was worked on"
+            )
             step.emit(LATE_OUT.name, Seen(bucket.bucket_ms, item.name, item.seq, amount, before))
 
     def _add(self, step: Step, item: Item, bucket_ms: int) -> None:
@@ -315,10 +319,9 @@ class Feed:
 
 
 def make_topics(log: Log, *others: TopicSpec) -> None:
-    log.ensure_topics([*SPECS, replace(DEAD), *others])
+    log.ensure_topics([*SPECS, DEAD, *others])
 
 
-TABLE_WHERE: Final = {name: TopicPartition(name, 0) for name in TOPICS}
 MAKERS: Final[Mapping[str, Callable[[], Processor]]] = {
     "counter": Counter,
     "relay": Relay,

@@ -20,7 +20,7 @@ from qmtl.foundation.wire.keys import encode_key, partition_for
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
 from qmtl.interfaces.demo.run import WORLD
-from qmtl.replay.feed import last_marker
+from qmtl.replay.feed import last_closed
 from tests.flow.driving import (
     WORKERS,
     Place,
@@ -183,10 +183,10 @@ def phase_of(place: Place) -> str:
             known = TableView(log, "world.state", codec).refresh().get(WORLD)
             return "start" if known is None else "world"
         partition = partition_for(encode_key((WORLD,)), topic("trade.portfolio").partitions)
-        traded_ms = last_marker(log, TopicPartition("trade.portfolio", partition))
+        traded_ms = last_closed(log, TopicPartition("trade.portfolio", partition))
         if traded_ms <= 0:
             return "deployed"
-        fed_ms = last_marker(log, TopicPartition("clock", 0))
+        fed_ms = last_closed(log, TopicPartition("clock", 0))
         return "trading" if traded_ms < fed_ms else "traded"
     finally:
         log.close()

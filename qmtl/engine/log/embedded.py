@@ -44,6 +44,7 @@ _SLOT: Final = struct.Struct(">II")
 _OFFSET: Final = struct.Struct(">Q")
 _HEAD: Final = struct.Struct(">q?I")  # timestamp ms, has a value, key length
 _IDLE_STEP_S: Final = 0.005
+CLEAN_EVERY_MS: Final = 3_600_000
 
 
 @dataclass(slots=True)
@@ -283,9 +284,15 @@ class EmbeddedLog:
         self._load_identity()
         self._load_catalogue()
 
+    def clean_if_due(self) -> int:
+        """`clean`, if the last time was more than `CLEAN_EVERY_MS` ago; returns how many records went."""
+        due = self.now_ms() - _number(self._db.get(b"mcleaned")) >= CLEAN_EVERY_MS
+        return self.clean() if due and self._topics else 0
+
     def clean(self) -> int:
         """Compact compacted topics and drop what retention allows; returns how many records went."""
         now = self.now_ms()
+        self._db.put(b"mcleaned", _OFFSET.pack(now))
         gone = 0
         for known in sorted(self._topics.values(), key=lambda one: one.number):
             for partition in range(known.partitions):

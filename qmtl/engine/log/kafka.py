@@ -165,6 +165,8 @@ class KafkaReader:
                 "fetch.wait.max.ms": 50,
                 "queued.max.messages.kbytes": 16384,
                 "queued.min.messages": 20000,
+                # A full queue is looked at again soon: by default the next fetch would wait a whole second.
+                "fetch.queue.backoff.ms": 5,
             }
         )
         self._positions: dict[TopicPartition, int] = {}

@@ -20,7 +20,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 def _seconds(value: object) -> object:
     """`60`, `"60s"`, `"1m"`, `"1h"` and `"1d"` are seconds."""
-    if isinstance(value, str) and value[:-1].isdecimal() and value[-1:] in _UNITS:
+    if isinstance(value, str) and value.isascii() and value[:-1].isdecimal() and value[-1:] in _UNITS:
         return int(value[:-1]) * _UNITS[value[-1]]
     return value
 

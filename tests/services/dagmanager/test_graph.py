@@ -72,9 +72,10 @@ def shuffled(found: dict[str, Any], rng: random.Random) -> dict[str, Any]:
 
 @pytest.mark.parametrize("spelled", ["0.4", "0.40", "4e-1", "0.04E1", "40E-2"])
 def test_ids_do_not_depend_on_the_spelling_of_a_number(spelled: str) -> None:
-    data = text(strategy(crossing(share=0.4))).replace(b": 0.4", f": {spelled}".encode())
-    assert data.count(spelled.encode()) == 1
-    assert ids(resolve(parse_message(data), T0)) == ids(resolved(crossing(share=0.4)))
+    plain = text(strategy(crossing(share=0.4)))
+    assert plain.count(b": 0.4") == 1
+    respelled = plain.replace(b": 0.4", f": {spelled}".encode())
+    assert ids(resolve(parse_message(respelled), T0)) == ids(resolve(parse_message(plain), T0))
 
 
 def test_a_source_is_what_it_reads_in_whatever_order() -> None:
@@ -185,7 +186,9 @@ def test_what_is_no_strategy_is_refused_by_name(
         resolved(nodes, signals=signals)
 
 
-def test_ten_thousand_nodes_are_resolved_without_recursion() -> None:
-    chain = [sma(f"n{at}", 2, f"n{at - 1}") for at in range(1, 9_998)]
-    nodes = [price("n0"), *chain, target(source="n9997")]
-    assert len(json.dumps(nodes)) > 1_000_000 or len(resolved(nodes).nodes) == 9_999
+def test_a_chain_of_ten_thousand_nodes_is_resolved_without_recursion() -> None:
+    chain = [sma(f"n{at}", 2, f"n{at - 1}") for at in range(1, 9_999)]
+    nodes = [price("n0"), *chain, target(source="n9998")]
+    bare = [{key: value for key, value in one.items() if key != "tags"} for one in nodes]
+    data = json.dumps(strategy(bare), separators=(",", ":")).encode()
+    assert len(resolve(parse_message(data), T0).nodes) == 10_000

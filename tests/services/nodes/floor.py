@@ -1,0 +1,140 @@
+"""Node workers on an embedded log, with the DAG Manager in front of them and bars that the test makes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from qmtl.bootstrap import make_workers, prepare
+from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
+from qmtl.engine.log.port import TopicPartition
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.view import TableView, all_partitions, read_all
+from qmtl.engine.worker import Worker
+from qmtl.foundation.contracts.dag import StrategyVersion, TopicClass
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.wire.keys import encode_key, is_reserved
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import node_topic, topic
+from qmtl.replay.feed import Feed
+from tests.services.graphs import T0, submission
+
+STEP_MS = 60_000
+DESK = ("dagmanager", "topicadmin")
+
+Closes = Mapping[str, Sequence[float | None]]
+"""Per symbol one close per minute; None where there is no bar."""
+
+
+def bars_of(closes: Closes, start_ms: int = T0) -> list[Bar]:
+    """The bars, by open time and symbol."""
+    out = []
+    for symbol, values in closes.items():
+        for at, value in enumerate(values):
+            if value is not None:
+                price = Decimal(repr(value))
+                out.append(Bar(symbol, start_ms + at * STEP_MS, 60, price, price, price, price, Decimal(1)))
+    return sorted(out, key=lambda bar: (bar.open_time_ms, bar.symbol))
+
+
+class LateReader(EmbeddedReader):
+    """Brings the records of some topics only at a later poll, as the fetches of a broker's client may."""
+
+    def __init__(self, log: LateLog) -> None:
+        super().__init__(log)
+        self._late = log
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        late = self._late.late if self._late.polls > 0 else ()
+        self._late.polls -= 1
+        held = [where for where in self.positions() if where.topic in late]
+        super().pause([*partitions, *held])
+
+
+class LateLog(EmbeddedLog):
+    """A log whose readers hold the topics in `late` back for so many polls."""
+
+    late: Collection[str] = ()
+    polls = 0
+
+    def reader(self) -> LateReader:
+        return LateReader(self)
+
+
+class Floor:
+    """Where nodes run. The node workers can be stopped and started; the DAG Manager always runs."""
+
+    def __init__(
+        self, directory: Path, poll_records: int = 4000, log: Callable[[Path], EmbeddedLog] = EmbeddedLog
+    ) -> None:
+        self._directory = directory
+        self._settings = TaskSettings(directory / "tasks", poll_records)
+        self.log = log(directory / "log")
+        prepare(self.log)
+        self._desk = make_workers(self.log, TaskSettings(directory / "tasks"), DESK)
+        self._nodes: list[Worker] = []
+        self.start()
+
+    def start(self) -> None:
+        self._nodes = make_workers(self.log, self._settings, ["nodes"])
+
+    def stop(self, *, lose_store: bool = False) -> None:
+        for worker in self._nodes:
+            worker.close()
+        self._nodes = []
+        if lose_store:
+            shutil.rmtree(self._directory / "tasks" / "nodes-0")
+
+    def work(self, steps: int = 1_000_000) -> None:
+        """Let everybody work until nobody has anything to do, or for so many rounds."""
+        for _ in range(steps):
+            if not any([worker.step() for worker in (*self._desk, *self._nodes)]):
+                return
+
+    def deploy(self, message: dict[str, Any], world_id: str = "w1") -> StrategyVersion:
+        """Publish a strategy and wait until the DAG Manager has its topics."""
+        sent = submission(message, world_id)
+        spec = topic("dag.submissions")
+        writer = self.log.writer("test")
+        writer.begin()
+        writer.append(spec.name, 0, encode_key(spec.key_of(sent)), codec.encode(sent))
+        writer.commit({}, "test", None)
+        self.work()
+        found: StrategyVersion = self.view("dag.strategies").get(world_id, message["strategy_id"])
+        return found
+
+    def feed(self, deployed: StrategyVersion, closes: Closes, minutes: int | None = None) -> None:
+        """Write closes into the strategy's source, from where it ends; `minutes` where the bars end earlier."""
+        self.feed_bars(deployed, bars_of(closes), minutes or max(len(values) for values in closes.values()))
+
+    def feed_bars(self, deployed: StrategyVersion, bars: Sequence[Bar], minutes: int) -> None:
+        source = deployed.nodes[0]
+        raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
+        feed = Feed(self.log, codec, raw, 60, iter(bars), T0, T0 + minutes * STEP_MS)
+        while not feed.done:
+            feed.push(50)
+        feed.close()
+
+    def events(self, name: str) -> list[Any]:
+        """The messages of a topic in the order of the log, markers left out."""
+        records = read_all(self.log, all_partitions(self.log, name))
+        return [
+            codec.decode(one.value) for one in records if one.value is not None and not is_reserved(one.key)
+        ]
+
+    def outputs(self, deployed: StrategyVersion, name: str) -> list[Any]:
+        """What a node of a strategy has emitted, by its name."""
+        (found,) = [node.topic for node in deployed.nodes if node.name == name]
+        return self.events(found)
+
+    def view(self, name: str) -> TableView:
+        return TableView(self.log, name, codec).refresh()
+
+    def close(self) -> None:
+        self.stop()
+        for worker in self._desk:
+            worker.close()
+        self.log.close()

@@ -1,0 +1,307 @@
+"""The laws of compute nodes: warm-up, sharing, states, and outputs that follow from the bars alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.contracts.node import NodeStatus, NodeValue
+from tests.services.graphs import T0, crossing, price, sma, strategy, target
+from tests.services.nodes.floor import STEP_MS, Closes, Floor, LateLog, bars_of
+
+MINUTE = STEP_MS
+
+
+@contextmanager
+def a_floor(poll_records: int = 4000) -> Iterator[Floor]:
+    with TemporaryDirectory() as name:
+        made = Floor(Path(name), poll_records)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def floor() -> Iterator[Floor]:
+    with a_floor() as made:
+        yield made
+
+
+def mean_of(period: int, symbols: tuple[str, ...] = ("BTC-USD",)) -> dict[str, Any]:
+    """A strategy of one average."""
+    return strategy([price(symbols=symbols), sma("mean", period), target(source="mean")])
+
+
+def rising(minutes: int, first: float = 100.0) -> list[float | None]:
+    return [first + at for at in range(minutes)]
+
+
+# ---- warm-up --------------------------------------------------------------------------------------------------------
+
+
+def test_thirty_periods_of_sixty_seconds_are_silent_for_thirty_minutes(floor: Floor) -> None:
+    deployed = floor.deploy(mean_of(30))
+    floor.feed(deployed, {"BTC-USD": rising(29)})
+    floor.work()
+    assert floor.outputs(deployed, "mean") == []
+    assert floor.outputs(deployed, "target") == []
+    floor.feed(deployed, {"BTC-USD": rising(30)})
+    floor.work()
+    (first,) = floor.outputs(deployed, "mean")
+    assert (first.bucket_ms, first.value) == (T0 + 30 * MINUTE, fmean(range(100, 130)))
+
+
+closes = st.lists(st.none() | st.integers(1, 10**6).map(lambda cents: cents / 100), min_size=1, max_size=25)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), closes, closes)
+def test_a_node_emits_for_each_input_from_the_period_th_on_and_for_no_other(
+    period: int, btc: list[float | None], eth: list[float | None]
+) -> None:
+    """Oracle: `statistics.fmean` over the last inputs of each symbol."""
+    made: Closes = {"BTC-USD": btc, "ETH-USD": eth}
+    with a_floor() as floor:
+        deployed = floor.deploy(mean_of(period, ("BTC-USD", "ETH-USD")))
+        floor.feed(deployed, made)
+        floor.work()
+        found = {(row.symbol, row.bucket_ms): row.value for row in floor.outputs(deployed, "mean")}
+        assert len(found) == len(floor.outputs(deployed, "mean"))
+    wanted = {}
+    for symbol, values in made.items():
+        seen: list[float] = []
+        for at, value in enumerate(values):
+            if value is not None:
+                seen.append(value)
+                if len(seen) >= period:
+                    wanted[symbol, T0 + (at + 1) * MINUTE] = pytest.approx(fmean(seen[-period:]), rel=1e-15)
+    assert found == wanted
+
+
+# ---- states ---------------------------------------------------------------------------------------------------------
+
+
+def states(floor: Floor, names: dict[str, str]) -> dict[str, tuple[NodeStatus, int]]:
+    rows = floor.view("node.state").rows()
+    return {
+        names[row.node_id]: (row.status, (row.since_bucket_ms - T0) // MINUTE if row.since_bucket_ms else 0)
+        for row in rows
+    }
+
+
+def test_a_node_is_initialized_then_warms_up_then_is_active_for_good(floor: Floor) -> None:
+    deployed = floor.deploy(mean_of(3))
+    names = {node.node_id: node.name for node in deployed.nodes}
+    assert states(floor, names) == dict.fromkeys(("price", "mean", "target"), (NodeStatus.INITIALIZED, 0))
+    story: list[float | None] = [None, 1.0, 2.0, 3.0, 4.0, None, None]
+    steps = []
+    for minutes in range(1, len(story) + 1):
+        floor.feed(deployed, {"BTC-USD": story[:minutes]}, minutes)
+        floor.work()
+        steps.append(states(floor, names))
+    warming, active = NodeStatus.PRE_WARMUP, NodeStatus.ACTIVE
+    assert [step["price"] for step in steps] == [(warming, 1)] + [(active, 2)] * 6
+    assert [step["mean"] for step in steps] == [(warming, 1)] * 3 + [(active, 4)] * 4
+    assert [step["target"] for step in steps] == [(warming, 1)] * 3 + [(active, 4)] * 4
+
+
+def test_a_state_names_every_strategy_that_the_node_serves(floor: Floor) -> None:
+    floor.deploy(mean_of(3))
+    deployed = floor.deploy({**mean_of(3), "strategy_id": "s0"}, "w2")
+    assert {row.strategies for row in floor.view("node.state").rows()} == {("w1/s1", "w2/s0")}
+    assert len(floor.view("node.state").rows()) == len(deployed.nodes)
+
+
+# ---- sharing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_shared_node_is_computed_once_and_serves_the_intents_of_every_strategy(floor: Floor) -> None:
+    first = floor.deploy(strategy(crossing(2, 4, 0.4), "s1"))
+    second = floor.deploy(strategy(crossing(2, 4, 0.7), "s2"))
+    third = floor.deploy(strategy(crossing(2, 4, 0.4), "s1"), "w2")
+    zigzag: list[float | None] = [100.0, 101.0, 103.0, 106.0, 100.0, 90.0, 85.0, 99.0, 120.0, 130.0]
+    floor.feed(first, {"BTC-USD": zigzag, "ETH-USD": list(reversed(zigzag))})
+    floor.work()
+    for name, count in (("fast", 2 * 9), ("slow", 2 * 7)):
+        topics = {node.topic for one in (first, second, third) for node in one.nodes if node.name == name}
+        assert len(topics) == 1
+        rows = floor.outputs(first, name)
+        assert len({(row.node_id, row.symbol, row.bucket_ms) for row in rows}) == len(rows) == count
+    targets = floor.outputs(first, "target")
+    assert len(targets) >= 4
+    intents = floor.events("trade.intents")
+    by_strategy = {
+        key: [
+            (row.symbol, row.bucket_ms, abs(row.target_percent))
+            for row in intents
+            if (row.world_id, row.strategy_id) == key
+        ]
+        for key in (("w1", "s1"), ("w1", "s2"), ("w2", "s1"))
+    }
+    assert sum(map(len, by_strategy.values())) == len(intents)
+    turns = [(row.symbol, row.bucket_ms) for row in targets]
+    assert {key: [row[:2] for row in rows] for key, rows in by_strategy.items()} == dict.fromkeys(
+        by_strategy, turns
+    )
+    assert {key: {row[2] for row in rows} for key, rows in by_strategy.items()} == {
+        ("w1", "s1"): {Decimal("0.4")},
+        ("w1", "s2"): {Decimal("0.7")},
+        ("w2", "s1"): {Decimal("0.4")},
+    }
+
+
+def test_each_world_sees_each_bar_of_a_shared_source_once(floor: Floor) -> None:
+    deployed = floor.deploy(mean_of(2))
+    floor.deploy({**mean_of(3), "strategy_id": "s2"})
+    floor.deploy(mean_of(2), "w2")
+    floor.feed(deployed, {"BTC-USD": rising(5)})
+    floor.work()
+    seen = [(row.world_id, row.bar.open_time_ms) for row in floor.events("trade.market")]
+    assert sorted(seen) == [(world, T0 + at * MINUTE) for world in ("w1", "w2") for at in range(5)]
+
+
+def test_a_strategy_that_comes_later_joins_warm_nodes_and_warms_up_its_own(floor: Floor) -> None:
+    deployed = floor.deploy(mean_of(2))
+    floor.feed(deployed, {"BTC-USD": rising(4)})
+    floor.work()
+    later = floor.deploy(strategy([price(symbols=("BTC-USD",)), sma("mean", 2), sma("long", 3), target(source="long")], "s2"))
+    floor.feed(deployed, {"BTC-USD": rising(8)})
+    floor.work()
+    assert [row.bucket_ms for row in floor.outputs(later, "mean")] == [T0 + at * MINUTE for at in range(2, 9)]
+    assert [row.bucket_ms for row in floor.outputs(later, "long")] == [T0 + at * MINUTE for at in range(7, 9)]
+
+
+# ---- bars that a source does not take -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spoil, cause",
+    [
+        (lambda bar: Bar("LTC-USD", *astuple(bar)[1:]), "LTC-USD"),
+        (lambda bar: Bar(bar.symbol, bar.open_time_ms, 30, *astuple(bar)[3:]), "30 s"),
+    ],
+)
+def test_a_bar_that_breaks_the_contract_of_its_source_is_a_dead_letter_and_the_others_count(
+    floor: Floor, spoil: Callable[[Bar], Bar], cause: str
+) -> None:
+    deployed = floor.deploy(mean_of(1))
+    bars = bars_of({"BTC-USD": rising(4)})
+    # The feed puts a bar into the bucket that its open time and the feed's interval give.
+    floor.feed_bars(deployed, [*bars[:2], spoil(bars[2]), bars[3]], 4)
+    floor.work()
+    (letter,) = floor.events("dead.letters")
+    assert (letter.processor, letter.code) == ("nodes", "QMTL-701")
+    assert cause in letter.cause
+    assert [row.bucket_ms for row in floor.outputs(deployed, "mean")] == [
+        T0 + at * MINUTE for at in (1, 2, 4)
+    ]
+
+
+def astuple(bar: Bar) -> tuple[Any, ...]:
+    return (bar.symbol, bar.open_time_ms, bar.interval, bar.open, bar.high, bar.low, bar.close, bar.volume)
+
+
+# ---- outputs follow from the bars alone ---------------------------------------------------------------------------------
+
+
+def told(floor: Floor) -> dict[str, list[Any]]:
+    nodes = [row.topic for row in floor.view("dag.queues").rows() if "_price_" not in row.topic]
+    return {name: floor.events(name) for name in (*nodes, "trade.intents", "trade.market", "dead.letters")}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=4), closes, closes)
+def test_batches_and_restarts_at_any_point_change_no_output(
+    poll_records: int,
+    interruptions: list[tuple[int, bool]],
+    btc: list[float | None],
+    eth: list[float | None],
+) -> None:
+    made: Closes = {"BTC-USD": btc, "ETH-USD": eth}
+    with a_floor() as plain, a_floor(poll_records) as disturbed:
+        plain.feed(plain.deploy(strategy(crossing(2, 4))), made)
+        plain.work()
+        disturbed.feed(disturbed.deploy(strategy(crossing(2, 4))), made)
+        for steps, lose_store in interruptions:
+            disturbed.work(steps)
+            disturbed.stop(lose_store=lose_store)
+            disturbed.start()
+        disturbed.work()
+        assert told(disturbed) == told(plain)
+        assert told(plain)["dead.letters"] == []
+
+
+def values(rows: list[NodeValue]) -> list[tuple[int, float]]:
+    return [(row.bucket_ms, row.value) for row in rows]
+
+
+@pytest.mark.parametrize("poll_records", [1, 5, 4000])
+@pytest.mark.parametrize("restarts", [0, 1, 3])
+def test_two_sources_that_are_both_fed_are_taken_bucket_by_bucket_whatever_is_read_first(
+    poll_records: int, restarts: int
+) -> None:
+    with a_floor(poll_records) as floor:
+        btc = floor.deploy(mean_of(3, ("BTC-USD",)))
+        eth = floor.deploy({**mean_of(3, ("ETH-USD",)), "strategy_id": "s2"})
+        floor.stop()
+        floor.feed(btc, {"BTC-USD": rising(40)})
+        floor.feed(eth, {"ETH-USD": rising(40, 1000.0)})
+        floor.start()
+        for _ in range(restarts):
+            floor.work(9)
+            floor.stop(lose_store=True)
+            floor.start()
+        floor.work()
+        assert floor.events("dead.letters") == []
+        buckets = [T0 + at * MINUTE for at in range(3, 41)]
+        assert values(floor.outputs(btc, "mean")) == [(at, 98.0 + (at - T0) // MINUTE) for at in buckets]
+        assert values(floor.outputs(eth, "mean")) == [(at, 998.0 + (at - T0) // MINUTE) for at in buckets]
+
+
+@pytest.mark.parametrize("late", ["BTC-USD", "ETH-USD"])
+@pytest.mark.parametrize("polls", [1, 5])
+def test_a_source_that_is_fed_is_waited_for_though_nothing_of_it_has_been_read(
+    tmp_path: Path, late: str, polls: int
+) -> None:
+    floor = Floor(tmp_path, log=LateLog)
+    sources = {
+        symbol: floor.deploy({**mean_of(1, (symbol,)), "strategy_id": symbol})
+        for symbol in ("BTC-USD", "ETH-USD")
+    }
+    for symbol, deployed in sources.items():
+        floor.feed(deployed, {symbol: rising(10)})
+    assert isinstance(floor.log, LateLog)
+    floor.log.late, floor.log.polls = (sources[late].nodes[0].topic,), 1_000
+    floor.work(polls)
+    assert floor.events("trade.market") == []
+    floor.log.polls = 0
+    floor.work()
+    assert floor.events("dead.letters") == []
+    assert [len(floor.outputs(deployed, "mean")) for deployed in sources.values()] == [10, 10]
+    floor.close()
+
+
+def test_a_source_that_nobody_feeds_holds_nobody_up(floor: Floor) -> None:
+    btc = floor.deploy(mean_of(3, ("BTC-USD",)))
+    eth = floor.deploy({**mean_of(3, ("ETH-USD",)), "strategy_id": "s2"})
+    floor.feed(btc, {"BTC-USD": rising(10)})
+    floor.work()
+    assert len(floor.outputs(btc, "mean")) == 8
+    floor.feed(eth, {"ETH-USD": [None] * 10 + rising(10)}, 20)
+    floor.work()
+    assert len(floor.outputs(btc, "mean")) == 8  # from its first marker on, it is waited for
+    floor.feed(btc, {"BTC-USD": rising(20)})
+    floor.work()
+    assert len(floor.outputs(btc, "mean")) == 18
+    assert len(floor.outputs(eth, "mean")) == 8
