@@ -20,7 +20,7 @@ class Input:
             the close of bucket t-lag defines, with lag 0 the cut of t itself. On an own table this is a delayed edge
             inside the task.
         broadcast: every task reads all partitions, not only its own.
-        joins: takes part in the merge only from its first marker on (a source that nobody feeds holds nobody up).
+        joins: takes part in the merge only from its first record on (a source that nobody feeds holds nobody up).
     """
 
     topic: str

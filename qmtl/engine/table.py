@@ -184,10 +184,9 @@ class Table:
 
     def _deleted(self) -> Iterator[tuple[int, bytes]]:
         """Rows whose newest version is a tombstone, with its bucket."""
-        stored = {raw: row for raw, row in self._store.scan(self.spec.name) if raw not in self._dirty}
-        for raw, row in stored.items():
+        for raw, row in self._store.scan(self.spec.name):
             newest = unframe(row)[-1]
-            if newest.data is None:
+            if newest.data is None and raw not in self._dirty:
                 yield newest.bucket_ms, raw
         for raw in self._dirty:
             versions = self._cache[raw]

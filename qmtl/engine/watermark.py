@@ -198,9 +198,7 @@ class Merge:
         """Partitions of joining topics that take no part yet."""
         awake = self._awake()
         return [
-            where
-            for where in self._buffers
-            if self._inputs[where.topic].joins and where.topic not in awake
+            where for where in self._buffers if self._inputs[where.topic].joins and where.topic not in awake
         ]
 
     def join(self, topics: Collection[str]) -> None:

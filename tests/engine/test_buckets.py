@@ -281,22 +281,23 @@ def test_partitions_whose_markers_skip_buckets_merge_by_bucket(
     assert closed(log, A_OUT.name) == [0, minute(0), minute(1), minute(2)]
 
 
-def test_who_joins_holds_nobody_up_before_its_first_marker_and_everybody_after(
+def test_who_joins_holds_nobody_up_before_its_first_record_and_everybody_after(
     embedded_log: EmbeddedLog, tmp_path: Path
 ) -> None:
     log = embedded_log
     make_topics(log)
     x, xx = Feed(log, X), Feed(log, XX)
     with bench(log, tmp_path, JOINING) as runs:
-        xx.put({2: [Item("p2", 0, 1)]})  # data alone is no promise
         x.bucket(minute(0), one(0))
         runs.settle()
         assert closed(log, A_OUT.name) == [0, minute(0)]
-        xx.bucket(minute(1), closes=[2])
+        xx.put({2: [Item("p2", 0, 1)]})
         x.bucket(minute(1), one(1))
         runs.settle()
         assert closed(log, A_OUT.name) == [0, minute(0)]  # from now on all of it, a silent partition too
     with bench(log, tmp_path, JOINING) as runs:
+        runs.settle()
+        xx.bucket(minute(1), closes=[2])
         runs.settle()
         assert closed(log, A_OUT.name) == [0, minute(0)]
         xx.bucket(minute(1), closes=[0, 1])

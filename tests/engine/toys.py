@@ -68,6 +68,7 @@ def rows(name: str, *, marked: bool = False, partitions: int = 1) -> TopicSpec:
 ITEMS: Final = events("toy.items", Item, partitions=2)
 COUNTS: Final = rows("toy.counts", partitions=2)
 ECHO: Final = events("toy.echo", Seen, partitions=2)
+RELAYED: Final = events("toy.relayed", Seen, partitions=2)
 X: Final = events("toy.x", Item, marked=True)
 XX: Final = events("toy.xx", Item, marked=True, partitions=3)
 Y: Final = events("toy.y", Item, marked=True)
@@ -79,7 +80,7 @@ LATE_STATE: Final = rows("toy.late.state", marked=True)
 LATE_OUT: Final = events("toy.late.out", Seen, marked=True)
 DEAD: Final = topic("dead.letters")
 
-SPECS: Final = (ITEMS, COUNTS, ECHO, X, XX, Y, SIDE, A_OUT, A_MIRROR, B_STATE, LATE_STATE, LATE_OUT)
+SPECS: Final = (ITEMS, COUNTS, ECHO, RELAYED, X, XX, Y, SIDE, A_OUT, A_MIRROR, B_STATE, LATE_STATE, LATE_OUT)
 TOPICS: Final[Mapping[str, TopicSpec]] = {spec.name: spec for spec in SPECS}
 
 
@@ -145,14 +146,14 @@ class Relay(Toy):
 
     name = "relay"
     anchor = ITEMS.name
-    emits = (ECHO.name,)
+    emits = (RELAYED.name,)
 
     def inputs(self) -> tuple[Input, ...]:
         return (Input(ITEMS.name),)
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         item: Item = arrival.message
-        step.emit(ECHO.name, Seen(0, item.name, item.seq, item.amount))
+        step.emit(RELAYED.name, Seen(0, item.name, item.seq, item.amount))
 
 
 class A(Toy):

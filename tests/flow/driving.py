@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka.admin import AdminClient
 
@@ -29,6 +29,7 @@ SHIPPED = {
 }
 WORKERS = ("dagmanager", "topicadmin", "worldservice", "nodes", "trading")
 MINUTES = 400
+NO_ENV: Final[Mapping[str, str]] = {}
 
 Result = dict[str, Any]
 """The JSON object that `qmtl demo --json` prints."""
@@ -56,6 +57,11 @@ class Place:
     state: Path
     bars: Mapping[str, Path]
 
+    def end_ms(self) -> int:
+        """When the last bar of the files closes."""
+        last = (path.read_text(encoding="utf-8").splitlines()[-1] for path in self.bars.values())
+        return max(int(row.split(",")[0]) for row in last) + 60_000
+
     def demo(self, *more: str) -> list[str]:
         """The command line of the demo."""
         files = [part for symbol, path in self.bars.items() for part in ("--bars", f"{symbol}={path}")]
@@ -80,7 +86,7 @@ def on_kafka(bootstrap: str, directory: Path, bars: Mapping[str, Path]) -> Itera
             done.result()
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment(more: Mapping[str, str]) -> dict[str, str]:
     """The environment of a command: this one's, without what would change where it runs."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("QMTL_")}
     path = os.pathsep.join(part for part in (str(ROOT), kept.get("PYTHONPATH", "")) if part)
@@ -88,14 +94,18 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def begin(
-    arguments: Sequence[str], *, cwd: Path | None = None, script: Path | None = None, **env: str
+    arguments: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    script: Path | None = None,
+    env: Mapping[str, str] = NO_ENV,
 ) -> subprocess.Popen[str]:
     """Start `qmtl …`, or a script with the same arguments."""
     entry = ["-m", "qmtl"] if script is None else [str(script)]
     return subprocess.Popen(
         [sys.executable, *entry, *arguments],
         cwd=cwd,
-        env=environment(**env),
+        env=environment(env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -116,9 +126,11 @@ def end(process: subprocess.Popen[str], timeout_s: float = 120) -> Said:
     return Said(process.returncode, out, err)
 
 
-def qmtl(*arguments: str, cwd: Path | None = None, timeout_s: float = 120, **env: str) -> Said:
+def qmtl(
+    *arguments: str, cwd: Path | None = None, timeout_s: float = 120, env: Mapping[str, str] = NO_ENV
+) -> Said:
     """Run one command to its end."""
-    return end(begin(arguments, cwd=cwd, **env), timeout_s)
+    return end(begin(arguments, cwd=cwd, env=env), timeout_s)
 
 
 def result_of(said: Said) -> Result:
@@ -130,9 +142,9 @@ def result_of(said: Said) -> Result:
     return found
 
 
-def run_demo(place: Place, *more: str, cwd: Path | None = None, **env: str) -> Result:
+def run_demo(place: Place, *more: str, cwd: Path | None = None, env: Mapping[str, str] = NO_ENV) -> Result:
     """Run a demo that nothing disturbs."""
-    return result_of(qmtl(*place.demo(*more), cwd=cwd, **env))
+    return result_of(qmtl(*place.demo(*more), cwd=cwd, env=env))
 
 
 def wait_for_line(process: subprocess.Popen[str]) -> None:
@@ -178,6 +190,8 @@ def write_bars(directory: Path, minutes: int = MINUTES) -> dict[str, Path]:
 
 def differences(found: Result, wanted: Result) -> list[str]:
     """The topics and tables in which two runs differ."""
-    out = [f"tables.{name}" for name in wanted["tables"] if found["tables"].get(name) != wanted["tables"][name]]
+    out = [
+        f"tables.{name}" for name in wanted["tables"] if found["tables"].get(name) != wanted["tables"][name]
+    ]
     names = sorted({*found["digests"], *wanted["digests"]})
     return out + [name for name in names if found["digests"].get(name) != wanted["digests"].get(name)]

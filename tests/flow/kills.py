@@ -35,7 +35,7 @@ from tests.flow.driving import (
     wait_for_line,
 )
 
-PHASES = ("start", "world", "deployed", "trading", "traded")
+PHASES = ("start", "world", "deployed", "feeding", "trading", "traded")
 """How far a run had come when it was killed."""
 
 
@@ -105,7 +105,7 @@ def killed_at_points(place: Place, undisturbed: Result, points: Sequence[str], r
         for point in points:
             if point.split(":")[0].endswith("_restore"):
                 shutil.rmtree(place.state / "tasks", ignore_errors=True)
-            said = end(begin(place.demo("--poll-records", str(records)), QMTL_FAILPOINT=point))
+            said = end(begin(place.demo("--poll-records", str(records)), env={"QMTL_FAILPOINT": point}))
             if said.code != -signal.SIGKILL:
                 trial.wrong.append(f"{point} was never passed: {said}")
                 break
@@ -184,9 +184,11 @@ def phase_of(place: Place) -> str:
             return "start" if known is None else "world"
         partition = partition_for(encode_key((WORLD,)), topic("trade.portfolio").partitions)
         traded_ms = last_closed(log, TopicPartition("trade.portfolio", partition))
-        if traded_ms <= 0:
-            return "deployed"
         fed_ms = last_closed(log, TopicPartition("clock", 0))
+        if fed_ms <= 0:
+            return "deployed"
+        if fed_ms < place.end_ms():
+            return "feeding"
         return "trading" if traded_ms < fed_ms else "traded"
     finally:
         log.close()

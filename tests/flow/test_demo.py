@@ -88,9 +88,7 @@ def assert_restated(found: Result, bars: Mapping[str, Path]) -> None:
     ] == books.fills
     assert tables["rejections"] == []
     numbers = ("quantity", "average_cost", "mark", "realised", "unrealised", "fees", "fills")
-    assert {
-        row["symbol"]: [Decimal(row[name]) for name in numbers] for row in tables["portfolio"]
-    } == {
+    assert {row["symbol"]: [Decimal(row[name]) for name in numbers] for row in tables["portfolio"]} == {
         symbol: [
             one.quantity,
             average_cost(one),
@@ -143,7 +141,7 @@ def test_hash_seed_locale_zone_and_directory_change_nothing(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     place = Place("embedded:run/log", Path("run"), bars)
-    assert differences(run_demo(place, cwd=elsewhere, **env), undisturbed) == []
+    assert differences(run_demo(place, cwd=elsewhere, env=env), undisturbed) == []
     assert (elsewhere / "run" / "log" / "CURRENT").exists()
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from qmtl.engine.failpoint import POINTS
+from qmtl.interfaces.demo.run import BUCKETS_PER_PUSH
 from tests.flow.campaign import AT_A_TIME, campaign, place_on
-from tests.flow.driving import Result
+from tests.flow.driving import Result, embedded, run_demo, write_bars
 from tests.flow.kills import Trial, killed_at_points, summary
 
 SEED = 20_261_121
@@ -63,6 +64,20 @@ def test_ten_kills_of_single_workers_on_kafka_change_nothing(
     found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 10, SEED, workers=True))
     assert found["kills"] >= 10
     assert found["wrong"] == []
+
+
+def test_a_feed_that_dies_between_its_transactions_goes_on_where_the_last_one_ended(
+    tmp_path: Path, tell: Tell
+) -> None:
+    bars = write_bars(tmp_path / "bars", 3 * BUCKETS_PER_PUSH - 200)
+    undisturbed = run_demo(embedded(tmp_path / "plain", bars))
+    # Up to the deployment, and then commit by commit.
+    points = ["inside_commit:12", *["inside_commit:2"] * 9]
+    trial = killed_at_points(embedded(tmp_path / "killed", bars), undisturbed, points, RECORDS)
+    found = tell([trial])
+    assert found["wrong"] == []
+    assert found["kills"] == len(points)
+    assert found["phases"]["feeding"] >= 2
 
 
 @pytest.mark.parametrize("kind", ["embedded", pytest.param("kafka", marks=pytest.mark.broker)])

@@ -90,6 +90,7 @@ class EmbeddedLog:
         self.directory = directory
         self.now_ms = clock_ms if clock_ms is not None else lambda: int(time.time() * 1000)
         self.read_only = read_only
+        self._closed = False
         self._db = _open(directory, read_only)
         self._write_options = WriteOptions()
         self._write_options.sync = sync
@@ -342,6 +343,10 @@ class EmbeddedLog:
             self._begins[where] = begin
 
     def close(self) -> None:
+        """Let go of the directory; a second time does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         self._db.close()
         if self.read_only:
             shutil.rmtree(_view_directory(self.directory), ignore_errors=True)

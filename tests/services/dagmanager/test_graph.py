@@ -139,7 +139,9 @@ def test_a_graph_is_ordered_inputs_first_and_refused_where_the_standard_library_
 ) -> None:
     """Oracle: `graphlib.TopologicalSorter`. Node i crosses two others, whatever they are; node p is a source."""
     count = len(wishes)
-    inputs = {f"c{at}": [name_of(one, count), name_of(other, count)] for at, (one, other) in enumerate(wishes)}
+    inputs = {
+        f"c{at}": [name_of(one, count), name_of(other, count)] for at, (one, other) in enumerate(wishes)
+    }
     nodes = [price("p"), *(cross(name, *read) for name, read in inputs.items()), target(source="c0")]
     try:
         TopologicalSorter(inputs).prepare()

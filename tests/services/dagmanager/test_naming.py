@@ -17,7 +17,9 @@ texts = st.text(max_size=300)
 hexes = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
-def a_node(digest: str = DIGEST, node_type: str = "sma", tags: tuple[str, ...] = ("crypto", "x")) -> ComputeNode:
+def a_node(
+    digest: str = DIGEST, node_type: str = "sma", tags: tuple[str, ...] = ("crypto", "x")
+) -> ComputeNode:
     return ComputeNode(f"blake3:{digest}", node_type, 60, 30, "c", "s", "{}", (), tags)
 
 

@@ -212,7 +212,7 @@ def test_a_deployment_tells_the_full_set_of_queues_per_tags_and_interval(desk: D
     desk.send(GOOD[0])
     desk.report_all()
     told: dict[tuple[str, ...], QueueUpdated] = {message.tags: message for _, message in desk.emitted}
-    topics = {row.tags: [] for row in desk.rows("dag.queues")}
+    topics: dict[tuple[str, ...], list[str]] = {row.tags: [] for row in desk.rows("dag.queues")}
     for row in desk.rows("dag.queues"):
         topics[row.tags].append(row.topic)
     assert {tags: list(message.queues) for tags, message in told.items()} == topics
@@ -224,11 +224,15 @@ def test_a_deployment_tells_the_full_set_of_queues_per_tags_and_interval(desk: D
     )
 
 
-def test_a_topic_that_could_not_be_made_fails_the_strategies_that_wait_for_it_and_no_other(desk: Desk) -> None:
+def test_a_topic_that_could_not_be_made_fails_the_strategies_that_wait_for_it_and_no_other(
+    desk: Desk,
+) -> None:
     desk.send(GOOD[0])
     desk.report_all()
     desk.send(GOOD[1], submission(strategy([price(), sma("fast", 3), target(source="fast")], "s3")))
-    slow = next(node.topic for node in desk.table("dag.strategies").get("w1", "s2").nodes if node.name == "slow")
+    slow = next(
+        node.topic for node in desk.table("dag.strategies").get("w1", "s2").nodes if node.name == "slow"
+    )
     desk.send(ReportTopicCreated(slow, False, "QMTL-303", "another configuration"))
     status = {row.strategy_id: row.status for row in desk.rows("dag.strategies")}
     assert status == {
@@ -262,5 +266,9 @@ def test_a_new_version_replaces_the_plan_and_keeps_the_versions_before_it(desk: 
 def test_one_node_under_two_names_is_planned_twice_and_made_once(desk: Desk) -> None:
     nodes = [price(), sma("a", 3), sma("b", 3), cross(fast="a", slow="b"), target()]
     desk.send(submission(strategy(nodes)))
-    assert [node.name for node in desk.table("dag.strategies").get("w1", "s1").nodes][:3] == ["price", "a", "b"]
+    assert [node.name for node in desk.table("dag.strategies").get("w1", "s1").nodes][:3] == [
+        "price",
+        "a",
+        "b",
+    ]
     assert len(desk.rows("dag.nodes")) == 4

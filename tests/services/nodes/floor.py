@@ -91,7 +91,8 @@ class Floor:
     def work(self, steps: int = 1_000_000) -> None:
         """Let everybody work until nobody has anything to do, or for so many rounds."""
         for _ in range(steps):
-            if not any([worker.step() for worker in (*self._desk, *self._nodes)]):
+            busy = [worker.step() for worker in (*self._desk, *self._nodes)]  # all of them, then the question
+            if not any(busy):
                 return
 
     def deploy(self, message: dict[str, Any], world_id: str = "w1") -> StrategyVersion:

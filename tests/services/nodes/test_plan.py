@@ -28,9 +28,7 @@ def deployed(world_id: str, strategy_id: str, fast: int, slow: int) -> StrategyV
         )
         for one in graph.nodes
     )
-    return StrategyVersion(
-        world_id, strategy_id, "v1", "v", "s", StrategyStatus.READY, nodes, graph.signals
-    )
+    return StrategyVersion(world_id, strategy_id, "v1", "v", "s", StrategyStatus.READY, nodes, graph.signals)
 
 
 ALL = [deployed("w1", "a", 3, 8), deployed("w1", "b", 3, 9), deployed("w2", "a", 3, 8)]
@@ -45,9 +43,7 @@ def test_every_node_is_in_a_plan_once_behind_its_inputs() -> None:
     plan = make_plan(ALL)
     ids = [one.node.node_id for one in plan.nodes]
     assert len(ids) == len(set(ids)) == 8
-    assert all(
-        ids.index(read) < at for at, one in enumerate(plan.nodes) for read in one.node.dependencies
-    )
+    assert all(ids.index(read) < at for at, one in enumerate(plan.nodes) for read in one.node.dependencies)
 
 
 def test_a_node_knows_its_worlds_its_strategies_and_whose_signal_it_is() -> None:

@@ -175,7 +175,9 @@ def test_a_strategy_that_comes_later_joins_warm_nodes_and_warms_up_its_own(floor
     deployed = floor.deploy(mean_of(2))
     floor.feed(deployed, {"BTC-USD": rising(4)})
     floor.work()
-    later = floor.deploy(strategy([price(symbols=("BTC-USD",)), sma("mean", 2), sma("long", 3), target(source="long")], "s2"))
+    later = floor.deploy(
+        strategy([price(symbols=("BTC-USD",)), sma("mean", 2), sma("long", 3), target(source="long")], "s2")
+    )
     floor.feed(deployed, {"BTC-USD": rising(8)})
     floor.work()
     assert [row.bucket_ms for row in floor.outputs(later, "mean")] == [T0 + at * MINUTE for at in range(2, 9)]
@@ -220,8 +222,16 @@ def told(floor: Floor) -> dict[str, list[Any]]:
     return {name: floor.events(name) for name in (*nodes, "trade.intents", "trade.market", "dead.letters")}
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(1, 40), st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=4), closes, closes)
+prices = st.lists(st.integers(1, 10**6).map(lambda cents: cents / 100), min_size=8, max_size=25)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=4),
+    closes,
+    prices,
+)
 def test_batches_and_restarts_at_any_point_change_no_output(
     poll_records: int,
     interruptions: list[tuple[int, bool]],

@@ -108,7 +108,9 @@ def test_a_gate_of_no_world_is_refused() -> None:
     assert "'w'" in outcome.detail
 
 
-@pytest.mark.parametrize("weight, accepted", [("0", True), ("1", True), ("0.5", True), ("-0.1", False), ("1.01", False)])
+@pytest.mark.parametrize(
+    "weight, accepted", [("0", True), ("1", True), ("0.5", True), ("-0.1", False), ("1.01", False)]
+)
 def test_a_weight_is_from_0_to_1(weight: str, accepted: bool) -> None:
     row, outcome = decide(replace(OPEN, weight=Decimal(weight)), WORLD, None)
     assert outcome.accepted is accepted
