@@ -32,6 +32,7 @@ from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec
+from qmtl.testing.broker import start_broker
 from tests.contract.driving import events, join, put, read_all, read_until, table, until, values
 
 A0 = TopicPartition("a", 0)
@@ -245,3 +246,35 @@ def test_a_broker_that_does_not_answer_is_said_within_seconds() -> None:
         KafkaLog(f"127.0.0.1:{port}")
     assert time.monotonic() - started < 8
     assert f"127.0.0.1:{port}" in refused.value.what
+
+
+def test_a_broker_that_dies_under_a_commit_leaves_an_unknown_outcome_and_then_all_or_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with start_broker() as broker:
+        log = KafkaLog(broker.bootstrap)
+        log.ensure_topics([events("a"), events("b")])
+        put(log, [(A0, b"k", b"1"), (B0, b"k", b"1")], positions={A0: 7}, by=join(log, "group", "b"))
+        ends = log.end_offsets([A0, B0])
+        writer = log.writer("writer")
+        writer.begin()
+        writer.append("a", 0, b"k", b"2")
+        writer.append("b", 0, b"k", b"2")
+        broker.kill()
+        monkeypatch.setattr(kafka, "CALL_TIMEOUT_S", 1.0)
+        started = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            writer.commit({}, "", None)
+        assert time.monotonic() - started < 10
+        writer.close()
+        monkeypatch.undo()
+        broker.restart()
+        # A client that was there before is as good as a new one, at once.
+        assert log.committed("group", [A0]) == {A0: 7}
+        assert log.end_offsets([A0, B0])[A0] >= ends[A0]
+        put(log, [(A0, b"k", b"3"), (B0, b"k", b"3")])
+        there = values(read_all(log, [A0]))
+        assert there in ([b"1", b"3"], [b"1", b"2", b"3"])
+        assert values(read_all(log, [B0])) == there
+        assert log.offsets_at_time([A0], 0) == {A0: 0}
+        log.close()

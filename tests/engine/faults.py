@@ -25,13 +25,12 @@ class FaultyLog(EmbeddedLog):
     """An embedded log that meets the faults of a plan, one per commit, and none after its end.
 
     Attributes:
-        commits: how many markers each commit that succeeded has written, in order.
+        writers: how many writers were made so far.
     """
 
     def __init__(self, directory: Path, plan: Iterator[Fault]) -> None:
         super().__init__(directory)
         self.plan = plan
-        self.commits: list[int] = []
         self.writers = 0
 
     def writer(self, transactional_id: str) -> EmbeddedWriter:

@@ -1,10 +1,8 @@
-"""Buckets: who waits for whom, what a delayed edge sees, and what becomes of what comes late or is no record."""
+"""Buckets: who waits for whom, what a delayed edge sees, and what becomes of what comes late."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +12,12 @@ from hypothesis import strategies as st
 from qmtl.engine import watermark
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
-from qmtl.engine.processor import Arrival, Bucket, Input, Step
-from qmtl.engine.task import LATE, Task, TaskSettings
-from qmtl.engine.watermark import CutDigest, Merge
-from qmtl.foundation.common.errors import CutMismatch, InvalidTopology, InvariantBroken, WireError
-from qmtl.foundation.contracts.control import CloseMarker, DeadLetter
+from qmtl.engine.processor import Input
+from qmtl.engine.task import LATE
+from qmtl.engine.watermark import Merge
 from qmtl.foundation.wire.keys import encode_key
-from qmtl.foundation.wire.topics import TopicSpec
-from tests.contract.driving import put
-from tests.engine.driving import bench, closed, messages, outcome, trail
+from tests.engine.driving import bench, closed, messages, outcome
+from tests.engine.models import BUCKETS, Buckets, items, late_model, loop_model, minute
 from tests.engine.toys import (
     A_MIRROR,
     A_OUT,
@@ -30,7 +25,6 @@ from tests.engine.toys import (
     CODEC,
     DEAD,
     LATE_OUT,
-    LATE_STATE,
     XX,
     A,
     B,
@@ -40,69 +34,12 @@ from tests.engine.toys import (
     Item,
     Late,
     Seen,
-    Toy,
     X,
     Y,
     make_topics,
-    rows,
+    marker,
+    spread,
 )
-
-MINUTE = 60_000
-Buckets = Sequence[Sequence[tuple[str, int]]]
-BUCKETS: st.SearchStrategy[Buckets] = st.lists(
-    st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 9)), max_size=3),
-    min_size=1,
-    max_size=6,
-)
-
-
-def items(bucket: Sequence[tuple[str, int]], number: int) -> list[Item]:
-    return [Item(name, number * 100 + index, amount) for index, (name, amount) in enumerate(bucket)]
-
-
-def minute(number: int) -> int:
-    return (number + 1) * MINUTE
-
-
-# ---- models: what must come out, from the definition of a cut alone -----------------------------------------------
-
-
-def render(state: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
-    return tuple(f"{name}={amount}@{at}" for name, (amount, at) in sorted(state.items()))
-
-
-def loop_model(buckets: Buckets, lag: int) -> list[Seen]:
-    """A sees B's state at the close of the bucket `lag` before; B adds up what A gave out."""
-    out: list[Seen] = []
-    cuts: list[tuple[str, ...]] = []
-    state: dict[str, tuple[int, int]] = {}
-    for number, bucket in enumerate(buckets):
-        visible = cuts[number - lag] if number >= lag else ()
-        for item in items(bucket, number):
-            out.append(Seen(minute(number), item.name, item.seq, item.amount, visible))
-            state[item.name] = (state.get(item.name, (0, 0))[0] + item.amount, minute(number))
-        cuts.append(render(state))
-    return out
-
-
-def late_model(buckets: Buckets, lag: int) -> list[Seen]:
-    """An own table `lag` buckets ago, with deletions."""
-    out: list[Seen] = []
-    cuts: list[dict[str, tuple[int, int]]] = []
-    state: dict[str, tuple[int, int]] = {}
-    for number, bucket in enumerate(buckets):
-        before = cuts[number - lag] if number >= lag else {}
-        for item in items(bucket, number):
-            if item.amount:
-                state[item.name] = (state.get(item.name, (0, 0))[0] + item.amount, minute(number))
-            else:
-                state.pop(item.name, None)
-            out.append(
-                Seen(minute(number), item.name, item.seq, before.get(item.name, (0, 0))[0], render(before))
-            )
-        cuts.append(dict(state))
-    return out
-
 
 # ---- delayed edges ------------------------------------------------------------------------------------------------
 
@@ -200,22 +137,6 @@ def test_a_waiting_bucket_leaves_its_input_where_it_was(embedded_log: EmbeddedLo
 
 
 # ---- who waits for whom ---------------------------------------------------------------------------------------------
-
-
-def spread(*sources: Input) -> type[A]:
-    """A over other inputs, and without the delayed edge."""
-
-    class Spread(A):
-        def inputs(self) -> tuple[Input, ...]:
-            return sources
-
-        def on_bucket(self, step: Step, bucket: Bucket) -> None:
-            for source in sources:
-                for arrival in bucket.arrivals[source.topic]:
-                    item: Item = arrival.message
-                    step.emit(A_OUT.name, Seen(bucket.bucket_ms, item.name, item.seq, item.amount))
-
-    return Spread
 
 
 PLAIN = Input(X.name, bucketed=True)
@@ -386,292 +307,6 @@ def test_a_partition_far_ahead_waits_and_loses_nothing(
     ]
 
 
-# ---- proofs of a cut ------------------------------------------------------------------------------------------------
-
-
-def marker(bucket_ms: int, count: int, digest: str, processor: str = "people", task: int = 0) -> CloseMarker:
-    return CloseMarker(processor, task, 1, bucket_ms, count, digest, 1)
-
-
-def digest_of(*found: Item) -> str:
-    cut = CutDigest()
-    for item in found:
-        cut.add(encode_key(X.key_of(item)), CODEC.encode(item))
-    return cut.hexdigest()
-
-
-@pytest.mark.parametrize(
-    "count, digest",
-    [
-        (2, digest_of(Item("n", 0, 1))),
-        (0, digest_of(Item("n", 0, 1))),
-        (1, digest_of(Item("n", 0, 2))),
-        (1, ""),
-    ],
-)
-def test_a_cut_that_is_not_the_one_that_was_counted_stops_the_task(
-    embedded_log: EmbeddedLog, tmp_path: Path, count: int, digest: str
-) -> None:
-    log = embedded_log
-    make_topics(log)
-    feed = Feed(log, X)
-    feed.put({0: [Item("n", 0, 1)]})
-    feed.forge(marker(minute(0), count, digest))
-    with bench(log, tmp_path, A) as runs, pytest.raises(CutMismatch, match=X.name):
-        runs.settle()
-    assert messages(log, A_OUT.name) == []
-
-
-def test_the_cut_that_was_counted_is_taken(embedded_log: EmbeddedLog, tmp_path: Path) -> None:
-    make_topics(embedded_log)
-    feed = Feed(embedded_log, X)
-    feed.put({0: [Item("n", 0, 1)]})
-    feed.forge(marker(minute(0), 1, digest_of(Item("n", 0, 1))))
-    with bench(embedded_log, tmp_path, spread(Input(X.name, bucketed=True))) as runs:
-        runs.settle()
-    assert messages(embedded_log, A_OUT.name) == [Seen(minute(0), "n", 0, 1)]
-
-
-@pytest.mark.parametrize("other", [marker(minute(1), 0, "", "somebody"), marker(minute(1), 0, "", task=1)])
-def test_a_second_writer_of_markers_stops_the_task(
-    embedded_log: EmbeddedLog, tmp_path: Path, other: CloseMarker
-) -> None:
-    make_topics(embedded_log)
-    feed = Feed(embedded_log, X)
-    feed.bucket(minute(0))
-    feed.forge(other)
-    with bench(embedded_log, tmp_path, A, B) as runs, pytest.raises(InvariantBroken, match="one writer"):
-        runs.settle()
-
-
-@pytest.mark.parametrize("again", [minute(0), minute(1)])
-def test_a_marker_that_goes_back_stops_the_task(
-    embedded_log: EmbeddedLog, tmp_path: Path, again: int
-) -> None:
-    make_topics(embedded_log)
-    feed = Feed(embedded_log, X)
-    feed.bucket(minute(1))
-    feed.forge(marker(again, 0, ""))
-    with bench(embedded_log, tmp_path, A, B) as runs, pytest.raises(InvariantBroken, match="after"):
-        runs.settle()
-
-
-def test_a_reader_that_comes_when_retention_took_part_of_a_bucket_begins_with_the_next(
-    tmp_path: Path,
-) -> None:
-    now = [0]
-    log = EmbeddedLog(tmp_path / "log", clock_ms=lambda: now[0])
-    make_topics(log, brief := replace(X, name="toy.brief", retention_ms=100))
-    feed = Feed(log, brief)
-    feed.put({0: [Item("n", 0, 1)]})
-    now[0] = 90
-    feed.bucket(minute(0), {0: [Item("n", 1, 1)]})
-    feed.bucket(minute(1), {0: [Item("n", 2, 1)]})
-    now[0] = 150
-    assert log.clean() == 1
-
-    class Brief(spread(Input(brief.name, bucketed=True))):  # type: ignore[misc] # the class is made on the spot
-        def topics(self) -> dict[str, TopicSpec]:
-            return {**super().topics(), brief.name: brief}
-
-    with bench(log, tmp_path / "state", Brief) as runs:
-        runs.settle()
-        feed.put({0: [Item("n", 3, 1)]})
-        feed.forge(marker(minute(2), 2, ""))
-        with pytest.raises(CutMismatch):  # from the second cut on, it is proved
-            runs.settle()
-    assert [seen.seq for seen in messages(log, A_OUT.name)] == [2]
-    assert closed(log, A_OUT.name) == [0, minute(0), minute(1)]
-    log.close()
-
-
-# ---- what is no record ------------------------------------------------------------------------------------------------
-
-
-JUNK = b"\xc3\x01 nothing that anybody wrote"
-WRONG = CODEC.encode(Seen(0, "n", 0, 0))  # well formed, but not of this topic
-
-
-@pytest.mark.parametrize("value", [JUNK, WRONG, b""])
-def test_what_is_no_record_goes_whole_to_the_dead_letters_once_and_the_rest_goes_on(
-    log: Log, tmp_path: Path, value: bytes
-) -> None:
-    make_topics(log)
-    feed = Feed(log, X)
-    feed.bucket(minute(0), {0: [Item("n", 0, 1), value, Item("n", 1, 1)]})
-    feed.bucket(minute(1), {0: [Item("n", 2, 1)]})
-    with bench(log, tmp_path, A, B) as runs:
-        runs.until(lambda: closed(log, A_OUT.name)[-1:] == [minute(1)])
-    assert [seen.seq for seen in messages(log, A_OUT.name)] == [0, 1, 2]
-    (letter,) = messages(log, DEAD.name)
-    assert letter == DeadLetter("a", X.name, letter.code, letter.cause, b"\x02raw\x00\x01", value, 0, 1)
-    assert letter.code.startswith("QMTL-2")
-
-
-def test_what_is_no_record_is_told_once_even_if_its_bucket_stays_open_over_a_restart(
-    embedded_log: EmbeddedLog, tmp_path: Path
-) -> None:
-    log = embedded_log
-    make_topics(log)
-    feed = Feed(log, X)
-    feed.put({0: [JUNK, Item("n", 0, 1)]})
-    for _ in range(3):
-        with bench(log, tmp_path, A, B) as runs:
-            runs.settle()
-    feed.bucket(minute(0))
-    with bench(log, tmp_path, A, B) as runs:
-        runs.settle()
-    assert len(messages(log, DEAD.name)) == 1
-    assert [seen.seq for seen in messages(log, A_OUT.name)] == [0]
-
-
-def test_a_marker_that_is_none_goes_to_the_dead_letters_and_closes_nothing(
-    embedded_log: EmbeddedLog, tmp_path: Path
-) -> None:
-    log = embedded_log
-    make_topics(log)
-    feed = Feed(log, X)
-    feed.bucket(minute(0), {0: [Item("n", 0, 1)]})
-    key = b"\x00m" + encode_key(("people", 0, minute(1)))
-    put(log, [(TopicPartition(X.name, 0), key, JUNK)], writer="other")
-    put(log, [(TopicPartition(X.name, 0), key, CODEC.encode(Item("n", 1, 1)))], writer="other")
-    feed.bucket(minute(2), {0: [Item("n", 2, 1)]})
-    with bench(log, tmp_path, A, B) as runs:
-        runs.settle()
-    assert closed(log, A_OUT.name) == [0, minute(0), minute(2)]
-    assert [letter.key for letter in messages(log, DEAD.name)] == [key, key]
-
-
-# ---- inputs that come and go --------------------------------------------------------------------------------------------
-
-
-class Steered(Toy):
-    """Which of its inputs are read is what the last item of `toy.side` says: `x`, `y`, both or none."""
-
-    name = "steered"
-    anchor = "toy.side"
-    tables = (A_MIRROR.name,)
-    emits = (A_OUT.name,)
-
-    def __init__(self) -> None:
-        self._read: tuple[str, ...] = ()
-
-    def inputs(self) -> tuple[Input, ...]:
-        return (Input("toy.side"), *(Input(f"toy.{name}", bucketed=True) for name in self._read))
-
-    def closes(self) -> tuple[TopicSpec, ...]:
-        return (A_OUT,)
-
-    def restore(self, tables: Mapping[str, object]) -> None:
-        mirror = tables[A_MIRROR.name]
-        self._read = tuple(sorted(row.name for row in mirror.items()))  # type: ignore[attr-defined] # it is a table
-
-    def on_record(self, step: Step, arrival: Arrival) -> None:
-        mirror = step.table(A_MIRROR.name)
-        for name in ("x", "y"):
-            mirror.delete(name)
-        for name in arrival.message.name:
-            mirror.put(rows("").messages[0](name, 1))
-        self._read = tuple(sorted(arrival.message.name))
-
-    def on_bucket(self, step: Step, bucket: Bucket) -> None:
-        for topic in sorted(bucket.arrivals):
-            for arrival in bucket.arrivals[topic]:
-                step.emit(
-                    A_OUT.name, Seen(bucket.bucket_ms, topic, arrival.message.seq, arrival.message.amount)
-                )
-
-
-@pytest.mark.parametrize("restarts", [False, True])
-def test_inputs_may_come_and_go_while_a_task_runs(log: Log, tmp_path: Path, restarts: bool) -> None:
-    make_topics(log)
-    side = log.writer("side")
-    feeds = {"x": Feed(log, X), "y": Feed(log, Y)}
-    spec = Steered().topics()["toy.side"]
-    given = 0
-    for number, read in enumerate(["x", "xy", "y", "xy"]):
-        item = Item(read, number, 1)
-        side.begin()
-        side.append(spec.name, 0, encode_key(spec.key_of(item)), CODEC.encode(item))
-        side.commit({}, "", None)
-        with bench(log, tmp_path, Steered) as runs:
-            where = TopicPartition(spec.name, 0)
-            runs.until(lambda: log.committed("qmtl.steered", [where]).get(where, 0) > 2 * given)  # noqa: B023
-            given += 1
-            for name in feeds:
-                feeds[name].bucket(minute(number), {0: [Item("n", number, 1)]})
-            if not restarts or number == 3:
-                runs.until(lambda: closed(log, A_OUT.name)[-1:] == [minute(number)])  # noqa: B023
-    seen = {(one.bucket_ms, one.name, one.seq) for one in messages(log, A_OUT.name)}
-    assert {(minute(3), "toy.x", 3), (minute(3), "toy.y", 3)} <= seen
-    assert len(seen) == len(messages(log, A_OUT.name))
-
-
-# ---- what is refused ------------------------------------------------------------------------------------------------------
-
-
-class Odd(Toy):
-    """Whatever the test makes of it."""
-
-    anchor = X.name
-
-
-def test_a_processor_that_can_only_go_wrong_is_refused_at_once(
-    embedded_log: EmbeddedLog, tmp_path: Path
-) -> None:
-    make_topics(embedded_log)
-
-    def refused(reads: Input, tables: tuple[str, ...] = (), closes: tuple[TopicSpec, ...] = ()) -> str:
-        one = Odd()
-        one.tables = tables
-        one.inputs = lambda: (reads,)  # type: ignore[method-assign] # one odd processor per case
-        one.closes = lambda: closes  # type: ignore[method-assign]
-        with pytest.raises(InvalidTopology) as error:
-            Task(embedded_log, one, 0, CODEC, TaskSettings(tmp_path))
-        return error.value.what
-
-    mirror = (A_MIRROR.name,)
-    assert "no table keeps which buckets" in refused(Input(X.name, bucketed=True))
-    assert "9 buckets late, and 8 are kept" in refused(Input(X.name, bucketed=True, lag=9), mirror)
-    assert "not by bucket" in refused(Input(X.name, lag=1), mirror)
-    own = Input(LATE_STATE.name, bucketed=True, lag=1)
-    assert "has to be closed" in refused(own, (LATE_STATE.name,))
-    assert "read late only" in refused(replace(own, lag=0), (LATE_STATE.name,), (LATE_STATE,))
-
-
-class Loose(Toy):
-    """Emits into a marked topic from a free input, where no bucket will close."""
-
-    name = "loose"
-    anchor = "toy.side"
-    tables = (A_MIRROR.name,)
-    emits = (A_OUT.name,)
-
-    def inputs(self) -> tuple[Input, ...]:
-        return (Input("toy.side"),)
-
-    def on_record(self, step: Step, arrival: Arrival) -> None:
-        step.emit(A_OUT.name, Seen(0, "n", 0, 0))
-
-
-def test_an_event_that_no_marker_would_count_is_refused_and_nothing_shows(
-    embedded_log: EmbeddedLog, tmp_path: Path
-) -> None:
-    make_topics(embedded_log)
-    item = Item("n", 0, 1)
-    put(
-        embedded_log,
-        [(TopicPartition("toy.side", 0), encode_key(("n", 0)), CODEC.encode(item))],
-        writer="side",
-    )
-    with (
-        bench(embedded_log, tmp_path, Loose) as runs,
-        pytest.raises(InvalidTopology, match="outside of a bucket"),
-    ):
-        runs.settle()
-    assert trail(embedded_log, A_OUT.name) == []
-
-
 def test_a_merge_gives_a_bucket_only_when_every_partition_has_closed_it() -> None:
     merge = Merge()
     wheres = [TopicPartition(XX.name, number) for number in range(3)]
@@ -704,7 +339,3 @@ def test_the_same_loop_gives_the_same_records_on_kafka_and_embedded(
         assert messages(log, A_OUT.name) == loop_model(buckets, 1)
         found.append(outcome(log, [A_OUT.name, B_STATE.name], [B_STATE.name, A_MIRROR.name]))
     assert found[0] == found[1]
-
-
-assert issubclass(CutMismatch, InvariantBroken)
-assert WireError.code == "QMTL-200"

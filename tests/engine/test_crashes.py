@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,8 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log
 from qmtl.foundation.wire.keys import encode_key, partition_for
 from tests.engine.driving import closed, messages, table
+from tests.engine.models import counted, late_model, loop_model, minute, totals
 from tests.engine.program import address_of, open_log
-from tests.engine.test_buckets import late_model, loop_model, minute
 from tests.engine.toys import (
     A_OUT,
     B_STATE,
@@ -34,7 +33,6 @@ from tests.engine.toys import (
     Feed,
     Item,
     Seen,
-    Total,
     X,
     make_topics,
 )
@@ -132,27 +130,6 @@ class Lives:
     @staticmethod
     def partition_of(seen: Seen) -> int:
         return partition_for(encode_key((seen.name,)), ECHO.partitions)
-
-
-def counted(items: Sequence[Item]) -> list[Seen]:
-    """What the counter says to these items, one after the other."""
-    amounts: dict[str, int] = {}
-    out = []
-    for item in items:
-        amounts[item.name] = amounts.get(item.name, 0) + item.amount
-        out.append(Seen(0, item.name, item.seq, amounts[item.name]))
-        if not item.amount:
-            del amounts[item.name]
-    return out
-
-
-def totals(items: Sequence[Item]) -> list[Total]:
-    amounts: dict[str, int] = {}
-    for item in items:
-        amounts[item.name] = amounts.get(item.name, 0) + item.amount
-        if not item.amount:
-            del amounts[item.name]
-    return [Total(name, amount) for name, amount in sorted(amounts.items())]
 
 
 STEPS = tuple(name for name in POINTS if not name.endswith("_restore"))

@@ -22,8 +22,7 @@ from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import DAY_MS
 from tests.contract.driving import put
 from tests.engine.driving import Bench, bench, closed, messages, table
-from tests.engine.test_buckets import Buckets, items, late_model, minute
-from tests.engine.test_crashes import counted
+from tests.engine.models import Buckets, counted, items, late_model, minute
 from tests.engine.toys import (
     A_MIRROR,
     CODEC,

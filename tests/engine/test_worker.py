@@ -24,8 +24,7 @@ from qmtl.foundation.wire.topics import TopicSpec
 from tests.contract.driving import until
 from tests.engine.driving import bench, closed, messages, trail
 from tests.engine.faults import Fault, FaultyLog
-from tests.engine.test_buckets import Buckets, items, late_model, loop_model, minute
-from tests.engine.test_crashes import counted
+from tests.engine.models import Buckets, counted, items, late_model, loop_model, minute
 from tests.engine.toys import (
     A_OUT,
     B_STATE,
@@ -37,6 +36,7 @@ from tests.engine.toys import (
     RELAYED,
     SIDE,
     TOPICS,
+    XX,
     A,
     B,
     Counter,
@@ -50,6 +50,7 @@ from tests.engine.toys import (
     X,
     events,
     make_topics,
+    spread,
 )
 
 BUCKETS: Buckets = [[("a", 1), ("b", 2)], [], [("a", 3), ("a", 0)], [("b", 4)], [("c", 7), ("a", 5)]]
@@ -119,23 +120,24 @@ def test_after_a_failed_commit_the_batch_is_read_again_and_gives_the_same(
     log.close()
 
 
-def test_what_has_waited_long_is_worked_off_in_transactions_of_bounded_size(tmp_path: Path) -> None:
-    log = FaultyLog(tmp_path / "log", iter([]))
+def test_what_has_waited_long_is_worked_off_in_transactions_of_bounded_size(
+    embedded_log: EmbeddedLog, tmp_path: Path
+) -> None:
+    log = embedded_log
     make_topics(log)
-    feed = Feed(log, X)
-    buckets: Buckets = [[("a", 1)] for _ in range(60)]
-    for number, bucket in enumerate(buckets):
-        feed.bucket(minute(number), {0: items(bucket, number)})
-    sizes = []
-    with bench(log, tmp_path / "state", A, poll=10) as of_a, bench(log, tmp_path / "state", B) as of_b:
-        of_a.settle()
-        of_b.settle()
-        while of_a.step():
+    feed = Feed(log, XX)
+    for number in range(60):
+        feed.bucket(minute(number), {0: [Item("p0", number, 1)]}, closes=[0])
+    sizes = [1]
+    with bench(log, tmp_path, spread(Input(XX.name, bucketed=True, broadcast=True)), poll=10) as runs:
+        runs.settle()
+        assert closed(log, A_OUT.name) == [0]
+        feed.bucket(minute(59), closes=[1, 2])  # everything may go at once
+        while runs.step():
             sizes.append(len(closed(log, A_OUT.name)))
-            of_b.settle()
-    assert messages(log, A_OUT.name) == loop_model(buckets, 1)
+    assert [seen.seq for seen in messages(log, A_OUT.name)] == list(range(60))
+    assert closed(log, A_OUT.name) == [0, *(minute(number) for number in range(60))]
     assert max(after - before for before, after in pairwise(sizes)) <= 10
-    log.close()
 
 
 class Unlucky(Counter):

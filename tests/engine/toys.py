@@ -262,11 +262,31 @@ class Late(Toy):
             state.delete(item.name)
 
 
+def spread(*sources: Input) -> type[A]:
+    """A over other inputs, and without the delayed edge."""
+
+    class Spread(A):
+        def inputs(self) -> tuple[Input, ...]:
+            return sources
+
+        def on_bucket(self, step: Step, bucket: Bucket) -> None:
+            for source in sources:
+                for arrival in bucket.arrivals[source.topic]:
+                    item: Item = arrival.message
+                    step.emit(A_OUT.name, Seen(bucket.bucket_ms, item.name, item.seq, item.amount))
+
+    return Spread
+
+
 # ---- people -------------------------------------------------------------------------------------------------
 
 
 Batch = Mapping[int, Sequence[Item | bytes]]
 """Per partition what a bucket contains; bytes are written as they are."""
+
+
+def marker(bucket_ms: int, count: int, digest: str, processor: str = "people", task: int = 0) -> CloseMarker:
+    return CloseMarker(processor, task, 1, bucket_ms, count, digest, 1)
 
 
 class Feed:

@@ -13,6 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from qmtl.bootstrap import make_workers, open_log
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.view import all_partitions, read_all
+from qmtl.foundation.contracts.dag import DagSubmission
+from qmtl.foundation.wire.registry import codec
+from qmtl.interfaces.client import Client, submission_id
+from qmtl.replay.digest import digests
+from tests.flow.campaign import place_on
 from tests.flow.driving import (
     ROOT,
     SHIPPED,
@@ -29,6 +37,7 @@ from tests.flow.driving import (
     run_demo,
 )
 from tests.flow.restatement import CASH, average_cost, restate
+from tests.services.graphs import price, sma, strategy, target, text
 
 FILL_COLUMNS = ("time", "seq", "symbol", "side", "quantity", "price", "fee", "slippage")
 ORDER_COLUMNS = ("created", "symbol", "side", "quantity", "status", "filled", "average_price")
@@ -163,6 +172,50 @@ def test_a_second_run_adds_nothing_with_its_stores_or_without(
         shutil.rmtree(place.state / "tasks")
     assert run_demo(place) == first
     assert differences(first, undisturbed) == []
+
+
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("kafka", marks=pytest.mark.broker)])
+def test_processors_that_lost_their_stores_take_a_second_strategy_and_repeat_nothing_of_the_first(
+    tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kind: str, request: pytest.FixtureRequest
+) -> None:
+    bootstrap = None if kind == "embedded" else str(request.getfixturevalue("kafka_bootstrap"))
+    with place_on(bootstrap, tmp_path / "state", bars) as place:
+        run_demo(place)
+        shutil.rmtree(place.state / "tasks")
+        log = open_log(place.log)
+        workers = make_workers(log, TaskSettings(place.state / "tasks"), slot="demo")
+        try:
+            client = Client(log, workers)
+            message = text(strategy([price(), sma("mean", 30), target(source="mean")], "second"))
+            client.submit(DagSubmission(submission_id("demo", message), "demo", message, 0))
+            second = client.deployed("demo", "second")
+            asked = [row.topic for row in client.view("dag.tasks").rows()]
+            reports = read_all(log, all_partitions(log, "dag.reports"))
+            found = [codec.decode(one.value).topic for one in reports if one.value is not None]
+            after = digests(log, codec)
+        finally:
+            for worker in workers:
+                worker.close()
+            log.close()
+    assert [node.name for node in second.nodes if node.reused] == ["price", "mean"]
+    assert sorted(found) == sorted(asked)
+    assert len(asked) == 6
+    touched = {name for name in after if after[name] != undisturbed["digests"].get(name)}
+    assert touched == {
+        "dag.submissions",
+        "dag.diffs",
+        "dag.edges",
+        "dag.nodes",
+        "dag.queues",
+        "dag.reports",
+        "dag.sentinels",
+        "dag.strategies",
+        "dag.tasks",
+        "node.deployments",
+        "node.state",
+        "queue",
+        next(node.topic for node in second.nodes if node.name == "target"),
+    }
 
 
 def test_kafka_gives_the_digests_of_the_embedded_log_and_gives_them_again_without_its_stores(

@@ -26,7 +26,7 @@ from blake3 import blake3
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
 
 from qmtl.engine.failpoint import passing
-from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
+from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition, require_same
 from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
@@ -34,7 +34,6 @@ from qmtl.foundation.common.errors import (
     LogLocked,
     LogUnreachable,
     OffsetGone,
-    TopicMismatch,
     UnknownTopic,
 )
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec
@@ -144,7 +143,7 @@ class EmbeddedLog:
                 batch.put(b"t" + made.name.encode(), json.dumps(row, sort_keys=True).encode())
                 fresh[made.name] = made
             else:
-                _compare(known, spec)
+                require_same(spec, known.partitions, known.config)
         if fresh:
             self._db.write(batch, self._write_options)
         for made in fresh.values():
@@ -526,21 +525,6 @@ def damage_after(db: Any, last: bytes) -> str | None:
     except Exception as error:  # rocksdict raises bare Exception
         return str(error)
     return None
-
-
-def _compare(known: _Topic, spec: TopicSpec) -> None:
-    wanted: dict[str, object] = {"partitions": spec.partitions, **spec.config()}
-    found: dict[str, object] = {"partitions": known.partitions, **known.config}
-    wrong = [
-        f"{name} is {found.get(name)!r}, wanted {wanted[name]!r}"
-        for name in sorted(wanted)
-        if found.get(name) != wanted[name]
-    ]
-    if wrong:
-        raise TopicMismatch(
-            f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.",
-            "Migrate it by a new topic.",
-        )
 
 
 def _scan(db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -21,7 +21,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from qmtl.engine.failpoint import passing
-from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, KafkaAdmin
+from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, MOVING, KafkaAdmin
 from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
 from qmtl.foundation.common.errors import (
     Fenced,
@@ -111,9 +111,7 @@ class KafkaLog:
             asked = [self._place(where) for where in partitions]
             found = _asking(lambda: asker.committed(asked, timeout=CALL_TIMEOUT_S))
             for place in found:
-                if (
-                    place.error is not None
-                ):  # an answer for some is no answer: a missing position means "never committed"
+                if place.error is not None:  # a position that is left out would mean "never committed"
                     raise LogError(
                         f"the positions of {group!r} are unknown: {place.error.str()}", "Start again."
                     )
@@ -457,7 +455,13 @@ def _classify(error: KafkaException) -> None:
 
 
 def _asking(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except KafkaException as error:
-        raise LogError(f"the broker did not answer: {error.args[0].str()}", "Check that it runs.") from None
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            problem = error.args[0]
+            if problem.code() in MOVING and time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            raise LogError(f"the broker did not answer: {problem.str()}", "Check that it runs.") from None

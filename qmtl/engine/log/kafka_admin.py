@@ -16,8 +16,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package 
     OffsetSpec,
 )
 
-from qmtl.engine.log.port import Positions, TopicDescription, TopicPartition
-from qmtl.foundation.common.errors import LogError, LogUnreachable, TopicMismatch, UnknownTopic
+from qmtl.engine.log.port import Positions, TopicDescription, TopicPartition, require_same
+from qmtl.foundation.common.errors import LogError, LogUnreachable, UnknownTopic
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.keys import MAX_KEY_BYTES
 from qmtl.foundation.wire.topics import TopicSpec
@@ -29,9 +29,19 @@ _LATEST: Final = _SPECS.latest()
 CONNECT_TIMEOUT_S: Final = 6.0
 CALL_TIMEOUT_S: Final = 30.0
 MESSAGE_MAX_BYTES: Final = MAX_VALUE_BYTES + MAX_KEY_BYTES + 4096
-_MOVING: Final = frozenset(
-    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_LEADER_EPOCH}
+MOVING: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError._NOENT,  # "no leaders found"
+    }
 )
+"""Answers of a cluster in which a broker has just come or gone: the question is asked again."""
 
 
 class KafkaAdmin:
@@ -144,18 +154,7 @@ class KafkaAdmin:
         found = self._describe([spec.name for spec in specs])
         for spec in specs:
             known = found[spec.name]
-            wanted: dict[str, object] = {"partitions": spec.partitions, **spec.config()}
-            actual: dict[str, object] = {"partitions": known.partitions, **known.config}
-            wrong = [
-                f"{key} is {actual.get(key)!r}, wanted {wanted[key]!r}"
-                for key in sorted(wanted)
-                if actual.get(key) != wanted[key]
-            ]
-            if wrong:
-                raise TopicMismatch(
-                    f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.",
-                    "Alter it, or migrate by a new topic; partitions are never changed in place.",
-                )
+            require_same(spec, known.partitions, known.config)
 
     def describe(self, topic: str) -> TopicDescription | None:
         if topic not in self.topics():
@@ -202,8 +201,10 @@ class KafkaAdmin:
                 )
                 found = {place: future.result().offset for place, future in answers.items()}
             except KafkaException as error:
-                if error.args[0].code() in _MOVING and time.monotonic() < deadline:
-                    time.sleep(0.02)  # a leader is being elected; the client's metadata will follow
+                if error.args[0].code() in MOVING and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    # Left alone, the client asks for minutes with the leader's epoch that it knew before.
+                    self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S))
                     continue
                 raise self._failure(error) from None
             return {

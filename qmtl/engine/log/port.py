@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from qmtl.foundation.common.errors import TopicMismatch
 from qmtl.foundation.wire.topics import TopicSpec
 
 
@@ -169,3 +170,23 @@ class Log(Protocol):
 def partitions_of(topic: str, count: int) -> list[TopicPartition]:
     """Every partition of a topic, in order."""
     return [TopicPartition(topic, number) for number in range(count)]
+
+
+def require_same(spec: TopicSpec, partitions: int, config: Mapping[str, str]) -> None:
+    """Hold a topic that exists to the catalogue.
+
+    Raises:
+        TopicMismatch: naming each setting that differs, with what it is and what it should be.
+    """
+    wanted: dict[str, object] = {"partitions": spec.partitions, **spec.config()}
+    found: dict[str, object] = {"partitions": partitions, **config}
+    wrong = [
+        f"{name} is {found.get(name)!r}, wanted {wanted[name]!r}"
+        for name in sorted(wanted)
+        if found.get(name) != wanted[name]
+    ]
+    if wrong:
+        raise TopicMismatch(
+            f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.",
+            "Alter it, or migrate by a new topic; partitions are never changed in place.",
+        )

@@ -1,0 +1,185 @@
+"""The proof of a cut, and what lies in the log that is no record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.processor import Input
+from qmtl.engine.watermark import CutDigest
+from qmtl.foundation.common.errors import CutMismatch, InvariantBroken
+from qmtl.foundation.contracts.control import CloseMarker, DeadLetter
+from qmtl.foundation.wire.keys import encode_key
+from qmtl.foundation.wire.topics import TopicSpec
+from tests.contract.driving import put
+from tests.engine.driving import bench, closed, messages
+from tests.engine.models import minute
+from tests.engine.toys import (
+    A_OUT,
+    CODEC,
+    DEAD,
+    A,
+    B,
+    Feed,
+    Item,
+    Seen,
+    X,
+    make_topics,
+    marker,
+    spread,
+)
+
+# ---- proofs of a cut ------------------------------------------------------------------------------------------------
+
+
+def digest_of(*found: Item) -> str:
+    cut = CutDigest()
+    for item in found:
+        cut.add(encode_key(X.key_of(item)), CODEC.encode(item))
+    return cut.hexdigest()
+
+
+@pytest.mark.parametrize(
+    "count, digest",
+    [
+        (2, digest_of(Item("n", 0, 1))),
+        (0, digest_of(Item("n", 0, 1))),
+        (1, digest_of(Item("n", 0, 2))),
+        (1, ""),
+    ],
+)
+def test_a_cut_that_is_not_the_one_that_was_counted_stops_the_task(
+    embedded_log: EmbeddedLog, tmp_path: Path, count: int, digest: str
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, X)
+    feed.put({0: [Item("n", 0, 1)]})
+    feed.forge(marker(minute(0), count, digest))
+    with bench(log, tmp_path, A) as runs, pytest.raises(CutMismatch, match=X.name):
+        runs.settle()
+    assert messages(log, A_OUT.name) == []
+
+
+def test_the_cut_that_was_counted_is_taken(embedded_log: EmbeddedLog, tmp_path: Path) -> None:
+    make_topics(embedded_log)
+    feed = Feed(embedded_log, X)
+    feed.put({0: [Item("n", 0, 1)]})
+    feed.forge(marker(minute(0), 1, digest_of(Item("n", 0, 1))))
+    with bench(embedded_log, tmp_path, spread(Input(X.name, bucketed=True))) as runs:
+        runs.settle()
+    assert messages(embedded_log, A_OUT.name) == [Seen(minute(0), "n", 0, 1)]
+
+
+@pytest.mark.parametrize("other", [marker(minute(1), 0, "", "somebody"), marker(minute(1), 0, "", task=1)])
+def test_a_second_writer_of_markers_stops_the_task(
+    embedded_log: EmbeddedLog, tmp_path: Path, other: CloseMarker
+) -> None:
+    make_topics(embedded_log)
+    feed = Feed(embedded_log, X)
+    feed.bucket(minute(0))
+    feed.forge(other)
+    with bench(embedded_log, tmp_path, A, B) as runs, pytest.raises(InvariantBroken, match="one writer"):
+        runs.settle()
+
+
+@pytest.mark.parametrize("again", [minute(0), minute(1)])
+def test_a_marker_that_goes_back_stops_the_task(
+    embedded_log: EmbeddedLog, tmp_path: Path, again: int
+) -> None:
+    make_topics(embedded_log)
+    feed = Feed(embedded_log, X)
+    feed.bucket(minute(1))
+    feed.forge(marker(again, 0, ""))
+    with bench(embedded_log, tmp_path, A, B) as runs, pytest.raises(InvariantBroken, match="after"):
+        runs.settle()
+
+
+def test_a_reader_that_comes_when_retention_took_part_of_a_bucket_begins_with_the_next(
+    tmp_path: Path,
+) -> None:
+    now = [0]
+    log = EmbeddedLog(tmp_path / "log", clock_ms=lambda: now[0])
+    make_topics(log, brief := replace(X, name="toy.brief", retention_ms=100))
+    feed = Feed(log, brief)
+    feed.put({0: [Item("n", 0, 1)]})
+    now[0] = 90
+    feed.bucket(minute(0), {0: [Item("n", 1, 1)]})
+    feed.bucket(minute(1), {0: [Item("n", 2, 1)]})
+    now[0] = 150
+    assert log.clean() == 1
+
+    class Brief(spread(Input(brief.name, bucketed=True))):  # type: ignore[misc] # the class is made on the spot
+        def topics(self) -> dict[str, TopicSpec]:
+            return {**super().topics(), brief.name: brief}
+
+    with bench(log, tmp_path / "state", Brief) as runs:
+        runs.settle()
+        feed.put({0: [Item("n", 3, 1)]})
+        feed.forge(marker(minute(2), 2, ""))
+        with pytest.raises(CutMismatch):  # from the second cut on, it is proved
+            runs.settle()
+    assert [seen.seq for seen in messages(log, A_OUT.name)] == [2]
+    assert closed(log, A_OUT.name) == [0, minute(0), minute(1)]
+    log.close()
+
+
+# ---- what is no record ------------------------------------------------------------------------------------------------
+
+
+JUNK = b"\xc3\x01 nothing that anybody wrote"
+WRONG = CODEC.encode(Seen(0, "n", 0, 0))  # well formed, but not of this topic
+
+
+@pytest.mark.parametrize("value", [JUNK, WRONG, b""])
+def test_what_is_no_record_goes_whole_to_the_dead_letters_once_and_the_rest_goes_on(
+    log: Log, tmp_path: Path, value: bytes
+) -> None:
+    make_topics(log)
+    feed = Feed(log, X)
+    feed.bucket(minute(0), {0: [Item("n", 0, 1), value, Item("n", 1, 1)]})
+    feed.bucket(minute(1), {0: [Item("n", 2, 1)]})
+    with bench(log, tmp_path, A, B) as runs:
+        runs.until(lambda: closed(log, A_OUT.name)[-1:] == [minute(1)])
+    assert [seen.seq for seen in messages(log, A_OUT.name)] == [0, 1, 2]
+    (letter,) = messages(log, DEAD.name)
+    assert letter == DeadLetter("a", X.name, letter.code, letter.cause, b"\x02raw\x00\x01", value, 0, 1)
+    assert letter.code.startswith("QMTL-2")
+
+
+def test_what_is_no_record_is_told_once_even_if_its_bucket_stays_open_over_a_restart(
+    embedded_log: EmbeddedLog, tmp_path: Path
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, X)
+    feed.put({0: [JUNK, Item("n", 0, 1)]})
+    for _ in range(3):
+        with bench(log, tmp_path, A, B) as runs:
+            runs.settle()
+    feed.bucket(minute(0))
+    with bench(log, tmp_path, A, B) as runs:
+        runs.settle()
+    assert len(messages(log, DEAD.name)) == 1
+    assert [seen.seq for seen in messages(log, A_OUT.name)] == [0]
+
+
+def test_a_marker_that_is_none_goes_to_the_dead_letters_and_closes_nothing(
+    embedded_log: EmbeddedLog, tmp_path: Path
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, X)
+    feed.bucket(minute(0), {0: [Item("n", 0, 1)]})
+    key = b"\x00m" + encode_key(("people", 0, minute(1)))
+    put(log, [(TopicPartition(X.name, 0), key, JUNK)], writer="other")
+    put(log, [(TopicPartition(X.name, 0), key, CODEC.encode(Item("n", 1, 1)))], writer="other")
+    feed.bucket(minute(2), {0: [Item("n", 2, 1)]})
+    with bench(log, tmp_path, A, B) as runs:
+        runs.settle()
+    assert closed(log, A_OUT.name) == [0, minute(0), minute(2)]
+    assert [letter.key for letter in messages(log, DEAD.name)] == [key, key]
