@@ -12,8 +12,14 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from qmtl.testing.broker import any_broker
+
+# A run that decides over a change looks for the same examples each time; runs by hand look for new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "search")
 
 BROKER_FIXTURES = frozenset({"kafka_bootstrap", "kafka_namespace"})
 LEFT_OUT = pytest.StashKey[list[str]]()

@@ -140,7 +140,7 @@ def test_rounding_to_places_is_half_even(value: Decimal, places: int) -> None:
 def test_a_floor_is_the_last_step_towards_zero(value: Decimal, step: Decimal) -> None:
     out = money.floor_to_step(value, step)
     assert Fraction(out) / Fraction(step) == int(Fraction(value) / Fraction(step))
-    assert abs(out) <= abs(value) < abs(out) + step
+    assert abs(Fraction(out)) <= abs(Fraction(value)) < abs(Fraction(out)) + Fraction(step)
 
 
 @given(exact_decimals(), STEPS)
