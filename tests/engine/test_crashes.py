@@ -145,7 +145,7 @@ def test_death_at_every_point_of_a_cycle_and_of_a_recovery_changes_nothing(log: 
         lives.feed()
         passage = (
             1 if point == "inside_commit" else chance.randrange(1, 6)
-        )  # the first is surely of the counter
+        )  # the first is the counter's where tasks come at once
         ended = lives.live(f"{point}:{passage}", poll=chance.choice([1, 3, 4000]))
         assert ended == -signal.SIGKILL, point
     for point in RESTORES:
