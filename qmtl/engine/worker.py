@@ -8,7 +8,7 @@ from typing import Final
 from qmtl.engine.log.port import Log, Membership, Writer
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
-from qmtl.foundation.common.errors import Fenced, OutcomeUnknown, TransactionAborted
+from qmtl.foundation.common.errors import Fenced, MembershipLost, OutcomeUnknown, TransactionAborted
 from qmtl.foundation.wire.codec import Codec
 
 IDLE_S: Final = 0.02
@@ -32,17 +32,30 @@ class Worker:
         prototype = make()
         self.name = prototype.name
         self._id = f"qmtl.{self.name}.{slot}"
-        self._membership: Membership = log.membership(f"qmtl.{self.name}", self._id, prototype.anchor)
+        self._join: Callable[[], Membership] = lambda: log.membership(
+            f"qmtl.{self.name}", self._id, prototype.anchor
+        )
+        self._membership = self._join()
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
 
     def step(self, timeout_s: float = 0.0) -> bool:
         """One round over all tasks; says whether any of them did something.
 
+        Args:
+            timeout_s: how long each task may wait for records; without a task, how long to wait for one.
+
         Raises:
             Fenced: another worker has taken the slot.
         """
-        mine = self._membership.poll()
+        try:
+            self._the_writer()  # before any task opens: it ends what a dead predecessor left open on the tables
+            mine = self._membership.poll(0.0 if self._tasks else timeout_s)
+        except OutcomeUnknown:
+            return True  # nobody knows whether the slot is taken: it is asked for again
+        except MembershipLost:
+            self._rejoin()
+            return True
         for number in sorted(self._tasks.keys() - mine):
             self._tasks.pop(number).close()
         fence = self._membership.fence()
@@ -62,8 +75,18 @@ class Worker:
                 raise
         return busy
 
+    def _rejoin(self) -> None:
+        """Take part anew, unless another worker has the slot: two that take it from each other in turn serve nobody."""
+        for number in sorted(self._tasks):
+            self._drop(number)
+        try:
+            self._the_writer().prove()
+        except (TransactionAborted, OutcomeUnknown):
+            self._discard_writer()
+        self._membership.close()
+        self._membership = self._join()
+
     def _open(self, number: int) -> Task:
-        self._the_writer()  # before the restore: it ends what a dead predecessor left open on the tables
         task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
         task.open()
         return task

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +36,9 @@ from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec
 from qmtl.testing.broker import start_broker
 from tests.contract.driving import events, join, put, read_all, read_until, table, until, values
+from tests.contract.leavers import LEAVERS
 
+ROOT = Path(__file__).resolve().parents[2]
 A0 = TopicPartition("a", 0)
 B0 = TopicPartition("b", 0)
 
@@ -168,6 +172,13 @@ def test_a_fence_of_an_earlier_generation_is_refused_and_nothing_shows(kafka_log
     assert log.committed("group", [A0]) == {A0: 2}
 
 
+def test_a_member_that_leaves_while_its_tasks_come_is_let_go(kafka_log: KafkaLog) -> None:
+    kafka_log.ensure_topics([events("a")])
+    command = [sys.executable, "-m", "tests.contract.leavers", kafka_log.bootstrap, kafka_log.namespace]
+    left = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True, check=True)
+    assert int(left.stdout) == LEAVERS
+
+
 def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_its_writer(
     kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +203,7 @@ def test_a_record_that_the_failed_transaction_does_not_take_ends_it(kafka_log: K
     admin = AdminClient({"bootstrap.servers": log.bootstrap})
     small = NewTopic(f"{log.namespace}small", num_partitions=1, config={"max.message.bytes": "200"})
     admin.create_topics([small])[small.topic].result(10)
+    until(lambda: "small" in log.topics())
     writer = log.writer("writer")
     writer.begin()
     writer.append("a", 0, b"k", b"never")

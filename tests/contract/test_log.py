@@ -409,6 +409,24 @@ def test_a_time_finds_the_first_record_that_was_written_then_or_later(log: Log) 
     assert log.offsets_at_time([A1], log.now_ms() + HOUR_MS) == {A1: ends[A1]}
 
 
+def test_a_writer_that_proves_itself_shows_nothing_and_one_whose_id_is_taken_cannot(log: Log) -> None:
+    letters = TopicPartition("dead.letters", 0)
+    log.ensure_topics([events("a"), events(letters.topic)])
+    older = log.writer("writer")
+    older.prove()
+    older.begin()
+    older.append("a", 0, b"k", b"1")
+    older.commit({}, "", None)
+    newer = log.writer("writer")
+    with pytest.raises(Fenced):
+        older.prove()
+    newer.prove()
+    assert read_all(log, [letters]) == []
+    assert values(read_all(log, [A0])) == [b"1"]
+    older.close()
+    newer.close()
+
+
 def test_all_tasks_of_a_group_are_the_partitions_of_its_anchor(log: Log) -> None:
     log.ensure_topics([events("a", 3)])
     member = log.membership("group", "member", "a")

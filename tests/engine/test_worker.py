@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
 from qmtl.engine.table import Table
@@ -212,6 +214,56 @@ def test_a_second_worker_in_a_slot_takes_it_over(log: Log, tmp_path: Path) -> No
     assert messages(log, ECHO.name) == counted([*given, Item("a", 4, 1)])
     first.close()
     second.close()
+
+
+def test_a_worker_whose_slot_another_has_ends_even_with_nothing_to_write(
+    kafka_log: Log, tmp_path: Path
+) -> None:
+    make_topics(kafka_log)
+    older, newer = (
+        Worker(kafka_log, Counter, CODEC, TaskSettings(tmp_path / name)) for name in ("older", "newer")
+    )
+    until(lambda: not older.step(0.02) and bool(older._tasks))
+    until(lambda: not newer.step(0.02) and bool(newer._tasks))
+
+    def go_on() -> bool:
+        newer.step(0.02)
+        older.step(0.02)
+        return False
+
+    with pytest.raises(Fenced):
+        until(go_on)
+    until(lambda: not newer.step(0.02) and bool(newer._tasks))
+    older.close()
+    newer.close()
+
+
+def test_a_worker_that_lost_its_place_to_nobody_takes_part_again(kafka_log: KafkaLog, tmp_path: Path) -> None:
+    log = kafka_log
+    make_topics(log)
+    crowd = Feed(log, ITEMS)
+    worker = Worker(log, Counter, CODEC, TaskSettings(tmp_path))
+    until(lambda: worker.step(0.02) or bool(worker._tasks))
+    # A repeated request to join looks to the group like this: a newer member of the same name, which then is not there.
+    ghost = log.membership("qmtl.counter", "qmtl.counter.0", Counter.anchor)
+    until(lambda: bool(ghost.poll(0.05)))
+    until(lambda: worker.step(0.02) and not worker._tasks)
+    crowd.put({0: [Item("a", 0, 1)]})
+    until(lambda: not worker.step(0.02) and len(messages(log, ECHO.name)) == 1)
+    worker.close()
+    ghost.close()
+
+
+def test_a_worker_without_a_task_waits_for_one(kafka_log: Log, tmp_path: Path) -> None:
+    make_topics(kafka_log)
+    busy, spare = (Worker(kafka_log, A, CODEC, TaskSettings(tmp_path / slot), slot) for slot in ("0", "1"))
+    until(lambda: [busy.step(0.02), spare.step(0.02)] != [] and bool(busy._tasks or spare._tasks))
+    idle = spare if busy._tasks else busy
+    started = time.monotonic()
+    assert not idle.step(0.3)
+    assert time.monotonic() - started > 0.25
+    busy.close()
+    spare.close()
 
 
 def test_tasks_that_move_to_another_worker_and_back_lose_and_double_nothing(

@@ -442,13 +442,16 @@ class EmbeddedWriter:
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if self._rows is None:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
-        if self._log.epochs[self._id] != self._epoch:
-            raise Fenced(f"transactional id {self._id!r} belongs to a newer writer.", "This one stops.")
+        self.prove()
         rows, self._rows = self._rows, None
         return self._log.write(rows, positions, group)
 
     def abort(self) -> None:
         self._rows = None
+
+    def prove(self) -> None:
+        if self._log.epochs[self._id] != self._epoch:
+            raise Fenced(f"transactional id {self._id!r} belongs to a newer writer.", "This one stops.")
 
     def close(self) -> None:
         self._rows = None

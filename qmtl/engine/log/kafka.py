@@ -27,6 +27,7 @@ from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
     LogError,
+    MembershipLost,
     OffsetGone,
     OutcomeUnknown,
     TooLarge,
@@ -40,13 +41,9 @@ TRANSACTION_TIMEOUT_MS: Final = 15_000
 SESSION_TIMEOUT_MS: Final = 10_000
 
 _NOWHERE: Final = -1
-_FENCED: Final = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.FENCED_INSTANCE_ID,
-    }
-)
+_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+PROOF: Final = TopicPartition("dead.letters", 0)
+"""Where a writer proves its ownership, with a record that it aborts: every processor may write there, none reads it."""
 
 
 class KafkaLog:
@@ -228,7 +225,7 @@ class KafkaReader:
             raise UnknownTopic(
                 f"{message.topic()}[{message.partition()}] is not on the log.", "Create the topics first."
             )
-        elif error.fatal():
+        elif error.code() == KafkaError._FATAL:
             raise LogError(f"the consumer failed: {error.str()}", "Start again.")
         # Anything else is librdkafka telling that it retries by itself.
 
@@ -343,6 +340,13 @@ class KafkaWriter:
                 f"the abort of {self._id!r} was not confirmed: {error.args[0].str()}"
             ) from None
 
+    def prove(self) -> None:
+        self.begin()
+        self.append(PROOF.topic, PROOF.partition, b"", None)
+        with suppress(KafkaException):  # the abort says what it means
+            self._producer.flush(CALL_TIMEOUT_S)  # an abort of nothing that was sent asks nobody
+        self.abort()
+
     def close(self) -> None:
         """Let go of the producer without ending anything: whoever opens the id next does that."""
         self._open = False
@@ -396,10 +400,13 @@ class KafkaMembership:
     def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
         self._revoked = False
         message = self._consumer.poll(timeout_s)
-        if message is not None and (error := message.error()) is not None and error.fatal():
-            raise Fenced(
-                f"the group refused this member: {error.str()}", "Another worker has the same slot; stop one."
-            )
+        # The client marks no error of a message as fatal: its code says so.
+        if (
+            message is not None
+            and (error := message.error()) is not None
+            and error.code() == KafkaError._FATAL
+        ):
+            raise MembershipLost(f"the group refused this member: {error.str()}", "Join again.")
         # Tasks that went and came back within one poll were another's meanwhile: they are seen to go.
         return frozenset() if self._revoked else self._mine
 
@@ -408,6 +415,11 @@ class KafkaMembership:
         return metadata  # type: ignore[no-any-return] # an opaque object that only the producer reads
 
     def close(self) -> None:
+        # An assignment that arrives during the close is never taken: its callback waits for ever. So first none may come
+        # any more, then the one that has come already is served.
+        with suppress(KafkaException):  # a member that was fenced has nothing to leave
+            self._consumer.unsubscribe()
+            self._consumer.poll(0.0)
         self._consumer.close()
 
 
@@ -449,7 +461,7 @@ def _classify(error: KafkaException) -> None:
             f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
             "This one stops.",
         ) from None
-    if problem.txn_requires_abort():
+    if problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID:
         raise TransactionAborted(problem.str()) from None
     raise OutcomeUnknown(problem.str()) from None
 

@@ -103,6 +103,13 @@ class Writer(Protocol):
             Fenced: a newer writer owns the id.
         """
 
+    def prove(self) -> None:
+        """Make sure that no newer writer owns the id; nothing becomes visible. Only between transactions.
+
+        Raises:
+            TransactionAborted, OutcomeUnknown, Fenced: as `commit`.
+        """
+
     def close(self) -> None: ...
 
 
@@ -110,7 +117,12 @@ class Membership(Protocol):
     """A member's share of the tasks of one processor. Not thread-safe."""
 
     def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
-        """Take part in the group and say which tasks are mine now."""
+        """Take part in the group and say which tasks are mine now.
+
+        Raises:
+            MembershipLost: this one is of no more use. Whether the slot is another's is for its writer to tell (`prove`): a
+                group also gives a place away when a request to join is repeated after a time-out.
+        """
 
     def fence(self) -> Fence | None:
         """The proof to commit with, as of now."""

@@ -170,6 +170,12 @@ class Fenced(TransactionError):
     code = "QMTL-313"
 
 
+class MembershipLost(LogError):
+    """The group gave the place of a member to another of the same name, perhaps to its own repeated request."""
+
+    code = "QMTL-314"
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 
