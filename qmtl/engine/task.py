@@ -205,8 +205,9 @@ class Task:
         """Let sources join that somebody feeds by now: which of them a poll brings first must not decide a bucket."""
         asleep = self._merge.asleep()
         if asleep:
-            stable = self._log.stable_offsets(asleep)
-            self._merge.join({where.topic for where in asleep if stable[where] > self._positions[where]})
+            # Up to the high watermark: of a transaction over several topics, one may show its records before the other.
+            ends = self._log.end_offsets(asleep)
+            self._merge.join({where.topic for where in asleep if ends[where] > self._positions[where]})
 
     def _offer(self, record: Record) -> None:
         where = TopicPartition(record.topic, record.partition)

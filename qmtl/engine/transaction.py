@@ -11,7 +11,7 @@ from qmtl.engine.watermark import CutDigest
 from qmtl.foundation.common.errors import InvalidTopology
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, InputPosition, PositionStamp
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import encode_key, marker_key, partition_for, stamp_key
+from qmtl.foundation.wire.keys import encode_key, marker_key, stamp_key
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 MARKERS_KEPT: Final = 8
@@ -59,11 +59,7 @@ class Transaction:
             raise InvalidTopology(f"{topic} is a table of {self._processor}: put, don't emit.")
         if type(message) not in spec.messages:
             raise InvalidTopology(f"{topic} carries no {type(message).__name__}.")
-        partition = (
-            0
-            if spec.partitions == 1
-            else partition_for(encode_key(spec.task_key_of(message)), spec.partitions)
-        )
+        partition = self._task if spec.by_writer else spec.partition_of(message)
         key = encode_key(spec.key_of(message))
         value = self._codec.encode(message)
         if spec.marked:
@@ -98,7 +94,7 @@ class Transaction:
         )
         for spec in closes:
             table = self._tables.get(spec.name)
-            for partition in range(spec.partitions) if table is None else (table.partition,):
+            for partition in (self._task,) if table is not None or spec.by_writer else range(spec.partitions):
                 cut = self._cuts.pop(TopicPartition(spec.name, partition), None)
                 proof = (0, "") if cut is None else (cut.count, cut.hexdigest())
                 value = values.get(proof)

@@ -12,10 +12,12 @@ from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
 from qmtl.foundation.common.errors import CommandRefused, NoAnswer, UnknownWorld
 from qmtl.foundation.contracts.dag import DagOutcome, DagSubmission, StrategyStatus, StrategyVersion
+from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.contracts.world import CommandOutcome, WorldCommand
-from qmtl.foundation.wire.keys import encode_key, partition_for
+from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import topic
+from qmtl.foundation.wire.topics import SHARDS, topic
+from qmtl.services.nodes.plan import shards_of
 
 IDLE_S: Final = 0.02
 
@@ -76,13 +78,10 @@ class Client:
                 writer.close()
                 return
         spec = topic(name)
-        partition = (
-            partition_for(encode_key(spec.task_key_of(message)), spec.partitions)
-            if spec.partitions > 1
-            else 0
-        )
         writer.begin()
-        writer.append(name, partition, encode_key(spec.key_of(message)), codec.encode(message))
+        writer.append(
+            name, spec.partition_of(message), encode_key(spec.key_of(message)), codec.encode(message)
+        )
         writer.commit({}, "qmtl.client", None)
         writer.close()
 
@@ -150,7 +149,10 @@ class Client:
                     f"a topic of strategy {strategy_id!r} could not be made.",
                     "`qmtl topic read dag.reports` says why.",
                 )
-            return found if self.view("node.deployments").get(world_id, strategy_id) == found else None
+            view = self.view("node.deployments")
+            homes = sorted(set(shards_of(found.nodes, SHARDS).values()))
+            there = [view.get(shard, world_id, strategy_id) for shard in homes]
+            return found if there == [NodeDeployment(shard, found) for shard in homes] else None
 
         strategy: StrategyVersion = self.wait(f"deployment of {strategy_id!r} in {world_id!r}", ready)
         return strategy

@@ -7,6 +7,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import TypeAlias
 
+from qmtl.foundation.contracts.dag import StrategyVersion
+
 
 class NodeStatus(Enum):
     """The states of a node in the order of its life."""
@@ -73,4 +75,12 @@ class NodeState:
     strategies: tuple[str, ...] = ()
 
 
-NodeTable: TypeAlias = NodeWindow | NodeState
+@dataclass(frozen=True, slots=True)
+class NodeDeployment:
+    """A strategy that has nodes on a shard, as its task computes it: a row of `node.deployments`."""
+
+    shard: int
+    strategy: StrategyVersion
+
+
+NodeTable: TypeAlias = NodeWindow | NodeState | NodeDeployment

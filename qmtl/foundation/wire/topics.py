@@ -12,10 +12,14 @@ from typing import Final
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts import control, dag, market, node, trade, world
 from qmtl.foundation.contracts.dag import TopicClass
+from qmtl.foundation.wire.keys import encode_key, partition_for
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 FOREVER: Final = -1
+
+SHARDS: Final = 4
+"""Over how many tasks the compute nodes are spread, and so how many workers can share them."""
 
 
 class Cleanup(Enum):
@@ -35,6 +39,8 @@ class TopicSpec:
         messages: the closed set of message types; a value of any other type is refused.
         owner: the one processor that writes it, or `people` where commands and data come in.
         marked: carries close markers, so that a reader can take it bucket by bucket.
+        by_writer: each task of the owner writes the partition of its own number, whatever the key. A marked topic with several
+            writers needs it, as a partition is closed by one.
         min_compaction_lag_ms: how long every version stays readable (compacted topics).
         delete_retention_ms: how long a tombstone stays; a local store older than this is thrown away.
         retention_ms: age at which records go (deleted topics); -1 is never.
@@ -49,6 +55,7 @@ class TopicSpec:
     partitions: int = 1
     replication: int = 3
     marked: bool = False
+    by_writer: bool = False
     min_compaction_lag_ms: int = DAY_MS
     delete_retention_ms: int = 7 * DAY_MS
     retention_ms: int = FOREVER
@@ -69,6 +76,12 @@ class TopicSpec:
     def task_key_of(self, message: object) -> tuple[str | int, ...]:
         """The parts that choose the partition."""
         return _getter(self.task_key)(message)
+
+    def partition_of(self, message: object) -> int:
+        """The partition of a message; not for a topic whose partitions are its writers'."""
+        if self.partitions == 1:
+            return 0
+        return partition_for(encode_key(self.task_key_of(message)), self.partitions)
 
     def config(self) -> dict[str, str]:
         """The broker's topic configuration, by Kafka's names."""
@@ -112,6 +125,8 @@ def _events(
     owner: str,
     *,
     marked: bool = False,
+    by_writer: bool = False,
+    partitions: int = 1,
     days: int = -1,
 ) -> TopicSpec:
     retention = FOREVER if days < 0 else days * DAY_MS
@@ -122,15 +137,35 @@ def _events(
         messages,
         Cleanup.DELETE,
         owner,
+        partitions=partitions,
         marked=marked,
+        by_writer=by_writer,
         retention_ms=retention,
     )
 
 
 def _table(
-    name: str, key: str, task_key: str, messages: tuple[type, ...], owner: str, *, marked: bool = False
+    name: str,
+    key: str,
+    task_key: str,
+    messages: tuple[type, ...],
+    owner: str,
+    *,
+    marked: bool = False,
+    by_writer: bool = False,
+    partitions: int = 1,
 ) -> TopicSpec:
-    return TopicSpec(name, _names(key), _names(task_key), messages, Cleanup.COMPACT, owner, marked=marked)
+    return TopicSpec(
+        name,
+        _names(key),
+        _names(task_key),
+        messages,
+        Cleanup.COMPACT,
+        owner,
+        partitions=partitions,
+        marked=marked,
+        by_writer=by_writer,
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -164,20 +199,40 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     ),
     _table("world.outcomes", "world_id command_id", "world_id", (world.CommandOutcome,), "worldservice"),
     # Compute nodes; each node's own topic is made at run time (`node_topic`).
-    _table("node.windows", "node_id symbol", "", (node.NodeWindow,), "nodes"),
-    _table("node.deployments", "world_id strategy_id", "", (dag.StrategyVersion,), "nodes"),
-    _table("node.state", "node_id", "", (node.NodeState,), "nodes"),
+    _table(
+        "node.windows", "node_id symbol", "", (node.NodeWindow,), "nodes", by_writer=True, partitions=SHARDS
+    ),
+    _table(
+        "node.deployments",
+        "shard strategy.world_id strategy.strategy_id",
+        "",
+        (node.NodeDeployment,),
+        "nodes",
+        by_writer=True,
+        partitions=SHARDS,
+    ),
+    _table("node.state", "node_id", "", (node.NodeState,), "nodes", by_writer=True, partitions=SHARDS),
     _events(
         "trade.intents",
         "world_id strategy_id symbol bucket_ms intent_index",
-        "world_id",
+        "",
         (trade.OrderIntent,),
         "nodes",
         marked=True,
+        by_writer=True,
+        partitions=SHARDS,
         days=90,
     ),
     _events(
-        "trade.market", "world_id bar.symbol", "world_id", (market.WorldBar,), "nodes", marked=True, days=90
+        "trade.market",
+        "world_id bar.symbol",
+        "",
+        (market.WorldBar,),
+        "nodes",
+        marked=True,
+        by_writer=True,
+        partitions=SHARDS,
+        days=90,
     ),
     # Trading: gate, sizing, simulated execution and portfolio share the world's key and so one task.
     # What trading has taken over of worlds and gates: the interleaving that it saw, on the log.

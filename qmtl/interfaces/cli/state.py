@@ -97,6 +97,8 @@ def _where(log: Log, name: str, parts: Sequence[str]) -> list[TopicPartition]:
 
 def _chooses(spec: TopicSpec, given: int) -> bool:
     """Whether so many leading parts of the key are the whole task key, and text, which needs no guess at its type."""
+    if spec.by_writer:
+        return False
     size = len(spec.task_key)
     return (
         0 < size <= given

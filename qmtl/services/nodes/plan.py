@@ -1,4 +1,9 @@
-"""What the node workers compute now: the union of all deployed strategies, each node once."""
+"""What a task of the node workers computes now: its share of the union of all deployed strategies, each node once.
+
+A node lives on one shard, and stays there. A source's shard comes from its id; a node lives where its inputs live, and where
+they live on several, on the highest of these. So a component of the graph lies together unless a strategy joins two that were
+apart, nothing ever moves, and what crosses from shard to shard goes upwards only: no two tasks wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from qmtl.foundation.common.identity import NODE_ID_PREFIX
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyVersion, TopicClass
 from qmtl.foundation.wire.topics import TopicSpec, node_topic
 from qmtl.runtime.indicators.price import PriceParams
@@ -18,12 +24,13 @@ StrategyKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class PlanNode:
-    """A node that is computed, with who reads it.
+    """A node that the task computes, or only reads, with who reads it.
 
     Attributes:
         signals: the strategies whose intents it gives, sorted.
         worlds: the worlds that it serves, sorted; they see a source's bars.
         strategies: every strategy that it is part of, sorted.
+        here: whether the node lives on this shard. One that does not is read from its topic.
     """
 
     node: PlannedNode
@@ -31,6 +38,7 @@ class PlanNode:
     signals: tuple[StrategyKey, ...]
     worlds: tuple[str, ...]
     strategies: tuple[StrategyKey, ...]
+    here: bool = True
 
     @property
     def is_source(self) -> bool:
@@ -43,7 +51,7 @@ class PlanNode:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All nodes, inputs before the nodes that read them; an order that only the deployments decide."""
+    """The nodes of a shard and what they read, inputs before the nodes that read them; the deployments alone decide the order."""
 
     nodes: tuple[PlanNode, ...] = ()
     topics: Mapping[str, TopicSpec] = field(default_factory=dict)
@@ -53,18 +61,37 @@ class Plan:
         return tuple(one for one in self.nodes if one.is_source)
 
 
-def make_plan(deployments: Iterable[StrategyVersion]) -> Plan:
-    """The plan of a set of deployed strategies; a node that several share is in it once."""
+def shards_of(nodes: Iterable[PlannedNode], shards: int) -> dict[str, int]:
+    """The shard of each node of a strategy, by node id.
+
+    Args:
+        nodes: inputs before the nodes that read them.
+    """
+    out: dict[str, int] = {}
+    for one in nodes:
+        out[one.node_id] = (
+            max(out[dependency] for dependency in one.dependencies)
+            if one.dependencies
+            else int(one.node_id.removeprefix(NODE_ID_PREFIX)[:8], 16) % shards
+        )
+    return out
+
+
+def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: int = 1) -> Plan:
+    """A shard's plan of a set of deployed strategies; a node that several share is in it once."""
     ordered: dict[str, PlannedNode] = {}
+    home: dict[str, int] = {}
     signals: dict[str, set[StrategyKey]] = {}
     strategies: dict[str, set[StrategyKey]] = {}
     for one in sorted(deployments, key=lambda row: (row.world_id, row.strategy_id)):
         key = (one.world_id, one.strategy_id)
+        home.update(shards_of(one.nodes, shards))
         for node in one.nodes:
             ordered.setdefault(node.node_id, node)
             strategies.setdefault(node.node_id, set()).add(key)
         for node_id in one.signals:
             signals.setdefault(node_id, set()).add(key)
+    needed = _needed(ordered, home, shard)
     nodes = tuple(
         PlanNode(
             node,
@@ -72,8 +99,10 @@ def make_plan(deployments: Iterable[StrategyVersion]) -> Plan:
             tuple(sorted(signals.get(node_id, ()))),
             tuple(sorted({world for world, _ in strategies[node_id]})),
             tuple(sorted(strategies[node_id])),
+            home[node_id] == shard,
         )
         for node_id, node in ordered.items()
+        if node_id in needed
     )
     topics = {
         one.node.topic: node_topic(
@@ -82,3 +111,16 @@ def make_plan(deployments: Iterable[StrategyVersion]) -> Plan:
         for one in nodes
     }
     return Plan(nodes, topics)
+
+
+def _needed(ordered: Mapping[str, PlannedNode], home: Mapping[str, int], shard: int) -> frozenset[str]:
+    """The nodes of a shard, their inputs from other shards, and the sources above them, whose bars every node sees."""
+    above: dict[str, frozenset[str]] = {}
+    needed: set[str] = set()
+    for node_id, node in ordered.items():
+        above[node_id] = frozenset({node_id}).union(*(above[one] for one in node.dependencies))
+        if home[node_id] == shard:
+            needed.add(node_id)
+            needed.update(node.dependencies)
+            needed.update(one for one in above[node_id] if not ordered[one].dependencies)
+    return frozenset(needed)

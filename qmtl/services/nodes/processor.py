@@ -1,13 +1,14 @@
 """Node workers on their topics: deployments and bars in; every node's values, and the strategies' intents, out.
 
-All nodes of a component are computed in one pass over a closed bucket, inputs first. What a node remembers is a row of
-`node.windows`, written once per transaction; which nodes run is `node.deployments`, so a restart knows what to read.
+A task computes the nodes of its shard (`plan`) in one pass over a closed bucket, inputs first; what lives on another shard is
+read from its topic. What a node remembers is a row of `node.windows`, written once per transaction; which nodes run is
+`node.deployments`, so a restart knows what to read. Every shard closes every bucket of the clock, also one without nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import assert_never
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, assert_never
 
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
@@ -15,26 +16,30 @@ from qmtl.foundation.common.errors import InvalidBar
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.contracts.dag import StrategyStatus, StrategyVersion
 from qmtl.foundation.contracts.market import Bar, WorldBar
-from qmtl.foundation.contracts.node import NodeState, NodeStatus, NodeValue, PositionTarget
+from qmtl.foundation.contracts.node import NodeDeployment, NodeState, NodeStatus, NodeValue, PositionTarget
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import TopicSpec, topic
+from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
-from qmtl.services.nodes.plan import Plan, PlanNode, make_plan
+from qmtl.services.nodes.plan import Plan, PlanNode, make_plan, shards_of
+
+DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
+CLOCK: Final = Input("clock", bucketed=True, broadcast=True)
 
 
 class Nodes:
     """Computes each shared node once, for every symbol of its source."""
 
     name = "nodes"
-    anchor = "dag.strategies"
+    anchor = "trade.intents"
     tables = ("node.deployments", "node.state", "node.windows")
     emits = ("trade.intents", "trade.market")
 
     def __init__(self) -> None:
         self._plan = Plan()
-        self._inputs: tuple[Input, ...] = (Input("dag.strategies"),)
+        self._shard = 0
+        self._inputs: tuple[Input, ...] = (DEPLOYMENTS, CLOCK)
         self._closes: tuple[TopicSpec, ...] = (topic("trade.intents"), topic("trade.market"))
         self._running: dict[tuple[str, str], Running] = {}
         self._touched: dict[tuple[str, str], None] = {}
@@ -51,16 +56,21 @@ class Nodes:
     def restore(self, tables: Mapping[str, Table]) -> None:
         self._running.clear()
         self._touched.clear()
+        self._shard = tables["node.deployments"].partition
         self._replan(tables["node.deployments"])
 
     def _replan(self, deployments: Table) -> None:
-        self._plan = make_plan(deployments.items())
+        rows: Iterator[NodeDeployment] = deployments.items()
+        self._plan = make_plan((one.strategy for one in rows), self._shard, SHARDS)
         sources = sorted({one.node.topic for one in self._plan.sources})
+        others = sorted({one.node.topic for one in self._plan.nodes if not one.is_source and not one.here})
         self._inputs = (
-            Input("dag.strategies"),
+            DEPLOYMENTS,
+            CLOCK,
             *(Input(name, bucketed=True, broadcast=True, joins=True) for name in sources),
+            *(Input(name, bucketed=True, broadcast=True) for name in others),
         )
-        outputs = sorted({one.node.topic for one in self._plan.nodes if not one.is_source})
+        outputs = sorted({one.node.topic for one in self._plan.nodes if not one.is_source and one.here})
         self._closes = (
             *(self._plan.topics[name] for name in outputs),
             topic("trade.intents"),
@@ -72,18 +82,22 @@ class Nodes:
         if strategy.status is not StrategyStatus.READY:
             return
         deployments = step.table("node.deployments")
-        if deployments.get(strategy.world_id, strategy.strategy_id) == strategy:
+        known: NodeDeployment | None = deployments.get(self._shard, strategy.world_id, strategy.strategy_id)
+        mine = self._shard in shards_of(strategy.nodes, SHARDS).values()
+        if (known is None and not mine) or (known is not None and known.strategy == strategy):
             return
-        deployments.put(strategy)
+        deployments.put(NodeDeployment(self._shard, strategy))
         self._replan(deployments)
         states = step.table("node.state")
         for one in self._plan.nodes:
+            if not one.here:
+                continue
             names = tuple(f"{world}/{name}" for world, name in one.strategies)
-            known: NodeState | None = states.get(one.node.node_id)
-            if known is None:
+            state: NodeState | None = states.get(one.node.node_id)
+            if state is None:
                 states.put(NodeState(one.node.node_id, NodeStatus.INITIALIZED, 0, names))
-            elif known.strategies != names:
-                states.put(NodeState(known.node_id, known.status, known.since_bucket_ms, names))
+            elif state.strategies != names:
+                states.put(NodeState(state.node_id, state.status, state.since_bucket_ms, names))
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         values: dict[str, dict[str, Output]] = {}
@@ -91,6 +105,8 @@ class Nodes:
         for one in self._plan.nodes:
             if one.is_source:
                 values[one.node.node_id] = self._take(step, one, bucket, bars)
+            elif not one.here:
+                values[one.node.node_id] = _values_of(bucket.arrivals.get(one.node.topic, ()))
             else:
                 values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars)
 
@@ -101,13 +117,16 @@ class Nodes:
         for arrival in arrivals:
             bar: Bar = arrival.message
             if (breach := _breach(one, bar, bucket.bucket_ms)) is not None:
-                step.emit("dead.letters", _dead_letter(arrival, breach))
+                if one.here:  # of the shards that read it, one says so
+                    step.emit("dead.letters", _dead_letter(arrival, breach))
                 continue
             out[bar.symbol] = float(bar.close)
             bars[bar.symbol] = bar
-            for world_id in one.worlds:
-                step.emit("trade.market", WorldBar(world_id, bar))
-        self._note(step, one, NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP, bucket.bucket_ms)
+            if one.here:
+                for world_id in one.worlds:
+                    step.emit("trade.market", WorldBar(world_id, bar))
+        if one.here:
+            self._note(step, one, NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP, bucket.bucket_ms)
         return out
 
     def _compute(
@@ -186,6 +205,21 @@ def _dead_letter(arrival: Arrival, breach: str) -> DeadLetter:
     return DeadLetter(
         Nodes.name, arrival.topic, InvalidBar.code, breach, b"", value, arrival.partition, arrival.offset
     )
+
+
+def _values_of(arrivals: Sequence[Arrival]) -> dict[str, Output]:
+    """What a node of another shard gave, by symbol."""
+    out: dict[str, Output] = {}
+    for arrival in arrivals:
+        message: NodeValue | PositionTarget = arrival.message
+        match message:
+            case NodeValue(symbol=symbol, value=value):
+                out[symbol] = value
+            case PositionTarget(symbol=symbol, target_percent=percent, reference_price=price):
+                out[symbol] = PositionTargetValue(percent, price)
+            case _:
+                assert_never(message)
+    return out
 
 
 def _number(value: Output | None) -> float | None:

@@ -27,7 +27,7 @@ class Trading:
     """Gate, sizing, simulated execution, orders and portfolio of a world: one key, one task."""
 
     name = "trading"
-    anchor = "trade.intents"
+    anchor = "trade.orders"
     tables = (
         "trade.worlds",
         "trade.gates",
@@ -42,8 +42,8 @@ class Trading:
         return (
             Input("world.state", bucketed=True),
             Input("activation", bucketed=True),
-            Input("trade.market", bucketed=True),
-            Input("trade.intents", bucketed=True),
+            Input("trade.market", bucketed=True, broadcast=True),
+            Input("trade.intents", bucketed=True, broadcast=True),
             PORTFOLIO_EDGE,
             OPEN_ORDERS_EDGE,
         )

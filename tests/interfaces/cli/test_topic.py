@@ -110,7 +110,7 @@ def test_a_description_has_keys_policy_configuration_and_the_fields_of_every_mes
     shown = json.loads(call(capsys, "topic", "describe", "trade.market", "--json", "--log", seen.address).out)
     assert (shown["key"], shown["task_key"], shown["table"], shown["marked"]) == (
         ["world_id", "bar.symbol"],
-        ["world_id"],
+        [],
         False,
         True,
     )

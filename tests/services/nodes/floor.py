@@ -18,7 +18,7 @@ from qmtl.foundation.contracts.dag import StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.wire.keys import encode_key, is_reserved
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import node_topic, topic
+from qmtl.foundation.wire.topics import SHARDS, node_topic, topic
 from qmtl.replay.feed import Feed
 from tests.services.graphs import T0, submission
 
@@ -86,7 +86,8 @@ class Floor:
             worker.close()
         self._nodes = []
         if lose_store:
-            shutil.rmtree(self._directory / "tasks" / "nodes-0")
+            for shard in range(SHARDS):
+                shutil.rmtree(self._directory / "tasks" / f"nodes-{shard}")
 
     def work(self, steps: int = 1_000_000) -> None:
         """Let everybody work until nobody has anything to do, or for so many rounds."""

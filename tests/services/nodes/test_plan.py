@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import permutations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
 from qmtl.services.dagmanager.graph import resolve
 from qmtl.services.dagmanager.message import parse_message
-from qmtl.services.nodes.plan import make_plan
+from qmtl.services.nodes.plan import make_plan, shards_of
 from tests.services.graphs import T0, crossing, strategy, text
 
 
@@ -59,3 +62,51 @@ def test_a_node_knows_its_worlds_its_strategies_and_whose_signal_it_is() -> None
 def test_no_deployment_is_an_empty_plan() -> None:
     plan = make_plan([])
     assert (plan.nodes, dict(plan.topics), plan.sources) == ((), {}, ())
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[StrategyVersion]:
+    """Strategies over common sources, each node reading one or two that come before it."""
+    pool = [
+        f"blake3:{draw(st.binary(min_size=32, max_size=32)).hex()}" for _ in range(draw(st.integers(1, 3)))
+    ]
+    known = {node_id: planned(node_id, ()) for node_id in pool}
+    out = []
+    for number in range(draw(st.integers(1, 4))):
+        nodes = {one: known[one] for one in draw(st.lists(st.sampled_from(pool), min_size=1, unique=True))}
+        for step in range(draw(st.integers(0, 4))):
+            reads = draw(st.lists(st.sampled_from(list(nodes)), min_size=1, max_size=2))
+            node_id = f"blake3:{number:032x}{step:032x}"
+            nodes[node_id] = planned(node_id, tuple(reads))
+        out.append(
+            StrategyVersion("w", f"s{number}", "v", "v", "s", StrategyStatus.READY, tuple(nodes.values()), ())
+        )
+    return out
+
+
+def planned(node_id: str, reads: tuple[str, ...]) -> PlannedNode:
+    kind, params = {0: ("price", '{"symbols":["A"]}'), 1: ("sma", "{}"), 2: ("cross", "{}")}[len(reads)]
+    return PlannedNode("n", node_id, kind, 60, len(reads) % 2, params, reads, f"t_{node_id[7:]}", 1, False)
+
+
+@given(graphs(), st.integers(1, 5))
+def test_every_node_lives_on_one_shard_and_is_read_upwards_only(
+    deployed: list[StrategyVersion], shards: int
+) -> None:
+    plans = [make_plan(deployed, shard, shards) for shard in range(shards)]
+    homes = [(one.node.node_id, shard) for shard, plan in enumerate(plans) for one in plan.nodes if one.here]
+    everything = {node.node_id for one in deployed for node in one.nodes}
+    assert sorted(node_id for node_id, _ in homes) == sorted(everything)
+    home = dict(homes)
+    for shard, plan in enumerate(plans):
+        present = [one.node.node_id for one in plan.nodes]
+        for one in plan.nodes:
+            if one.here:
+                assert all(
+                    present.index(read) < present.index(one.node.node_id) for read in one.node.dependencies
+                )
+            else:
+                assert home[one.node.node_id] != shard
+                assert one.is_source or home[one.node.node_id] < shard
+    for one in deployed:
+        assert shards_of(one.nodes, shards) == {node.node_id: home[node.node_id] for node in one.nodes}

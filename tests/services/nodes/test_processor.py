@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from statistics import fmean
@@ -14,9 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.engine.view import all_partitions, read_all
+from qmtl.foundation.contracts.dag import StrategyVersion
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeStatus, NodeValue
-from tests.services.graphs import T0, crossing, price, sma, strategy, target
+from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker
+from qmtl.foundation.wire.topics import SHARDS
+from qmtl.services.nodes.plan import shards_of
+from tests.services.graphs import T0, cross, crossing, price, sma, strategy, target
 from tests.services.nodes.floor import STEP_MS, Closes, Floor, LateLog, bars_of
 
 MINUTE = STEP_MS
@@ -43,8 +49,75 @@ def mean_of(period: int, symbols: tuple[str, ...] = ("BTC-USD",)) -> dict[str, A
     return strategy([price(symbols=symbols), sma("mean", period), target(source="mean")])
 
 
+NEIGHBOUR = "LTC-USD"
+"""A symbol whose source lives on the shard of that of BTC-USD."""
+
+
+def home(deployed: StrategyVersion) -> int:
+    """The shard of a strategy's source."""
+    return shards_of(deployed.nodes, SHARDS)[deployed.nodes[0].node_id]
+
+
 def rising(minutes: int, first: float = 100.0) -> list[float | None]:
     return [first + at for at in range(minutes)]
+
+
+# ---- shards ---------------------------------------------------------------------------------------------------------
+
+
+def joined_of(fast: int, slow: int) -> dict[str, Any]:
+    """A strategy whose averages come from two sources, both with bars of BTC-USD."""
+    nodes = [
+        price("one", ("BTC-USD",)),
+        price("two", ("BTC-USD", "ETH-USD")),
+        sma("fast", fast, "one"),
+        sma("slow", slow, "two"),
+        cross(),
+        target(),
+    ]
+    return {**strategy(nodes), "strategy_id": "joined"}
+
+
+@pytest.mark.parametrize("poll_records", [1, 7, 4000])
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_a_strategy_over_two_shards_says_what_it_says_on_one(poll_records: int, restarts: int) -> None:
+    closes: list[float | None] = [100.0 + (at * 37 % 23) for at in range(60)]
+    with a_floor(poll_records) as floor:
+        near = floor.deploy({**strategy(crossing(3, 8, symbols=("BTC-USD",))), "strategy_id": "near"})
+        far = floor.deploy(joined_of(3, 8))
+        assert len(set(shards_of(far.nodes, SHARDS).values())) == 2
+        floor.feed(near, {"BTC-USD": closes})
+        floor.feed(replace(far, nodes=far.nodes[1:]), {"BTC-USD": closes})
+        for _ in range(restarts):
+            floor.work(11)
+            floor.stop(lose_store=True)
+            floor.start()
+        floor.work()
+        said = [
+            [(one.bucket_ms, one.symbol, one.target_percent) for one in floor.outputs(deployed, "target")]
+            for deployed in (near, far)
+        ]
+        assert len(said[0]) > 5
+        assert said[0] == said[1]
+        intents = floor.events("trade.intents")
+        assert [sum(one.strategy_id == name for one in intents) for name in ("near", "joined")] == [
+            len(said[0])
+        ] * 2
+        assert floor.events("dead.letters") == []
+        assert len(floor.events("trade.market")) == 120  # each source's bars once, whoever reads them
+
+
+def test_every_shard_closes_every_bucket_of_the_clock(floor: Floor) -> None:
+    floor.feed(floor.deploy(mean_of(3)), {"BTC-USD": rising(10)})
+    floor.work()
+    for name in ("trade.intents", "trade.market"):
+        for where in all_partitions(floor.log, name):
+            closed = [
+                decode_marker_bucket(record.key)
+                for record in read_all(floor.log, [where])
+                if is_marker(record.key)
+            ]
+            assert closed == [0, *(T0 + at * MINUTE for at in range(1, 11))]
 
 
 # ---- warm-up --------------------------------------------------------------------------------------------------------
@@ -258,15 +331,17 @@ def values(rows: list[NodeValue]) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("poll_records", [1, 5, 4000])
 @pytest.mark.parametrize("restarts", [0, 1, 3])
+@pytest.mark.parametrize("other", [NEIGHBOUR, "ETH-USD"])
 def test_two_sources_that_are_both_fed_are_taken_bucket_by_bucket_whatever_is_read_first(
-    poll_records: int, restarts: int
+    poll_records: int, restarts: int, other: str
 ) -> None:
     with a_floor(poll_records) as floor:
         btc = floor.deploy(mean_of(3, ("BTC-USD",)))
-        eth = floor.deploy({**mean_of(3, ("ETH-USD",)), "strategy_id": "s2"})
+        eth = floor.deploy({**mean_of(3, (other,)), "strategy_id": "s2"})
+        assert (home(btc) == home(eth)) == (other == NEIGHBOUR)
         floor.stop()
         floor.feed(btc, {"BTC-USD": rising(40)})
-        floor.feed(eth, {"ETH-USD": rising(40, 1000.0)})
+        floor.feed(eth, {other: rising(40, 1000.0)})
         floor.start()
         for _ in range(restarts):
             floor.work(9)
@@ -279,7 +354,7 @@ def test_two_sources_that_are_both_fed_are_taken_bucket_by_bucket_whatever_is_re
         assert values(floor.outputs(eth, "mean")) == [(at, 998.0 + (at - T0) // MINUTE) for at in buckets]
 
 
-@pytest.mark.parametrize("late", ["BTC-USD", "ETH-USD"])
+@pytest.mark.parametrize("late", ["BTC-USD", NEIGHBOUR])
 @pytest.mark.parametrize("polls", [1, 5])
 def test_a_source_that_is_fed_is_waited_for_though_nothing_of_it_has_been_read(
     tmp_path: Path, late: str, polls: int
@@ -287,7 +362,7 @@ def test_a_source_that_is_fed_is_waited_for_though_nothing_of_it_has_been_read(
     floor = Floor(tmp_path, log=LateLog)
     sources = {
         symbol: floor.deploy({**mean_of(1, (symbol,)), "strategy_id": symbol})
-        for symbol in ("BTC-USD", "ETH-USD")
+        for symbol in ("BTC-USD", NEIGHBOUR)
     }
     for symbol, deployed in sources.items():
         floor.feed(deployed, {symbol: rising(10)})
@@ -304,11 +379,11 @@ def test_a_source_that_is_fed_is_waited_for_though_nothing_of_it_has_been_read(
 
 def test_a_source_that_nobody_feeds_holds_nobody_up(floor: Floor) -> None:
     btc = floor.deploy(mean_of(3, ("BTC-USD",)))
-    eth = floor.deploy({**mean_of(3, ("ETH-USD",)), "strategy_id": "s2"})
+    eth = floor.deploy({**mean_of(3, (NEIGHBOUR,)), "strategy_id": "s2"})
     floor.feed(btc, {"BTC-USD": rising(10)})
     floor.work()
     assert len(floor.outputs(btc, "mean")) == 8
-    floor.feed(eth, {"ETH-USD": [None] * 10 + rising(10)}, 20)
+    floor.feed(eth, {NEIGHBOUR: [None] * 10 + rising(10)}, 20)
     floor.work()
     assert len(floor.outputs(btc, "mean")) == 8  # from its first marker on, it is waited for
     floor.feed(btc, {"BTC-USD": rising(20)})

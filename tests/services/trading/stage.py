@@ -88,15 +88,18 @@ class Stage:
         self.bucket += 1
         self._writer.begin()
         for name in INPUTS:
-            spec, cut = topic(name), CutDigest()
-            for message in messages:
-                if isinstance(message, spec.messages):
-                    key, value = encode_key(spec.key_of(message)), codec.encode(message)
-                    cut.add(key, value)
-                    self._writer.append(name, 0, key, value)
-            proof = (0, "") if spec.compacted else (cut.count, cut.hexdigest())
-            marker = CloseMarker(f"test.{name}", 0, 1, self.at_ms(), *proof, 1)
-            self._writer.append(name, 0, marker_key(marker.processor, 0, self.at_ms()), codec.encode(marker))
+            spec = topic(name)
+            cuts = [CutDigest() for _ in range(spec.partitions)]
+            for number, message in enumerate(one for one in messages if isinstance(one, spec.messages)):
+                partition = number % spec.partitions
+                key, value = encode_key(spec.key_of(message)), codec.encode(message)
+                cuts[partition].add(key, value)
+                self._writer.append(name, partition, key, value)
+            for partition, cut in enumerate(cuts):
+                proof = (0, "") if spec.compacted else (cut.count, cut.hexdigest())
+                marker = CloseMarker(f"test.{name}", partition, spec.partitions, self.at_ms(), *proof, 1)
+                key = marker_key(marker.processor, partition, self.at_ms())
+                self._writer.append(name, partition, key, codec.encode(marker))
         self._writer.commit({}, "test", None)
         self.settle()
 
