@@ -39,11 +39,23 @@ class TaskSettings:
 
 
 class Task:
-    """Runs one partition of a processor. Not thread-safe."""
+    """Runs one partition of a processor. Not thread-safe.
+
+    Args:
+        recorded: the log ends at the cut of a step that was taken before, and moves on to the next one after each step.
+    """
 
     def __init__(
-        self, log: Log, processor: Processor, number: int, codec: Codec, settings: TaskSettings
+        self,
+        log: Log,
+        processor: Processor,
+        number: int,
+        codec: Codec,
+        settings: TaskSettings,
+        *,
+        recorded: bool = False,
     ) -> None:
+        self._recorded = recorded
         self.processor = processor
         self.number = number
         self.group = f"qmtl.{processor.name}"
@@ -56,6 +68,8 @@ class Task:
         self._positions: dict[TopicPartition, int] = {}
         self._free: list[Arrival] = []
         self._fresh = False
+        self._open_order = False
+        self._pinned: dict[TopicPartition, int] = {}
         described = log.describe(processor.anchor)
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
@@ -73,7 +87,7 @@ class Task:
             name: Table(self._spec(name), number, self._store, codec, look_back.get(name, 0))
             for name in processor.tables
         }
-        self._merge = Merge()
+        self._merge = Merge(recorded=recorded)
         self._dead: list[DeadLetter] = []
         self._markers: dict[bytes, object] = {}
         self._allowed: dict[str, tuple[type, ...]] = {}
@@ -94,10 +108,11 @@ class Task:
         if self._tables:
             restored = restore(self._log, self._store, self._tables, self._codec, progress=progress)
             self._positions, self._fresh = dict(restored.positions), restored.fresh
-            self._merge = Merge(restored.buckets, self._tables)
+            self._merge = Merge(restored.buckets, self._tables, recorded=self._recorded)
         else:
             self._positions, self._fresh = dict(committed), False
-            self._merge = Merge()
+            self._merge = Merge(recorded=self._recorded)
+        self._pinned = dict(self._positions)
         self.processor.restore(self._tables)
         committed = self._committed(self.processor.inputs())
         for where, offset in sorted(committed.items()):
@@ -138,6 +153,8 @@ class Task:
             return
         self._inputs = inputs
         self._allowed = {one.topic: self._spec(one.topic).messages for one in inputs}
+        reads = sum(len(self._partitions(one)) for one in inputs if one.topic not in self._tables)
+        self._open_order = reads > 1 and any(not one.bucketed or one.joins for one in inputs)
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
         begin = self._log.begin_offsets(wheres)
         for where in wheres:
@@ -176,7 +193,7 @@ class Task:
         self._markers.clear()
         for record in batch:
             self._offer(record)
-        if batch:
+        if batch and not self._recorded:
             self._wake()
         passing("after_decode")
         ready = self._merge.take()
@@ -292,6 +309,8 @@ class Task:
             ready = self._merge.take() if taken < self._settings.poll_records else None
         self.processor.flush(run)
         run.seal()
+        if self._open_order:
+            run.pin({where: at for where, at in run.positions.items() if self._pinned.get(where) != at})
         passing("after_apply")
 
     def _emit_late(self, run: Transaction, arrival: Arrival, last: int) -> None:
@@ -320,8 +339,14 @@ class Task:
         for table in self._tables.values():
             table.committed()
         self._positions = run.positions
+        self._pinned = dict(run.positions)
         self._free, self._dead, self._fresh = [], [], False
         self._configure()
+
+    @property
+    def positions(self) -> Positions:
+        """The next offset of every input, as of the last transaction."""
+        return dict(self._positions)
 
     @property
     def buckets(self) -> tuple[int, ...]:

@@ -9,11 +9,12 @@ from qmtl.engine.log.port import TopicPartition, Writer
 from qmtl.engine.table import Table
 from qmtl.engine.watermark import CutDigest
 from qmtl.foundation.common.errors import InvalidTopology
-from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, InputPosition, PositionStamp
+from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, InputPosition, PositionStamp, TaskCut
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, marker_key, stamp_key
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
+CUTS: Final = "task.cuts"
 MARKERS_KEPT: Final = 8
 """Markers of a compacted topic that stay; older ones become tombstones. Delayed edges look back less than this."""
 
@@ -71,6 +72,11 @@ class Transaction:
         self._append(topic, partition, key, value)
 
     # ---- what the task does -----------------------------------------------------------------------------------------
+
+    def pin(self, moved: Mapping[TopicPartition, int]) -> None:
+        """Write down the cut of the inputs that this step has used."""
+        cut = TaskCut(self._processor, self._task, as_input_positions(moved))
+        self._append(CUTS, 0, stamp_key(self._processor, self._task), self._codec.encode(cut))
 
     def seal(self) -> None:
         """Write what is staged in the tables; it belongs to the bucket that is open."""

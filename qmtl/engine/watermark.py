@@ -151,9 +151,13 @@ class Merge:
         inputs: with the partitions that the task reads of each.
         buckets: the last buckets that the task closed, oldest first.
         own: tables of the task itself; a delayed edge on one needs no reading, its cut is in the table.
+        recorded: what comes has been taken before, up to a recorded cut: it is taken as it is, and nothing is waited for.
     """
 
-    def __init__(self, buckets: Sequence[int] = (), own: Collection[str] = ()) -> None:
+    def __init__(
+        self, buckets: Sequence[int] = (), own: Collection[str] = (), *, recorded: bool = False
+    ) -> None:
+        self._recorded = recorded
         self._own = frozenset(own)
         self._buckets = tuple(buckets)
         self._inputs: dict[str, Input] = {}
@@ -219,13 +223,13 @@ class Merge:
         joined = [
             buffer
             for buffer in present
-            if buffer.where.topic in awake or not self._inputs[buffer.where.topic].joins
+            if self._recorded or buffer.where.topic in awake or not self._inputs[buffer.where.topic].joins
         ]
         heads = [buffer.closed[0].bucket_ms for buffer in joined if buffer.closed]
         if not heads:
             return None
         bucket_ms = min(heads)
-        if any(buffer.watermark_ms < bucket_ms for buffer in joined):
+        if not self._recorded and any(buffer.watermark_ms < bucket_ms for buffer in joined):
             return None
         if bucket_ms <= (self._buckets[-1] if self._buckets else GENESIS_MS):
             return self._assemble(bucket_ms, joined, {})  # late, or genesis: nothing will look back from it
@@ -233,10 +237,14 @@ class Merge:
         for one in self._inputs.values():
             if one.lag:
                 need = self._buckets[-one.lag] if len(self._buckets) >= one.lag else GENESIS_MS
-                if one.topic not in self._own and any(
-                    buffer.watermark_ms < need
-                    for buffer in self._buffers.values()
-                    if buffer.where.topic == one.topic
+                if (
+                    not self._recorded
+                    and one.topic not in self._own
+                    and any(
+                        buffer.watermark_ms < need
+                        for buffer in self._buffers.values()
+                        if buffer.where.topic == one.topic
+                    )
                 ):
                     return None
                 cuts[one.topic] = need

@@ -340,7 +340,7 @@ class Feed:
 
 
 def make_topics(log: Log, *others: TopicSpec) -> None:
-    log.ensure_topics([*SPECS, DEAD, *others])
+    log.ensure_topics([*SPECS, DEAD, topic("task.cuts"), *others])
 
 
 MAKERS: Final[Mapping[str, Callable[[], Processor]]] = {

@@ -316,6 +316,13 @@ class ReplayDiffers(QmtlError):
     exit_code = 9
 
 
+class CannotReplay(QmtlError):
+    """What a second run needs is not on the log any more, or never was."""
+
+    code = "QMTL-805"
+    exit_code = 9
+
+
 class NoBroker(QmtlError):
     """None of the ways to a test broker worked."""
 

@@ -73,4 +73,20 @@ class DeadLetter:
     offset: int = field(default=0, metadata=COORDINATE)
 
 
-Control: TypeAlias = CloseMarker | PositionStamp
+@dataclass(frozen=True, slots=True)
+class TaskCut:
+    """What a task had read when it took a step: the interleaving of its inputs, which no later run could know.
+
+    Within a step the free inputs come first, then the buckets that these positions close. A replay that reads up to the same
+    positions before each step gives the same bytes.
+
+    Attributes:
+        positions: of the inputs that have moved since the task's last cut.
+    """
+
+    processor: str
+    task: int
+    positions: tuple[InputPosition, ...] = field(default=(), metadata=COORDINATE)
+
+
+Control: TypeAlias = CloseMarker | PositionStamp | TaskCut

@@ -257,6 +257,8 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         "trading",
         days=90,
     ),
+    # What a task had read at each step; where it reads one partition, or buckets alone, nothing is open and nothing is written.
+    _events("task.cuts", "processor task", "", (control.TaskCut,), "every processor", days=90),
     # What nobody could use.
     _events("dead.letters", "topic", "", (control.DeadLetter,), "every processor", days=90),
 )
