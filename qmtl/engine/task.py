@@ -70,6 +70,7 @@ class Task:
         self._fresh = False
         self._open_order = False
         self._pinned: dict[TopicPartition, int] = {}
+        self._slept: dict[TopicPartition, int] = {}
         described = log.describe(processor.anchor)
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
@@ -103,6 +104,7 @@ class Task:
         for table in self._tables.values():
             table.rollback()
         self._free, self._dead = [], []
+        self._slept.clear()
         # Positions first, then the tables: what commits in between is then in the tables and read again, never missed.
         committed = self._committed(self.processor.inputs())
         if self._tables:
@@ -219,12 +221,27 @@ class Task:
         return True
 
     def _wake(self) -> None:
-        """Let sources join that somebody feeds by now: which of them a poll brings first must not decide a bucket."""
+        """Let sources join that somebody feeds by now, and leave that nobody feeds any more.
+
+        What is on the log decides, not what a poll has brought first.
+        """
         asleep = self._merge.asleep()
         if asleep:
             # Up to the high watermark: of a transaction over several topics, one may show its records before the other.
             ends = self._log.end_offsets(asleep)
-            self._merge.join({where.topic for where in asleep if ends[where] > self._positions[where]})
+            self._merge.join(
+                {
+                    where.topic
+                    for where in asleep
+                    if ends[where] > max(self._positions[where], self._slept.get(where, 0))
+                }
+            )
+        silent = self._merge.silent()
+        if silent:
+            ends, read = self._log.end_offsets(silent), self._reader.positions()
+            pending = {where.topic for where in silent if ends[where] > read.get(where, 0)}
+            self._merge.fall_asleep({where.topic for where in silent} - pending)
+            self._slept.update({where: ends[where] for where in silent if where.topic not in pending})
 
     def _offer(self, record: Record) -> None:
         where = TopicPartition(record.topic, record.partition)
@@ -365,6 +382,8 @@ def contradictions(processor: Processor, tasks: int) -> list[str]:
     for one in processor.inputs():
         if one.lag > MARKERS_KEPT:
             out.append(f"{one.topic} is read {one.lag} buckets late, and {MARKERS_KEPT} are kept")
+        if one.idle_after and not one.joins:
+            out.append(f"{one.topic} may fall idle, but does not join")
         if one.lag and not one.bucketed:
             out.append(f"{one.topic} is read late, but not by bucket")
         if one.bucketed and not processor.tables:

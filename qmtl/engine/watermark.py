@@ -162,6 +162,7 @@ class Merge:
         self._buckets = tuple(buckets)
         self._inputs: dict[str, Input] = {}
         self._joined: frozenset[str] = frozenset()
+        self._idle: frozenset[str] = frozenset()
         self._buffers: dict[TopicPartition, PartitionBuffer] = {}
 
     def configure(
@@ -208,13 +209,38 @@ class Merge:
     def join(self, topics: Collection[str]) -> None:
         """Let topics take part from now on, whatever of them has been read."""
         self._joined |= frozenset(topics)
+        self._idle -= frozenset(topics)
+
+    def silent(self) -> list[TopicPartition]:
+        """Partitions of topics that are waited for, and have missed as many buckets as their input allows."""
+        leading = [
+            buffer
+            for buffer in self._buffers.values()
+            if not self._inputs[buffer.where.topic].joins and not self._inputs[buffer.where.topic].lag
+        ]
+        last = self._buckets[-1] if self._buckets else NOTHING_CLOSED
+        out = []
+        for topic in sorted(self._awake()):
+            one = self._inputs.get(topic)
+            if one is None or not one.idle_after or not leading:
+                continue
+            mine = [buffer for where, buffer in self._buffers.items() if where.topic == topic]
+            heard = max(last, min(buffer.watermark_ms for buffer in mine))
+            missed = min(sum(closed.bucket_ms > heard for closed in buffer.closed) for buffer in leading)
+            if missed >= one.idle_after:
+                out += [buffer.where for buffer in mine]
+        return out
+
+    def fall_asleep(self, topics: Collection[str]) -> None:
+        """Wait no longer for these topics, until they `join` again."""
+        self._idle |= frozenset(topics)
 
     def _awake(self) -> frozenset[str]:
         """A topic joins as a whole: what a poll brought first of its partitions must not decide what a bucket holds."""
         heard = {
             where.topic for where, buffer in self._buffers.items() if buffer.watermark_ms > NOTHING_CLOSED
         }
-        return self._joined | heard
+        return (self._joined | heard) - self._idle
 
     def take(self) -> Ready | None:
         """The next bucket that is complete, taken out of the buffers; None while an input has not closed it."""

@@ -50,7 +50,7 @@ class Scaled(Toy):
         return (
             Input(SIDE.name),
             Input(X.name, bucketed=True),
-            Input(XX.name, bucketed=True, broadcast=True, joins=True),
+            Input(XX.name, bucketed=True, broadcast=True, joins=True, idle_after=2),
         )
 
     def closes(self) -> tuple[TopicSpec, ...]:
