@@ -32,10 +32,12 @@ class TaskSettings:
     Attributes:
         state_dir: where the stores lie.
         poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
+        config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
     """
 
     state_dir: Path
     poll_records: int = POLL_RECORDS
+    config_epoch: int = 1
 
 
 class Task:
@@ -209,6 +211,7 @@ class Task:
             self._tables,
             self._merge.buckets,
             self.processor.topics,
+            self._settings.config_epoch,
         )
         run.positions.update(self._positions)
         try:

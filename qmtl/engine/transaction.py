@@ -24,6 +24,7 @@ class Transaction:
 
     Args:
         dynamic: the topics outside the catalogue; asked anew for each unknown name, as a record may bring new ones.
+        config_epoch: of the close markers.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Transaction:
         tables: Mapping[str, Table],
         buckets: Sequence[int],
         dynamic: Callable[[], Mapping[str, TopicSpec]],
+        config_epoch: int = 1,
     ) -> None:
+        self._config_epoch = config_epoch
         self._writer = writer
         self._codec = codec
         self._processor = processor
@@ -105,7 +108,9 @@ class Transaction:
                 proof = (0, "") if cut is None else (cut.count, cut.hexdigest())
                 value = values.get(proof)
                 if value is None:
-                    marker = CloseMarker(self._processor, self._task, tasks, bucket_ms, *proof, 1, positions)
+                    marker = CloseMarker(
+                        self._processor, self._task, tasks, bucket_ms, *proof, self._config_epoch, positions
+                    )
                     value = values[proof] = self._codec.encode(marker)
                 self._append(spec.name, partition, key, value)
                 if forget is not None and spec.compacted:

@@ -63,6 +63,7 @@ class PartitionBuffer:
         "_arrivals",
         "_cut",
         "_dead",
+        "_epoch",
         "_whole",
         "_writer",
         "closed",
@@ -81,6 +82,7 @@ class PartitionBuffer:
         self._dead: list[DeadLetter] = []
         self._cut = CutDigest()
         self._writer: tuple[str, int] | None = None
+        self._epoch = 0
 
     def add(self, arrival: Arrival | DeadLetter | None, key: bytes, value: bytes | None) -> None:
         """Take a record: a letter where it could not be decoded, None for a tombstone; both count."""
@@ -96,15 +98,19 @@ class PartitionBuffer:
         self._dead.append(letter)
 
     def close(self, marker: CloseMarker, offset: int) -> None:
-        """Take a marker.
+        """Take a marker. One of a higher configuration epoch may come from another writer, which goes on where the first ended.
 
         Raises:
-            InvariantBroken: a second writer closes this partition.
+            InvariantBroken: a second writer of the same epoch closes this partition, or one of an epoch that is over.
             CutMismatch: the records since the last marker are not the ones that were counted.
         """
         writer = (marker.processor, marker.task)
-        if self._writer is None:
-            self._writer = writer
+        if marker.config_epoch < self._epoch:
+            raise InvariantBroken(
+                f"{self.where} is closed by {writer} of the configuration {marker.config_epoch}, after {self._epoch} began."
+            )
+        if marker.config_epoch > self._epoch:
+            self._epoch, self._writer = marker.config_epoch, writer
         elif self._writer != writer:
             raise InvariantBroken(
                 f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition."
