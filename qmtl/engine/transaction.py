@@ -91,7 +91,6 @@ class Transaction:
     def close(self, bucket_ms: int, closes: Sequence[TopicSpec], tasks: int) -> None:
         """Seal the tables and write a marker into every partition that this task writes of the marked topics."""
         self.seal()
-        positions = as_input_positions(self.positions)
         key = marker_key(self._processor, self._task, bucket_ms)
         values: dict[
             tuple[int, str], bytes
@@ -109,7 +108,7 @@ class Transaction:
                 value = values.get(proof)
                 if value is None:
                     marker = CloseMarker(
-                        self._processor, self._task, tasks, bucket_ms, *proof, self._config_epoch, positions
+                        self._processor, self._task, tasks, bucket_ms, *proof, self._config_epoch
                     )
                     value = values[proof] = self._codec.encode(marker)
                 self._append(spec.name, partition, key, value)
