@@ -300,7 +300,7 @@ class KafkaWriter:
                 f"a record for {topic} was larger than {MESSAGE_MAX_BYTES} bytes.", "Send less at a time."
             )
         self.abort()
-        raise TransactionAborted(f"the open transaction took no more records: {problem.str()}")
+        raise OutcomeUnknown(f"the open transaction took no more records: {problem.str()}")
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if not self._open:
@@ -461,7 +461,11 @@ def _classify(error: KafkaException) -> None:
             f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
             "This one stops.",
         ) from None
-    if problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID:
+    # What only the client says (a time-out, a lost connection) leaves a request on its way: it would reach this producer's next
+    # transaction. A new producer's epoch shuts it out. Only the broker's own word, which has a positive code, ends the matter.
+    if problem.code() > 0 and (
+        problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID
+    ):
         raise TransactionAborted(problem.str()) from None
     raise OutcomeUnknown(problem.str()) from None
 
