@@ -75,13 +75,13 @@ class Look:
         reached: the same, or how far was read where nothing that was read still waits: past markers of transactions,
             aborted records and stamps, which a committed position stays in front of.
         bucketed: the input partitions that are taken bucket by bucket.
-        bucket_ms: the last closed bucket, epoch ms; None before the first, and for a task that has no buckets.
+        buckets: the last closed buckets, oldest first, epoch ms; empty before the first, and for a task that has none.
     """
 
     committed: Positions
     reached: Positions
     bucketed: frozenset[TopicPartition] = field(default_factory=frozenset)
-    bucket_ms: int | None = None
+    buckets: tuple[int, ...] = ()
 
 
 class Observer(Protocol):

@@ -379,7 +379,7 @@ class Task:
                 for where, at in committed.items()
             },
             frozenset(where for where in wheres if self._merge.buffer(where) is not None),
-            next((bucket for bucket in reversed(self.buckets) if bucket > GENESIS_MS), None),
+            tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
         )
 
     def close(self) -> None:

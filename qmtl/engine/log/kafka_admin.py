@@ -231,11 +231,11 @@ class KafkaAdmin:
         """Who takes part in a group; a group that never was is empty."""
         name = self._namespace + group
         deadline = time.monotonic() + CALL_TIMEOUT_S
-        while True:
+        found: Any = None
+        while found is None:
             try:
                 futures = self._client.describe_consumer_groups([name], request_timeout=CALL_TIMEOUT_S)
                 found = futures[name].result()
-                break
             except KafkaException as error:
                 code = error.args[0].code()
                 if code == KafkaError.GROUP_ID_NOT_FOUND:
