@@ -51,7 +51,7 @@ class InputLag:
         own_ms: the newest bucket that the reader has closed.
         buckets: how many buckets the partition has closed that the reader has not: counted where few offsets lie between, else
             reckoned from the distance of the reader's last buckets; None where neither can be done.
-        records: how many committed records wait, stamps not counted; None where more than `COUNTED` offsets lie between.
+        records: how many committed records wait, without stamps and tombstones of markers; None where more than `COUNTED` offsets lie between.
     """
 
     where: TopicPartition
@@ -185,7 +185,7 @@ def _with_buckets(
 ) -> InputLag:
     own = [bucket for bucket in one.buckets if bucket > GENESIS_MS]
     own_ms = own[-1] if own else None
-    records = None if waiting is None else sum(not is_stamp(record.key) for record in waiting)
+    records = None if waiting is None else sum(map(_counts, waiting))
     buckets: int | None = None
     if one.bucketed and waiting is not None:
         buckets = sum((_bucket(record) or GENESIS_MS) > (own_ms or GENESIS_MS) for record in waiting)
@@ -203,6 +203,11 @@ def _with_buckets(
         buckets,
         records,
     )
+
+
+def _counts(record: Record) -> bool:
+    """Whether a reader has anything to do for a record: not for a stamp, nor for the tombstone of a marker."""
+    return not is_stamp(record.key) and not (is_marker(record.key) and record.value is None)
 
 
 def _bucket(record: Record) -> int | None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 import click
 
+from qmtl.engine.log.port import GroupState, TopicPartition
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import log_option
+from qmtl.interfaces.cli.options import format_option, log_option, reading
 
 DEFAULT_STATE_DIR = Path(".qmtl/worker")
+_SHOWN_POSITIONS: Final = 4
 
 
 @click.group()
 def worker() -> None:
-    """Run processors."""
+    """Run processors, and see who runs them."""
 
 
 @worker.command("run")
@@ -79,7 +83,65 @@ def run_processor(
 
 
 @worker.command("list")
-def list_workers() -> None:
+@log_option
+@format_option
+def list_workers(log_address: str, as_json: bool) -> None:
+    """Who runs which tasks now: the slots of every processor, their tasks, and how far those have come.
+
+    Read from the members of the processors' groups. On an embedded log one process runs everything and tells nobody: then
+    positions are shown, and STATE is unknown. POSITIONS are topic[partition]@offset, as committed. With --format json every slot
+    is one line, as is every processor that nobody runs, whose slot is null.
+    """
+    from qmtl.foundation.wire.registry import codec
+    from qmtl.interfaces.standing import slots
+    from qmtl.topology import PROTOTYPES
+
+    with reading(log_address) as log:
+        found = slots(log, PROTOTYPES, codec)
+    if as_json:
+        for one in found:
+            render.json_line(
+                {
+                    "processor": one.processor,
+                    "slot": one.slot,
+                    "state": one.state.value,
+                    "host": one.host,
+                    "tasks": sorted(one.tasks),
+                    "positions": {
+                        f"{where.topic}[{where.partition}]": offset
+                        for where, offset in sorted(one.positions.items())
+                    },
+                }
+            )
+        return
+    render.table(
+        ("PROCESSOR", "SLOT", "STATE", "HOST", "TASKS", "POSITIONS"),
+        [
+            (
+                one.processor,
+                "-" if one.slot is None else one.slot,
+                one.state.value,
+                one.host or "-",
+                " ".join(map(str, sorted(one.tasks))) or "-",
+                _positions(one.positions),
+            )
+            for one in found
+        ],
+    )
+    if any(one.state is GroupState.UNKNOWN for one in found):
+        render.note(
+            "This log does not know who runs its processors; TASKS and POSITIONS are those of whoever ran last."
+        )
+
+
+def _positions(positions: Mapping[TopicPartition, int]) -> str:
+    shown = [f"{where.topic}[{where.partition}]@{offset}" for where, offset in sorted(positions.items())]
+    more = len(shown) - _SHOWN_POSITIONS
+    return " ".join(shown[:_SHOWN_POSITIONS]) + (f" and {more} more" if more > 0 else "") or "-"
+
+
+@worker.command("names")
+def list_names() -> None:
     """List the processors that can be run."""
     from qmtl.topology import PROTOTYPES, TOPOLOGY
 
