@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -15,6 +17,7 @@ from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.options import format_option, log_option, reading
 
 DEFAULT_STATE_DIR = Path(".qmtl/worker")
+LOOPBACK: Final = "127.0.0.1"
 _SHOWN_POSITIONS: Final = 4
 
 
@@ -42,15 +45,40 @@ def worker() -> None:
     default=None,
     help="Records per batch; changes no result.",
 )
-def run_worker(name: str, log_address: str, state_dir: Path, slot: str, poll_records: int | None) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=None,
+    help="Serve /metrics and /healthz on this port, 0 for any that is free; without it nothing is served.",
+)
+@click.option("--metrics-host", default=LOOPBACK, show_default=True, help="Where they listen.")
+def run_worker(
+    name: str,
+    log_address: str,
+    state_dir: Path,
+    slot: str,
+    poll_records: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
+) -> None:
     """Run the processor NAME until SIGTERM or Ctrl-C; what is in flight is finished first."""
-    run_processor(name, log_address, state_dir, slot, poll_records)
+    metrics = None if metrics_port is None else (metrics_host, metrics_port)
+    run_processor(name, log_address, state_dir, slot, poll_records, metrics)
 
 
 def run_processor(
-    name: str, address: str, state_dir: Path, slot: str = "0", poll_records: int | None = None
+    name: str,
+    address: str,
+    state_dir: Path,
+    slot: str = "0",
+    poll_records: int | None = None,
+    metrics: tuple[str, int] | None = None,
 ) -> None:
-    """Open the log, join the group and step until a signal comes."""
+    """Open the log, join the group and step until a signal comes.
+
+    Args:
+        metrics: the host and port on which /metrics and /healthz are served; None for nowhere.
+    """
     from qmtl.bootstrap import make_workers, open_log, prepare
     from qmtl.engine.task import POLL_RECORDS, TaskSettings
     from qmtl.engine.worker import run
@@ -66,17 +94,22 @@ def run_processor(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     log = open_log(address)
+    settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS)
     try:
         prepare(log)
-        workers = make_workers(
-            log, TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS), [name], slot
-        )
-        render.note(f"worker {name} slot {slot} runs on {address}")
-        try:
-            run(workers, lambda: stopping)
-        finally:
+        with ExitStack() as open_now:
+            if metrics is not None:
+                from qmtl.interfaces.metrics.serve import Metrics
+
+                shown = Metrics([name])
+                settings = replace(settings, observer=shown.watch)
+                where = open_now.enter_context(shown.serving(log, settings.state_dir, *metrics))
+                render.note(f"metrics on {where}/metrics, health on {where}/healthz")
+            workers = make_workers(log, settings, [name], slot)
             for one in workers:
-                one.close()
+                open_now.callback(one.close)
+            render.note(f"worker {name} slot {slot} runs on {address}")
+            run(workers, lambda: stopping)
     finally:
         log.close()
     render.note(f"worker {name} slot {slot} drained")
