@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition, partitions_of
+from qmtl.engine.processor import Input
 from qmtl.engine.task import LATE
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.control import DeadLetter
@@ -31,7 +32,6 @@ from tests.engine.toys import (
     XX,
     Counter,
     Feed,
-    Input,
     Item,
     X,
     make_topics,
