@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,27 +90,33 @@ def _tasks(log: Log, one: Processor, known: Mapping[str, TopicSpec], codec: Code
         return
     group, tasks = group_of(one.name), known[one.anchor].partitions
     committed = _committed(log, group, known)
-    buckets = _buckets(log, one, tasks, known, codec)
-    inputs = {read.topic: read for read in one.inputs() if read.topic not in one.tables}
-    # What it reads beside that, it has found out while it ran: only its group tells.
-    more = sorted({where.topic for where in committed} - inputs.keys() - set(one.tables))
+    stamps = _stamps(log, one, tasks, known, codec)
+    inputs = [read for read in one.inputs() if read.topic not in one.tables and read.topic in known]
+    declared = {read.topic: read for read in inputs}
     for number in range(tasks):
-        own = buckets.get(number, ())
+        stamp = stamps.get(number, PositionStamp(one.name, number))
+        buckets = tuple(bucket for bucket in stamp.buckets if bucket > GENESIS_MS)
+        contained = {TopicPartition(at.topic, at.partition): at.offset for at in stamp.positions}
+        wheres = {
+            where
+            for read in inputs
+            for where in partitions_of(read.topic, known[read.topic].partitions)
+            if read.broadcast or where.partition == number
+        }
+        # What it reads beside that, it has found out while it ran: its tables tell, or its group where it has none.
+        more = contained if one.tables or tasks > 1 else committed
+        wheres |= {
+            where for where in more if where.topic in known and where.topic not in (*declared, *one.tables)
+        }
         asked = []
-        for name in sorted([*inputs, *more]):
-            if name not in known:
-                continue
-            read = inputs.get(name)
-            everything = tasks == 1 if read is None else read.broadcast
-            bucketed = known[name].marked if read is None else read.bucketed
-            count = known[name].partitions
-            wheres = partitions_of(name, count) if everything else [TopicPartition(name, number)]
-            asked += [
-                Asked(where, committed.get(where), bucketed, own)
-                for where in wheres
-                if where.partition < count
-            ]
-        yield _Draft(group, one.name, number, own[-1] if own else None, tuple(asked))
+        for where in sorted(wheres):
+            read = declared.get(where.topic)
+            # A group has one position per partition: of tasks that read the same one, each knows only its own.
+            shared = tasks > 1 and (read is None or read.broadcast)
+            position = contained.get(where) if shared else committed.get(where)
+            bucketed = known[where.topic].marked if read is None else read.bucketed
+            asked.append(Asked(where, position, bucketed, buckets))
+        yield _Draft(group, one.name, number, buckets[-1] if buckets else None, tuple(asked))
 
 
 def _foreign(log: Log, group: str, known: Mapping[str, TopicSpec]) -> Iterator[_Draft]:
@@ -127,27 +133,25 @@ def _committed(log: Log, group: str, known: Mapping[str, TopicSpec]) -> Position
     return log.committed(group, wheres)
 
 
-def _buckets(
+def _stamps(
     log: Log, one: Processor, tasks: int, known: Mapping[str, TopicSpec], codec: Codec
-) -> dict[int, tuple[int, ...]]:
-    """The last buckets of each task, from the stamp with which each of its transactions ends a table."""
+) -> dict[int, PositionStamp]:
+    """The stamp with which the last transaction of each task ended its tables."""
     tables = [name for name in one.tables if name in known]
     if not tables:
         return {}
 
-    def buckets(record: Record) -> tuple[int, ...] | None:
+    def stamp_in(record: Record) -> PositionStamp | None:
         if not is_stamp(record.key) or record.value is None:
             return None
         try:
             stamp = codec.decode(record.value)
         except WireError:
             return None
-        if not isinstance(stamp, PositionStamp):
-            return None
-        return tuple(bucket for bucket in stamp.buckets if bucket > GENESIS_MS)
+        return stamp if isinstance(stamp, PositionStamp) else None
 
-    found = newest(log, [TopicPartition(tables[0], number) for number in range(tasks)], buckets)
-    return {where.partition: value for where, value in found.items()}
+    found = newest(log, [TopicPartition(tables[0], number) for number in range(tasks)], stamp_in)
+    return {where.partition: stamp for where, stamp in found.items()}
 
 
 def _stuck(log: Log, found: Sequence[InputLag]) -> frozenset[TopicPartition]:
@@ -167,16 +171,15 @@ class Slot:
 
     Attributes:
         slot: what `--slot` was; the member's whole name where that has another form; None where there is no member.
-        tasks: the tasks that it has; without a member, all of them where the log doesn't know the members, else none.
-        positions: what has been committed of the inputs of these tasks.
+        tasks: the tasks that it has, each with what is committed of its inputs; without a member, all of them where the log
+            doesn't know the members, else none.
     """
 
     processor: str
     slot: str | None
     state: GroupState
     host: str
-    tasks: frozenset[int]
-    positions: Positions
+    tasks: Mapping[int, Positions]
 
 
 def slots(log: Log, processors: Sequence[Processor], codec: Codec) -> list[Slot]:
@@ -184,21 +187,17 @@ def slots(log: Log, processors: Sequence[Processor], codec: Codec) -> list[Slot]
     known = known_topics(log, codec)
     out = []
     for one in processors:
-        tasks = {draft.number: draft.asked for draft in _tasks(log, one, known, codec)}
+        tasks: dict[int, Positions] = {
+            draft.number: {asked.where: asked.position for asked in draft.asked if asked.position is not None}
+            for draft in _tasks(log, one, known, codec)
+            if draft.number is not None
+        }
         group = log.members(group_of(one.name))
-
-        def positions(
-            mine: Collection[int], tasks: Mapping[int | None, Sequence[Asked]] = tasks
-        ) -> Positions:
-            asked = [each for number in mine for each in tasks.get(number, ())]
-            return {each.where: each.position for each in asked if each.position is not None}
-
         for member in group.members:
             slot = member.member.removeprefix(f"{group_of(one.name)}.")
-            state = group.state
-            out.append(Slot(one.name, slot, state, member.host, member.tasks, positions(member.tasks)))
+            mine = {number: tasks.get(number, {}) for number in sorted(member.tasks)}
+            out.append(Slot(one.name, slot, group.state, member.host, mine))
         if not group.members:
-            unknown = group.state is GroupState.UNKNOWN
-            mine = frozenset(number for number in tasks if number is not None and unknown)
-            out.append(Slot(one.name, None, group.state, "", mine, positions(mine)))
+            nobody: Mapping[int, Positions] = tasks if group.state is GroupState.UNKNOWN else {}
+            out.append(Slot(one.name, None, group.state, "", nobody))
     return out

@@ -122,8 +122,9 @@ def list_workers(log_address: str, as_json: bool) -> None:
     """Who runs which tasks now: the slots of every processor, their tasks, and how far those have come.
 
     Read from the members of the processors' groups. On an embedded log one process runs everything and tells nobody: then
-    positions are shown, and STATE is unknown. POSITIONS are topic[partition]@offset, as committed. With --format json every slot
-    is one line, as is every processor that nobody runs, whose slot is null.
+    positions are shown, and STATE is unknown. POSITIONS are topic[partition]@offset, as committed. A worker that has ended stays
+    listed until its session ends. With --format json every slot is one line, as is every processor that nobody runs, whose slot
+    is null.
     """
     from qmtl.foundation.wire.registry import codec
     from qmtl.interfaces.standing import slots
@@ -139,31 +140,26 @@ def list_workers(log_address: str, as_json: bool) -> None:
                     "slot": one.slot,
                     "state": one.state.value,
                     "host": one.host,
-                    "tasks": sorted(one.tasks),
-                    "positions": {
-                        f"{where.topic}[{where.partition}]": offset
-                        for where, offset in sorted(one.positions.items())
+                    "tasks": {
+                        str(number): {
+                            f"{where.topic}[{where.partition}]": offset
+                            for where, offset in sorted(positions.items())
+                        }
+                        for number, positions in one.tasks.items()
                     },
                 }
             )
         return
-    render.table(
-        ("PROCESSOR", "SLOT", "STATE", "HOST", "TASKS", "POSITIONS"),
-        [
-            (
-                one.processor,
-                "-" if one.slot is None else one.slot,
-                one.state.value,
-                one.host or "-",
-                " ".join(map(str, sorted(one.tasks))) or "-",
-                _positions(one.positions),
-            )
-            for one in found
-        ],
-    )
+    rows: list[tuple[object, ...]] = []
+    for one in found:
+        who = (one.processor, "-" if one.slot is None else one.slot, one.state.value, one.host or "-")
+        rows += [(*who, number, _positions(positions)) for number, positions in one.tasks.items()]
+        if not one.tasks:
+            rows.append((*who, "-", "-"))
+    render.table(("PROCESSOR", "SLOT", "STATE", "HOST", "TASK", "POSITIONS"), rows)
     if any(one.state is GroupState.UNKNOWN for one in found):
         render.note(
-            "This log does not know who runs its processors; TASKS and POSITIONS are those of whoever ran last."
+            "This log does not know who runs its processors; TASK and POSITIONS are those of whoever ran last."
         )
 
 

@@ -11,15 +11,21 @@ import pytest
 from qmtl.engine.lag import COUNTED
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
+from qmtl.foundation.contracts.control import InputPosition, PositionStamp
+from qmtl.foundation.wire.keys import stamp_key
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.topology import NAMES
 from tests.interfaces.cli.running import assert_one_screen, call, run
 from tests.replay.logs import (
     MINUTE_MS,
+    RAW,
     START_MS,
     commit,
     create,
     log_in,
     marker,
+    raw_task,
     row,
     run_worldservice,
     stamp,
@@ -126,6 +132,31 @@ def test_any_group_that_has_committed_can_be_named(
     assert_one_screen(ran, "QMTL-801", 2, says=["'nobody'", "qmtl worker names"])
 
 
+def test_of_tasks_that_read_the_same_partition_each_has_its_own_position(
+    capsys: pytest.CaptureFixture[str], held: tuple[EmbeddedLog, str]
+) -> None:
+    """A group has one position per partition, so the tasks' own stamps tell."""
+    log, address = held
+    (tasks,) = {spec.partitions for spec in CATALOGUE if spec.name in ("node.deployments", "trade.intents")}
+    assert tasks > 1
+    for number in range(tasks):
+        inside = (InputPosition("clock", 0, number + 1), InputPosition(RAW, 2, 0))
+        value = PositionStamp("nodes", number, inside, (0, START_MS + number * MINUTE_MS))
+        commit(log, [("node.deployments", number, stamp_key("nodes", number), codec.encode(value))])
+    commit(log, [row("dag.tasks", raw_task())])
+    ran = call(capsys, "lag", "--json", "--log", address, "--group", "nodes")
+    assert (ran.code, ran.err) == (0, "")
+    found = {(one["task"], one["topic"], one["partition"]): one for one in ran.lines()}
+    for number in range(tasks):
+        clock = found[number, "clock", 0]
+        assert (clock["position"], clock["own_ms"]) == (number + 1, START_MS + number * MINUTE_MS)
+        assert clock["lag_seconds"] == 60 * (3 - number)
+        assert (
+            found[number, RAW, 2]["position"] == 0
+        )  # which no code declares: it has found it out while it ran
+        assert (number, RAW, 1) not in found
+
+
 def test_a_log_without_topics_has_no_lag(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with log_in(tmp_path / "log", specs=()):
         ran = call(capsys, "lag", "--json", "--log", f"embedded:{tmp_path / 'log'}")
@@ -154,12 +185,10 @@ def test_on_an_embedded_log_the_workers_are_said_to_be_unknown(
     assert {one["state"] for one in found.values()} == {"unknown"}
     assert {one["slot"] for one in found.values()} == {None}
     committed = log.committed("qmtl.worldservice", [CLOCK, COMMANDS])
-    assert found["worldservice"]["tasks"] == [0]
-    assert found["worldservice"]["positions"] == {
-        "clock[0]": committed[CLOCK],
-        "world.commands[0]": committed[COMMANDS],
+    assert found["worldservice"]["tasks"] == {
+        "0": {"clock[0]": committed[CLOCK], "world.commands[0]": committed[COMMANDS]}
     }
-    assert found["trading"]["positions"] == {}
+    assert found["trading"]["tasks"] == {"0": {}}
     shown = call(capsys, "worker", "list", "--log", address)
     assert shown.code == 0
     assert "does not know who runs" in shown.err

@@ -97,7 +97,7 @@ def test_counts_are_those_of_the_log_whatever_aborts(
             assert found.total("qmtl_transactions_total", outcome="aborted") <= met[Fault.ABORTED]
             assert found.total("qmtl_transactions_total", outcome="unknown") <= met[Fault.UNKNOWN_BEFORE]
             assert found.total("qmtl_records_written_total") == written(
-                log, COUNTS.name, ECHO.name, DEAD.name
+                log, COUNTS.name, ECHO.name, DEAD.name, "task.cuts"
             )
             assert found.total("qmtl_input_lag_records") == 0
             folded: dict[tuple[int, bytes], bytes | None] = {}
@@ -340,4 +340,4 @@ def test_reserved_records_are_no_data(embedded_log: EmbeddedLog, tmp_path: Path)
         is_reserved(one.key) for one in read_all(embedded_log, all_partitions(embedded_log, COUNTS.name))
     )
     assert found.total("qmtl_records_processed_total") == 0
-    assert found.total("qmtl_records_written_total") == written(embedded_log, COUNTS.name) > 0
+    assert found.total("qmtl_records_written_total") == written(embedded_log, COUNTS.name, "task.cuts") > 0
