@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -171,10 +172,17 @@ def test_a_client_that_says_nothing_holds_up_nobody(embedded_log: EmbeddedLog, t
             assert runs.scrape().get("qmtl_worker_tasks", processor="counter") == 0
 
 
-def test_the_port_is_free_again_after_the_drain(embedded_log: EmbeddedLog, tmp_path: Path) -> None:
+def test_after_the_drain_the_port_is_free_and_no_thread_is_left(
+    embedded_log: EmbeddedLog, tmp_path: Path
+) -> None:
     make_topics(embedded_log)
     with shown(embedded_log, tmp_path, Counter) as runs:
         port = int(runs.url.rpartition(":")[2])
+        runs.scrape()
+        assert {one.name for one in threading.enumerate()} >= {"qmtl-metrics", "qmtl-lags", "qmtl-sizes"}
+    assert [one.name for one in threading.enumerate() if one.name.startswith("qmtl-")] == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((LOOPBACK, port), 5)
     for _ in range(2):
         with Metrics(["counter"]).serving(embedded_log, tmp_path, LOOPBACK, port) as url:
             assert ask(f"{url}/healthz").status == 503
