@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Final
 
 from qmtl.engine.failpoint import passing
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
+from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import Progress, restore
 from qmtl.engine.store import Checkpoint, Store
 from qmtl.engine.table import Table
+from qmtl.engine.transaction import LATE as LATE
 from qmtl.engine.transaction import MARKERS_KEPT, Transaction
 from qmtl.engine.watermark import Merge, Ready
 from qmtl.foundation.common.errors import InvalidTopology, StampMismatch, UnknownTopic, WireError
@@ -22,7 +25,6 @@ from qmtl.foundation.wire.keys import encode_key, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 POLL_RECORDS: Final = 4000
-LATE: Final = "QMTL-LATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,13 @@ class TaskSettings:
         state_dir: where the stores lie.
         poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
         config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
+        observer: is told what happens.
     """
 
     state_dir: Path
     poll_records: int = POLL_RECORDS
     config_epoch: int = 1
+    observer: Observer = NOBODY
 
 
 class Task:
@@ -61,6 +65,7 @@ class Task:
         self.processor = processor
         self.number = number
         self.group = f"qmtl.{processor.name}"
+        self.id = TaskId(processor.name, number)
         self._log = log
         self._codec = codec
         self._settings = settings
@@ -194,6 +199,7 @@ class Task:
         self._reader.pause(self._merge.full())
         batch = self._reader.poll(self._settings.poll_records, timeout_s)
         passing("after_poll")
+        self._settings.observer.read(self.id, len(batch))
         self._markers.clear()
         for record in batch:
             self._offer(record)
@@ -203,6 +209,7 @@ class Task:
         ready = self._merge.take()
         if not (self._free or self._dead or ready or self._fresh):
             return bool(batch)
+        began = time.perf_counter()
         run = Transaction(
             writer,
             self._codec,
@@ -220,7 +227,8 @@ class Task:
         except BaseException:
             writer.abort()
             raise
-        self._commit(run, writer, fence)
+        rows = self._commit(run, writer, fence)
+        self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))
         return True
 
     def _wake(self) -> None:
@@ -312,7 +320,7 @@ class Task:
         run.positions.update(self._positions)
         for arrival in sorted(self._free, key=lambda one: (order[one.topic], one.partition, one.offset)):
             self.processor.on_record(run, arrival)
-        taken = len(self._free)
+        taken = run.taken = len(self._free)
         while ready is not None:
             run.positions.update(ready.positions)
             last = run.buckets[-1] if run.buckets else GENESIS_MS
@@ -325,6 +333,7 @@ class Task:
                 self.processor.on_bucket(run, bucket)
                 run.close(ready.bucket_ms, self.processor.closes(), self._tasks)
                 self._merge.closed(run.buckets)
+            run.taken += len(ready.late) + sum(map(len, ready.arrivals.values()))
             taken += 1 + len(ready.late) + sum(map(len, ready.arrivals.values()))
             ready = self._merge.take() if taken < self._settings.poll_records else None
         self.processor.flush(run)
@@ -344,7 +353,8 @@ class Task:
             ),
         )
 
-    def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> None:
+    def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> int:
+        """Commit and write the store; returns how many of its rows changed."""
         passing("after_produce")
         changes = [row for table in self._tables.values() for row in table.changes()]
         passing("before_commit")
@@ -362,6 +372,7 @@ class Task:
         self._pinned = dict(run.positions)
         self._free, self._dead, self._fresh = [], [], False
         self._configure()
+        return len(changes)
 
     @property
     def positions(self) -> Positions:
@@ -372,6 +383,24 @@ class Task:
     def buckets(self) -> tuple[int, ...]:
         """The last closed buckets, oldest first."""
         return self._merge.buckets
+
+    def look(self) -> Look:
+        """Where this task stands; to be asked between two steps."""
+        read = self._reader.positions()
+        waiting = self._merge.waiting()
+        wheres = [
+            where for one in self._inputs if one.topic not in self._tables for where in self._partitions(one)
+        ]
+        committed = {where: self._positions[where] for where in wheres}
+        return Look(
+            committed,
+            {
+                where: at if where in waiting else max(at, read.get(where, at))
+                for where, at in committed.items()
+            },
+            frozenset(where for where in wheres if self._merge.buffer(where) is not None),
+            tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
+        )
 
     def close(self) -> None:
         self._reader.close()

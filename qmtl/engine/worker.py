@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from qmtl.engine.log.port import Log, Membership, Writer
+from qmtl.engine.observer import TaskId, outcome_of
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import Fenced, MembershipLost, OutcomeUnknown, TransactionAborted
@@ -56,21 +57,25 @@ class Worker:
         except MembershipLost:
             self._rejoin()
             return True
+        self._settings.observer.polled(self.name, mine)
         for number in sorted(self._tasks.keys() - mine):
-            self._tasks.pop(number).close()
+            self._drop(number)
         fence = self._membership.fence()
         busy = False
         for number in sorted(mine):
             try:
                 task = self._tasks.get(number) or self._open(number)
                 busy |= task.step(self._the_writer(), fence, timeout_s)
+                self._settings.observer.stepped(task.id, task.look)
             except (TransactionAborted, OutcomeUnknown) as error:
+                self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 # The task is opened anew at the next step, and reads the batch again from the committed positions.
                 self._drop(number)
                 if isinstance(error, OutcomeUnknown):
                     self._discard_writer()  # the next one first ends whatever this one left open
                 busy = True
-            except BaseException:
+            except BaseException as error:
+                self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 self._drop(number)
                 raise
         return busy
@@ -87,14 +92,18 @@ class Worker:
         self._membership = self._join()
 
     def _open(self, number: int) -> Task:
+        observer = self._settings.observer
         task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
-        task.open()
+        observer.opening(task.id)
+        task.open(lambda done, total: observer.restoring(task.id, done, total))
+        observer.opened(task.id)
         return task
 
     def _drop(self, number: int) -> None:
         task = self._tasks.pop(number, None)
         if task is not None:
             task.close()
+            self._settings.observer.closed(task.id)
 
     def _the_writer(self) -> Writer:
         if self._writer is None:
@@ -109,7 +118,7 @@ class Worker:
     def close(self) -> None:
         """Leave: stores are closed, nothing is in flight between steps."""
         for number in sorted(self._tasks):
-            self._tasks.pop(number).close()
+            self._drop(number)
         self._discard_writer()
         self._membership.close()
 

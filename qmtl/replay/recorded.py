@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from qmtl.engine.log.port import (
+    Group,
+    GroupState,
     Log,
     Membership,
     Positions,
@@ -73,6 +75,9 @@ class RecordedLog:
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         return self._scratch.committed(group, partitions)
+
+    def members(self, group: str) -> Group:
+        return Group(GroupState.UNKNOWN)
 
     def _split(
         self, partitions: Collection[TopicPartition]

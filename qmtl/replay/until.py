@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from qmtl.engine.log.port import (
+    Group,
     Log,
     Membership,
     Positions,
@@ -70,6 +71,9 @@ class LogUntil:
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         return self._log.committed(group, partitions)
+
+    def members(self, group: str) -> Group:
+        return self._log.members(group)
 
     def reader(self) -> Reader:
         return _ReaderUntil(self._log.reader(), self._ends)

@@ -26,7 +26,16 @@ from blake3 import blake3
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
 
 from qmtl.engine.failpoint import passing
-from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition, require_same
+from qmtl.engine.log.port import (
+    Fence,
+    Group,
+    GroupState,
+    Positions,
+    Record,
+    TopicDescription,
+    TopicPartition,
+    require_same,
+)
 from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
@@ -203,6 +212,10 @@ class EmbeddedLog:
         self._look()
         found = ((where, self._db.get(_group_key(group, where))) for where in partitions)
         return {where: _number(value) for where, value in found if value is not None}
+
+    def members(self, group: str) -> Group:
+        """Nobody knows: the one process that runs everything keeps no record of it on the log."""
+        return Group(GroupState.UNKNOWN)
 
     # ---- records ----------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from qmtl.engine.failpoint import passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, MOVING, KafkaAdmin
-from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
+from qmtl.engine.log.port import Fence, Group, Positions, Record, TopicDescription, TopicPartition
 from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
@@ -115,6 +115,9 @@ class KafkaLog:
             return {self._where(place): place.offset for place in found if place.offset >= 0}
         finally:
             asker.close()
+
+    def members(self, group: str) -> Group:
+        return self.admin.members(group)
 
     def reader(self) -> KafkaReader:
         return KafkaReader(self)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
     AdminClient,
@@ -16,7 +16,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package 
     OffsetSpec,
 )
 
-from qmtl.engine.log.port import Positions, TopicDescription, TopicPartition, require_same
+from qmtl.engine.log.port import (
+    Group,
+    GroupState,
+    Member,
+    Positions,
+    TopicDescription,
+    TopicPartition,
+    require_same,
+)
 from qmtl.foundation.common.errors import LogError, LogUnreachable, UnknownTopic
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.keys import MAX_KEY_BYTES
@@ -25,6 +33,13 @@ from qmtl.foundation.wire.topics import TopicSpec
 _SPECS: Any = OffsetSpec  # its constructors carry no types
 _EARLIEST: Final = _SPECS.earliest()
 _LATEST: Final = _SPECS.latest()
+
+_GROUP_STATES: Final = {
+    ConsumerGroupState.STABLE: GroupState.RUNNING,
+    ConsumerGroupState.EMPTY: GroupState.EMPTY,
+    ConsumerGroupState.DEAD: GroupState.EMPTY,
+    ConsumerGroupState.UNKNOWN: GroupState.UNKNOWN,
+}
 
 CONNECT_TIMEOUT_S: Final = 6.0
 CALL_TIMEOUT_S: Final = 30.0
@@ -211,6 +226,33 @@ class KafkaAdmin:
                 TopicPartition(place.topic[len(self._namespace) :], place.partition): int(offset)
                 for place, offset in found.items()
             }
+
+    def members(self, group: str) -> Group:
+        """Who takes part in a group; a group that never was is empty."""
+        name = self._namespace + group
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        found: Any = None
+        while found is None:
+            try:
+                futures = self._client.describe_consumer_groups([name], request_timeout=CALL_TIMEOUT_S)
+                found = futures[name].result()
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.GROUP_ID_NOT_FOUND:
+                    return Group(GroupState.EMPTY)
+                if code not in MOVING or time.monotonic() > deadline:
+                    raise self._failure(error) from None
+                time.sleep(0.02)
+        members = [
+            Member(
+                (one.group_instance_id or "").removeprefix(self._namespace),
+                one.host.lstrip("/"),
+                frozenset(place.partition for place in one.assignment.topic_partitions),
+            )
+            for one in found.members
+        ]
+        state = _GROUP_STATES.get(found.state, GroupState.REBALANCING)
+        return Group(state, tuple(sorted(members, key=lambda one: (one.member, one.host))))
 
     def _asked(self, call: Any) -> Any:
         try:
