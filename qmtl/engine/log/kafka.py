@@ -20,7 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from qmtl.engine.failpoint import passing
+from qmtl.engine.failpoint import due, entering, passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, MOVING, KafkaAdmin
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
@@ -309,6 +309,9 @@ class KafkaWriter:
         if not self._open:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
         try:
+            if due("after_flush") or due("commit_sent"):
+                self._producer.flush(self._wait_s)
+            passing("after_flush")
             if positions and fence is not None:
                 places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
                 _transactional(
@@ -318,6 +321,7 @@ class KafkaWriter:
             elif positions:
                 raise InvariantBroken("positions are committed without proof of membership.")
             passing("inside_commit")
+            entering("commit_sent", 0.001)
             _transactional(lambda: self._producer.commit_transaction(self._wait_s), self._wait_s)
         except TransactionAborted:
             self.abort()
