@@ -119,7 +119,6 @@ class KafkaProxy:
         self._loop = asyncio.new_event_loop()
         self._holds: list[Hold] = []
         self._target: tuple[str, int] = ("127.0.0.1", 0)
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def bootstrap(self) -> str:
@@ -139,9 +138,7 @@ class KafkaProxy:
             self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
             server.close()
-            for task in self._tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
+            self._loop.run_until_complete(self._end())
             self._loop.close()
 
     def hold(
@@ -176,22 +173,22 @@ class KafkaProxy:
 
         self._loop.call_soon_threadsafe(let_go)
 
+    async def _end(self) -> None:
+        """End what is left of every connection."""
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     # ---- in the loop ------------------------------------------------------------------------------------------
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             link = _Link(self, *await asyncio.open_connection(*self._target))
         except OSError:
             writer.close()
-            self._tasks.discard(task)
             return
-        try:
-            await link.relay(reader, writer)
-        finally:
-            self._tasks.discard(task)
+        await link.relay(reader, writer)
 
     def _wanted(self, link: _Link, request: Request) -> Hold | None:
         """The hold that a request falls under; a request that lets another go does so first."""
