@@ -98,6 +98,7 @@ class Hold:
     """
 
     api: Api
+    owner: str
     skip: int
     release_at: Api | None
     answer_only: bool
@@ -145,6 +146,7 @@ class KafkaProxy:
         self,
         api: Api,
         *,
+        owner: str = "",
         skip: int = 0,
         release_at: Api | None = None,
         stall: bool = False,
@@ -153,13 +155,14 @@ class KafkaProxy:
         """Hold back the next request of a kind that has a transactional id.
 
         Args:
+            owner: how its transactional id begins; any by itself.
             skip: so many of them pass first.
             release_at: let it go right before the next request of this kind of the same transactional id; without, only
                 `release` does.
             stall: hold back everything that follows on its connection too, as a path that is stuck; otherwise only this one.
             answer_only: give the request to the broker and keep back its answer: it is never let go.
         """
-        hold = Hold(api, skip, release_at, answer_only, stall)
+        hold = Hold(api, owner, skip, release_at, answer_only, stall)
         self._loop.call_soon_threadsafe(self._holds.append, hold)
         return hold
 
@@ -194,6 +197,8 @@ class KafkaProxy:
         """The hold that a request falls under; a request that lets another go does so first."""
         for hold in self._holds:
             if hold.caught.is_set() or not request.transactional_id or request.api != hold.api:
+                continue
+            if not request.transactional_id.startswith(hold.owner):
                 continue
             if hold.skip:
                 hold.skip -= 1

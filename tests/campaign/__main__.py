@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -96,6 +97,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--trials", type=int, default=1, help="of each fault, with the seeds that follow")
     parser.add_argument("--sabotage", action="append", choices=[*SABOTAGES, "all"], help="plant a bug")
+    parser.add_argument("--at-a-time", type=int, default=1, help="trials that run side by side")
     parser.add_argument("--items", type=int, default=Scale().items)
     parser.add_argument("--buckets", type=int, default=Scale().buckets)
     parser.add_argument(
@@ -120,12 +122,23 @@ def main() -> int:
             for name, (tried, fault, wrong) in hunts.items():
                 print(f"{name:22} {tried:6}  {f'{fault}: {wrong}' if fault else 'NOBODY'}")
             return 0 if all(fault for _, fault, _ in hunts.values()) else 1
-        rows = [
-            trial(bed, name, seed, directory, planted[0] if planted else "", scale)
-            for seed in range(chosen.seed, chosen.seed + chosen.trials)
-            for name in faults
-        ]
+        asked = [(name, seed) for seed in range(chosen.seed, chosen.seed + chosen.trials) for name in faults]
+        rows = campaign(bed, asked, directory, planted[0] if planted else "", scale, chosen.at_a_time)
     return tell(rows)
+
+
+def campaign(
+    bed: Bed, asked: Sequence[tuple[str, int]], directory: Path, sabotage: str, scale: Scale, at_a_time: int
+) -> list[Row]:
+    """The trials that are asked for, as fault and seed. One that kills a broker runs alone."""
+
+    def run(one: tuple[str, int]) -> Row:
+        return trial(bed, one[0], one[1], directory, sabotage, scale)
+
+    alone = [one for one in asked if FAULTS[one[0]].needs in ("broker", "cluster")]
+    with ThreadPoolExecutor(at_a_time) as pool:
+        rows = list(pool.map(run, [one for one in asked if one not in alone]))
+    return rows + [run(one) for one in alone]
 
 
 def tell(rows: Sequence[Row]) -> int:

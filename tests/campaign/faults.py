@@ -277,7 +277,13 @@ def held(api: Api) -> Callable[[Trial], None]:
         trial.until_flowing()
         for _ in range(2):
             stall = trial.rng.random() < 0.5
-            hold = proxy.hold(api, skip=trial.rng.randint(0, 12), release_at=Api.END_TXN, stall=stall)
+            hold = proxy.hold(
+                api,
+                owner=f"{trial.namespace}qmtl.",
+                skip=trial.rng.randint(0, 12),
+                release_at=Api.END_TXN,
+                stall=stall,
+            )
             if not trial.tend_until(hold.caught.is_set, HOLD_S):
                 proxy.release(hold)
                 break
@@ -304,7 +310,9 @@ def answer_lost(api: Api) -> Callable[[Trial], None]:
         trial.start_all()
         trial.until_flowing()
         for _ in range(2):
-            hold = proxy.hold(api, skip=trial.rng.randint(0, 12), answer_only=True)
+            hold = proxy.hold(
+                api, owner=f"{trial.namespace}qmtl.", skip=trial.rng.randint(0, 12), answer_only=True
+            )
             if trial.tend_until(hold.released.is_set, HOLD_S):
                 trial.did(f"lost the answer to {api.name}")
                 if trial.rng.random() < 0.5:  # the client dies before it could give up

@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as Place
 
 from tests.campaign import plain
-from tests.campaign.feed import Feed
-from tests.campaign.oracle import Rows, Sums
+from tests.campaign.oracle import Loop, Put, Rows, Sums
 
 OUTPUTS: Final = ("c.sums", "c.open", "c.echo", "c.state", "c.mirror", "c.late", "c.after", "dead.letters")
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -28,6 +27,16 @@ OPEN_TRANSACTION_S: Final = 40.0
 COMMIT_TRAILS_S: Final = 10.0
 
 Where = tuple[str, int]
+Positions = dict[Where, int]
+
+
+class Input(Protocol):
+    """What was put in, and what must come out."""
+
+    sums: Sums
+    loop: Loop
+    items: dict[int, list[Put]]
+    buckets: list[int]
 
 
 class Line(NamedTuple):
@@ -189,14 +198,40 @@ class Verdict:
             self.notes.append(text[:300])
 
 
-def judge(bootstrap: str, namespace: str, feed: Feed, watched: Lines, partitions: int) -> Verdict:
+def judge(bootstrap: str, namespace: str, feed: Input, watched: Lines, partitions: int) -> Verdict:
     """The verdict over a trial that has come to rest."""
-    out = Verdict()
     lines = read_everything(bootstrap, namespace, [*OUTPUTS, "c.items", "c.bars"], partitions)
     if isinstance(lines, str):
-        out.torn += 1
-        out.note(lines)
-        return out
+        return Verdict(torn=1, notes=[lines])
+
+    def positions(stage: str, wanted: Positions) -> Positions:
+        """What the group has committed; the markers of a last transaction may trail its readers a little."""
+        asked = [Place(namespace + name, number) for name, number in wanted]
+        deadline = time.monotonic() + COMMIT_TRAILS_S
+        while True:
+            found = committed(bootstrap, f"{namespace}qmtl.{stage}", asked)
+            known = {(name[len(namespace) :], number): offset for (name, number), offset in found.items()}
+            if known == wanted or time.monotonic() > deadline:
+                return known
+            time.sleep(0.05)
+
+    return judge_lines(lines, positions, feed, watched, partitions)
+
+
+def judge_lines(
+    lines: Lines,
+    positions: Callable[[str, Positions], Positions],
+    feed: Input,
+    watched: Lines,
+    partitions: int,
+) -> Verdict:
+    """The verdict over what lies in the topics.
+
+    Args:
+        positions: what the group of a stage has committed of the partitions that are asked for.
+        watched: what a reader saw along the way.
+    """
+    out = Verdict()
     _input(out, lines, feed)
     if out.input:
         return out
@@ -209,7 +244,7 @@ def judge(bootstrap: str, namespace: str, feed: Feed, watched: Lines, partitions
         _prefixes_of_sums(out, lines, feed, partition)
         _prefixes_of_loop(out, lines, feed, partition, partitions)
         _markers(out, lines, feed, partition, partitions)
-        _positions(out, bootstrap, namespace, lines, partition)
+        _positions(out, positions, lines, partition)
     for where, seen in watched.items():
         if seen != lines[where][: len(seen)]:
             out.unstable += 1
@@ -217,7 +252,7 @@ def judge(bootstrap: str, namespace: str, feed: Feed, watched: Lines, partitions
     return out
 
 
-def _input(out: Verdict, lines: Lines, feed: Feed) -> None:
+def _input(out: Verdict, lines: Lines, feed: Input) -> None:
     for partition, puts in feed.items.items():
         found = [plain.decode(line.value or b"")[1] for line in lines["c.items", partition]]
         if found != [one._asdict() for one in puts]:
@@ -253,7 +288,7 @@ def _events(
             out.note(f"{topic} {name}: another order")
 
 
-def _stages_of(lines: Lines, tables: Sequence[str], partition: int) -> list[list[dict[str, Any]]]:
+def _stamps(lines: Lines, tables: Sequence[str], partition: int) -> list[list[dict[str, Any]]]:
     """The stamps of each table partition, in order."""
     return [
         [
@@ -288,7 +323,7 @@ def _folds(lines: Sequence[Line]) -> Iterable[tuple[dict[str, Any], Rows]]:
         yield {}, rows
 
 
-def _prefixes_of_sums(out: Verdict, lines: Lines, feed: Feed, partition: int) -> None:
+def _prefixes_of_sums(out: Verdict, lines: Lines, feed: Input, partition: int) -> None:
     offsets = [line.offset for line in lines["c.items", partition]]
     end: dict[str, Rows] = {}
     for topic, part in (("c.sums", "totals"), ("c.open", "open")):
@@ -316,7 +351,7 @@ def _prefixes_of_sums(out: Verdict, lines: Lines, feed: Feed, partition: int) ->
             )
 
 
-def _prefixes_of_loop(out: Verdict, lines: Lines, feed: Feed, partition: int, partitions: int) -> None:
+def _prefixes_of_loop(out: Verdict, lines: Lines, feed: Input, partition: int, partitions: int) -> None:
     for topic, model in (
         ("c.state", feed.loop.state),
         ("c.mirror", feed.loop.mirror),
@@ -351,7 +386,7 @@ def _difference(found: Rows, wanted: Rows) -> str:
     )
 
 
-def _markers(out: Verdict, lines: Lines, feed: Feed, partition: int, partitions: int) -> None:
+def _markers(out: Verdict, lines: Lines, feed: Input, partition: int, partitions: int) -> None:
     for topic in ("c.state", "c.after"):
         markers = [
             plain.decode(line.value)[1]
@@ -365,26 +400,22 @@ def _markers(out: Verdict, lines: Lines, feed: Feed, partition: int, partitions:
             out.note(f"{topic}[{partition}]: {len(found)} markers, wanted {len(wanted)}: {found[-3:]}")
 
 
-def _positions(out: Verdict, bootstrap: str, namespace: str, lines: Lines, partition: int) -> None:
+def _positions(
+    out: Verdict, positions: Callable[[str, Positions], Positions], lines: Lines, partition: int
+) -> None:
     """Stamps of one transaction agree, and the last one says what the group has committed, which is all there is to read."""
     for stage, tables in GROUPS.items():
-        first, *others = _stages_of(lines, tables, partition)
+        first, *others = _stamps(lines, tables, partition)
         if any(one != first for one in others):
             out.torn += 1
             out.note(f"{tables} [{partition}]: their stamps are not the same")
         if not first:
+            out.positions += 1
+            out.note(f"{stage}[{partition}]: no stamp at all")
             continue
         stamped = {(one["topic"], one["partition"]): one["offset"] for one in first[-1]["positions"]}
-        asked = [Place(namespace + name, number) for name, number in stamped]
-        deadline = time.monotonic() + COMMIT_TRAILS_S
-        while True:
-            found = committed(bootstrap, f"{namespace}qmtl.{stage}", asked)
-            known = {(name[len(namespace) :], number): offset for (name, number), offset in found.items()}
-            if known == stamped or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
+        known = positions(stage, stamped)
         if known != stamped:
-            # Positions are committed with a task's first transaction: before it has one, there are none.
             out.positions += 1
             out.note(f"{stage}[{partition}]: the group is at {known}, the tables at {stamped}")
         for name in ("c.items", "c.bars"):
