@@ -191,7 +191,8 @@ class KafkaProxy:
         except OSError:
             writer.close()
             return
-        await link.relay(reader, writer)
+        with suppress(asyncio.CancelledError):  # the end of the proxy is nothing to tell of
+            await link.relay(reader, writer)
 
     def _wanted(self, link: _Link, request: Request) -> Hold | None:
         """The hold that a request falls under; a request that lets another go does so first."""

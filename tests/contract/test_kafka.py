@@ -37,6 +37,7 @@ from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec
 from qmtl.testing.broker import start_broker
+from qmtl.testing.proxy import Api, KafkaProxy
 from tests.contract.driving import events, join, put, read_all, read_until, table, until, values
 from tests.contract.leavers import LEAVERS
 
@@ -238,6 +239,34 @@ def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_
     writer.close()
     put(log, [(A0, b"k", b"v")])
     assert values(read_all(log, [A0])) == [b"v"]
+
+
+def test_positions_that_come_late_never_count_in_the_transaction_after() -> None:
+    proxy = KafkaProxy()
+    with start_broker(advertise_at=proxy.port) as broker, proxy.forwarding_to(broker.behind_proxy):
+        log = KafkaLog(
+            proxy.bootstrap, settings=KafkaSettings(call_timeout_s=2.0, transaction_timeout_ms=3000)
+        )
+        log.ensure_topics([events("a"), events("b")])
+        by = join(log, "group", "a")
+        late = proxy.hold(Api.TXN_OFFSET_COMMIT, release_at=Api.END_TXN)
+        writer = log.writer("writer")
+        writer.begin()
+        writer.append("b", 0, b"k", b"1")
+        # The client calls this an abortable error, and would go on; the broker has not said a word.
+        with pytest.raises(OutcomeUnknown):
+            writer.commit({A0: 1}, by.group, by.fence())
+        writer.close()
+        writer = log.writer("writer")
+        writer.begin()
+        writer.append("b", 0, b"k", b"2")
+        writer.commit({A0: 2}, by.group, by.fence())
+        assert late.released.is_set()
+        assert log.committed(by.group, [A0]) == {A0: 2}
+        assert values(read_all(log, [B0])) == [b"2"]
+        writer.close()
+        by.membership.close()
+        log.close()
 
 
 def test_a_record_that_the_failed_transaction_does_not_take_ends_it(kafka_log: KafkaLog) -> None:

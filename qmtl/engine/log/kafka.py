@@ -492,7 +492,11 @@ def _classify(error: KafkaException) -> None:
             f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
             "This one stops.",
         ) from None
-    if problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID:
+    # Only what the broker said proves how far it came. The client calls its own time-outs abortable too; but the request may be
+    # late and not lost, and with the same producer it would count in the next transaction.
+    if problem.code() > 0 and (
+        problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID
+    ):
         raise TransactionAborted(problem.str()) from None
     raise OutcomeUnknown(problem.str()) from None
 
