@@ -155,6 +155,23 @@ class Crew:
         """Remove what a slot has on its disk; its process must not run."""
         shutil.rmtree(slot.state, ignore_errors=True)
 
+    def stacks(self) -> list[str]:
+        """Where the workers that run stand, innermost line first."""
+        out = []
+        for slot in self.alive():
+            assert slot.process is not None
+            file = self._errors(slot)
+            before = file.stat().st_size
+            slot.process.send_signal(signal.SIGUSR1)
+            deadline = time.monotonic() + 1.0
+            while file.stat().st_size == before and time.monotonic() < deadline:
+                time.sleep(0.02)
+            time.sleep(0.1)
+            lines = file.read_text(encoding="utf-8", errors="replace")[before:].splitlines()
+            found = [line.strip().removeprefix("File ") for line in lines if line.startswith("  File")]
+            out.append(f"{slot.name} stands at {' < '.join(found[:6])}")
+        return out
+
     def alive(self) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.running()]
 

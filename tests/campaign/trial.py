@@ -205,6 +205,7 @@ class Trial:
         limit_s = SABOTAGED_S if self.row.sabotage else COMPLETE_S
         if not self.tend_until(self.complete, limit_s):
             self.wrong("stalled", f"not complete after {limit_s:g} s: {self._where_it_stands()}")
+            self.row.notes += self.crew.stacks()
         self.watcher.pending.clear()
         self.tend(SETTLE_S)
 

@@ -1,12 +1,13 @@
 """One worker process of a campaign: stages of the pipeline on Kafka in one slot, until SIGTERM or until an error ends it.
 
 Run as `python -m tests.campaign.worker --bootstrap HOST:PORT --namespace NAME --state DIR --slot N`. QMTL_GROUP_PROTOCOL names
-the group protocol. The last line on standard error is the error that ended it, as JSON with its code.
+the group protocol. The last line on standard error is the error that ended it, as JSON with its code. SIGUSR1 makes it say there where it stands.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import os
 import random
@@ -68,6 +69,7 @@ def main() -> int:
         over = True
 
     signal.signal(signal.SIGTERM, stop)
+    faulthandler.register(signal.SIGUSR1)
     protocol: Any = os.environ.get("QMTL_GROUP_PROTOCOL", "classic")
     try:
         if chosen.sabotage:
