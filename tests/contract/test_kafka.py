@@ -241,6 +241,33 @@ def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_
     assert values(read_all(log, [A0])) == [b"v"]
 
 
+def test_a_broker_that_is_away_holds_a_commit_of_positions_no_longer_than_its_time_out() -> None:
+    with start_broker() as broker:
+        log = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=3.0))
+        log.ensure_topics([events("a"), events("b")])
+        by = join(log, "group", "a")
+        writer = log.writer("writer")
+        writer.begin()
+        writer.append("b", 0, b"k", b"1")
+        writer.commit({A0: 1}, by.group, by.fence())
+        fence = by.fence()
+        writer.begin()
+        writer.append("b", 0, b"k", b"2")
+        broker.kill()
+        started = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            writer.commit({A0: 2}, by.group, fence)
+        assert time.monotonic() - started < 20  # and not for ever
+        writer.close()
+        broker.start()
+        until(lambda: bool(by.membership.poll(0.05)))
+        put(log, [(B0, b"k", b"3")], positions={A0: 3}, by=by)
+        assert values(read_all(log, [B0])) == [b"1", b"3"]
+        assert log.committed(by.group, [A0]) == {A0: 3}
+        by.membership.close()
+        log.close()
+
+
 def test_positions_that_come_late_never_count_in_the_transaction_after() -> None:
     proxy = KafkaProxy()
     with start_broker(advertise_at=proxy.port) as broker, proxy.forwarding_to(broker.behind_proxy):

@@ -22,6 +22,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from qmtl.engine.failpoint import due, entering, passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, MOVING, KafkaAdmin
+from qmtl.engine.log.kafka_caller import Caller
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
 from qmtl.foundation.common.errors import (
@@ -247,6 +248,7 @@ class KafkaWriter:
         self._wait_s = log.settings.call_timeout_s
         self._tracked: dict[TopicPartition, int] = {}
         self._open = False
+        self._caller = Caller()
         self._producer = Producer(
             {
                 **_common(log.bootstrap),
@@ -314,9 +316,12 @@ class KafkaWriter:
             passing("after_flush")
             if positions and fence is not None:
                 places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
+                producer, wait_s = self._producer, self._wait_s
                 _transactional(
-                    lambda: self._producer.send_offsets_to_transaction(places, fence, self._wait_s),
-                    self._wait_s,
+                    lambda: self._caller.call(
+                        lambda: producer.send_offsets_to_transaction(places, fence, wait_s), wait_s
+                    ),
+                    wait_s,
                 )
             elif positions:
                 raise InvariantBroken("positions are committed without proof of membership.")
@@ -358,6 +363,7 @@ class KafkaWriter:
     def close(self) -> None:
         """Let go of the producer without ending anything: whoever opens the id next does that."""
         self._open = False
+        self._caller.close()
         with suppress(KafkaException):
             self._producer.purge()
         with suppress(KafkaException):
