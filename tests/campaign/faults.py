@@ -325,7 +325,7 @@ def answer_lost(api: Api) -> Callable[[Trial], None]:
     return harm
 
 
-_LATE_ENDS: Final = frozenset({"LogError", "LogUnreachable", "OutcomeUnknown"})
+_LATE_ENDS: Final = frozenset({"LogError", "LogUnreachable", "OutcomeUnknown", "Fenced"})
 
 FAULTS: Final[dict[str, Fault]] = {
     one.name: one
@@ -351,6 +351,7 @@ FAULTS: Final[dict[str, Fault]] = {
                 workers=(1, 2),
                 ends=_LATE_ENDS,
                 call_s=1.5,
+                transaction_ms=4000,
             )
             for api in (
                 Api.PRODUCE,

@@ -118,23 +118,17 @@ def fresh_fence() -> None:
 
 
 def producer_reused() -> None:
-    """After a call that timed out, the transaction is aborted and the same producer goes on."""
-    commit = _kafka.KafkaWriter.commit
+    """What the client calls abortable is aborted, and the same producer goes on, though the broker has not said a word."""
+    classify = _kafka._classify
 
-    def again(self: Any, positions: Any, group: str, fence: Any) -> Any:
-        try:
-            return commit(self, positions, group, fence)
-        except OutcomeUnknown as unknown:
-            for _ in range(3):
-                try:
-                    self._producer.abort_transaction(self._wait_s)
-                except KafkaException:
-                    continue
-                break
-            self._open = False
-            raise TransactionAborted(unknown.what) from None
+    def believing(error: KafkaException) -> None:
+        problem = error.args[0]
+        if problem.txn_requires_abort() and problem.code() not in _kafka._FENCED:
+            raise TransactionAborted(problem.str()) from None
+        classify(error)
 
-    _kafka.KafkaWriter.commit = again
+    _kafka._classify = believing
+    _kafka.Caller.call = lambda self, call, timeout_s: call()
 
 
 def unknown_is_done() -> None:
@@ -147,7 +141,7 @@ def unknown_is_done() -> None:
             return commit(self, positions, group, fence)
         except OutcomeUnknown:
             renewed = type(self)(self._log, self._id)
-            self._producer, self._open = renewed._producer, False
+            self._producer, self._caller, self._open = renewed._producer, renewed._caller, False
             return {where: ends[where] for where in self._tracked}
 
     _kafka.KafkaWriter.commit = done

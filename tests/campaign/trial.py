@@ -35,8 +35,6 @@ SETTLE_S: Final = 0.3
 HURRIED_S: Final = 12.0
 """The longest silence with work to do that a fault may cause unless it says another; below the time-out of a transaction."""
 
-TRANSACTION_MS: Final = 20_000
-
 
 @dataclass(frozen=True, slots=True)
 class Bed:
@@ -73,7 +71,7 @@ class Fault:
         needs: of the bed: `broker`, `proxy`, `cluster`, or nothing more than an address.
         workers: fewest and most.
         ends: the errors by which workers may end under it; any other is a finding.
-        call_s, session_ms, slow_ms: settings of the workers.
+        call_s, transaction_ms, session_ms, slow_ms: settings of the workers.
         silence_s: the longest silence with work to do that it may cause.
     """
 
@@ -83,6 +81,7 @@ class Fault:
     workers: tuple[int, int] = (1, 4)
     ends: frozenset[str] = frozenset()
     call_s: float = 10.0
+    transaction_ms: int = 20_000
     session_ms: int = 2000
     slow_ms: int = 0
     silence_s: float = HURRIED_S
@@ -124,7 +123,7 @@ class Trial:
         self.door = bed.proxy.bootstrap if fault.needs == "proxy" and bed.proxy else self.bootstrap
         self.workers = self.rng.randint(*fault.workers)
         settings = ["--call-s", str(fault.call_s), "--session-ms", str(fault.session_ms)]
-        settings += ["--slow-ms", str(fault.slow_ms), "--transaction-ms", str(TRANSACTION_MS)]
+        settings += ["--slow-ms", str(fault.slow_ms), "--transaction-ms", str(fault.transaction_ms)]
         settings += ["--poll-records", str(self.rng.choice((5, 20, 100)))]
         settings += ["--sabotage", sabotage] if sabotage else []
         self.crew = Crew(self.directory, self.door, self.namespace, settings)
