@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from rocksdict import Rdict, WriteBatch
 
+from qmtl.engine.failpoint import entering
 from qmtl.engine.log.embedded import damage_after, is_locked, options
 from qmtl.engine.log.port import TopicPartition
 from qmtl.foundation.common.errors import InvariantBroken, TransactionAborted
@@ -117,6 +118,7 @@ class Store:
             else:
                 batch.put(_row(table, key), value)
         batch.put(_META, _unparse(checkpoint))
+        entering("inside_store_write")
         self._db.write(batch)
         self.checkpoint = checkpoint
 

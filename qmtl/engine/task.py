@@ -34,14 +34,14 @@ class TaskSettings:
     Attributes:
         state_dir: where the stores lie.
         poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
-        config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
         observer: is told what happens.
+        config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
     """
 
     state_dir: Path
     poll_records: int = POLL_RECORDS
-    config_epoch: int = 1
     observer: Observer = NOBODY
+    config_epoch: int = 1
 
 
 class Task:

@@ -25,7 +25,7 @@ from typing import Any, Final
 from blake3 import blake3
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
 
-from qmtl.engine.failpoint import passing
+from qmtl.engine.failpoint import entering, passing
 from qmtl.engine.log.port import (
     Fence,
     Group,
@@ -265,7 +265,9 @@ class EmbeddedLog:
             batch.put(b"e" + slots[where], _OFFSET.pack(end + 1))
         for where, offset in positions.items():
             batch.put(_group_key(group, where), _OFFSET.pack(offset))
+        passing("after_flush")
         passing("inside_commit")
+        entering("commit_sent")
         self._db.write(batch, self._write_options)
         self._ends.update(ends)
         return tracked

@@ -20,8 +20,10 @@ from confluent_kafka import (
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from qmtl.engine.failpoint import passing
+from qmtl.engine.failpoint import due, entering, passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, MOVING, KafkaAdmin
+from qmtl.engine.log.kafka_caller import Caller
+from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import Fence, Group, Positions, Record, TopicDescription, TopicPartition
 from qmtl.foundation.common.errors import (
     Fenced,
@@ -36,10 +38,6 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.wire.topics import TopicSpec
 
-CALL_TIMEOUT_S: Final = 30.0
-TRANSACTION_TIMEOUT_MS: Final = 15_000
-SESSION_TIMEOUT_MS: Final = 10_000
-
 _NOWHERE: Final = -1
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 PROOF: Final = TopicPartition("dead.letters", 0)
@@ -53,14 +51,17 @@ class KafkaLog:
         bootstrap: `host:port[,host:port…]`.
         namespace: prefix of every name on the cluster, with its separator; empty for none.
 
+        settings: time-outs and the group protocol.
+
     Raises:
         LogUnreachable: no broker answered.
     """
 
-    def __init__(self, bootstrap: str, namespace: str = "") -> None:
+    def __init__(self, bootstrap: str, namespace: str = "", settings: KafkaSettings = DEFAULTS) -> None:
         self.bootstrap = bootstrap
         self.namespace = namespace
-        self.admin = KafkaAdmin(bootstrap, namespace)
+        self.settings = settings
+        self.admin = KafkaAdmin(bootstrap, namespace, settings.call_timeout_s)
         self.log_id = self.admin.identity()
         self._offsets_client: Any = None
 
@@ -96,7 +97,8 @@ class KafkaLog:
     def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
         ends = self.end_offsets(partitions)
         asked = [self._place(where, timestamp_ms) for where in partitions]
-        found = _asking(lambda: self._client().offsets_for_times(asked, timeout=CALL_TIMEOUT_S))
+        wait_s = self.settings.call_timeout_s
+        found = _asking(lambda: self._client().offsets_for_times(asked, timeout=wait_s), wait_s)
         answers = {self._where(place): place.offset for place in found}
         return {where: answers[where] if answers[where] >= 0 else ends[where] for where in partitions}
 
@@ -106,7 +108,8 @@ class KafkaLog:
         asker = Consumer({**_common(self.bootstrap), "group.id": self.namespace + group})
         try:
             asked = [self._place(where) for where in partitions]
-            found = _asking(lambda: asker.committed(asked, timeout=CALL_TIMEOUT_S))
+            wait_s = self.settings.call_timeout_s
+            found = _asking(lambda: asker.committed(asked, timeout=wait_s), wait_s)
             for place in found:
                 if place.error is not None:  # a position that is left out would mean "never committed"
                     raise LogError(
@@ -245,13 +248,15 @@ class KafkaWriter:
     def __init__(self, log: KafkaLog, transactional_id: str) -> None:
         self._log = log
         self._id = transactional_id
+        self._wait_s = log.settings.call_timeout_s
         self._tracked: dict[TopicPartition, int] = {}
         self._open = False
+        self._caller = Caller()
         self._producer = Producer(
             {
                 **_common(log.bootstrap),
                 "transactional.id": log.namespace + transactional_id,
-                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "transaction.timeout.ms": log.settings.transaction_timeout_ms,
                 "linger.ms": 5,
                 "batch.size": 262144,
                 "compression.type": "lz4",
@@ -262,12 +267,12 @@ class KafkaWriter:
             }
         )
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
-        _asking(lambda: self._producer.list_topics(timeout=CALL_TIMEOUT_S))
-        _transactional(lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
+        _asking(lambda: self._producer.list_topics(timeout=self._wait_s), self._wait_s)
+        _transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s)
 
     def begin(self) -> None:
         self._tracked = {}
-        _transactional(self._producer.begin_transaction)
+        _transactional(self._producer.begin_transaction, self._wait_s)
         self._open = True
 
     def append(
@@ -309,15 +314,23 @@ class KafkaWriter:
         if not self._open:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
         try:
+            if due("after_flush") or due("commit_sent"):
+                self._producer.flush(self._wait_s)
+            passing("after_flush")
             if positions and fence is not None:
                 places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
+                producer, wait_s = self._producer, self._wait_s
                 _transactional(
-                    lambda: self._producer.send_offsets_to_transaction(places, fence, CALL_TIMEOUT_S)
+                    lambda: self._caller.call(
+                        lambda: producer.send_offsets_to_transaction(places, fence, wait_s), wait_s
+                    ),
+                    wait_s,
                 )
             elif positions:
                 raise InvariantBroken("positions are committed without proof of membership.")
             passing("inside_commit")
-            _transactional(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+            entering("commit_sent", 0.001)
+            _transactional(lambda: self._producer.commit_transaction(self._wait_s), self._wait_s)
         except TransactionAborted:
             self.abort()
             raise
@@ -333,7 +346,7 @@ class KafkaWriter:
             return
         self._open = False
         try:
-            self._producer.abort_transaction(CALL_TIMEOUT_S)
+            self._producer.abort_transaction(self._wait_s)
         except KafkaException as error:
             if error.args[0].code() in _FENCED:
                 raise Fenced(
@@ -347,12 +360,13 @@ class KafkaWriter:
         self.begin()
         self.append(PROOF.topic, PROOF.partition, b"", None)
         with suppress(KafkaException):  # the abort says what it means
-            self._producer.flush(CALL_TIMEOUT_S)  # an abort of nothing that was sent asks nobody
+            self._producer.flush(self._wait_s)  # an abort of nothing that was sent asks nobody
         self.abort()
 
     def close(self) -> None:
         """Let go of the producer without ending anything: whoever opens the id next does that."""
         self._open = False
+        self._caller.close()
         with suppress(KafkaException):
             self._producer.purge()
         with suppress(KafkaException):
@@ -363,23 +377,22 @@ class KafkaMembership:
     """Takes part in the group of a processor on its anchor topic, and reads nothing from it.
 
     Partitions are paused at once: which task is whose comes from the group, what a task reads is its own business
-    (`Task`), so tasks may read topics that come and go at run time. Static membership lets a killed worker have its
-    tasks back at once.
+    (`Task`), so tasks may read topics that come and go at run time. In a classic group static membership lets a killed
+    worker have its tasks back at once; the `consumer` protocol moves single tasks and leaves the others where they are.
     """
 
     def __init__(self, log: KafkaLog, group: str, member: str, anchor: str) -> None:
         self._mine: frozenset[int] = frozenset()
-        self._revoked = False
+        self._gone: frozenset[int] = frozenset()
+        settings = log.settings
+        incremental = settings.group_protocol == "consumer"
         self._consumer = Consumer(
             {
                 **_common(log.bootstrap),
+                **(_CONSUMER_GROUP if incremental else _classic_group(settings, log.namespace + member)),
                 "group.id": log.namespace + group,
-                "group.instance.id": log.namespace + member,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "session.timeout.ms": SESSION_TIMEOUT_MS,
-                "heartbeat.interval.ms": 1000,
-                "partition.assignment.strategy": "range",
                 "fetch.wait.max.ms": 500,
                 "fetch.message.max.bytes": 1024,
                 "queued.max.messages.kbytes": 64,
@@ -387,21 +400,32 @@ class KafkaMembership:
         )
 
         def assigned(consumer: Any, places: Any) -> None:
-            consumer.assign(places)
+            numbers = frozenset(place.partition for place in places)
+            if incremental:
+                consumer.incremental_assign(places)
+                self._mine |= numbers
+            else:
+                consumer.assign(places)
+                self._mine = numbers
             consumer.pause(places)
-            self._mine = frozenset(place.partition for place in places)
 
         def revoked(consumer: Any, places: Any) -> None:
             # Nothing is in flight here: the worker polls its membership only between transactions.
-            consumer.unassign()
-            self._mine, self._revoked = frozenset(), True
+            if incremental:
+                consumer.incremental_unassign(places)
+                numbers = frozenset(place.partition for place in places)
+            else:
+                consumer.unassign()
+                numbers = self._mine
+            self._mine -= numbers
+            self._gone |= numbers
 
         self._consumer.subscribe(
             [log.namespace + anchor], on_assign=assigned, on_revoke=revoked, on_lost=revoked
         )
 
     def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
-        self._revoked = False
+        self._gone = frozenset()
         message = self._consumer.poll(timeout_s)
         # The client marks no error of a message as fatal: its code says so.
         if (
@@ -411,7 +435,7 @@ class KafkaMembership:
         ):
             raise MembershipLost(f"the group refused this member: {error.str()}", "Join again.")
         # Tasks that went and came back within one poll were another's meanwhile: they are seen to go.
-        return frozenset() if self._revoked else self._mine
+        return self._mine - self._gone
 
     def fence(self) -> Fence | None:
         metadata: Any = self._consumer.consumer_group_metadata()
@@ -424,6 +448,19 @@ class KafkaMembership:
             self._consumer.unsubscribe()
             self._consumer.poll(0.0)
         self._consumer.close()
+
+
+_CONSUMER_GROUP: Final[Mapping[str, Any]] = {"group.protocol": "consumer"}
+"""The rest is the broker's to decide: the client refuses a session time-out and a strategy of its own."""
+
+
+def _classic_group(settings: KafkaSettings, member: str) -> dict[str, Any]:
+    return {
+        "group.instance.id": member,
+        "session.timeout.ms": settings.session_timeout_ms,
+        "heartbeat.interval.ms": settings.heartbeat_ms,
+        "partition.assignment.strategy": "range",
+    }
 
 
 def _common(bootstrap: str) -> dict[str, Any]:
@@ -441,9 +478,9 @@ def _common(bootstrap: str) -> dict[str, Any]:
     }
 
 
-def _transactional(call: Callable[[], Any]) -> None:
+def _transactional(call: Callable[[], Any], timeout_s: float) -> None:
     """Run one transactional call; the same call again while the client says that this is safe."""
-    deadline = time.monotonic() + CALL_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             call()
@@ -473,8 +510,8 @@ def _classify(error: KafkaException) -> None:
     raise OutcomeUnknown(problem.str()) from None
 
 
-def _asking(call: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + CALL_TIMEOUT_S
+def _asking(call: Callable[[], Any], timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             return call()

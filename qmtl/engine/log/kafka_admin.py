@@ -42,7 +42,6 @@ _GROUP_STATES: Final = {
 }
 
 CONNECT_TIMEOUT_S: Final = 6.0
-CALL_TIMEOUT_S: Final = 30.0
 MESSAGE_MAX_BYTES: Final = MAX_VALUE_BYTES + MAX_KEY_BYTES + 4096
 MOVING: Final = frozenset(
     {
@@ -62,12 +61,16 @@ MOVING: Final = frozenset(
 class KafkaAdmin:
     """What the log asks of the cluster itself.
 
+    Args:
+        call_timeout_s: how long one question may take with all its repetitions.
+
     Raises:
         LogUnreachable: no broker answered within `CONNECT_TIMEOUT_S`.
     """
 
-    def __init__(self, bootstrap: str, namespace: str) -> None:
+    def __init__(self, bootstrap: str, namespace: str, call_timeout_s: float) -> None:
         self._namespace = namespace
+        self._wait_s = call_timeout_s
         settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "client.id": "qmtl",
@@ -90,7 +93,7 @@ class KafkaAdmin:
         return f"kafka-{self._cluster}-{self._namespace}"
 
     def topics(self) -> list[str]:
-        found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+        found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
         names = sorted(
             name for name in found if name.startswith(self._namespace) and not name.startswith("__")
         )
@@ -103,7 +106,7 @@ class KafkaAdmin:
             UnknownTopic: it doesn't.
         """
         if where.topic not in self._partitions:
-            found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+            found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
             physical = found.get(self._namespace + where.topic)
             if physical is not None and physical.partitions:
                 self._partitions[where.topic] = len(physical.partitions)
@@ -132,7 +135,7 @@ class KafkaAdmin:
                 )
                 for spec in missing
             ]
-            for name, future in self._client.create_topics(wanted, operation_timeout=CALL_TIMEOUT_S).items():
+            for name, future in self._client.create_topics(wanted, operation_timeout=self._wait_s).items():
                 self._created(name, future)
             self._verify([one.topic for one in wanted])
 
@@ -149,9 +152,9 @@ class KafkaAdmin:
 
     def _verify(self, names: Sequence[str]) -> None:
         """Wait until the cluster's metadata shows a leader for every partition: creation is told before it is everywhere."""
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        deadline = time.monotonic() + self._wait_s
         while True:
-            found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+            found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
             if all(
                 name in found
                 and found[name].partitions
@@ -161,7 +164,7 @@ class KafkaAdmin:
                 return
             if time.monotonic() > deadline:
                 raise LogError(
-                    f"topics {list(names)} have no leaders after {CALL_TIMEOUT_S:g} s.", "Check the cluster."
+                    f"topics {list(names)} have no leaders after {self._wait_s:g} s.", "Check the cluster."
                 )
             time.sleep(0.02)
 
@@ -177,9 +180,9 @@ class KafkaAdmin:
         return self._describe([topic])[topic]
 
     def _describe(self, names: Sequence[str]) -> Mapping[str, TopicDescription]:
-        metadata = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+        metadata = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
         resources = [ConfigResource(ConfigResource.Type.TOPIC, self._namespace + name) for name in names]
-        futures = self._client.describe_configs(resources, request_timeout=CALL_TIMEOUT_S)
+        futures = self._client.describe_configs(resources, request_timeout=self._wait_s)
         out = {}
         for resource, future in futures.items():
             entries = self._asked(future.result)
@@ -208,18 +211,18 @@ class KafkaAdmin:
         for where in partitions:
             self.require(where)
         asked = {KafkaPartition(self._namespace + where.topic, where.partition): spec for where in partitions}
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        deadline = time.monotonic() + self._wait_s
         while True:
             try:
                 answers = self._client.list_offsets(
-                    asked, isolation_level=isolation, request_timeout=CALL_TIMEOUT_S
+                    asked, isolation_level=isolation, request_timeout=self._wait_s
                 )
                 found = {place: future.result().offset for place, future in answers.items()}
             except KafkaException as error:
                 if error.args[0].code() in MOVING and time.monotonic() < deadline:
                     time.sleep(0.02)
                     # Left alone, the client asks for minutes with the leader's epoch that it knew before.
-                    self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S))
+                    self._asked(lambda: self._client.list_topics(timeout=self._wait_s))
                     continue
                 raise self._failure(error) from None
             return {
@@ -230,11 +233,11 @@ class KafkaAdmin:
     def members(self, group: str) -> Group:
         """Who takes part in a group; a group that never was is empty."""
         name = self._namespace + group
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        deadline = time.monotonic() + self._wait_s
         found: Any = None
         while found is None:
             try:
-                futures = self._client.describe_consumer_groups([name], request_timeout=CALL_TIMEOUT_S)
+                futures = self._client.describe_consumer_groups([name], request_timeout=self._wait_s)
                 found = futures[name].result()
             except KafkaException as error:
                 code = error.args[0].code()
