@@ -190,7 +190,7 @@ QUICKLY_CLEANED: Mapping[str, str] = {
     "max.compaction.lag.ms": "1000",
     "min.cleanable.dirty.ratio": "0.01",
     "segment.ms": "1000",
-    "delete.retention.ms": "0",
+    "delete.retention.ms": "1000",
 }
 """A topic whose closed segments the broker's cleaner takes up within seconds."""
 
