@@ -171,11 +171,12 @@ class Broker:
         ]
 
     def _write_properties(self) -> None:
-        text = Template((recipe() / "server.properties.template").read_text(encoding="utf-8")).substitute(
+        lines = "".join(f"{key}={value}\n" for key, value in sorted(self._extra.items()))
+        text = Template((recipe() / "server.properties.template").read_text(encoding="utf-8") + lines)
+        filled = text.substitute(
             port=self._port, controller_port=self._controller_port, data_dir=self._directory / "data"
         )
-        lines = "".join(f"{key}={value}\n" for key, value in sorted(self._extra.items()))
-        self.properties_file.write_text(text + lines, encoding="utf-8")
+        self.properties_file.write_text(filled, encoding="utf-8")
 
     def _format(self, jvm: Jvm) -> None:
         """Gives an empty data directory its cluster id; one that has an id keeps it."""
@@ -269,7 +270,8 @@ def start_broker(
     Args:
         data_dir: where its data, configuration and log lie; without one a temporary directory that `close()` removes.
             A directory of an earlier broker is continued.
-        extra: lines of `server.properties` that are added and win over the recipe's.
+        extra: lines of `server.properties` that are added and win over the recipe's; `$port` and `$controller_port` stand for
+            the broker's own, `$$` for a dollar sign.
         guarded: False lets it outlive this process.
 
     Raises:

@@ -36,7 +36,6 @@ from tests.neighbours.toys import (
     INPUT,
     INPUTS,
     OUTPUTS,
-    SUMS,
     TABLES,
     Counted,
     Tally,
@@ -82,17 +81,15 @@ def raw_by_partition(
         while waiting:
             message = consumer.poll(10.0)
             assert message is not None, f"a plain client found no end of {waiting}"
-            where = TopicPartition(
-                str(message.topic())[len(log.namespace) :], int(message.partition() or 0)
-            )
+            where = TopicPartition(str(message.topic())[len(log.namespace) :], int(message.partition() or 0))
             error = message.error()
             if error is None:
                 value = message.value()
                 out[where].append(
                     Raw(
                         int(message.offset() or 0),
-                        bytes(message.key() or b""),  # type: ignore[arg-type] # bytes, since nothing decodes them
-                        None if value is None else bytes(value),  # type: ignore[arg-type] # likewise
+                        bytes(message.key() or b""),
+                        None if value is None else bytes(value),
                     )
                 )
             elif error.code() == KafkaError._PARTITION_EOF:
@@ -178,9 +175,7 @@ def alter(log: KafkaLog, topic: str, config: Mapping[str, str]) -> None:
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         for name, value in config.items()
     ]
-    resource = ConfigResource(
-        ConfigResource.Type.TOPIC, log.namespace + topic, incremental_configs=entries
-    )
+    resource = ConfigResource(ConfigResource.Type.TOPIC, log.namespace + topic, incremental_configs=entries)
     for future in admin_of(log).incremental_alter_configs([resource]).values():
         future.result(10)
 
@@ -314,7 +309,9 @@ def serve(workers: Sequence[Worker], condition: Callable[[], bool], seconds: flo
 class Process:
     """A worker of the counter as a process of its own (`tests.neighbours.program`)."""
 
-    def __init__(self, log: KafkaLog, state: Path, slot: str, *, poll: int = 4000, failpoint: str = "") -> None:
+    def __init__(
+        self, log: KafkaLog, state: Path, slot: str, *, poll: int = 4000, failpoint: str = ""
+    ) -> None:
         state.mkdir(parents=True, exist_ok=True)
         self._said = state / f"said-{slot}.txt"
         with self._said.open("wb") as said:

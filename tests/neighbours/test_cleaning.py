@@ -13,7 +13,16 @@ from qmtl.engine.table import Table
 from qmtl.foundation.wire.keys import encode_key, is_reserved
 from tests.contract.driving import until
 from tests.engine.toys import Item
-from tests.neighbours.driving import QUICKLY_CLEANED, alter, check, delete_before, raw, serve, serving, told_count
+from tests.neighbours.driving import (
+    QUICKLY_CLEANED,
+    alter,
+    check,
+    delete_before,
+    raw,
+    serve,
+    serving,
+    told_count,
+)
 from tests.neighbours.toys import CODEC, FIRST, SUMS, Crowd, make_topics, name_at, totals
 
 NAMES = [name_at(0, number) for number in range(12)]
@@ -83,7 +92,7 @@ def test_what_the_cleaner_leaves_restores_to_the_same_rows_as_the_whole_log(
     assert fewer < records // 4
     assert without_roll(compacted) == without_roll(whole) != {}
     assert compacted == lived(log, state), "and to the rows that were never restored at all"
-    assert {key for key in compacted} == {encode_key((name,)) for name in totals(crowd.given)}
+    assert set(compacted) == {encode_key((name,)) for name in totals(crowd.given)}
     assert raw(log, FIRST)[0].offset > first == 0
     # And a worker goes on from there, without its disk.
     shutil.rmtree(state)

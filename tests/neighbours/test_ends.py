@@ -16,7 +16,19 @@ from qmtl.foundation.contracts.control import InputPosition, PositionStamp
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from tests.contract.driving import put, until
 from tests.engine.toys import Total
-from tests.neighbours.driving import QUICKLY_CLEANED, aborted, alter, check, plain, raw, serve, serving, stranger, tasks_of, told_count
+from tests.neighbours.driving import (
+    QUICKLY_CLEANED,
+    aborted,
+    alter,
+    check,
+    plain,
+    raw,
+    serve,
+    serving,
+    stranger,
+    tasks_of,
+    told_count,
+)
 from tests.neighbours.toys import CODEC, FIRST, INPUT, SUMS, Crowd, make_topics
 
 STALL_S = 5.0
@@ -195,5 +207,3 @@ def test_a_table_whose_every_record_is_gone_behind_its_marker_is_no_wait(
     found, rows, told = brought_back(log, tmp_path / "store")
     assert (rows, found.records) == ({}, 0)
     assert told[-1] == (6, 6)
-
-

@@ -64,7 +64,10 @@ def test_no_rebalance_skips_an_item_or_takes_one_again(
     log = kafka_log
     make_topics(log)
     crowd = Crowd(log)
-    with serving(log, tmp_path / "0", slot="0", poll=3) as zero, serving(log, tmp_path / "1", slot="1") as one:
+    with (
+        serving(log, tmp_path / "0", slot="0", poll=3) as zero,
+        serving(log, tmp_path / "1", slot="1") as one,
+    ):
         workers = [zero, one]
 
         def feeding(more: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.table import Table
+from qmtl.engine.worker import Worker
 from tests.contract.driving import until
 from tests.neighbours.driving import (
     Disturber,
@@ -28,6 +29,16 @@ from tests.neighbours.scale import LONG_S, times
 from tests.neighbours.toys import WIDTH, Crowd, Tally, make_topics
 
 # ---- N2 ---------------------------------------------------------------------------------------------------------------
+
+
+def stepping(worker: Worker, condition: Callable[[], bool]) -> None:
+    """Steps until a condition holds, asked after each step."""
+
+    def done() -> bool:
+        worker.step(0.01)
+        return condition()
+
+    until(done, 60.0)
 
 
 @pytest.mark.timeout(LONG_S)
@@ -68,20 +79,20 @@ def test_rebalances_in_the_middle_of_recoveries_lose_no_position(kafka_log: Kafk
         while inside[0] < wanted:
             guest = Disturber(log)
             begun.clear()
+            gone = threading.Event()
 
-            def come(guest: Disturber = guest) -> None:
+            def come(guest: Disturber = guest, gone: threading.Event = gone) -> None:
                 begun.wait(60)
                 guest.come()
                 while not guest.mine and not gone.is_set():
                     guest.poll()
                     time.sleep(0.002)
 
-            gone = threading.Event()
             thread = threading.Thread(target=come)
             before, armed[0] = inside[0], True
             thread.start()
             try:
-                until(lambda: worker.step(0.01) and False or bool(guest.mine), 60.0)  # noqa: B023
+                stepping(worker, lambda: bool(guest.mine))  # noqa: B023
             finally:
                 gone.set()
                 begun.set()
@@ -92,7 +103,7 @@ def test_rebalances_in_the_middle_of_recoveries_lose_no_position(kafka_log: Kafk
                 worker._drop(number)
             forget_the_disk()
             guest.go()
-            until(lambda: worker.step(0.01) and False or len(tasks_of(worker)) == WIDTH, 60.0)
+            stepping(worker, lambda: len(tasks_of(worker)) == WIDTH)
             serve([worker], lambda: told_count(log) == len(crowd.given))
             check_so_far(log, crowd.given)
             for number in tasks_of(worker):
@@ -119,7 +130,9 @@ def test_four_workers_that_start_cold_one_after_the_other_lose_nothing_and_live(
     for number in range(times(50, 1)):
         crew = []
         for slot in range(4):
-            crew.append(Process(log, tmp_path / str(number), str(slot)))  # a directory of its own: nothing is known
+            crew.append(
+                Process(log, tmp_path / str(number), str(slot))
+            )  # a directory of its own: nothing is known
             time.sleep(0.1)  # the report's own distance between the starts
             crowd.give(3)
 
@@ -140,4 +153,3 @@ def test_four_workers_that_start_cold_one_after_the_other_lose_nothing_and_live(
         check_so_far(log, crowd.given)
         shutil.rmtree(tmp_path / str(number))
     check(log, crowd.given)
-

@@ -9,7 +9,15 @@ import pytest
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log
 from tests.contract.driving import until
-from tests.neighbours.driving import Process, check, check_so_far, raw_by_partition, serve, serving, tasks_of, told_count
+from tests.neighbours.driving import (
+    Process,
+    check,
+    check_so_far,
+    raw_by_partition,
+    serve,
+    serving,
+    told_count,
+)
 from tests.neighbours.scale import LONG_S, times
 from tests.neighbours.toys import GROUP, INPUTS, OUTPUTS, TABLES, WIDTH, Crowd, make_topics, name_at
 
@@ -31,7 +39,7 @@ def test_a_clean_restart_counts_nothing_again_and_writes_nothing(log: Log, tmp_p
         with serving(log, tmp_path) as worker:
 
             def caught_up() -> bool:
-                readers = [task._reader.positions() for task in worker._tasks.values()]  # noqa: B023
+                readers = [task._reader.positions() for task in worker._tasks.values()]
                 return len(readers) == WIDTH and all(
                     one[where] >= ends[where] for one in readers for where in one
                 )

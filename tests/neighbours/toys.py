@@ -88,9 +88,7 @@ class Pass(Toy):
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         item: Item = arrival.message
-        step.emit(
-            TOLD.name, Counted(arrival.partition, arrival.offset, item.name, item.seq, item.amount)
-        )
+        step.emit(TOLD.name, Counted(arrival.partition, arrival.offset, item.name, item.seq, item.amount))
 
 
 def make_topics(log: Log) -> None:
@@ -122,7 +120,7 @@ class Crowd:
 
     def give(self, count: int, names: Sequence[str] = NAMES) -> list[Item]:
         """So many items, over all partitions in turn; every seventh takes its name's row away."""
-        fresh = []
+        fresh: list[Item] = []
         for _ in range(count):
             seq = len(self.given) + len(fresh)
             fresh.append(Item(names[seq % len(names)], seq, 0 if seq % 7 == 6 else seq % 5 + 1))

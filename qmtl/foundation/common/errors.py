@@ -176,6 +176,18 @@ class MembershipLost(LogError):
     code = "QMTL-314"
 
 
+class BrokerTooOld(LogError):
+    """A cluster of a version that is not supported."""
+
+    code = "QMTL-317"
+
+
+class MissingRight(LogError):
+    """The cluster does not let this client do what it has to."""
+
+    code = "QMTL-318"
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 
