@@ -11,6 +11,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log
 from qmtl.engine.log.rights import Guarded, Rights
 from qmtl.engine.processor import Processor
+from qmtl.engine.schemas import PublishedSchemas
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import InvalidTopology, UsageError
@@ -64,7 +65,10 @@ def _is_namespace(text: str) -> bool:
 def prepare(log: Log) -> None:
     """Create the topics of the catalogue, compare those that exist, and refuse a topology that contradicts itself.
 
+    What other code has written here has to be readable by this one, which is asked first; its own schemas are published last.
+
     Raises:
+        IncompatibleSchema: another version writes values on this log that this one can't read.
         BrokerTooOld: a cluster of a version that is not supported.
         TopicMismatch: a topic has another configuration.
         InvalidTopology: a mistake in the code.
@@ -73,16 +77,27 @@ def prepare(log: Log) -> None:
         raise InvalidTopology("; ".join(found))
     if isinstance(log, Guarded):
         log.require_version()
+    schemas = PublishedSchemas(log, codec)
+    schemas.require_readable()
     log.ensure_topics(CATALOGUE)
+    schemas.publish()
+    schemas.attend()
+
+
+def learn_schemas(log: Log) -> None:
+    """Read what other versions have written on a log that is only looked at, as far as this code can."""
+    schemas = PublishedSchemas(log, codec)
+    schemas.look()
+    schemas.attend()
 
 
 def rights_of(processor: Processor) -> Rights:
     """What a worker of a processor has to be allowed, by the topics that it names before it has seen a record."""
-    reads = {one.topic for one in processor.inputs()} | set(processor.tables)
+    reads = {one.topic for one in processor.inputs()} | {*processor.tables, "schemas"}
     closes = {spec.name for spec in processor.closes()}
     return Rights(
         frozenset(reads),
-        frozenset({*processor.tables, *processor.emits, *closes, "dead.letters"}),
+        frozenset({*processor.tables, *processor.emits, *closes, "dead.letters", "schemas"}),
         f"qmtl.{processor.name}",
     )
 

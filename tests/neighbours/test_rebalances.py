@@ -89,6 +89,7 @@ def test_rebalances_in_the_middle_of_recoveries_lose_no_position(kafka_log: Kafk
                     time.sleep(0.002)
 
             thread = threading.Thread(target=come)
+            crowd.give(WIDTH)  # so that what is restored has work at once, with the group still unsettled
             before, armed[0] = inside[0], True
             thread.start()
             try:

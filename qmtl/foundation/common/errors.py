@@ -74,7 +74,7 @@ class TooLarge(WireError):
 
 
 class IncompatibleSchema(WireError):
-    """A schema that can't read what older code has written."""
+    """A schema that can't read what other code, older or newer, has written."""
 
     code = "QMTL-204"
 
