@@ -18,7 +18,13 @@ from qmtl.engine.table import Table
 from qmtl.engine.transaction import LATE as LATE
 from qmtl.engine.transaction import MARKERS_KEPT, Transaction
 from qmtl.engine.watermark import Merge, Ready
-from qmtl.foundation.common.errors import InvalidTopology, StampMismatch, UnknownTopic, WireError
+from qmtl.foundation.common.errors import (
+    IncompatibleSchema,
+    InvalidTopology,
+    StampMismatch,
+    UnknownTopic,
+    WireError,
+)
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, is_marker, is_stamp
@@ -287,6 +293,8 @@ class Task:
                 return message
             if type(message) not in self._allowed[record.topic]:
                 raise WireError(f"{record.topic} carries no {type(message).__name__}.")
+        except IncompatibleSchema:
+            raise  # newer code can read it: the task waits for that code, and the record is no rubbish
         except WireError as error:
             return DeadLetter(
                 self.processor.name,

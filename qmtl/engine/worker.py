@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from qmtl.engine.log.port import Log, Membership, Writer
@@ -39,6 +40,16 @@ class Worker:
         self._membership = self._join()
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
+
+    def claim(self) -> None:
+        """Take the slot before the first step, so that what forbids it is told at once.
+
+        Raises:
+            MissingRight: the cluster does not let this client write under the slot's transactional id.
+            Fenced: another worker has taken the slot.
+        """
+        with suppress(OutcomeUnknown):  # the first step asks again
+            self._the_writer()
 
     def step(self, timeout_s: float = 0.0) -> bool:
         """One round over all tasks; says whether any of them did something.

@@ -203,12 +203,13 @@ class Broker:
         ]
 
     def _write_properties(self) -> None:
-        text = Template((recipe() / "server.properties.template").read_text(encoding="utf-8")).substitute(
-            port=self._port, controller_port=self._controller_port, data_dir=self._directory / "data"
-        )
         more = {**self._second_listener(), **self._extra}
         lines = "".join(f"{key}={value}\n" for key, value in sorted(more.items()))
-        self.properties_file.write_text(text + lines, encoding="utf-8")
+        text = Template((recipe() / "server.properties.template").read_text(encoding="utf-8") + lines)
+        filled = text.substitute(
+            port=self._port, controller_port=self._controller_port, data_dir=self._directory / "data"
+        )
+        self.properties_file.write_text(filled, encoding="utf-8")
 
     def _second_listener(self) -> dict[str, str]:
         if self._advertise_at is None:
@@ -315,7 +316,8 @@ def start_broker(
     Args:
         data_dir: where its data, configuration and log lie; without one a temporary directory that `close()` removes.
             A directory of an earlier broker is continued.
-        extra: lines of `server.properties` that are added and win over the recipe's.
+        extra: lines of `server.properties` that are added and win over the recipe's; `$port` and `$controller_port` stand for
+            the broker's own, `$$` for a dollar sign.
         guarded: False lets it outlive this process.
         advertise_at: the port of a proxy (`qmtl.testing.proxy`) that a second listener sends its clients to.
 

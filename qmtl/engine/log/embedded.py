@@ -356,6 +356,11 @@ class EmbeddedLog:
         if begin is not None:
             self._begins[where] = begin
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has let go of its directory."""
+        return self._closed
+
     def close(self) -> None:
         """Let go of the directory; a second time does nothing."""
         if self._closed:

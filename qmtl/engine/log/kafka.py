@@ -6,6 +6,7 @@ above this module sees it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -23,13 +24,17 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from qmtl.engine.failpoint import due, entering, passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, MOVING, KafkaAdmin
 from qmtl.engine.log.kafka_caller import Caller
+from qmtl.engine.log.kafka_rights import DENIED, denied
+from qmtl.engine.log.kafka_security import OPEN, Security
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import Fence, Group, Positions, Record, TopicDescription, TopicPartition
+from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
     LogError,
     MembershipLost,
+    MissingRight,
     OffsetGone,
     OutcomeUnknown,
     TooLarge,
@@ -38,6 +43,9 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.wire.topics import TopicSpec
 
+_LOGGER: Final = logging.getLogger("qmtl.kafka")
+"""What the client itself has to say; without a logger it would write to the terminal, among what people read there."""
+_LOGGER.addHandler(logging.NullHandler())
 _NOWHERE: Final = -1
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 PROOF: Final = TopicPartition("dead.letters", 0)
@@ -50,27 +58,34 @@ class KafkaLog:
     Args:
         bootstrap: `host:port[,host:port…]`.
         namespace: prefix of every name on the cluster, with its separator; empty for none.
+        security: how this client proves who it is.
 
         settings: time-outs and the group protocol.
 
     Raises:
-        LogUnreachable: no broker answered.
+        LogUnreachable: no broker answered, or it did not let this client in.
+        UsageError: security settings that the client does not take.
     """
 
-    def __init__(self, bootstrap: str, namespace: str = "", settings: KafkaSettings = DEFAULTS) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        namespace: str = "",
+        settings: KafkaSettings = DEFAULTS,
+        security: Security = OPEN,
+    ) -> None:
         self.bootstrap = bootstrap
         self.namespace = namespace
         self.settings = settings
-        self.admin = KafkaAdmin(bootstrap, namespace, settings.call_timeout_s)
+        self.security = security
+        self.admin = KafkaAdmin(bootstrap, namespace, settings.call_timeout_s, security)
         self.log_id = self.admin.identity()
         self._offsets_client: Any = None
 
     def _client(self) -> Any:
         """A consumer that never joins a group: it answers questions about offsets."""
         if self._offsets_client is None:
-            self._offsets_client = Consumer(
-                {**_common(self.bootstrap), "group.id": f"{self.namespace}qmtl.questions"}
-            )
+            self._offsets_client = Consumer({**_common(self), "group.id": f"{self.namespace}qmtl.questions"})
         return self._offsets_client
 
     def now_ms(self) -> int:
@@ -78,6 +93,12 @@ class KafkaLog:
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         self.admin.ensure_topics(specs)
+
+    def require_version(self) -> None:
+        self.admin.require_version()
+
+    def require_rights(self, rights: Rights) -> None:
+        self.admin.require_rights(rights)
 
     def describe(self, topic: str) -> TopicDescription | None:
         return self.admin.describe(topic)
@@ -105,7 +126,7 @@ class KafkaLog:
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         if not partitions:
             return {}
-        asker = Consumer({**_common(self.bootstrap), "group.id": self.namespace + group})
+        asker = Consumer({**_common(self), "group.id": self.namespace + group})
         try:
             asked = [self._place(where) for where in partitions]
             wait_s = self.settings.call_timeout_s
@@ -156,7 +177,7 @@ class KafkaReader:
         self._log = log
         self._consumer = Consumer(
             {
-                **_common(log.bootstrap),
+                **_common(log),
                 "group.id": f"{log.namespace}qmtl.readers",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -231,6 +252,8 @@ class KafkaReader:
             raise UnknownTopic(
                 f"{message.topic()}[{message.partition()}] is not on the log.", "Create the topics first."
             )
+        elif error.code() in DENIED:
+            raise denied(f"READ on topic {message.topic()}", error)
         elif error.code() == KafkaError._FATAL:
             raise LogError(f"the consumer failed: {error.str()}", "Start again.")
         # Anything else is librdkafka telling that it retries by itself.
@@ -254,7 +277,7 @@ class KafkaWriter:
         self._caller = Caller()
         self._producer = Producer(
             {
-                **_common(log.bootstrap),
+                **_common(log),
                 "transactional.id": log.namespace + transactional_id,
                 "transaction.timeout.ms": log.settings.transaction_timeout_ms,
                 "linger.ms": 5,
@@ -268,7 +291,13 @@ class KafkaWriter:
         )
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
         _asking(lambda: self._producer.list_topics(timeout=self._wait_s), self._wait_s)
-        _transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s)
+        try:
+            _transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s)
+        except MissingRight as error:
+            raise MissingRight(
+                f"this client may not DESCRIBE and WRITE on transactional id {log.namespace}{transactional_id}.",
+                error.remedy,
+            ) from None
 
     def begin(self) -> None:
         self._tracked = {}
@@ -388,7 +417,7 @@ class KafkaMembership:
         incremental = settings.group_protocol == "consumer"
         self._consumer = Consumer(
             {
-                **_common(log.bootstrap),
+                **_common(log),
                 **(_CONSUMER_GROUP if incremental else _classic_group(settings, log.namespace + member)),
                 "group.id": log.namespace + group,
                 "enable.auto.commit": False,
@@ -427,6 +456,8 @@ class KafkaMembership:
     def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
         self._gone = frozenset()
         message = self._consumer.poll(timeout_s)
+        if message is not None and (refusal := message.error()) is not None and refusal.code() in DENIED:
+            raise denied("READ on the group of this worker's tasks", refusal)
         # The client marks no error of a message as fatal: its code says so.
         if (
             message is not None
@@ -463,11 +494,13 @@ def _classic_group(settings: KafkaSettings, member: str) -> dict[str, Any]:
     }
 
 
-def _common(bootstrap: str) -> dict[str, Any]:
+def _common(log: KafkaLog) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap,
+        **log.security.settings,
+        "bootstrap.servers": log.bootstrap,
         "client.id": "qmtl",
         "log_level": 2,
+        "logger": _LOGGER,
         "error_cb": lambda error: (
             None
         ),  # librdkafka retries by itself; what it can't mend comes back from the calls
@@ -496,6 +529,8 @@ def _transactional(call: Callable[[], Any], timeout_s: float) -> None:
 def _classify(error: KafkaException) -> None:
     """The one place that says what an error of a transactional call means."""
     problem = error.args[0]
+    if problem.code() in DENIED:
+        raise denied("to write transactions", problem) from None
     if problem.code() in _FENCED:
         raise Fenced(
             f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
@@ -520,4 +555,6 @@ def _asking(call: Callable[[], Any], timeout_s: float) -> Any:
             if problem.code() in MOVING and time.monotonic() < deadline:
                 time.sleep(0.02)
                 continue
+            if problem.code() in DENIED:
+                raise denied("to ask for positions", problem) from None
             raise LogError(f"the broker did not answer: {problem.str()}", "Check that it runs.") from None

@@ -16,6 +16,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package 
     OffsetSpec,
 )
 
+from qmtl.engine.log.kafka_rights import DENIED, denied, require_rights, require_version
+from qmtl.engine.log.kafka_security import OPEN, VARIABLE, Security
 from qmtl.engine.log.port import (
     Group,
     GroupState,
@@ -25,6 +27,7 @@ from qmtl.engine.log.port import (
     TopicPartition,
     require_same,
 )
+from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import LogError, LogUnreachable, UnknownTopic
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.keys import MAX_KEY_BYTES
@@ -57,6 +60,9 @@ MOVING: Final = frozenset(
 )
 """Answers of a cluster in which a broker has just come or gone: the question is asked again."""
 
+_KEPT_OUT: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
+"""How a client tells that a broker does not take its name, or the proof of it."""
+
 
 class KafkaAdmin:
     """What the log asks of the cluster itself.
@@ -68,26 +74,46 @@ class KafkaAdmin:
         LogUnreachable: no broker answered within `CONNECT_TIMEOUT_S`.
     """
 
-    def __init__(self, bootstrap: str, namespace: str, call_timeout_s: float) -> None:
+    def __init__(
+        self, bootstrap: str, namespace: str, call_timeout_s: float, security: Security = OPEN
+    ) -> None:
         self._namespace = namespace
         self._wait_s = call_timeout_s
+        said: list[KafkaError] = []
         settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "client.id": "qmtl",
             "log_level": 0,
-            "error_cb": lambda error: None,
+            "error_cb": said.append,
         }
-        self._client = AdminClient(settings)
         try:
-            found = self._client.list_topics(timeout=CONNECT_TIMEOUT_S)
+            self._client = AdminClient({**settings, **security.settings})
         except KafkaException as error:
-            raise LogUnreachable(
-                f"no Kafka broker answered at {bootstrap!r} within {CONNECT_TIMEOUT_S:g} s: {error.args[0].str()}.",
-                "Start one with `make broker`, or give another address with --log kafka://HOST:PORT.",
-            ) from None
+            raise security.refused(error) from None
+        found = self._connected(bootstrap, said)
+        self._broker = min(found.brokers, default=0)
         self._cluster = found.cluster_id
         self._brokers = max(1, len(found.brokers))
         self._partitions: dict[str, int] = {}
+
+    def _connected(self, bootstrap: str, said: Sequence[KafkaError]) -> Any:
+        """The first answer of the cluster; asked in short turns, so that a refusal is not waited out."""
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        while True:
+            try:
+                return self._client.list_topics(timeout=CONNECT_TIMEOUT_S / 4)
+            except KafkaException as error:
+                self._client.poll(0.0)  # what the client has met on its way
+                refused = any(one.code() in _KEPT_OUT for one in said)
+                if refused or time.monotonic() >= deadline:
+                    raise _unreachable(bootstrap, error.args[0], said) from None
+                time.sleep(0.02)  # a port at which nobody listens refuses at once
+
+    def require_version(self) -> None:
+        require_version(self._client, self._broker, self._wait_s)
+
+    def require_rights(self, rights: Rights) -> None:
+        require_rights(self._client, self._namespace, rights, self._wait_s)
 
     def identity(self) -> str:
         return f"kafka-{self._cluster}-{self._namespace}"
@@ -146,6 +172,8 @@ class KafkaAdmin:
             if (
                 error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS
             ):  # somebody else was quicker: the same wish
+                if error.args[0].code() in DENIED:
+                    raise denied(f"CREATE on topic {name}", error.args[0]) from None
                 raise LogError(
                     f"topic {name!r} was not created: {error.args[0].str()}.", "Check rights and names."
                 ) from None
@@ -269,4 +297,20 @@ class KafkaAdmin:
             return UnknownTopic(
                 f"the cluster has no such topic: {problem.str()}.", "Create the topics first."
             )
+        if problem.code() in DENIED:
+            return denied("to describe its topics", problem)
         return LogError(f"the cluster did not answer: {problem.str()}.", "Check that it runs.")
+
+
+def _unreachable(bootstrap: str, problem: KafkaError, said: Sequence[KafkaError]) -> LogUnreachable:
+    """Why nobody answered: a broker that does not take the name or its proof hangs up, as one that is not there does."""
+    for one in said:
+        if one.code() in _KEPT_OUT:
+            return LogUnreachable(
+                f"the Kafka broker at {bootstrap!r} did not let this client in: {one.str()}.",
+                f"Check the file that {VARIABLE} names.",
+            )
+    return LogUnreachable(
+        f"no Kafka broker answered at {bootstrap!r} within {CONNECT_TIMEOUT_S:g} s: {problem.str()}.",
+        "Start one with `make broker`, or give another address with --log kafka://HOST:PORT.",
+    )

@@ -87,4 +87,19 @@ class TaskCut:
     positions: tuple[InputPosition, ...] = field(default=(), metadata=COORDINATE)
 
 
+@dataclass(frozen=True, slots=True)
+class SchemaText:
+    """A schema with which some program writes values of this log. This message itself never changes.
+
+    Attributes:
+        fingerprint: CRC-64-AVRO of the schema, 16 hex digits in the order in which values carry it.
+        name: the message's.
+        text: the Avro schema as JSON.
+    """
+
+    fingerprint: str
+    name: str
+    text: str
+
+
 Control: TypeAlias = CloseMarker | PositionStamp | TaskCut
