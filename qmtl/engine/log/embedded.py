@@ -11,6 +11,7 @@ a record.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -26,8 +27,19 @@ from blake3 import blake3
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
 
 from qmtl.engine.failpoint import passing
-from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition, require_same
+from qmtl.engine.log.port import (
+    Columns,
+    Fence,
+    Incarnation,
+    Positions,
+    Record,
+    TopicDescription,
+    TopicPartition,
+    columns_of,
+    require_same,
+)
 from qmtl.foundation.common.errors import (
+    DiskFull,
     Fenced,
     InvariantBroken,
     LogError,
@@ -43,6 +55,7 @@ _SLOT: Final = struct.Struct(">II")
 _OFFSET: Final = struct.Struct(">Q")
 _HEAD: Final = struct.Struct(">q?I")  # timestamp ms, has a value, key length
 _IDLE_STEP_S: Final = 0.005
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLEAN_EVERY_MS: Final = 3_600_000
 
 
@@ -52,6 +65,7 @@ class _Topic:
     number: int
     partitions: int
     config: dict[str, str]
+    id: str
 
 
 def options(write_buffer_mb: int = 16) -> Options:
@@ -122,10 +136,16 @@ class EmbeddedLog:
     def _load_catalogue(self) -> None:
         for key, value in _scan(self._db, b"t"):
             row = json.loads(value)
-            found = _Topic(key[1:].decode(), row["number"], row["partitions"], row["config"])
+            name = key[1:].decode()
+            ident = row.get("id") or self._identity_of(name, row["number"])
+            found = _Topic(name, row["number"], row["partitions"], row["config"], ident)
             self._topics[found.name] = found
             for partition in range(found.partitions):
                 self._load_bounds(TopicPartition(found.name, partition))
+
+    def _identity_of(self, name: str, number: int) -> str:
+        """Of a topic by its number in this log: no two topics share it, in whatever logs they are."""
+        return blake3(f"{self.log_id}\0{name}\0{number}".encode()).hexdigest(16)
 
     def _load_bounds(self, where: TopicPartition) -> None:
         slot = self._slot(where)
@@ -138,14 +158,16 @@ class EmbeddedLog:
         for spec in specs:
             known = self._topics.get(spec.name) or fresh.get(spec.name)
             if known is None:
-                made = _Topic(spec.name, len(self._topics) + len(fresh) + 1, spec.partitions, spec.config())
-                row = {"number": made.number, "partitions": made.partitions, "config": made.config}
+                number = len(self._topics) + len(fresh) + 1
+                ident = self._identity_of(spec.name, number)
+                made = _Topic(spec.name, number, spec.partitions, spec.config(), ident)
+                row = {"number": number, "partitions": made.partitions, "config": made.config, "id": ident}
                 batch.put(b"t" + made.name.encode(), json.dumps(row, sort_keys=True).encode())
                 fresh[made.name] = made
             else:
                 require_same(spec, known.partitions, known.config)
         if fresh:
-            self._db.write(batch, self._write_options)
+            self._put(batch)
         for made in fresh.values():
             self._topics[made.name] = made
             for partition in range(made.partitions):
@@ -158,6 +180,16 @@ class EmbeddedLog:
         return (
             None if known is None else TopicDescription(known.name, known.partitions, 1, dict(known.config))
         )
+
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        self._look()
+        out = {}
+        for name in topics:
+            known = self._topics.get(name)
+            if known is None:
+                raise UnknownTopic(f"the log has no topic {name!r}.", "Create it first.")
+            out[name] = Incarnation(known.id, known.partitions)
+        return out
 
     def topics(self) -> list[str]:
         self._look()
@@ -253,9 +285,22 @@ class EmbeddedLog:
         for where, offset in positions.items():
             batch.put(_group_key(group, where), _OFFSET.pack(offset))
         passing("inside_commit")
-        self._db.write(batch, self._write_options)
+        self._put(batch)
         self._ends.update(ends)
         return tracked
+
+    def _put(self, batch: WriteBatch) -> None:
+        try:
+            self._db.write(batch, self._write_options)
+        except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
+            if is_full(
+                error
+            ):  # nothing of the batch is in the log: what does not fit is cut off when the log is opened
+                raise DiskFull(
+                    f"the embedded log in {self.directory} could not be written: {error}.",
+                    "Make room; what was not committed is done again.",
+                ) from None
+            raise
 
     def reader(self) -> EmbeddedReader:
         return EmbeddedReader(self)
@@ -409,6 +454,9 @@ class EmbeddedReader:
             self._positions[where] = end
         return out
 
+    def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
+        return columns_of(self.poll(max_records, timeout_s), ends)
+
     def positions(self) -> Positions:
         return dict(self._positions)
 
@@ -512,6 +560,14 @@ def is_locked(error: Exception) -> bool:
     """Whether RocksDB says that somebody holds its directory; "block checksum mismatch" is another matter."""
     text = str(error).lower()
     return "lock hold by" in text or "while lock file" in text
+
+
+def is_full(error: Exception) -> bool:
+    """Whether there was no room on the disk for what was to be written, or less than the process may use."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _NO_ROOM
+    text = str(error)
+    return any(os.strerror(number) in text for number in _NO_ROOM)
 
 
 def damage_after(db: Any, last: bytes) -> str | None:

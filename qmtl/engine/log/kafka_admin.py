@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
     AdminClient,
@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package 
     OffsetSpec,
 )
 
-from qmtl.engine.log.port import Positions, TopicDescription, TopicPartition, require_same
+from qmtl.engine.log.port import Incarnation, Positions, TopicDescription, TopicPartition, require_same
 from qmtl.foundation.common.errors import LogError, LogUnreachable, UnknownTopic
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.keys import MAX_KEY_BYTES
@@ -160,6 +160,17 @@ class KafkaAdmin:
         if topic not in self.topics():
             return None
         return self._describe([topic])[topic]
+
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        if not topics:
+            return {}
+        names = TopicCollection([self._namespace + name for name in sorted(topics)])
+        futures = self._client.describe_topics(names, request_timeout=CALL_TIMEOUT_S)
+        out = {}
+        for name, future in futures.items():
+            found = self._asked(future.result)
+            out[name[len(self._namespace) :]] = Incarnation(str(found.topic_id), len(found.partitions))
+        return out
 
     def _describe(self, names: Sequence[str]) -> Mapping[str, TopicDescription]:
         metadata = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
