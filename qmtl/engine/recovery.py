@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from qmtl.engine.failpoint import passing
-from qmtl.engine.fold import Fold
+from qmtl.engine.fold import SAMPLES, Fold
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
 from qmtl.engine.log.port import Columns, Log, Positions, Reader, TopicPartition
 from qmtl.engine.store import Cause, Store
@@ -73,7 +73,7 @@ def restore(
 
     Args:
         until: where the tables are taken to end instead, to rebuild an earlier state.
-        tasks: how many tasks the processor has; held to what close markers say.
+        tasks: how many tasks the processor has: given, the state is held to it and to the keys of the catalogue.
         judge: asked when the log is not the one that the store knows; where it returns, the store is built anew.
         simply: by the table alone; the measure of the faster ways.
 
@@ -85,7 +85,7 @@ def restore(
         StateMismatch: the recorded state has another key or another number of partitions.
         DiskFull, and whatever `keep_alive` raises: what was restored so far is kept.
     """
-    one = _Restore(log, store, tables, codec, stall_s, progress, keep_alive, judge, simply)
+    one = _Restore(log, store, tables, codec, stall_s, progress, keep_alive, judge, simply, tasks)
     one.prepare(until)
     try:
         one.run()
@@ -96,6 +96,7 @@ def restore(
     passing("after_restore")
     for fold in one.folds.values() if tasks is not None else ():
         fold.check_tasks(tasks or 0)
+        fold.check_keys()
     return one.finish()
 
 
@@ -124,6 +125,7 @@ class _Restore:
     keep_alive: KeepAlive | None
     judge: Judge
     simply: bool
+    tasks: int | None
     target: dict[TopicPartition, int] = field(default_factory=dict)
     begin: Positions = field(default_factory=dict)
     start: dict[TopicPartition, int] = field(default_factory=dict)
@@ -196,7 +198,7 @@ class _Restore:
             self.start[where] = (
                 known.tables.get(where, self.begin[where]) if partly is None else partly.offset
             )
-            fold = Fold(self.tables[where.topic], self.codec)
+            fold = Fold(self.tables[where.topic], self.codec, samples=0 if self.tasks is None else SAMPLES)
             if partly is not None:
                 fold.buckets, fold.stamp = partly.buckets, partly.stamp
             elif where in known.tables:

@@ -450,7 +450,7 @@ class Task:
             passing("after_store_write")
         for table in self._tables.values():
             table.committed()
-        self._positions = run.positions
+        self._positions = dict(run.positions)
         self._pinned = dict(run.positions)
         self._free, self._dead, self._fresh = [], [], False
         self._configure()
