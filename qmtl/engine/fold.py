@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,8 +19,19 @@ from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marke
 SAMPLES: Final = 32
 """So many rows of a table are decoded at a restore."""
 
-_LENGTH: Final = struct.Struct(">i")
-_HEAD: Final = FRAME.pack(UNMARKED, 0)[: FRAME.size - _LENGTH.size]
+
+class _Heads(dict[int, bytes]):
+    """What a row of one version begins with, by the length of its value."""
+
+    def __missing__(self, length: int) -> bytes:
+        if len(self) > _HEADS_KEPT:
+            self.clear()
+        head = self[length] = FRAME.pack(UNMARKED, length)
+        return head
+
+
+_HEADS_KEPT: Final = 10_000
+_HEADS: Final = _Heads()
 
 
 @dataclass(slots=True)
@@ -79,13 +89,12 @@ class Fold:
                 if key[:1] == b"\x00":
                     self._reserved(key, value)
                     last.pop(key, None)
-        prefix, head, length = self._prefix, _HEAD, _LENGTH.pack
-        put = batch.put
+        prefix, heads, put = self._prefix, _HEADS, batch.put
         for key, value in last.items():
             if value is None:
                 batch.delete(prefix + key)
             else:
-                put(prefix + key, head + length(len(value)) + value)
+                put(prefix + key, heads[len(value)] + value)
         self._look_at(found)
         return len(last)
 

@@ -26,7 +26,7 @@ LOOK_S: Final = 1.0
 """After so long without progress it is asked why."""
 
 MANY: Final = 100_000
-"""Offsets to restore from which on the store takes rows without its write-ahead log."""
+"""So many offsets are to be restored before the store takes rows without order and write-ahead log."""
 
 Progress = Callable[[int, int], None]
 """Called with the offsets restored so far and to restore."""
@@ -230,6 +230,9 @@ class _Restore:
 
     def _read(self, reader: Reader, left: Positions, looked: set[TopicPartition]) -> None:
         to_do = sum(self.target[where] - offset for where, offset in left.items())
+        many = to_do >= MANY and not any(self._by_versions(fold) for fold in self.folds.values())
+        if many:
+            self.store.begin_bulk()
         before = dict(reader.positions())
         since = time.monotonic()
         asked = since
@@ -241,7 +244,7 @@ class _Restore:
             except OffsetGone:
                 self._why(reader.positions(), left)
                 raise
-            self._take(found, looked, reader.positions(), many=to_do >= MANY)
+            self._take(found, looked, reader.positions(), many=many)
             now = dict(reader.positions())
             if now != before:
                 before, since = now, time.monotonic()
@@ -312,8 +315,8 @@ class _Restore:
             fold = self.folds[where.topic]
             fold.records += len(columns.keys)
             self.records += len(columns.keys)
-            direct = not (self.simply or fold.table.look_back)
-            rows += fold.directly(batch, columns) if direct else fold.simply(batch, columns)
+            take = fold.simply if self._by_versions(fold) else fold.directly
+            rows += take(batch, columns)
         if rows == 0 and not many:
             return
         passing("inside_restore")
@@ -321,9 +324,12 @@ class _Restore:
             where: self.folds[where.topic].reading(min(now.get(where, end), end))
             for where, end in self.target.items()
         }
-        self.store.load(batch, reading, many=many)
+        self.store.load(batch, reading)
         for table in self.tables.values():
             table.committed()
+
+    def _by_versions(self, fold: Fold) -> bool:
+        return self.simply or fold.table.look_back > 0
 
     def _behind_known(self, columns: Columns) -> Columns:
         """Without the end of the last transaction that the store knows, if it is still there.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rocksdict import Checkpoint as HardLinks
-from rocksdict import Rdict, WriteBatch, WriteOptions
+from rocksdict import MemtableFactory, Options, Rdict, WriteBatch, WriteOptions
 
 from qmtl.engine import stored
 from qmtl.engine.log.embedded import damage_after, is_full, is_locked, options
@@ -32,18 +32,6 @@ META: Final = b"\x00meta"
 _TOPICS: Final = b"\x00topics"
 _ACCEPTED: Final = b"\x00accepted"
 _READING: Final = b"\x00reading"
-_BULK: Final[Mapping[str, str]] = {
-    "level0_file_num_compaction_trigger": "24",
-    "level0_slowdown_writes_trigger": "48",
-    "level0_stop_writes_trigger": "64",
-}
-_USUAL: Final[Mapping[str, str]] = {
-    "level0_file_num_compaction_trigger": "4",
-    "level0_slowdown_writes_trigger": "20",
-    "level0_stop_writes_trigger": "36",
-}
-"""RocksDB's defaults: after many rows at once its files are merged in the background."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -143,7 +131,9 @@ class Store:
         """Open what lies in the directory and read what it says of itself."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._db = Rdict(str(self._directory), options(write_buffer_mb=8))
+            self._db = Rdict(
+                str(self._directory), _bulk_options() if self._bulk else options(write_buffer_mb=8)
+            )
         except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
             if is_locked(error):
                 raise InvariantBroken(
@@ -224,6 +214,8 @@ class Store:
 
     def write(self, rows: Rows, checkpoint: Checkpoint) -> None:
         """Rows and checkpoint in one batch; it ends a restore, and what an operator accepted is now in the log."""
+        if not self._bulk and (self._rows_since >= KEEP_ROWS or self._bytes_since >= KEEP_BYTES):
+            self.keep()  # before this transaction, so that no restore waits for it at its end
         if self._bulk:
             self._end_bulk()  # what was written without the write-ahead log comes before what is written with it
         batch = WriteBatch(raw_mode=True)
@@ -243,23 +235,26 @@ class Store:
         self.checkpoint, self.accepted, self.reading = checkpoint, None, {}
         self._rows_since += len(rows)
         self._bytes_since += size
-        if self._rows_since >= KEEP_ROWS or self._bytes_since >= KEEP_BYTES:
-            self.keep()
 
     def batch(self) -> Any:
         """A batch to put framed rows in, by `row_key`, for `load`."""
         return WriteBatch(raw_mode=True)
 
-    def load(self, batch: Any, reading: Mapping[TopicPartition, Reading], *, many: bool) -> None:
-        """Rows that a restore has read, with how far it is; the checkpoint stays what it was.
+    def begin_bulk(self) -> None:
+        """Until the next `write` take rows by `load` alone, fast: in no order, and without the write-ahead log.
 
-        Args:
-            many: there are so many that they are written without the write-ahead log. What a death then leaves is an earlier
-                batch boundary, and the restore goes on from it.
+        What a death then leaves is an earlier batch boundary, and the restore goes on from it. Reading is slow meanwhile.
         """
-        if many and not self._bulk:
+        if not self._bulk:
             self._bulk = True
-            self._db.set_options(dict(_BULK))
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self._db.close()
+        self._load()
+
+    def load(self, batch: Any, reading: Mapping[TopicPartition, Reading]) -> None:
+        """Rows that a restore has read, with how far it is; the checkpoint stays what it was."""
         batch.put(META, stored.unparse_checkpoint(self.checkpoint))
         batch.put(_READING, stored.unparse_reading(reading))
         self._rows_since += len(batch)
@@ -269,8 +264,8 @@ class Store:
 
     def _end_bulk(self) -> None:
         self._guarded(lambda: self._db.flush(True))
-        self._db.set_options(dict(_USUAL))
         self._bulk = False
+        self._reopen()
 
     def know(self, topics: Mapping[str, TopicFacts]) -> None:
         """Remember what these topics are; what is known of others stays."""
@@ -323,6 +318,18 @@ class Store:
     def close(self) -> None:
         if self._db is not None:
             self._db.close()
+
+
+def _bulk_options() -> Options:
+    """RocksDB takes rows as they come, and sorts and merges them on its own threads."""
+    chosen = options(write_buffer_mb=16)
+    chosen.set_max_write_buffer_number(4)
+    chosen.set_memtable_factory(MemtableFactory.vector())
+    chosen.set_allow_concurrent_memtable_write(False)
+    chosen.set_level_zero_file_num_compaction_trigger(24)
+    chosen.set_level_zero_slowdown_writes_trigger(48)
+    chosen.set_level_zero_stop_writes_trigger(64)
+    return chosen
 
 
 _ROWS: Final = b"\x01"
