@@ -131,9 +131,9 @@ class Store:
         """Open what lies in the directory and read what it says of itself."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._db = Rdict(
-                str(self._directory), _bulk_options() if self._bulk else options(write_buffer_mb=8)
-            )
+            chosen = _bulk_options() if self._bulk else options(write_buffer_mb=8)
+            # Named, as the options of an unnamed column family are taken from what the database was made with.
+            self._db = Rdict(str(self._directory), chosen, column_families={"default": chosen})
         except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
             if is_locked(error):
                 raise InvariantBroken(
