@@ -9,6 +9,7 @@ from types import FrameType
 import click
 
 from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.accept import accept
 from qmtl.interfaces.cli.options import log_option
 
 DEFAULT_STATE_DIR = Path(".qmtl/worker")
@@ -50,6 +51,7 @@ def run_processor(
     from qmtl.bootstrap import make_workers, open_log, prepare
     from qmtl.engine.task import POLL_RECORDS, TaskSettings
     from qmtl.engine.worker import run
+    from qmtl.interfaces.cli.restoring import on_stderr
     from qmtl.topology import stage
 
     stage(name)  # a wrong name is told before a broker is asked for
@@ -64,9 +66,8 @@ def run_processor(
     log = open_log(address)
     try:
         prepare(log)
-        workers = make_workers(
-            log, TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS), [name], slot
-        )
+        settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS, on_restore=on_stderr())
+        workers = make_workers(log, settings, [name], slot)
         render.note(f"worker {name} slot {slot} runs on {address}")
         try:
             run(workers, lambda: stopping)
@@ -76,6 +77,9 @@ def run_processor(
     finally:
         log.close()
     render.note(f"worker {name} slot {slot} drained")
+
+
+worker.add_command(accept)
 
 
 @worker.command("list")
