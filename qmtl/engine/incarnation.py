@@ -125,7 +125,7 @@ def contradicted(known: Mapping[str, TopicFacts], now: Mapping[str, TopicFacts])
                 " keys would be looked for where they are not.",
                 "Partitions are never changed in place: move to a new topic, and give it the rows of this one.",
             )
-        if before.key != fact.key:
+        if before.key and before.key != fact.key:
             raise StateMismatch(
                 f"{name} has the key {'/'.join(fact.key)}, and its rows were recorded under {'/'.join(before.key)}.",
                 "A key is never changed in place: move to a new topic, and give it the rows of this one.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from qmtl.engine.failpoint import passing
@@ -12,7 +12,7 @@ from qmtl.engine.fold import SAMPLES, Fold
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
 from qmtl.engine.log.port import Columns, Log, Positions, Reader, TopicPartition
 from qmtl.engine.store import Cause, Store
-from qmtl.engine.stored import Checkpoint
+from qmtl.engine.stored import Checkpoint, TopicFacts
 from qmtl.engine.table import Table
 from qmtl.engine.transaction import horizon_of
 from qmtl.foundation.common.errors import LogRegressed, OffsetGone, RecoveryStalled, StampMismatch
@@ -130,6 +130,7 @@ class _Restore:
     begin: Positions = field(default_factory=dict)
     start: dict[TopicPartition, int] = field(default_factory=dict)
     folds: dict[str, Fold] = field(default_factory=dict)
+    facts: Mapping[str, TopicFacts] = field(default_factory=dict)
     records: int = 0
 
     # ---- where to begin -----------------------------------------------------------------------------------------
@@ -148,7 +149,10 @@ class _Restore:
             self.begin_anew(*why)
         else:
             self._continue()
-        self.store.know(facts)
+        # The key is believed when the restore has looked at rows.
+        keyed = {name: fact for name, fact in self.store.topics.items() if fact.key}
+        self.store.know({name: keyed.get(name, replace(fact, key=())) for name, fact in facts.items()})
+        self.facts = facts
 
     def _unusable(self) -> tuple[Cause, str] | None:
         store, known = self.store, self.store.checkpoint
@@ -362,6 +366,7 @@ class _Restore:
 
     def finish(self) -> Restored:
         """Prove that all tables end with the same transaction, and write the checkpoint."""
+        self.store.know(self.facts)
         known = self.store.checkpoint
         stamps: dict[str, PositionStamp] = {
             name: self.codec.decode(fold.stamp) for name, fold in self.folds.items() if fold.stamp is not None

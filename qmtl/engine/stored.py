@@ -38,7 +38,7 @@ class TopicFacts:
 
     Attributes:
         id: of the topic's incarnation.
-        key: attribute paths of the record key; only of the task's own tables.
+        key: attribute paths of the record key; only of the task's own tables, and only once a restore has held them to it.
     """
 
     id: str
