@@ -11,13 +11,13 @@ a record.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import struct
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -38,6 +38,7 @@ from qmtl.engine.log.port import (
     columns_of,
     require_same,
 )
+from qmtl.engine.log.rocks import damage_after, has_room, is_full, is_locked, options
 from qmtl.foundation.common.errors import (
     DiskFull,
     Fenced,
@@ -55,7 +56,6 @@ _SLOT: Final = struct.Struct(">II")
 _OFFSET: Final = struct.Struct(">Q")
 _HEAD: Final = struct.Struct(">q?I")  # timestamp ms, has a value, key length
 _IDLE_STEP_S: Final = 0.005
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLEAN_EVERY_MS: Final = 3_600_000
 
 
@@ -66,17 +66,6 @@ class _Topic:
     partitions: int
     config: dict[str, str]
     id: str
-
-
-def options(write_buffer_mb: int = 16) -> Options:
-    """RocksDB settings that keep the memory of a small process small."""
-    chosen = Options(raw_mode=True)
-    chosen.create_if_missing(True)
-    chosen.set_write_buffer_size(write_buffer_mb << 20)
-    chosen.set_max_write_buffer_number(2)
-    chosen.set_keep_log_file_num(2)
-    chosen.set_max_total_wal_size(64 << 20)
-    return chosen
 
 
 class EmbeddedLog:
@@ -103,7 +92,7 @@ class EmbeddedLog:
         self.directory = directory
         self.now_ms = clock_ms if clock_ms is not None else lambda: int(time.time() * 1000)
         self.read_only = read_only
-        self._closed = False
+        self._closed, self._full = False, False
         self._db = _open(directory, read_only)
         self._write_options = WriteOptions()
         self._write_options.sync = sync
@@ -290,17 +279,29 @@ class EmbeddedLog:
         return tracked
 
     def _put(self, batch: WriteBatch) -> None:
+        if self._full:
+            self._open_again()
         try:
             self._db.write(batch, self._write_options)
         except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
-            if is_full(
-                error
-            ):  # nothing of the batch is in the log: what does not fit is cut off when the log is opened
+            if is_full(error):
+                # Nothing of the batch is in the log: what did not fit is cut off when the log is opened.
+                self._full = True
                 raise DiskFull(
                     f"the embedded log in {self.directory} could not be written: {error}.",
                     "Make room; what was not committed is done again.",
                 ) from None
             raise
+
+    def _open_again(self) -> None:
+        """RocksDB takes nothing more once a write has failed, until it is opened anew."""
+        if not has_room(self.directory):
+            raise DiskFull(f"the embedded log in {self.directory} has no room yet.", "Make room.")
+        with suppress(Exception):  # rocksdict raises bare Exception; what was not written is gone
+            self._db.close()
+        self._db = _open(self.directory, self.read_only)
+        self._load_catalogue()
+        self._full = False
 
     def reader(self) -> EmbeddedReader:
         return EmbeddedReader(self)
@@ -391,7 +392,11 @@ class EmbeddedLog:
         if self._closed:
             return
         self._closed = True
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:  # rocksdict raises bare Exception
+            if not is_full(error):  # without room it can't end tidily, and the next start mends it
+                raise
         if self.read_only:
             shutil.rmtree(_view_directory(self.directory), ignore_errors=True)
 
@@ -554,36 +559,6 @@ def _open(directory: Path, read_only: bool) -> Any:
 
 def _view_directory(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.view-{os.getpid()}")
-
-
-def is_locked(error: Exception) -> bool:
-    """Whether RocksDB says that somebody holds its directory; "block checksum mismatch" is another matter."""
-    text = str(error).lower()
-    return "lock hold by" in text or "while lock file" in text
-
-
-def is_full(error: Exception) -> bool:
-    """Whether there was no room on the disk for what was to be written, or less than the process may use."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _NO_ROOM
-    text = str(error)
-    return any(os.strerror(number) in text for number in _NO_ROOM)
-
-
-def damage_after(db: Any, last: bytes) -> str | None:
-    """Why an iteration ended behind the key `last`: None at the true end.
-
-    RocksDB's iterator ends in front of a block that it can't read as it does behind the last key.
-    """
-    try:
-        probe = db.iter()
-        probe.seek(last)
-        if probe.valid():
-            probe.next()
-        probe.status()
-    except Exception as error:  # rocksdict raises bare Exception
-        return str(error)
-    return None
 
 
 def _scan(db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
