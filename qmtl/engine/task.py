@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from qmtl.engine.failpoint import passing
+from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
-from qmtl.engine.recovery import Progress, restore
-from qmtl.engine.store import Checkpoint, Store
+from qmtl.engine.recovery import KeepAlive, restore
+from qmtl.engine.store import Store, Tell, log_rebuilt
+from qmtl.engine.stored import Accepted, Checkpoint, TopicFacts
 from qmtl.engine.table import Table
 from qmtl.engine.transaction import LATE as LATE
 from qmtl.engine.transaction import MARKERS_KEPT, Transaction
@@ -21,7 +23,6 @@ from qmtl.engine.watermark import Merge, Ready
 from qmtl.foundation.common.errors import (
     IncompatibleSchema,
     InvalidTopology,
-    StampMismatch,
     UnknownTopic,
     WireError,
 )
@@ -42,12 +43,16 @@ class TaskSettings:
         poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
         observer: is told what happens.
         config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
+        on_restore: called while tables are restored, with the task as `trading[0]`, offsets so far, and offsets to restore.
+        on_rebuild: called whenever a store is thrown away.
     """
 
     state_dir: Path
     poll_records: int = POLL_RECORDS
     observer: Observer = NOBODY
     config_epoch: int = 1
+    on_restore: Callable[[str, int, int], None] | None = None
+    on_rebuild: Tell = log_rebuilt
 
 
 class Task:
@@ -75,7 +80,10 @@ class Task:
         self._log = log
         self._codec = codec
         self._settings = settings
-        self._store = Store(settings.state_dir / f"{processor.name}-{number}", log.log_id)
+        self.label = f"{processor.name}[{number}]"
+        self._store = Store(
+            settings.state_dir / f"{processor.name}-{number}", log.log_id, settings.on_rebuild
+        )
         self._reader = log.reader()
         self._inputs: tuple[Input, ...] = ()
         self._positions: dict[TopicPartition, int] = {}
@@ -108,37 +116,122 @@ class Task:
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
-    def open(self, progress: Progress | None = None) -> None:
+    def open(self, keep_alive: KeepAlive | None = None) -> None:
         """Restore the tables and continue where the last transaction ended; safe to repeat after any failure.
 
+        Args:
+            keep_alive: called again and again while the tables are restored; raises where the task is no longer wanted.
+
         Raises:
-            RecoveryStalled, LogRegressed, StampMismatch: see `restore`.
+            LogRegressed, OffsetGone, StampMismatch: the log or the positions are not those that the task knows; it stays
+                closed until an operator decides (`accept`).
+            RecoveryStalled, StateMismatch, DiskFull: see `restore`.
         """
+        self._open(self._refuse, keep_alive)
+
+    def accept(
+        self, by: str, reason: str, record: Callable[[Sequence[Finding]], None]
+    ) -> tuple[Finding, ...]:
+        """Rebuild the state from what the log is now, whatever the task knew of it, and go on from there once it is opened.
+
+        Tables are what their topics hold; an input that was made anew, cut off or shortened is read from its beginning; where
+        the group's positions are other ones than the tables', the tables are right. If anything changes before the next
+        transaction, the decision is void.
+
+        Args:
+            record: given what was found, before the decision counts.
+
+        Returns: what was found; nothing is decided where nothing was.
+        """
+        found: list[Finding] = []
+        self._open(found.extend, None)
+        if found:
+            record(found)
+            wheres = self._wheres()
+            committed = self._log.committed(self.group, wheres)
+            self._store.accept(
+                Accepted(
+                    by,
+                    reason,
+                    {where: self._positions[where] for where in wheres},
+                    {where: committed.get(where, -1) for where in wheres},
+                )
+            )
+        return tuple(found)
+
+    def _refuse(self, findings: Sequence[Finding]) -> None:
+        command = f"qmtl worker accept {self.processor.name} --task {self.number} --reason TEXT"
+        remedy = (
+            f"Bring the log back; or decide to go on from what is there: `{command}`, with the worker's --log and"
+            " --state-dir."
+        )
+        refuse(findings, self.label, remedy)
+
+    def _open(self, judge: Judge, keep_alive: KeepAlive | None) -> None:
         for table in self._tables.values():
             table.rollback()
         self._free, self._dead = [], []
         self._slept.clear()
+        known, accepted = self._store.topics, self._store.accepted
         # Positions first, then the tables: what commits in between is then in the tables and read again, never missed.
         committed = self._committed(self.processor.inputs())
         if self._tables:
-            restored = restore(self._log, self._store, self._tables, self._codec, progress=progress)
+            restored = restore(
+                self._log,
+                self._store,
+                self._tables,
+                self._codec,
+                tasks=self._tasks,
+                progress=self._tell_progress,
+                keep_alive=keep_alive,
+                judge=judge,
+            )
+            accepted = None if restored.advanced else accepted
             self._positions, self._fresh = dict(restored.positions), restored.fresh
             self._merge = Merge(restored.buckets, self._tables, recorded=self._recorded)
         else:
             self._positions, self._fresh = dict(committed), False
             self._merge = Merge(recorded=self._recorded)
-        self._pinned = dict(self._positions)
         self.processor.restore(self._tables)
-        committed = self._committed(self.processor.inputs())
-        for where, offset in sorted(committed.items()):
-            if self._tables and self._positions.get(where) != offset and self._is_mine_alone(where.topic):
-                raise StampMismatch(
-                    f"{self.processor.name}[{self.number}]: its tables contain {where} up to {self._positions.get(where)},"
-                    f" its group has committed {offset}.",
-                    "Somebody reset the offsets or edited a table; reset both or neither.",
-                )
+        self._check_inputs(known, accepted, judge)
+        self._pinned = dict(self._positions)
         self._inputs = ()
         self._configure(reading={})
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        self._settings.observer.restoring(self.id, done, total)
+        if self._settings.on_restore is not None:
+            self._settings.on_restore(self.label, done, total)
+
+    def _check_inputs(self, known: Mapping[str, TopicFacts], accepted: Accepted | None, judge: Judge) -> None:
+        """Hold the positions to what the log has, and to what the group has committed."""
+        wheres = self._wheres()
+        facts = facts_of(self._log, {where.topic for where in wheres}, {})
+        contradicted(known, facts)
+        committed = self._log.committed(self.group, wheres)
+        if accepted is not None and all(
+            committed.get(where, -1) == at for where, at in accepted.committed.items()
+        ):
+            self._positions.update(accepted.positions)
+        else:
+            accepted = None
+        reached = {where: self._positions[where] for where in wheres if where in self._positions}
+        found = regressions(self._log, known, reached)
+        anew = {one.where: one.begin for one in found}
+        for where, offset in sorted(committed.items()):
+            mine = self._tables and where not in anew and self._is_mine_alone(where.topic)
+            if mine and accepted is None and self._positions.get(where) != offset:
+                contained = f"the tables contain it up to {self._positions.get(where)}"
+                found.append(Finding(Kind.MOVED, where, contained, f"committed {offset}", committed=offset))
+        if found:
+            judge(found)
+            self._positions.update(anew)
+        self._store.know(facts)
+
+    def _wheres(self) -> list[TopicPartition]:
+        """The partitions that are read, of inputs that are not the task's own tables."""
+        inputs = self.processor.inputs()
+        return [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
 
     def _committed(self, inputs: Sequence[Input]) -> Positions:
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
@@ -188,6 +281,8 @@ class Task:
             # What has given a bucket before is waited for again after a restart.
             joined={where.topic for where in wheres if self._positions[where] > begin[where]},
         )
+        if unknown := {where.topic for where in wheres} - self._store.topics.keys():
+            self._store.know(facts_of(self._log, unknown, {}))
         at = self._reader.positions() if reading is None else reading
         self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
 
@@ -376,7 +471,7 @@ class Task:
             passing("after_store_write")
         for table in self._tables.values():
             table.committed()
-        self._positions = run.positions
+        self._positions = dict(run.positions)
         self._pinned = dict(run.positions)
         self._free, self._dead, self._fresh = [], [], False
         self._configure()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -10,10 +12,21 @@ from qmtl.engine.log.port import Log, Membership, Writer
 from qmtl.engine.observer import TaskId, outcome_of
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
-from qmtl.foundation.common.errors import Fenced, MembershipLost, OutcomeUnknown, TransactionAborted
+from qmtl.foundation.common.errors import (
+    DiskFull,
+    Fenced,
+    MembershipLost,
+    OutcomeUnknown,
+    TaskRevoked,
+    TransactionAborted,
+)
 from qmtl.foundation.wire.codec import Codec
 
 IDLE_S: Final = 0.02
+FULL_WAIT_S: Final = 1.0
+"""A task that found the disk full is opened again after this."""
+
+_log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -40,6 +53,8 @@ class Worker:
         self._membership = self._join()
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
+        self._mine: frozenset[int] = frozenset()
+        self._full_until = 0.0
 
     def claim(self) -> None:
         """Take the slot before the first step, so that what forbids it is told at once.
@@ -73,11 +88,23 @@ class Worker:
             self._drop(number)
         fence = self._membership.fence()
         busy = False
+        self._mine = mine
         for number in sorted(mine):
+            if number in self._tasks:
+                task = self._tasks[number]
+            elif number not in self._mine or time.monotonic() < self._full_until:
+                continue
+            else:
+                found = self._open(number)
+                fence = self._membership.fence()  # a long restore may have lived through several generations
+                if found is None:
+                    return True  # what is mine is asked anew
+                task = found
             try:
-                task = self._tasks.get(number) or self._open(number)
                 busy |= task.step(self._the_writer(), fence, timeout_s)
                 self._settings.observer.stepped(task.id, task.look)
+            except DiskFull as error:
+                self._wait_for_room(number, error)
             except (TransactionAborted, OutcomeUnknown) as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 # The task is opened anew at the next step, and reads the batch again from the committed positions.
@@ -102,13 +129,48 @@ class Worker:
         self._membership.close()
         self._membership = self._join()
 
-    def _open(self, number: int) -> Task:
+    def _open(self, number: int) -> Task | None:
+        """Open a task; None where it has to be tried again, or is no longer mine."""
         observer = self._settings.observer
-        task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
-        observer.opening(task.id)
-        task.open(lambda done, total: observer.restoring(task.id, done, total))
-        observer.opened(task.id)
+        try:
+            task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
+            observer.opening(task.id)
+            task.open(lambda: self._stay(number))
+            observer.opened(task.id)
+        except DiskFull as error:
+            self._wait_for_room(number, error)
+            return None
+        except (TransactionAborted, OutcomeUnknown):
+            self._drop(number)
+            return None
+        except MembershipLost:
+            self._rejoin()
+            return None
+        except BaseException:
+            self._drop(number)
+            raise
         return task
+
+    def _stay(self, number: int) -> None:
+        """Take part in the group while a task is restored, which may take longer than the group waits for a silent member.
+
+        Raises:
+            TaskRevoked: the task is another's by now.
+            MembershipLost: as `Membership.poll`.
+        """
+        mine = self._mine = self._membership.poll(0.0)
+        for other in sorted(self._tasks.keys() - mine - {number}):
+            self._tasks.pop(other).close()
+        if number not in mine:
+            raise TaskRevoked(
+                f"task {number} of {self.name} was given to another worker while it was restored."
+            )
+
+    def _wait_for_room(self, number: int, error: DiskFull) -> None:
+        """Close a task that found no room on the disk, and open none before a while."""
+        self._drop(number)
+        self._full_until = time.monotonic() + FULL_WAIT_S
+        _log.warning("task %s of %s is closed: %s", number, self.name, error)
 
     def _drop(self, number: int) -> None:
         task = self._tasks.pop(number, None)

@@ -27,7 +27,16 @@ from qmtl.engine.log.kafka_caller import Caller
 from qmtl.engine.log.kafka_rights import DENIED, denied
 from qmtl.engine.log.kafka_security import OPEN, Security
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
-from qmtl.engine.log.port import Fence, Group, Positions, Record, TopicDescription, TopicPartition
+from qmtl.engine.log.port import (
+    Columns,
+    Fence,
+    Group,
+    Incarnation,
+    Positions,
+    Record,
+    TopicDescription,
+    TopicPartition,
+)
 from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import (
     Fenced,
@@ -102,6 +111,9 @@ class KafkaLog:
 
     def describe(self, topic: str) -> TopicDescription | None:
         return self.admin.describe(topic)
+
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        return self.admin.incarnations(topics)
 
     def topics(self) -> list[str]:
         return self.admin.topics()
@@ -214,11 +226,7 @@ class KafkaReader:
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         out: list[Record] = []
-        # The client waits out the time-out unless the batch is full: so one wait for the first, none for the others.
-        found = self._consumer.consume(1, timeout_s) if timeout_s > 0 else []
-        if len(found) < max_records:
-            found += self._consumer.consume(max_records - len(found), 0.0)
-        for message in found:
+        for message in self._consume(max_records, timeout_s):
             error = message.error()
             if error is None:
                 out.append(self._record(message))
@@ -226,15 +234,52 @@ class KafkaReader:
                 self._hint(message, error)
         return out
 
+    def _consume(self, max_records: int, timeout_s: float) -> list[Message]:
+        # The client waits out the time-out unless the batch is full: so one wait for the first, none for the others.
+        found = self._consumer.consume(1, timeout_s) if timeout_s > 0 else []
+        if len(found) < max_records:
+            found += self._consumer.consume(max_records - len(found), 0.0)
+        return found
+
+    def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
+        found = self._consume(max_records, timeout_s)
+        good = [message for message in found if message.error() is None]
+        out = []
+        if good:
+            only = next(iter(self._positions)) if len(self._positions) == 1 else None
+            groups = self._grouped(good) if only is None else {only: good}
+            for where, group in groups.items():
+                self._positions[where] = _offset(group[-1]) + 1
+                if self._positions[where] > ends[where]:
+                    group = [message for message in group if _offset(message) < ends[where]]
+                if group:
+                    keys: list[Any] = [message.key() or b"" for message in group]
+                    out.append(Columns(where, _offset(group[0]), keys, [one.value() for one in group]))
+        if len(good) < len(found):
+            for message in found:
+                if (error := message.error()) is not None:
+                    self._hint(message, error)
+        return out
+
+    def _grouped(self, messages: Sequence[Message]) -> dict[TopicPartition, list[Message]]:
+        out: dict[TopicPartition, list[Message]] = {}
+        for message in messages:
+            out.setdefault(self._place_of(message), []).append(message)
+        return out
+
     def _record(self, message: Message) -> Record:
+        where = self._place_of(message)
+        offset = _offset(message)
+        key: Any = message.key()
+        self._positions[where] = offset + 1
+        return Record(where[0], where[1], offset, key or b"", message.value(), message.timestamp()[1])
+
+    def _place_of(self, message: Message) -> TopicPartition:
         place: Any = (message.topic(), message.partition())
         where = self._wheres.get(place)
         if where is None:
             where = self._wheres[place] = TopicPartition(place[0][len(self._log.namespace) :], place[1])
-        offset: Any = message.offset()
-        key: Any = message.key()
-        self._positions[where] = offset + 1
-        return Record(where[0], where[1], offset, key or b"", message.value(), message.timestamp()[1])
+        return where
 
     def _hint(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
@@ -479,6 +524,11 @@ class KafkaMembership:
             self._consumer.unsubscribe()
             self._consumer.poll(0.0)
         self._consumer.close()
+
+
+def _offset(message: Message) -> int:
+    offset: Any = message.offset()
+    return int(offset)
 
 
 _CONSUMER_GROUP: Final[Mapping[str, Any]] = {"group.protocol": "consumer"}

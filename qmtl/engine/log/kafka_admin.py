@@ -7,7 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import (
+    ConsumerGroupState,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
     AdminClient,
@@ -21,6 +27,7 @@ from qmtl.engine.log.kafka_security import OPEN, VARIABLE, Security
 from qmtl.engine.log.port import (
     Group,
     GroupState,
+    Incarnation,
     Member,
     Positions,
     TopicDescription,
@@ -206,6 +213,17 @@ class KafkaAdmin:
         if topic not in self.topics():
             return None
         return self._describe([topic])[topic]
+
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        if not topics:
+            return {}
+        names = TopicCollection([self._namespace + name for name in sorted(topics)])
+        futures = self._client.describe_topics(names, request_timeout=self._wait_s)
+        out = {}
+        for name, future in futures.items():
+            found = self._asked(future.result)
+            out[name[len(self._namespace) :]] = Incarnation(str(found.topic_id), len(found.partitions))
+        return out
 
     def _describe(self, names: Sequence[str]) -> Mapping[str, TopicDescription]:
         metadata = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics

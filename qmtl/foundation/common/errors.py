@@ -143,6 +143,12 @@ class StampMismatch(LogError):
     code = "QMTL-308"
 
 
+class StateMismatch(LogError):
+    """What a task has recorded was written under another key or another number of partitions than the catalogue says."""
+
+    code = "QMTL-309"
+
+
 # ---- transactions (handled by the worker, seldom seen by a person) ------------------------------------------
 
 
@@ -156,6 +162,18 @@ class TransactionAborted(TransactionError):
     """Nothing became visible; the batch is read again."""
 
     code = "QMTL-311"
+
+
+class DiskFull(TransactionAborted):
+    """A store or the embedded log could not be written for want of space: the task closes, and opens again when there is some."""
+
+    code = "QMTL-315"
+
+
+class TaskRevoked(TransactionAborted):
+    """The group gave a task away while its tables were restored: it is given up."""
+
+    code = "QMTL-316"
 
 
 class OutcomeUnknown(TransactionError):

@@ -102,4 +102,23 @@ class SchemaText:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """An operator's decision that a task goes on from what the log is now, though the task knew another one.
+
+    Attributes:
+        by: who decided.
+        reason: why, in the operator's words.
+        accepted_at_ms: by the log's clock.
+        findings: what of the log was not as the task knew it, a sentence per partition.
+    """
+
+    processor: str
+    task: int
+    by: str
+    reason: str
+    accepted_at_ms: int
+    findings: tuple[str, ...]
+
+
 Control: TypeAlias = CloseMarker | PositionStamp | TaskCut

@@ -14,6 +14,7 @@ import click
 
 from qmtl.engine.log.port import GroupState, TopicPartition
 from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.accept import accept
 from qmtl.interfaces.cli.options import format_option, log_option, reading
 
 DEFAULT_STATE_DIR = Path(".qmtl/worker")
@@ -82,6 +83,7 @@ def run_processor(
     from qmtl.bootstrap import make_workers, open_log, prepare
     from qmtl.engine.task import POLL_RECORDS, TaskSettings
     from qmtl.engine.worker import run
+    from qmtl.interfaces.cli.restoring import on_stderr
     from qmtl.topology import stage
 
     stage(name)  # a wrong name is told before a broker is asked for
@@ -94,7 +96,7 @@ def run_processor(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     log = open_log(address)
-    settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS)
+    settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS, on_restore=on_stderr())
     try:
         prepare(log)
         with ExitStack() as open_now:
@@ -113,6 +115,9 @@ def run_processor(
     finally:
         log.close()
     render.note(f"worker {name} slot {slot} drained")
+
+
+worker.add_command(accept)
 
 
 @worker.command("list")
