@@ -12,10 +12,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench campaign-kills campaign-engine schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench campaign-kills campaign-engine campaign-neighbours schemas broker broker-stop topology lock clean
 
 verbs:
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## run a strategy over real bars, in one process, without a broker
 	@$(BIN)/qmtl demo $(ARGS)
@@ -45,6 +45,10 @@ campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many ti
 campaign-engine: $(VENV)/.dev ## disturb the engine on a real broker in every way, many times; ARGS="--trials 20", ARGS="--sabotage all"
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m tests.campaign $(ARGS)
+
+campaign-neighbours: $(VENV)/.dev ## repeat what neighbouring libraries got wrong as often as it was reported, and refuse an old Kafka
+	@$(BIN)/python -m qmtl.testing.broker prepare
+	@QMTL_NEIGHBOURS=full $(BIN)/python -m pytest tests/neighbours tests/misuse $(ARGS)
 
 schemas: $(VENV)/.dev ## write schemas/ from the contracts
 	@$(BIN)/python -m qmtl.foundation.wire.generate $(ARGS)

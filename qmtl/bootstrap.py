@@ -13,6 +13,7 @@ from qmtl.engine.log.rights import Guarded, Rights
 from qmtl.engine.processor import Processor
 from qmtl.engine.schemas import PublishedSchemas
 from qmtl.engine.task import TaskSettings
+from qmtl.engine.transaction import CUTS
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import InvalidTopology, UsageError
 from qmtl.foundation.wire.registry import codec
@@ -97,7 +98,7 @@ def rights_of(processor: Processor) -> Rights:
     closes = {spec.name for spec in processor.closes()}
     return Rights(
         frozenset(reads),
-        frozenset({*processor.tables, *processor.emits, *closes, "dead.letters", "schemas"}),
+        frozenset({*processor.tables, *processor.emits, *closes, CUTS, "dead.letters", "schemas"}),
         f"qmtl.{processor.name}",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import MISSING
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log
 from qmtl.engine.schemas import SCHEMAS, WRITER, PublishedSchemas
 from qmtl.engine.task import TaskSettings
@@ -164,6 +166,22 @@ def test_schemas_are_published_once_however_many_start(log: Log) -> None:
     assert published(log) == count + 2
     old().start(log)
     assert published(log) == count + 2
+
+
+def test_programs_that_publish_at_the_same_time_all_come_through(kafka_log: KafkaLog) -> None:
+    Version().start(kafka_log)
+
+    def start(number: int) -> None:
+        log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace)
+        try:
+            Version(deal={f"more{number}": (int, 0)}).start(log)  # each has a schema that the others lack
+        finally:
+            log.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(start, range(4)))) == 4
+    names = [Version().codec.decode(one.value or b"").name for one in read_all(kafka_log, [SCHEMAS])]
+    assert names.count("Deal") >= 5
 
 
 @pytest.mark.parametrize(

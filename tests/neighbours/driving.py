@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
     AdminClient,
@@ -197,8 +197,20 @@ def delete_before(log: KafkaLog, where: TopicPartition, offset: int) -> None:
     if config.config["cleanup.policy"] == "compact":
         alter(log, where.topic, {"cleanup.policy": "compact,delete", "retention.ms": "-1"})
     place = KafkaPartition(log.namespace + where.topic, where.partition, offset)
-    for future in admin_of(log).delete_records([place]).values():
-        future.result(20)
+
+    def taken() -> bool:
+        (future,) = admin_of(log).delete_records([place]).values()
+        try:
+            future.result(20)
+        except (
+            KafkaException
+        ) as error:  # the broker's log learns of a new policy a little later than it is set
+            if error.args[0].code() != KafkaError.POLICY_VIOLATION:
+                raise
+            return False
+        return True
+
+    until(taken)
     if config.config["cleanup.policy"] == "compact":
         alter(log, where.topic, {"cleanup.policy": "compact"})
 

@@ -65,24 +65,24 @@ def test_what_the_cleaner_leaves_restores_to_the_same_rows_as_the_whole_log(
     """
     log = kafka_log
     make_topics(log)
-    alter(log, SUMS.name, QUICKLY_CLEANED)
     crowd = Crowd(log)
     state = tmp_path / "state"
     with serving(log, state, poll=7) as worker:
         for _ in range(8):
             crowd.give(40, NAMES)
-            serve([worker], lambda: told_count(log) == len(crowd.given))
+            serve([worker], lambda: told_count(log) >= len(crowd.given))
         # The rows of half of the names are taken away for good.
         crowd.put([Item(name, len(crowd.given) + at, 0) for at, name in enumerate(NAMES[::2])])
-        serve([worker], lambda: told_count(log) == len(crowd.given))
+        serve([worker], lambda: told_count(log) >= len(crowd.given))
         whole, records = restored(log, tmp_path / "whole")
         first = raw(log, FIRST)[0].offset
+        alter(log, SUMS.name, QUICKLY_CLEANED)  # not before: of the whole log nothing may be gone
         rolls = iter(range(10_000))
 
         def cleaned() -> bool:
             if next(rolls) % 20 == 0:
                 crowd.put([Item(ROLL, len(crowd.given), 1)])
-                serve([worker], lambda: told_count(log) == len(crowd.given))
+                serve([worker], lambda: told_count(log) >= len(crowd.given))
             found = raw(log, FIRST, "read_uncommitted")
             graves = [one for one in found if one.value is None and not is_reserved(one.key)]
             return len(found) < records // 4 and not graves
@@ -98,7 +98,7 @@ def test_what_the_cleaner_leaves_restores_to_the_same_rows_as_the_whole_log(
     shutil.rmtree(state)
     with serving(log, state) as worker:
         crowd.give(len(NAMES), NAMES)
-        serve([worker], lambda: told_count(log) == len(crowd.given))
+        serve([worker], lambda: told_count(log) >= len(crowd.given))
     check(log, crowd.given)
 
 
@@ -112,7 +112,7 @@ def test_a_table_whose_earliest_offset_is_not_zero_is_restored_from_exactly_ther
     with serving(log, tmp_path / "state") as worker:
         for _ in range(3):
             crowd.put([Item(name, len(crowd.given) + at, 1) for at, name in enumerate(NAMES)])
-            serve([worker], lambda: told_count(log) == len(crowd.given))
+            serve([worker], lambda: told_count(log) >= len(crowd.given))
     rows, _ = restored(log, tmp_path / "whole")
     needed = [one.offset for one in raw(log, FIRST)][-len(NAMES) - 1]  # a row of each name, then their stamp
     for start in (needed - 1, needed):
@@ -123,5 +123,5 @@ def test_a_table_whose_earliest_offset_is_not_zero_is_restored_from_exactly_ther
     shutil.rmtree(tmp_path / "state")
     with serving(log, tmp_path / "state") as worker:
         crowd.put([Item(name, len(crowd.given) + at, 2) for at, name in enumerate(NAMES)])
-        serve([worker], lambda: told_count(log) == len(crowd.given))
+        serve([worker], lambda: told_count(log) >= len(crowd.given))
     check(log, crowd.given)

@@ -26,11 +26,11 @@ def test_partitions_without_a_record_are_recovered_beside_those_that_have_some(
     crowd = Crowd(log)
     crowd.give(6, [name_at(3)])
     with serving(log, tmp_path / "first") as worker:
-        serve([worker], lambda: told_count(log) == 6)
+        serve([worker], lambda: told_count(log) >= 6)
     with serving(log, tmp_path / "second") as worker:
         serve([worker], lambda: len(tasks_of(worker)) == WIDTH)
         crowd.give(6, [name_at(3), name_at(4)])  # what was empty gets its first record
-        serve([worker], lambda: told_count(log) == 12)
+        serve([worker], lambda: told_count(log) >= 12)
     check(log, crowd.given)
 
 
@@ -55,7 +55,7 @@ def test_a_table_that_retention_has_emptied_is_refused_without_its_store_and_nev
     crowd = Crowd(log)
     crowd.give(5, [name_at(0)])
     with serving(log, tmp_path / "state") as worker:
-        serve([worker], lambda: told_count(log) == 5)
+        serve([worker], lambda: told_count(log) >= 5)
     emptied(log)
     shutil.rmtree(tmp_path / "state")
     crowd.give(1, [name_at(0)])
@@ -75,7 +75,7 @@ def test_an_empty_table_that_ends_beyond_zero_has_nothing_left_to_restore(
     crowd = Crowd(log)
     crowd.give(3, [name_at(0)])
     with serving(log, tmp_path / "state") as worker:
-        serve([worker], lambda: told_count(log) == 3)
+        serve([worker], lambda: told_count(log) >= 3)
     end = emptied(log)
     for place in ("state/tally-0", "another"):  # with the store that has it all, and with none
         store = Store(tmp_path / place, log.log_id)

@@ -31,7 +31,7 @@ def test_a_clean_restart_counts_nothing_again_and_writes_nothing(log: Log, tmp_p
     crowd = Crowd(log)
     crowd.give(25)
     with serving(log, tmp_path) as worker:
-        serve([worker], lambda: told_count(log) == 25)
+        serve([worker], lambda: told_count(log) >= 25)
     everything = (*OUTPUTS, *TABLES, *INPUTS)
     before = log.end_offsets(everything)
     ends = {where: before[where] for where in INPUTS}
@@ -49,7 +49,7 @@ def test_a_clean_restart_counts_nothing_again_and_writes_nothing(log: Log, tmp_p
     assert log.end_offsets(everything) == before
     crowd.give(WIDTH)
     with serving(log, tmp_path) as worker:
-        serve([worker], lambda: told_count(log) == len(crowd.given))
+        serve([worker], lambda: told_count(log) >= len(crowd.given))
     check(log, crowd.given)
 
 
@@ -89,7 +89,7 @@ def test_a_death_between_the_positions_and_the_commit_leaves_the_positions_of_th
         check_so_far(log, crowd.given)
         positions_are_those_of_what_was_told(log)
     last = Process(log, tmp_path, "0")
-    until(lambda: last.alive() and told_count(log) == len(crowd.given), 60.0)
+    until(lambda: last.alive() and told_count(log) >= len(crowd.given), 60.0)
     last.stop()
     check(log, crowd.given)
     positions_are_those_of_what_was_told(log)
