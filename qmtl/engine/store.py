@@ -19,6 +19,7 @@ from rocksdict import Checkpoint as HardLinks
 from rocksdict import MemtableFactory, Options, Rdict, WriteBatch, WriteOptions
 
 from qmtl.engine import stored
+from qmtl.engine.failpoint import entering
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.log.rocks import damage_after, is_full, is_locked, options
 from qmtl.engine.stored import Accepted, Checkpoint, Reading, TopicFacts
@@ -231,6 +232,7 @@ class Store:
             batch.delete(_ACCEPTED)
         if self.reading:
             batch.delete(_READING)
+        entering("inside_store_write")
         self._write(batch)
         self.checkpoint, self.accepted, self.reading = checkpoint, None, {}
         self._rows_since += len(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +11,27 @@ from typing import Final
 from qmtl.engine.failpoint import passing
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
+from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import KeepAlive, restore
 from qmtl.engine.store import Store, Tell, log_rebuilt
 from qmtl.engine.stored import Accepted, Checkpoint, TopicFacts
 from qmtl.engine.table import Table
+from qmtl.engine.transaction import LATE as LATE
 from qmtl.engine.transaction import MARKERS_KEPT, Transaction
 from qmtl.engine.watermark import Merge, Ready
-from qmtl.foundation.common.errors import InvalidTopology, UnknownTopic, WireError
+from qmtl.foundation.common.errors import (
+    IncompatibleSchema,
+    InvalidTopology,
+    UnknownTopic,
+    WireError,
+)
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 POLL_RECORDS: Final = 4000
-LATE: Final = "QMTL-LATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class TaskSettings:
     Attributes:
         state_dir: where the stores lie.
         poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
+        observer: is told what happens.
         config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
         on_restore: called while tables are restored, with the task as `trading[0]`, offsets so far, and offsets to restore.
         on_rebuild: called whenever a store is thrown away.
@@ -41,6 +49,7 @@ class TaskSettings:
 
     state_dir: Path
     poll_records: int = POLL_RECORDS
+    observer: Observer = NOBODY
     config_epoch: int = 1
     on_restore: Callable[[str, int, int], None] | None = None
     on_rebuild: Tell = log_rebuilt
@@ -67,6 +76,7 @@ class Task:
         self.processor = processor
         self.number = number
         self.group = f"qmtl.{processor.name}"
+        self.id = TaskId(processor.name, number)
         self._log = log
         self._codec = codec
         self._settings = settings
@@ -163,7 +173,6 @@ class Task:
         self._free, self._dead = [], []
         self._slept.clear()
         known, accepted = self._store.topics, self._store.accepted
-        tell = self._settings.on_restore
         # Positions first, then the tables: what commits in between is then in the tables and read again, never missed.
         committed = self._committed(self.processor.inputs())
         if self._tables:
@@ -173,7 +182,7 @@ class Task:
                 self._tables,
                 self._codec,
                 tasks=self._tasks,
-                progress=None if tell is None else lambda done, total: tell(self.label, done, total),
+                progress=self._restoring,
                 keep_alive=keep_alive,
                 judge=judge,
             )
@@ -188,6 +197,11 @@ class Task:
         self._pinned = dict(self._positions)
         self._inputs = ()
         self._configure(reading={})
+
+    def _restoring(self, done: int, total: int) -> None:
+        self._settings.observer.restoring(self.id, done, total)
+        if self._settings.on_restore is not None:
+            self._settings.on_restore(self.label, done, total)
 
     def _check_inputs(self, known: Mapping[str, TopicFacts], accepted: Accepted | None, judge: Judge) -> None:
         """Hold the positions to what the log has, and to what the group has committed."""
@@ -286,6 +300,7 @@ class Task:
         self._reader.pause(self._merge.full())
         batch = self._reader.poll(self._settings.poll_records, timeout_s)
         passing("after_poll")
+        self._settings.observer.read(self.id, len(batch))
         self._markers.clear()
         for record in batch:
             self._offer(record)
@@ -295,6 +310,7 @@ class Task:
         ready = self._merge.take()
         if not (self._free or self._dead or ready or self._fresh):
             return bool(batch)
+        began = time.perf_counter()
         run = Transaction(
             writer,
             self._codec,
@@ -312,7 +328,8 @@ class Task:
         except BaseException:
             writer.abort()
             raise
-        self._commit(run, writer, fence)
+        rows = self._commit(run, writer, fence)
+        self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))
         return True
 
     def _wake(self) -> None:
@@ -371,6 +388,8 @@ class Task:
                 return message
             if type(message) not in self._allowed[record.topic]:
                 raise WireError(f"{record.topic} carries no {type(message).__name__}.")
+        except IncompatibleSchema:
+            raise  # newer code can read it: the task waits for that code, and the record is no rubbish
         except WireError as error:
             return DeadLetter(
                 self.processor.name,
@@ -404,7 +423,7 @@ class Task:
         run.positions.update(self._positions)
         for arrival in sorted(self._free, key=lambda one: (order[one.topic], one.partition, one.offset)):
             self.processor.on_record(run, arrival)
-        taken = len(self._free)
+        taken = run.taken = len(self._free)
         while ready is not None:
             run.positions.update(ready.positions)
             last = run.buckets[-1] if run.buckets else GENESIS_MS
@@ -417,6 +436,7 @@ class Task:
                 self.processor.on_bucket(run, bucket)
                 run.close(ready.bucket_ms, self.processor.closes(), self._tasks)
                 self._merge.closed(run.buckets)
+            run.taken += len(ready.late) + sum(map(len, ready.arrivals.values()))
             taken += 1 + len(ready.late) + sum(map(len, ready.arrivals.values()))
             ready = self._merge.take() if taken < self._settings.poll_records else None
         self.processor.flush(run)
@@ -436,7 +456,8 @@ class Task:
             ),
         )
 
-    def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> None:
+    def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> int:
+        """Commit and write the store; returns how many of its rows changed."""
         passing("after_produce")
         changes = [row for table in self._tables.values() for row in table.changes()]
         passing("before_commit")
@@ -454,6 +475,7 @@ class Task:
         self._pinned = dict(run.positions)
         self._free, self._dead, self._fresh = [], [], False
         self._configure()
+        return len(changes)
 
     @property
     def positions(self) -> Positions:
@@ -464,6 +486,24 @@ class Task:
     def buckets(self) -> tuple[int, ...]:
         """The last closed buckets, oldest first."""
         return self._merge.buckets
+
+    def look(self) -> Look:
+        """Where this task stands; to be asked between two steps."""
+        read = self._reader.positions()
+        waiting = self._merge.waiting()
+        wheres = [
+            where for one in self._inputs if one.topic not in self._tables for where in self._partitions(one)
+        ]
+        committed = {where: self._positions[where] for where in wheres}
+        return Look(
+            committed,
+            {
+                where: at if where in waiting else max(at, read.get(where, at))
+                for where, at in committed.items()
+            },
+            frozenset(where for where in wheres if self._merge.buffer(where) is not None),
+            tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
+        )
 
     def close(self) -> None:
         self._reader.close()

@@ -84,6 +84,11 @@ class PartitionBuffer:
         self._writer: tuple[str, int] | None = None
         self._epoch = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether anything of what was read has not been taken by a bucket."""
+        return bool(self.closed or self._arrivals or self._dead or self._cut.count)
+
     def add(self, arrival: Arrival | DeadLetter | None, key: bytes, value: bytes | None) -> None:
         """Take a record: a letter where it could not be decoded, None for a tombstone; both count."""
         if isinstance(arrival, DeadLetter):
@@ -196,6 +201,10 @@ class Merge:
 
     def buffer(self, where: TopicPartition) -> PartitionBuffer | None:
         return self._buffers.get(where)
+
+    def waiting(self) -> frozenset[TopicPartition]:
+        """Partitions of which records or closed buckets were read that no bucket has taken yet."""
+        return frozenset(where for where, buffer in self._buffers.items() if buffer.waits)
 
     def full(self) -> list[TopicPartition]:
         """Partitions that are far enough ahead of the others to wait."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from qmtl.engine.log.port import Log, Membership, Writer
+from qmtl.engine.observer import TaskId, outcome_of
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import (
@@ -54,6 +56,16 @@ class Worker:
         self._mine: frozenset[int] = frozenset()
         self._full_until = 0.0
 
+    def claim(self) -> None:
+        """Take the slot before the first step, so that what forbids it is told at once.
+
+        Raises:
+            MissingRight: the cluster does not let this client write under the slot's transactional id.
+            Fenced: another worker has taken the slot.
+        """
+        with suppress(OutcomeUnknown):  # the first step asks again
+            self._the_writer()
+
     def step(self, timeout_s: float = 0.0) -> bool:
         """One round over all tasks; says whether any of them did something.
 
@@ -71,8 +83,9 @@ class Worker:
         except MembershipLost:
             self._rejoin()
             return True
+        self._settings.observer.polled(self.name, mine)
         for number in sorted(self._tasks.keys() - mine):
-            self._tasks.pop(number).close()
+            self._drop(number)
         fence = self._membership.fence()
         busy = False
         self._mine = mine
@@ -89,15 +102,18 @@ class Worker:
                 task = found
             try:
                 busy |= task.step(self._the_writer(), fence, timeout_s)
+                self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
                 self._wait_for_room(number, error)
             except (TransactionAborted, OutcomeUnknown) as error:
+                self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 # The task is opened anew at the next step, and reads the batch again from the committed positions.
                 self._drop(number)
                 if isinstance(error, OutcomeUnknown):
                     self._discard_writer()  # the next one first ends whatever this one left open
                 busy = True
-            except BaseException:
+            except BaseException as error:
+                self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 self._drop(number)
                 raise
         return busy
@@ -115,19 +131,24 @@ class Worker:
 
     def _open(self, number: int) -> Task | None:
         """Open a task; None where it has to be tried again, or is no longer mine."""
+        observer = self._settings.observer
         try:
             task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
+            observer.opening(task.id)
             task.open(lambda: self._stay(number))
+            observer.opened(task.id)
         except DiskFull as error:
             self._wait_for_room(number, error)
             return None
-        except (TransactionAborted, OutcomeUnknown):
+        except (TransactionAborted, OutcomeUnknown) as error:
+            observer.ended(TaskId(self.name, number), outcome_of(error))
             self._drop(number)
             return None
         except MembershipLost:
             self._rejoin()
             return None
-        except BaseException:
+        except BaseException as error:
+            observer.ended(TaskId(self.name, number), outcome_of(error))
             self._drop(number)
             raise
         return task
@@ -141,7 +162,7 @@ class Worker:
         """
         mine = self._mine = self._membership.poll(0.0)
         for other in sorted(self._tasks.keys() - mine - {number}):
-            self._tasks.pop(other).close()
+            self._drop(other)
         if number not in mine:
             raise TaskRevoked(
                 f"task {number} of {self.name} was given to another worker while it was restored."
@@ -157,6 +178,7 @@ class Worker:
         task = self._tasks.pop(number, None)
         if task is not None:
             task.close()
+            self._settings.observer.closed(task.id)
 
     def _the_writer(self) -> Writer:
         if self._writer is None:
@@ -171,7 +193,7 @@ class Worker:
     def close(self) -> None:
         """Leave: stores are closed, nothing is in flight between steps."""
         for number in sorted(self._tasks):
-            self._tasks.pop(number).close()
+            self._drop(number)
         self._discard_writer()
         self._membership.close()
 

@@ -9,6 +9,8 @@ from typing import Final
 
 from qmtl.engine.log.port import (
     Columns,
+    Group,
+    GroupState,
     Incarnation,
     Log,
     Membership,
@@ -81,6 +83,9 @@ class RecordedLog:
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         return self._scratch.committed(group, partitions)
+
+    def members(self, group: str) -> Group:
+        return Group(GroupState.UNKNOWN)
 
     def _split(
         self, partitions: Collection[TopicPartition]

@@ -81,6 +81,7 @@ def play(log: Log, place: Path, what: list[str], poll: int, make: Callable[[], P
     side, x, xx = log.writer("side"), Feed(log, X), Feed(log, XX)
     done = dict.fromkeys(("side", "x", "xx"), 0)
     lives = 0
+    act = ""
     state = place / "0"
     while True:
         with bench(log, state, make, poll=poll) as runs:

@@ -26,10 +26,12 @@ from typing import Any, Final
 from blake3 import blake3
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
 
-from qmtl.engine.failpoint import passing
+from qmtl.engine.failpoint import entering, passing
 from qmtl.engine.log.port import (
     Columns,
     Fence,
+    Group,
+    GroupState,
     Incarnation,
     Positions,
     Record,
@@ -225,6 +227,10 @@ class EmbeddedLog:
         found = ((where, self._db.get(_group_key(group, where))) for where in partitions)
         return {where: _number(value) for where, value in found if value is not None}
 
+    def members(self, group: str) -> Group:
+        """Nobody knows: the one process that runs everything keeps no record of it on the log."""
+        return Group(GroupState.UNKNOWN)
+
     # ---- records ----------------------------------------------------------------------------------------------
 
     def read(self, where: TopicPartition, offset: int) -> Iterator[Record]:
@@ -273,7 +279,9 @@ class EmbeddedLog:
             batch.put(b"e" + slots[where], _OFFSET.pack(end + 1))
         for where, offset in positions.items():
             batch.put(_group_key(group, where), _OFFSET.pack(offset))
+        passing("after_flush")
         passing("inside_commit")
+        entering("commit_sent")
         self._put(batch)
         self._ends.update(ends)
         return tracked
@@ -386,6 +394,11 @@ class EmbeddedLog:
         self._db.write(batch, self._write_options)
         if begin is not None:
             self._begins[where] = begin
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has let go of its directory."""
+        return self._closed
 
     def close(self) -> None:
         """Let go of the directory; a second time does nothing."""

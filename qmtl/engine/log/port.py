@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 from qmtl.foundation.common.errors import TopicMismatch
@@ -62,6 +63,42 @@ class Columns(NamedTuple):
     first: int
     keys: list[bytes]
     values: list[bytes | None]
+
+
+class GroupState(Enum):
+    """What the log says of a group."""
+
+    RUNNING = "running"
+    """Its members have their tasks."""
+    REBALANCING = "rebalancing"
+    """Tasks are being given out."""
+    EMPTY = "empty"
+    """It has no member: nobody runs the processor."""
+    UNKNOWN = "unknown"
+    """The log doesn't know: on an embedded log one process runs everything, and it tells nobody that it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a group.
+
+    Attributes:
+        member: the name it joined with, empty where it gave none.
+        host: where it came from, as the log saw it.
+        tasks: the partitions of the anchor topic that it was given.
+    """
+
+    member: str
+    host: str
+    tasks: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The members of a group, sorted by name, as of one moment."""
+
+    state: GroupState
+    members: tuple[Member, ...] = ()
 
 
 class Fence(Protocol):
@@ -203,6 +240,13 @@ class Log(Protocol):
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         """The committed positions; partitions without one are left out."""
+
+    def members(self, group: str) -> Group:
+        """Who takes part in a group now, seen from outside.
+
+        Raises:
+            LogError: the log did not answer.
+        """
 
     def reader(self) -> Reader: ...
 

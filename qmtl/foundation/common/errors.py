@@ -74,7 +74,7 @@ class TooLarge(WireError):
 
 
 class IncompatibleSchema(WireError):
-    """A schema that can't read what older code has written."""
+    """A schema that can't read what other code, older or newer, has written."""
 
     code = "QMTL-204"
 
@@ -192,6 +192,18 @@ class MembershipLost(LogError):
     """The group gave the place of a member to another of the same name, perhaps to its own repeated request."""
 
     code = "QMTL-314"
+
+
+class BrokerTooOld(LogError):
+    """A cluster of a version that is not supported."""
+
+    code = "QMTL-317"
+
+
+class MissingRight(LogError):
+    """The cluster does not let this client do what it has to."""
+
+    code = "QMTL-318"
 
 
 # ---- engine -----------------------------------------------------------------------------------------------

@@ -261,6 +261,8 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _events("task.cuts", "processor task", "", (control.TaskCut,), "every processor", days=90),
     # What operators have decided about tasks.
     _events("ops.acceptances", "processor task", "", (control.Acceptance,), "people"),
+    # The schemas of everything that is written here, published before the first value of each.
+    _table("schemas", "fingerprint", "", (control.SchemaText,), "every processor"),
     # What nobody could use.
     _events("dead.letters", "topic", "", (control.DeadLetter,), "every processor", days=90),
 )
