@@ -140,13 +140,15 @@ class Worker:
         except DiskFull as error:
             self._wait_for_room(number, error)
             return None
-        except (TransactionAborted, OutcomeUnknown):
+        except (TransactionAborted, OutcomeUnknown) as error:
+            observer.ended(TaskId(self.name, number), outcome_of(error))
             self._drop(number)
             return None
         except MembershipLost:
             self._rejoin()
             return None
-        except BaseException:
+        except BaseException as error:
+            observer.ended(TaskId(self.name, number), outcome_of(error))
             self._drop(number)
             raise
         return task
@@ -160,7 +162,7 @@ class Worker:
         """
         mine = self._mine = self._membership.poll(0.0)
         for other in sorted(self._tasks.keys() - mine - {number}):
-            self._tasks.pop(other).close()
+            self._drop(other)
         if number not in mine:
             raise TaskRevoked(
                 f"task {number} of {self.name} was given to another worker while it was restored."

@@ -205,6 +205,18 @@ def test_positions_that_somebody_moved_are_accepted_in_favour_of_the_tables(copi
         assert log.committed("qmtl.counter", [ITEMS0])[ITEMS0] > 2
 
 
+def test_a_decision_about_moved_positions_is_void_when_they_are_moved_again(copies: Copies) -> None:
+    with copies.open() as log:
+        for to in (0, 1):
+            writer = log.writer("somebody")
+            writer.begin()
+            writer.commit({ITEMS0: to}, "qmtl.counter", None)
+            with pytest.raises(StampMismatch):
+                run(log, copies.state)
+            if to == 0:
+                accept(log, copies.state)
+
+
 def test_records_that_retention_took_before_they_were_read_keep_the_task_closed(tmp_path: Path) -> None:
     now = [10**12]
     log = EmbeddedLog(tmp_path / "log", clock_ms=lambda: now[0])

@@ -21,7 +21,7 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.recovery import restore
 from qmtl.engine.store import Store
 from qmtl.engine.table import Table
-from qmtl.engine.task import TaskSettings
+from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import LogRegressed, OffsetGone, TransactionAborted
 from qmtl.foundation.wire.keys import encode_key
@@ -194,17 +194,20 @@ def test_a_restore_that_takes_longer_than_the_group_waits_keeps_its_place(
     log = kafka_log
     counted_up(log, tmp_path, 100)
     slow = Slow(1.0)
-    fences: list[object] = []
+    opened: list[int] = []
     worker = Worker(log, Counter, CODEC, TaskSettings(tmp_path / "second", on_restore=slow))
-    joined = worker._join
+    opening = worker._open
 
-    def join() -> Any:
-        fences.append(None)
-        return joined()
+    def counted(number: int) -> Task | None:
+        opened.append(number)
+        return opening(number)
 
-    worker._join = join
+    worker._open = counted  # type: ignore[method-assign]
     until(lambda: not worker.step() and slow.batches > LIMIT_MS / 1000 and worker._tasks.keys() == {0, 1}, 60)
-    assert not fences  # it never had to join again
+    for _ in range(3):  # a place that was lost shows when the group is asked again
+        worker.step(0.1)
+        assert worker._tasks.keys() == {0, 1}
+    assert sorted(opened) == [0, 1]
     worker.close()
 
 
