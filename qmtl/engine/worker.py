@@ -39,6 +39,11 @@ class Worker:
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
 
+    @property
+    def tasks(self) -> frozenset[int]:
+        """The tasks that are open here now."""
+        return frozenset(self._tasks)
+
     def step(self, timeout_s: float = 0.0) -> bool:
         """One round over all tasks; says whether any of them did something.
 

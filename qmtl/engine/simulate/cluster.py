@@ -7,13 +7,13 @@ only by that. One that carries the current epoch counts for whatever transaction
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from qmtl.engine.log.port import Positions, TopicPartition, partitions_of, require_same
 from qmtl.engine.simulate.clock import Clock
+from qmtl.engine.simulate.coverage import Coverage
 from qmtl.engine.simulate.group import Group, Running, SimulatedFence
 from qmtl.engine.simulate.network import Held, Request
 from qmtl.engine.simulate.partition import Partition, Share
@@ -73,7 +73,7 @@ class Cluster:
 
     Attributes:
         held: requests on their way.
-        seen: how often each thing has happened that is worth knowing of.
+        coverage: what has happened that is worth knowing of.
         asked: the transactions of clients that a client has asked to commit.
         torn: what contradicts "all of a transaction or nothing", in words.
     """
@@ -82,7 +82,7 @@ class Cluster:
         self.clock = clock or Clock()
         self.topics: dict[str, Topic] = {}
         self.held: list[Held] = []
-        self.seen: Counter[str] = Counter()
+        self.coverage = Coverage()
         self.asked: dict[int, None] = {}
         self.torn: list[str] = []
         self.positions: dict[str, dict[TopicPartition, int]] = {}
@@ -133,13 +133,13 @@ class Cluster:
                     producer.epoch += 1
                     producer.sequence.clear()
                     self._decide(producer, commit=False)
-                    self.seen["a transaction ended for its age"] += 1
+                    self.coverage.note("a transaction ended for its age")
                 self._finish(producer)
         for one in [held for held in self.held if held.due_ms <= now]:
             self.arrive(one)
         for group in self._groups.values():
             for _ in group.pass_time(now):
-                self.seen["a member lost its place by time"] += 1
+                self.coverage.note("a member lost its place by time")
 
     def wait(self, ms: int) -> None:
         """Let time pass because there is nothing to do.
@@ -160,7 +160,7 @@ class Cluster:
         """Let a request arrive that was on its way."""
         self.held.remove(held)
         applied = held.arrive()
-        self.seen[f"late {held.request.value} {'applied' if applied else 'refused'}"] += 1
+        self.coverage.note(f"late {held.request.value} {'applied' if applied else 'refused'}")
 
     def hold(self, request: Request, arrive: Callable[[], bool]) -> None:
         """Keep a request on its way."""
@@ -179,7 +179,7 @@ class Cluster:
         if producer.since_ms is not None:
             if producer.ending is None:
                 self._decide(producer, commit=False)
-                self.seen["a new writer ended an open transaction"] += 1
+                self.coverage.note("a new writer ended an open transaction")
             self._finish(producer)
         producer.epoch += 1
         producer.timeout_ms = timeout_ms
@@ -232,7 +232,7 @@ class Cluster:
         """
         producer = self._the_one(producer_id, epoch)
         if not self._groups[fence.group].takes(fence):
-            self.seen["a stale fence was refused"] += 1
+            self.coverage.note("a stale fence was refused")
             raise TransactionAborted(f"group {fence.group!r} has a newer generation.")
         self._begin(producer, tag)
         producer.offsets.setdefault(fence.group, {}).update(positions)
@@ -253,7 +253,7 @@ class Cluster:
     def _the_one(self, producer_id: str, epoch: int) -> Producer:
         producer = self._producers[producer_id]
         if producer.epoch != epoch:
-            self.seen["an old epoch was refused"] += 1
+            self.coverage.note("an old epoch was refused")
             raise Fenced(f"transactional id {producer_id!r} belongs to a newer writer.", "This one stops.")
         return producer
 
@@ -335,12 +335,15 @@ class Cluster:
         gone, tombstones = partition.compact(
             min(position, limit), self.clock.now_ms, int(topic.config["delete.retention.ms"])
         )
-        self.seen["compaction took records"] += bool(gone)
-        self.seen["compaction took tombstones"] += bool(tombstones)
+        if gone:
+            self.coverage.note("compaction took records")
+        if tombstones:
+            self.coverage.note("compaction took tombstones")
         return gone
 
     def retain(self, where: TopicPartition, position: int) -> bool:
         """Drop what lies before a position of a topic that is not compacted; says whether anything went."""
         moved = not self.topics[where.topic].compacted and self.partition(where).trim(position)
-        self.seen["retention took records"] += moved
+        if moved:
+            self.coverage.note("retention took records")
         return moved

@@ -25,9 +25,11 @@ from qmtl.foundation.common.errors import (
     TooLarge,
     TransactionAborted,
 )
+from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
+from qmtl.foundation.wire.keys import MAX_KEY_BYTES
 from qmtl.foundation.wire.topics import TopicSpec
 
-MESSAGE_MAX_BYTES: Final = 2 * 1024 * 1024
+MESSAGE_MAX_BYTES: Final = MAX_VALUE_BYTES + MAX_KEY_BYTES + 4096
 """No record may be larger, as on the Kafka log."""
 
 Row = tuple[bytes, bytes | None]
@@ -245,7 +247,7 @@ class SimulatedWriter:
             self._log.ask()
             self._end()
         except TransactionAborted:
-            self._seen("a transaction was aborted")
+            self._note("a transaction was aborted")
             self.abort()
             raise
         self._open = False
@@ -293,7 +295,7 @@ class SimulatedWriter:
         lost = process.lost(Request.END)
         if lost is None:
             if dawdle:
-                self._seen("markers came after the answer")
+                self._note("markers came after the answer")
             self._cluster.end(self._id, epoch, commit=True, dawdle=dawdle)
             return
 
@@ -313,7 +315,7 @@ class SimulatedWriter:
             except (TransactionAborted, Fenced):
                 return False
 
-        self._seen(f"{request.value} lost, {fate.value}")
+        self._note(f"{request.value} lost, {fate.value}")
         match fate:
             case Fate.APPLIED:
                 arrives()
@@ -323,12 +325,12 @@ class SimulatedWriter:
                 pass
 
     def _unknown(self, what: str) -> OutcomeUnknown:
-        self._seen("an outcome was unknown")
+        self._note("an outcome was unknown")
         self._open = False
         return OutcomeUnknown(what)
 
-    def _seen(self, what: str) -> None:
-        self._cluster.seen[what] += 1
+    def _note(self, what: str) -> None:
+        self._cluster.coverage.note(what)
 
     def abort(self) -> None:
         process = self._log.process
@@ -376,7 +378,7 @@ class SimulatedMembership:
         self._log.ask()
         current = self._group.is_current(self._name, self._incarnation)
         if current is False:
-            self._log.cluster.seen["a member was fenced"] += 1
+            self._log.cluster.coverage.note("a member was fenced")
             raise MembershipLost(f"the group refused {self._name!r}.", "Join again.")
         if current is None:  # its session ended: what it had is another's by now
             self._incarnation = self._log.cluster.enter(self._group, self._name, self._log.process)
@@ -392,7 +394,7 @@ class SimulatedMembership:
             if self._mine:
                 return self._lose()
             self._generation, self._mine = self._group.generation, self._group.share(self._name)
-            self._log.cluster.seen["a generation of a group began for a member"] += 1
+            self._log.cluster.coverage.note("a generation of a group began for a member")
         return self._mine
 
     def _lose(self) -> frozenset[int]:
