@@ -162,29 +162,85 @@ class Shape:
 def make_schedule(seed: int, shape: Shape) -> Schedule:
     """The schedule of a seed: the same on every machine and under every hash seed."""
     chance = Random(seed)
-    return tuple(_act(chance, shape, depth=0) for _ in range(shape.acts))
+    out: list[Act] = []
+    while len(out) < shape.acts:
+        out += _next(chance, shape, depth=0)
+    return tuple(out)
 
 
-def _act(chance: Random, shape: Shape, depth: int) -> Act:
+def _next(chance: Random, shape: Shape, depth: int) -> Schedule:
+    """An act, or a few that belong together because they seldom meet by chance."""
     slot = chance.randrange(shape.slots)
     number = chance.randrange(2**32)
     drawn = chance.randrange(100)
-    makers: tuple[tuple[int, Callable[[], Act]], ...] = (
-        (26, lambda: Feed(chance.randrange(shape.sources))),
-        (74, lambda: _run(chance, shape, slot, number, depth)),
-        (76, lambda: Kill(slot)),
-        (78, lambda: Stop(slot)),
-        (80, lambda: Twin(slot)),
-        (82, lambda: Evict(slot)),
-        (84, lambda: Disk(slot, lost=chance.random() < 0.5, chance=number)),
-        (88, lambda: Tick(chance.choice(_TICKS))),
-        (89, lambda: Tick(chance.choice((DAY_MS, 8 * DAY_MS)))),
-        (93, lambda: Clean(number)),
-        (94, lambda: Retain(number)),
-        (97, lambda: Noise(number, leaves_open=chance.random() < 0.4)),
-        (100, lambda: Release(number)),
+    makers: tuple[tuple[int, Callable[[], Schedule]], ...] = (
+        (26, lambda: (Feed(chance.randrange(shape.sources)),)),
+        (72, lambda: (_run(chance, shape, slot, number, depth),)),
+        (74, lambda: (Kill(slot),)),
+        (76, lambda: (Stop(slot),)),
+        (78, lambda: (Twin(slot),)),
+        (80, lambda: (Evict(slot),)),
+        (82, lambda: (Disk(slot, lost=chance.random() < 0.5, chance=number),)),
+        (86, lambda: (Tick(chance.choice(_TICKS)),)),
+        (87, lambda: (Tick(chance.choice((DAY_MS, 8 * DAY_MS))),)),
+        (90, lambda: (Clean(number),)),
+        (91, lambda: (Retain(number),)),
+        (94, lambda: (Noise(number, leaves_open=chance.random() < 0.4),)),
+        (96, lambda: (Release(number),)),
+        (100, lambda: chance.choice(_STORIES)(chance, shape, slot, number)),
     )
     return next(make for below, make in makers if drawn < below)()
+
+
+def _rebuild(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
+    """A slot comes back without its stores, or behind what it had committed, and meets trouble while it restores."""
+    point = chance.choice(("inside_restore", "after_restore"))
+    trouble = (
+        Die(point, chance.choice((1, 1, 2)))
+        if chance.random() < 0.6
+        else Pause(point, 1, _some(chance, shape, 2))
+    )
+    before: Schedule = (
+        (Kill(slot), Disk(slot, lost=True))
+        if chance.random() < 0.5
+        else (Feed(chance.randrange(shape.sources)), Run(slot, number, Die("before_store_write")))
+    )
+    return (*before, Run(slot, number), Run(slot, number + 1, trouble), Run(slot, number + 2))
+
+
+def _return(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
+    """A slot moves to another machine, works there, and comes back to the first, whose stores have grown old."""
+    there = (Run(slot, number), Feed(chance.randrange(shape.sources)), Run(slot, number + 1))
+    back = (Kill(slot), Kill(slot), Disk(slot, lost=False, chance=number), Run(slot, number + 2))
+    asleep: Schedule = _season(chance, shape, slot, number) if chance.random() < 0.4 else ()
+    return (Run(slot, number), Twin(slot), *there, Run(slot, number, older=True), *asleep, *back)
+
+
+def _season(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
+    """So much time that the cleaner takes tombstones too."""
+    return (Tick(8 * DAY_MS), Clean(number), Tick(8 * DAY_MS), Clean(number + 1))
+
+
+def _usurp(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
+    """A process stands still until others have its tasks, and then goes on with what it has read."""
+    point = chance.choice(POINTS)
+    rest = chance.choice((11_000, 16_000, 61_000))
+    others = tuple(
+        Run(one, number + one) for one in range(shape.slots) if one != slot or chance.random() < 0.5
+    )
+    acts = (*_some(chance, shape, 2), Tick(rest), *others, *others, *others)
+    return (
+        Feed(chance.randrange(shape.sources)),
+        Run(slot, number, Pause(point, 1, acts)),
+        Run(slot, number + 1),
+    )
+
+
+_STORIES: Final = (_rebuild, _rebuild, _return, _season, _usurp, _usurp)
+
+
+def _some(chance: Random, shape: Shape, depth: int) -> Schedule:
+    return tuple(act for _ in range(chance.randrange(1, 6)) for act in _next(chance, shape, depth))
 
 
 def _run(chance: Random, shape: Shape, slot: int, number: int, depth: int) -> Run:
@@ -196,7 +252,7 @@ def _run(chance: Random, shape: Shape, slot: int, number: int, depth: int) -> Ru
     if drawn < CALM + 3:
         return Run(slot, number, Die(point, passage), older)
     if drawn < CALM + 5 and depth < 2:
-        acts = tuple(_act(chance, shape, depth + 1) for _ in range(chance.randrange(2, 12)))
+        acts = (*_some(chance, shape, depth + 1), *_some(chance, shape, depth + 1))
         return Run(slot, number, Pause(point, passage, acts), older)
     return Run(slot, number, chance.choice(_HITCHES), older)
 
