@@ -44,7 +44,7 @@ from qmtl.engine.store import Store
 from qmtl.engine.table import unframe
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
-from qmtl.foundation.common.errors import Fenced, SimulationFailed
+from qmtl.foundation.common.errors import Fenced, OffsetGone, SimulationFailed, StampMismatch
 
 QUIET_ROUNDS: Final = 6
 QUIET_TICK_MS: Final = 6_000
@@ -97,6 +97,7 @@ class _Running:
     live: _Live
     trouble: Trouble | None
     passages: int = 0
+    slept: bool = False
 
 
 class World:
@@ -228,7 +229,8 @@ class World:
         process = live.process
         process.chance = chance
         process.hitches = [] if trouble is None or isinstance(trouble, Die | Pause) else [trouble]
-        self._stack.append(_Running(live, trouble))
+        running = _Running(live, trouble)
+        self._stack.append(running)
         try:
             return live.worker.step()
         except Died:
@@ -238,6 +240,12 @@ class World:
             self._bury(slot, live)
         except LawBroken:
             raise
+        except (StampMismatch, OffsetGone) as error:
+            if not running.slept:
+                raise LawBroken("no failure", f"{slot.name}: {error}") from error
+            # While it stood still others went on with its tasks: what it refuses to open or to read is theirs.
+            self.coverage.note("a sleeper refused what it found")
+            self._bury(slot, live)
         except Exception as error:
             raise LawBroken("no failure", f"{slot.name}: {type(error).__name__}: {error}") from error
         finally:
@@ -261,7 +269,7 @@ class World:
             process.alive = False
         else:
             self.coverage.note(f"paused {point}")
-            process.paused = True
+            process.paused = running.slept = True
             for act in trouble.acts:
                 self._act(act)
                 self.check()
