@@ -236,7 +236,15 @@ def _usurp(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
     )
 
 
-_STORIES: Final = (_rebuild, _rebuild, _return, _season, _usurp, _usurp)
+def _late(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
+    """A request is given up, and arrives before or after its client has made itself anew."""
+    feed, lose = Feed(chance.randrange(shape.sources)), Lose(chance.choice(_MIDDLE), Fate.LATE)
+    between: Schedule = (Run(slot, number + 1),) if chance.random() < 0.5 else ()
+    return (feed, Run(slot, number, lose), *between, Release(number), Run(slot, number + 2))
+
+
+_MIDDLE: Final = (Request.PRODUCE, Request.OFFSETS, Request.END, Request.END)
+_STORIES: Final = (_rebuild, _rebuild, _return, _season, _usurp, _usurp, _late, _late)
 
 
 def _some(chance: Random, shape: Shape, depth: int) -> Schedule:

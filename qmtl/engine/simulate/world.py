@@ -160,7 +160,8 @@ class World:
             case Kill(slot):
                 self._kill(self._slots[slot])
             case Stop(slot):
-                self._stop(self._slots[slot])
+                if self._stop(self._slots[slot]):
+                    self.coverage.note("left in good order")
             case Twin(slot):
                 self._twin(self._slots[slot])
             case Evict(slot):
@@ -283,7 +284,7 @@ class World:
             slot.current = slot.older.pop() if slot.older else None
         elif slot.older and live in slot.older:
             slot.older.remove(live)
-        if self._is_stepping(live) and self._stack[-1].live is not live:
+        if live.process.paused:
             return  # it stands still inside a step, which ends when it wakes
         live.worker.close()
         self._busy.pop(live.disk, None)
@@ -293,12 +294,13 @@ class World:
             self.coverage.note("killed between steps")
             self._bury(slot, slot.current)
 
-    def _stop(self, slot: _Slot) -> None:
+    def _stop(self, slot: _Slot) -> bool:
         live = slot.current
-        if live is not None and not self._is_stepping(live):
-            self.coverage.note("left in good order")
-            live.worker.close()
-            self._bury(slot, live)
+        if live is None or self._is_stepping(live):
+            return False
+        live.worker.close()
+        self._bury(slot, live)
+        return True
 
     def _twin(self, slot: _Slot) -> None:
         if slot.current is None or slot.older is None:
