@@ -12,6 +12,7 @@ from qmtl.engine.simulate.trace import without_places
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
 from qmtl.foundation.wire.keys import encode_key, partition_for
+from qmtl.testing.simulation import alone
 from tests.engine.models import Buckets, items, minute
 from tests.engine.toys import (
     A_OUT,
@@ -98,6 +99,7 @@ def toys(seed: int = 0) -> Scenario:
         inputs=frozenset({ITEMS.name, X.name}),
         whole=frozenset({ECHO.name, RELAYED.name, A_OUT.name}),
         cuts=frozenset({B_STATE.name}),
+        alone=alone((Counter(), Relay(), A(), B())),
         readers={ITEMS.name: ("qmtl.counter", "qmtl.relay"), X.name: ("qmtl.a",), A_OUT.name: ("qmtl.b",)},
     )
 
@@ -118,6 +120,7 @@ def late(lag: int, seed: int = 0) -> Scenario:
         inputs=frozenset({X.name}),
         whole=frozenset({LATE_OUT.name}),
         cuts=frozenset({LATE_STATE.name}),
+        alone=alone((Alone(lag),)),
         readers={X.name: ("qmtl.late",)},
         cleans=lag == 1,
     )

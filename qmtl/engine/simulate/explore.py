@@ -55,13 +55,35 @@ class Explorer:
     """Runs one scenario again and again, always against the same run without faults.
 
     Args:
-        acts: how many acts a schedule has.
+        acts: how many acts a schedule has, about.
+        asked: what else has to hold at the end of a run, whose seed it is told; raises where it doesn't.
+
+    Attributes:
+        calm: the world in which nothing went wrong, at its end.
+
+    Raises:
+        LawBroken: it goes wrong without any fault.
     """
 
-    def __init__(self, scenario: Scenario, acts: int = 120) -> None:
+    def __init__(
+        self, scenario: Scenario, acts: int = 120, asked: Callable[[World, int | None], None] | None = None
+    ) -> None:
         self.scenario = scenario
         self.shape = Shape(len(scenario.slots), len(scenario.people), acts)
-        self.expected: Trace = _calm(scenario)
+        self._asked = asked
+        with _room() as place:
+            self.calm = World(scenario, place)
+            self.calm.play(())
+        self._ask(self.calm, None)
+        self.expected: Trace = self.calm.trace
+
+    def _ask(self, world: World, seed: int | None) -> None:
+        if self._asked is None:
+            return
+        try:
+            self._asked(world, seed)
+        except Exception as error:
+            raise LawBroken("law", f"{type(error).__name__}: {error}") from error
 
     def schedule(self, seed: int) -> Schedule:
         """The schedule of a seed."""
@@ -78,11 +100,12 @@ class Explorer:
             raise broken
         return world
 
-    def _played(self, schedule: Schedule) -> tuple[World, LawBroken | None]:
+    def _played(self, schedule: Schedule, seed: int | None = None) -> tuple[World, LawBroken | None]:
         with _room() as place:
             world = World(self.scenario, place, self.expected)
             try:
                 world.play(schedule)
+                self._ask(world, seed)
             except LawBroken as error:
                 return world, error
             return world, None
@@ -102,7 +125,7 @@ class Explorer:
         found = Findings()
         for seed in seeds:
             schedule = self.schedule(seed)
-            world, broken = self._played(schedule)
+            world, broken = self._played(schedule, seed)
             found.seeds += 1
             found.coverage.add(world.coverage)
             failure = None
@@ -126,14 +149,6 @@ class Explorer:
         broken = self._played(schedule)[1]
         what = failure.what if broken is None else broken.what
         return Failure(failure.scenario, failure.seed, failure.law, what, schedule)
-
-
-def _calm(scenario: Scenario) -> Trace:
-    """What comes out without faults."""
-    with _room() as place:
-        world = World(scenario, place)
-        world.play(())
-        return world.trace
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from qmtl.engine.log.port import Log
+from qmtl.engine.simulate.schedule import Schedule
 from qmtl.engine.simulate.trace import Normal, Trace
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from qmtl.engine.simulate.world import World
 
 Waiting: TypeAlias = Callable[[], bool]
-People: TypeAlias = Callable[[Log], Iterator[Waiting | None]]
-"""Writes one piece of input between two yields; what it yields has to be true before it goes on."""
+Said: TypeAlias = Waiting | Schedule | None
+People: TypeAlias = Callable[[Log], Iterator[Said]]
+"""Writes one piece of input between two yields. What it yields has to be true before it goes on; or is a schedule, which is
+played there and then, but not in the run without faults."""
 
 Start: TypeAlias = Callable[[Log, TaskSettings], Worker]
 """Makes the worker of one slot; the same slot each time."""
@@ -38,6 +41,7 @@ class Scenario:
         normal: see `Normal`.
         readers: the groups that read a topic; retention takes only what all of them have read, and of no topic that is not
             here.
+        alone: groups and topics of which each partition is read by one task of the group: its position only grows.
         cleans: whether the cleaner may run long after a bucket was closed. Not where a table is read more than a bucket
             late: such a cut is kept for `min.compaction.lag.ms` only.
         invariants: what has to hold after every act, besides what the world itself looks at.
@@ -54,6 +58,7 @@ class Scenario:
     unordered: frozenset[str] = frozenset({"dead.letters"})
     cuts: frozenset[str] = frozenset()
     readers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    alone: frozenset[tuple[str, str]] = frozenset()
     cleans: bool = True
     invariants: Sequence[Invariant] = ()
     poll_records: int = 4000

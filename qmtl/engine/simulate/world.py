@@ -18,7 +18,7 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.simulate.cluster import Cluster
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.simulate.network import Died, Process
-from qmtl.engine.simulate.scenario import Scenario, Start, Waiting
+from qmtl.engine.simulate.scenario import Said, Scenario, Start, Waiting
 from qmtl.engine.simulate.schedule import (
     DAY_MS,
     Act,
@@ -87,7 +87,7 @@ class _Slot:
 
 @dataclass(slots=True)
 class _Source:
-    steps: Iterator[Waiting | None]
+    steps: Iterator[Said]
     waits: Waiting | None = None
     done: bool = False
 
@@ -194,6 +194,8 @@ class World:
             raise LawBroken("one transaction", what)
         for group, positions in self.cluster.positions.items():
             for where, offset in positions.items():
+                if (group, where.topic) not in self.scenario.alone:
+                    continue
                 if self._positions.get((group, where), 0) > offset:
                     raise LawBroken("positions only grow", f"{group} went back to {offset} in {where}")
                 self._positions[group, where] = offset
@@ -333,9 +335,17 @@ class World:
         if source.done or (source.waits is not None and not source.waits()):
             return False
         try:
-            source.waits = next(source.steps)
+            said = next(source.steps)
         except StopIteration:
             source.done = True
+            return True
+        source.waits = None
+        if callable(said):
+            source.waits = said
+        elif said is not None and self.trace.expected is not None:
+            for act in said:
+                self._act(act)
+                self.check()
         return True
 
     def _clean(self, chance: Random) -> None:
