@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from qmtl.engine.log.port import Log, Membership, Writer
@@ -40,9 +40,9 @@ class Worker:
         self._tasks: dict[int, Task] = {}
 
     @property
-    def tasks(self) -> frozenset[int]:
-        """The tasks that are open here now."""
-        return frozenset(self._tasks)
+    def tasks(self) -> Mapping[int, Task]:
+        """The tasks that are open here now, by number."""
+        return self._tasks
 
     def step(self, timeout_s: float = 0.0) -> bool:
         """One round over all tasks; says whether any of them did something.

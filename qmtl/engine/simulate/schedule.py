@@ -174,19 +174,19 @@ def _next(chance: Random, shape: Shape, depth: int) -> Schedule:
     number = chance.randrange(2**32)
     drawn = chance.randrange(100)
     makers: tuple[tuple[int, Callable[[], Schedule]], ...] = (
-        (26, lambda: (Feed(chance.randrange(shape.sources)),)),
-        (72, lambda: (_run(chance, shape, slot, number, depth),)),
-        (74, lambda: (Kill(slot),)),
-        (76, lambda: (Stop(slot),)),
-        (78, lambda: (Twin(slot),)),
-        (80, lambda: (Evict(slot),)),
-        (82, lambda: (Disk(slot, lost=chance.random() < 0.5, chance=number),)),
-        (86, lambda: (Tick(chance.choice(_TICKS)),)),
-        (87, lambda: (Tick(chance.choice((DAY_MS, 8 * DAY_MS))),)),
-        (90, lambda: (Clean(number),)),
-        (91, lambda: (Retain(number),)),
-        (94, lambda: (Noise(number, leaves_open=chance.random() < 0.4),)),
-        (96, lambda: (Release(number),)),
+        (25, lambda: (Feed(chance.randrange(shape.sources)),)),
+        (68, lambda: (_run(chance, shape, slot, number, depth),)),
+        (70, lambda: (Kill(slot),)),
+        (72, lambda: (Stop(slot),)),
+        (74, lambda: (Twin(slot),)),
+        (76, lambda: (Evict(slot),)),
+        (78, lambda: (Disk(slot, lost=chance.random() < 0.5, chance=number),)),
+        (82, lambda: (Tick(chance.choice(_TICKS)),)),
+        (83, lambda: (Tick(chance.choice((DAY_MS, 8 * DAY_MS))),)),
+        (86, lambda: (Clean(number),)),
+        (87, lambda: (Retain(number),)),
+        (90, lambda: (Noise(number, leaves_open=chance.random() < 0.4),)),
+        (92, lambda: (Release(number),)),
         (100, lambda: chance.choice(_STORIES)(chance, shape, slot, number)),
     )
     return next(make for below, make in makers if drawn < below)()
@@ -210,7 +210,9 @@ def _rebuild(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
 
 def _return(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
     """A slot moves to another machine, works there, and comes back to the first, whose stores have grown old."""
-    there = (Run(slot, number), Feed(chance.randrange(shape.sources)), Run(slot, number + 1))
+    there = tuple(
+        act for one in range(6) for act in (Feed(chance.randrange(shape.sources)), Run(slot, number + one))
+    )
     back = (Kill(slot), Kill(slot), Disk(slot, lost=False, chance=number), Run(slot, number + 2))
     asleep: Schedule = _season(chance, shape, slot, number) if chance.random() < 0.4 else ()
     return (Run(slot, number), Twin(slot), *there, Run(slot, number, older=True), *asleep, *back)

@@ -40,7 +40,6 @@ from qmtl.engine.simulate.schedule import (
     Twin,
 )
 from qmtl.engine.simulate.trace import Trace
-from qmtl.engine.store import Store
 from qmtl.engine.table import unframe
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
@@ -444,20 +443,14 @@ class World:
             live = slot.current
             if live is None:
                 continue
-            tasks = sorted(live.worker.tasks)
-            self._stop(slot)
-            for number in tasks:
-                name = f"{live.worker.name}-{number}"
-                if not (live.disk / name).exists():
-                    continue
-                store = Store(live.disk / name, self.log.log_id)
-                out[name] = [
+            for number, task in sorted(live.worker.tasks.items()):
+                out[f"{live.worker.name}-{number}"] = [
                     (table, key, versions[-1].data)
                     for table in tables
-                    for key, row in store.scan(table)
+                    for key, row in task.store.scan(table)
                     if (versions := unframe(row)) and versions[-1].data is not None
                 ]
-                store.close()
+            self._stop(slot)
         return out
 
     def close(self) -> None:
