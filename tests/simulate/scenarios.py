@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from random import Random
 
 from qmtl.engine.log.port import Log
@@ -37,13 +38,15 @@ from tests.engine.toys import (
 POISON = b"no message at all"
 
 
-def given_items(seed: int, count: int = 24) -> list[Item]:
+def given_items(seed: int, count: int = 40, names: int = 4) -> list[Item]:
     """Amounts for a few names, deletions among them."""
     chance = Random(seed)
-    return [Item(f"n{chance.randrange(4)}", number, chance.choice((0, 1, 2, 7))) for number in range(count)]
+    return [
+        Item(f"n{chance.randrange(names)}", number, chance.choice((0, 1, 2, 7))) for number in range(count)
+    ]
 
 
-def given_buckets(seed: int, count: int = 10) -> Buckets:
+def given_buckets(seed: int, count: int = 20) -> Buckets:
     """Buckets of up to three items, empty ones among them."""
     chance = Random(seed)
     return [
@@ -104,6 +107,17 @@ def toys(seed: int = 0) -> Scenario:
     )
 
 
+def counters(seed: int = 0) -> Scenario:
+    """Only the counter, in two slots."""
+    return replace(
+        toys(seed),
+        name="counters",
+        slots={name: start for name, start in toys(seed).slots.items() if "counter" in name},
+        people=(crowd(given_items(seed, 80, names=12), poison=False),),
+        readers={ITEMS.name: ("qmtl.counter",)},
+    )
+
+
 def late(lag: int, seed: int = 0) -> Scenario:
     """A table that its own task reads late."""
 
@@ -126,4 +140,14 @@ def late(lag: int, seed: int = 0) -> Scenario:
     )
 
 
-__all__ = ["TaskSettings", "clock", "crowd", "given_buckets", "given_items", "late", "slot", "toys"]
+__all__ = [
+    "TaskSettings",
+    "clock",
+    "counters",
+    "crowd",
+    "given_buckets",
+    "given_items",
+    "late",
+    "slot",
+    "toys",
+]

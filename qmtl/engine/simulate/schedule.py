@@ -27,11 +27,16 @@ class Die:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The process stops at the n-th passage of a failpoint, other things happen, and it goes on as if nothing had."""
+    """The process stops at the n-th passage of a failpoint, other things happen, and it goes on as if nothing had.
+
+    Attributes:
+        then: what happens to it after that, in the same step.
+    """
 
     point: str
     passage: int
     acts: tuple[Act, ...]
+    then: Die | Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,7 @@ def _rebuild(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
         if chance.random() < 0.5
         else (Feed(chance.randrange(shape.sources)), Run(slot, number, Die("before_store_write")))
     )
-    return (*before, Run(slot, number), Run(slot, number + 1, trouble), Run(slot, number + 2))
+    return (*before, *(Run(slot, number + one, trouble) for one in range(3)), Run(slot, number + 3))
 
 
 def _return(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
@@ -214,7 +219,7 @@ def _return(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
         act for one in range(6) for act in (Feed(chance.randrange(shape.sources)), Run(slot, number + one))
     )
     back = (Kill(slot), Kill(slot), Disk(slot, lost=False, chance=number), Run(slot, number + 2))
-    asleep: Schedule = _season(chance, shape, slot, number) if chance.random() < 0.4 else ()
+    asleep: Schedule = _season(chance, shape, slot, number) if chance.random() < 0.6 else ()
     return (Run(slot, number), Twin(slot), *there, Run(slot, number, older=True), *asleep, *back)
 
 
@@ -238,6 +243,17 @@ def _usurp(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
     )
 
 
+def _share(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
+    """A member comes while its neighbour works on a batch, and takes tasks that the neighbour still has in its hands."""
+    other = (slot + chance.choice((-1, 1))) % shape.slots
+    feed = Feed(chance.randrange(shape.sources))
+    alone = (Kill(other), Tick(11_000), *(Run(slot, number + one) for one in range(3)))
+    point = chance.choice(("after_decode", "after_apply", "before_commit", "inside_commit"))
+    takes = Pause(point, 1, tuple(Run(other, number + one) for one in range(5)))
+    comes = Pause("after_poll", 1, (Run(other, number),), takes)
+    return (*alone, feed, feed, Run(slot, number + 3, comes), Run(slot, number + 4))
+
+
 def _late(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
     """A request is given up, and arrives before or after its client has made itself anew."""
     feed, lose = Feed(chance.randrange(shape.sources)), Lose(chance.choice(_MIDDLE), Fate.LATE)
@@ -246,7 +262,7 @@ def _late(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
 
 
 _MIDDLE: Final = (Request.PRODUCE, Request.OFFSETS, Request.END, Request.END)
-_STORIES: Final = (_rebuild, _rebuild, _return, _season, _usurp, _usurp, _late, _late)
+_STORIES: Final = (_rebuild, _rebuild, _return, _return, _season, _usurp, _share, _share, _late, _late)
 
 
 def _some(chance: Random, shape: Shape, depth: int) -> Schedule:
@@ -307,6 +323,7 @@ def _simpler(act: Act) -> Sequence[Act]:
     out: list[Act] = [replace(act, trouble=None)]
     if isinstance(act.trouble, Pause):
         pause = act.trouble
+        out.append(replace(act, trouble=pause.then))
         out.append(replace(act, trouble=replace(pause, acts=())))
         for index in range(len(pause.acts)):
             fewer = pause.acts[:index] + pause.acts[index + 1 :]

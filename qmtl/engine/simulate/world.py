@@ -276,6 +276,7 @@ class World:
                 self._act(act)
                 self.check()
             process.paused = False
+            running.trouble, running.passages = trouble.then, 0
         process.must_live()
 
     def _bury(self, slot: _Slot, live: _Live) -> None:
