@@ -215,7 +215,7 @@ def _rebuild(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
 
 def _return(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
     """A slot moves to another machine, works there, and comes back to the first, whose stores have grown old."""
-    there = tuple(
+    there: Schedule = tuple(
         act for one in range(6) for act in (Feed(chance.randrange(shape.sources)), Run(slot, number + one))
     )
     back = (Kill(slot), Kill(slot), Disk(slot, lost=False, chance=number), Run(slot, number + 2))
@@ -247,7 +247,7 @@ def _share(chance: Random, shape: Shape, slot: int, number: int) -> Schedule:
     """A member comes while its neighbour works on a batch, and takes tasks that the neighbour still has in its hands."""
     other = (slot + chance.choice((-1, 1))) % shape.slots
     feed = Feed(chance.randrange(shape.sources))
-    alone = (Kill(other), Tick(11_000), *(Run(slot, number + one) for one in range(3)))
+    alone: Schedule = (Kill(other), Tick(11_000), *(Run(slot, number + one) for one in range(3)))
     point = chance.choice(("after_decode", "after_apply", "before_commit", "inside_commit"))
     takes = Pause(point, 1, tuple(Run(other, number + one) for one in range(5)))
     comes = Pause("after_poll", 1, (Run(other, number),), takes)
