@@ -12,7 +12,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench campaign-kills schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench campaign-kills campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: $(VENV)/.dev ## measure
 
 campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many times; ARGS="--log kafka --kills 100"
 	@$(BIN)/python -m tests.flow.campaign $(ARGS)
+
+campaign-simulate: $(VENV)/.dev ## run toys and the whole system under many seeds of faults, without a broker; ARGS="--seeds 1000"
+	@$(BIN)/python -m tests.simulate.campaign $(ARGS)
 
 schemas: $(VENV)/.dev ## write schemas/ from the contracts
 	@$(BIN)/python -m qmtl.foundation.wire.generate $(ARGS)

@@ -19,7 +19,7 @@ from qmtl.engine.processor import Processor
 from qmtl.engine.simulate.coverage import Coverage
 from qmtl.engine.simulate.explore import Explorer
 from qmtl.engine.simulate.scenario import Said, Scenario, Start
-from qmtl.engine.simulate.schedule import Die, Kill, Run, Schedule
+from qmtl.engine.simulate.schedule import Crash, Kill, Run, Schedule
 from qmtl.engine.simulate.trace import Normal
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.watermark import CutDigest
@@ -66,7 +66,10 @@ class Mark:
 def crash(point: str | None = None, *, slot: int = 0, passage: int = 1) -> Mark:
     """A mark: the process of a slot is killed here, at the n-th passage of a failpoint, or between two steps.
 
+    Where what was written so far does not lead it through the failpoint, nothing happens.
+
     Args:
+        slot: the number of the process, those of the first processor first.
         point: one of `qmtl.engine.failpoint.POINTS`; None is between two steps.
 
     Raises:
@@ -78,7 +81,7 @@ def crash(point: str | None = None, *, slot: int = 0, passage: int = 1) -> Mark:
         raise InvalidValue(
             f"point was {point!r}, which is no failpoint.", f"Give one of {', '.join(POINTS)}."
         )
-    return Mark((Run(slot, 0, Die(point, passage)),))
+    return Mark((Crash(slot, point, passage),))
 
 
 Given: TypeAlias = tuple[str, object] | Close | Mark

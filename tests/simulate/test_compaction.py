@@ -67,7 +67,7 @@ def restored(log: SimulatedLog, store: Store) -> dict[bytes, bytes]:
 
 
 @given(WRITES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_compacted_log_restores_the_same_rows_for_every_cleaner_position(writes: list[Write]) -> None:
     whole = SimulatedLog()
     whole.ensure_topics([COUNTS])

@@ -63,6 +63,15 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Crash:
+    """A slot's process takes steps until one of them reaches a failpoint, and is killed there."""
+
+    slot: int
+    point: str
+    passage: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Kill:
     """A slot's process is killed between two steps."""
 
@@ -136,7 +145,9 @@ class Release:
 
 
 Trouble: TypeAlias = Die | Pause | Hitch
-Act: TypeAlias = Feed | Run | Kill | Stop | Twin | Evict | Disk | Tick | Clean | Retain | Noise | Release
+Act: TypeAlias = (
+    Feed | Run | Crash | Kill | Stop | Twin | Evict | Disk | Tick | Clean | Retain | Noise | Release
+)
 Schedule: TypeAlias = tuple[Act, ...]
 
 CALM: Final = 12

@@ -23,6 +23,7 @@ from qmtl.engine.simulate.schedule import (
     DAY_MS,
     Act,
     Clean,
+    Crash,
     Die,
     Disk,
     Evict,
@@ -48,6 +49,9 @@ from qmtl.foundation.common.errors import Fenced, OffsetGone, SimulationFailed, 
 QUIET_ROUNDS: Final = 6
 QUIET_TICK_MS: Final = 6_000
 """So many rounds without anything to do, and so long between them, outlast every transaction and session."""
+
+CRASH_STEPS: Final = 5
+"""Steps in which a process has joined its group, and has reached whatever its input lets it reach."""
 
 ROUNDS: Final = 3_000
 """Rounds over all slots after which a healed world has to be quiet."""
@@ -156,6 +160,8 @@ class World:
                 self._feed(self._sources[source])
             case Run(slot, chance, trouble, older):
                 self._run(self._slots[slot], chance, trouble, older)
+            case Crash(slot, point, passage):
+                self._crash(self._slots[slot], Die(point, passage))
             case Kill(slot):
                 self._kill(self._slots[slot])
             case Stop(slot):
@@ -212,6 +218,15 @@ class World:
             live = slot.current = self._start(slot)
         if live is not None and live.process.runs and not self._is_stepping(live):
             self._step(slot, live, Random(chance), trouble)
+
+    def _crash(self, slot: _Slot, where: Die) -> None:
+        for _ in range(CRASH_STEPS):
+            live = slot.current = slot.current or self._start(slot)
+            if not live.process.runs or self._is_stepping(live):
+                return
+            self._step(slot, live, None, where)
+            if not live.process.alive:
+                return
 
     def _is_stepping(self, live: _Live) -> bool:
         return any(one.live is live for one in self._stack)
