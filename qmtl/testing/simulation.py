@@ -173,10 +173,6 @@ def simulate(
         for make, one in zip(makes, prototypes, strict=True)
         for number in range(workers)
     }
-    readers: dict[str, tuple[str, ...]] = {}
-    for one in prototypes:
-        for read in one.inputs():
-            readers[read.topic] = (*readers.get(read.topic, ()), f"qmtl.{one.name}")
     written = frozenset(one[0] for one in records if isinstance(one, tuple)) | frozenset(
         one.topic for one in records if isinstance(one, Close)
     )
@@ -188,7 +184,7 @@ def simulate(
         normal=without_coordinates(codec),
         inputs=written,
         whole=frozenset(ordered),
-        readers={name: groups for name, groups in readers.items() if not specs[name].compacted},
+        readers=readers(prototypes, specs),
         alone=alone(prototypes),
         cleans=all(read.lag <= 1 for one in prototypes for read in one.inputs()),
     )
@@ -247,6 +243,7 @@ def strategy_scenario(
         people=(lambda log: _trade(log, found, bars, settings),),
         normal=without_coordinates(qmtl_codec),
         inputs=frozenset(people),
+        readers=readers(PROTOTYPES, {spec.name: spec for spec in CATALOGUE}),
         alone=alone(PROTOTYPES),
     )
 
@@ -265,6 +262,16 @@ def explore(
         failure = explorer.shrunk(found.failures[0])
         raise SimulationFailed(str(failure), f"`seeds=[{failure.seed}]` runs it alone.")
     return Simulated(Outcome(explorer.calm.log, codec, None), found.seeds, found.coverage)
+
+
+def readers(processors: Iterable[Processor], specs: Mapping[str, TopicSpec]) -> dict[str, tuple[str, ...]]:
+    """The groups that need every record of a topic: all readers of events, and those of a table that take it by bucket."""
+    out: dict[str, tuple[str, ...]] = {}
+    for one in processors:
+        for read in one.inputs():
+            if read.topic not in one.tables and (read.bucketed or not specs[read.topic].compacted):
+                out[read.topic] = (*out.get(read.topic, ()), f"qmtl.{one.name}")
+    return out
 
 
 def alone(processors: Iterable[Processor]) -> frozenset[tuple[str, str]]:

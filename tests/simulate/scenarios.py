@@ -13,7 +13,7 @@ from qmtl.engine.simulate.trace import without_places
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
 from qmtl.foundation.wire.keys import encode_key, partition_for
-from qmtl.testing.simulation import alone
+from qmtl.testing.simulation import alone, readers
 from tests.engine.models import Buckets, items, minute
 from tests.engine.toys import (
     A_OUT,
@@ -24,6 +24,7 @@ from tests.engine.toys import (
     LATE_OUT,
     LATE_STATE,
     RELAYED,
+    TOPICS,
     A,
     B,
     Counter,
@@ -103,7 +104,7 @@ def toys(seed: int = 0) -> Scenario:
         whole=frozenset({ECHO.name, RELAYED.name, A_OUT.name}),
         cuts=frozenset({B_STATE.name}),
         alone=alone((Counter(), Relay(), A(), B())),
-        readers={ITEMS.name: ("qmtl.counter", "qmtl.relay"), X.name: ("qmtl.a",), A_OUT.name: ("qmtl.b",)},
+        readers=readers((Counter(), Relay(), A(), B()), TOPICS),
     )
 
 
@@ -114,7 +115,7 @@ def counters(seed: int = 0) -> Scenario:
         name="counters",
         slots={name: start for name, start in toys(seed).slots.items() if "counter" in name},
         people=(crowd(given_items(seed, 80, names=12), poison=False),),
-        readers={ITEMS.name: ("qmtl.counter",)},
+        readers=readers((Counter(),), TOPICS),
     )
 
 
@@ -135,7 +136,7 @@ def late(lag: int, seed: int = 0) -> Scenario:
         whole=frozenset({LATE_OUT.name}),
         cuts=frozenset({LATE_STATE.name}),
         alone=alone((Alone(lag),)),
-        readers={X.name: ("qmtl.late",)},
+        readers=readers((Alone(lag),), TOPICS),
         cleans=lag == 1,
     )
 

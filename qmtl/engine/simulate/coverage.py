@@ -45,7 +45,6 @@ HAPPENINGS: Final = (
     "compaction took tombstones",
     "retention took records",
     "days passed",
-    "a sleeper refused what it found",
 )
 KNOWN: Final = (*PASSED, *DEATHS, *PAUSES, *LOSSES, *LATE, *HAPPENINGS)
 """Everything that a campaign should reach at least once."""

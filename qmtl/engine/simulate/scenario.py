@@ -39,8 +39,9 @@ class Scenario:
         inputs: topics that only people write.
         whole, unordered, cuts: see `Trace`.
         normal: see `Normal`.
-        readers: the groups that read a topic; retention takes only what all of them have read, and of no topic that is not
-            here.
+        readers: the groups that read a topic. Retention takes only what all of them have read, and of no topic that is not
+            here. Where a compacted topic is here, the cleaner takes no more either: who reads it bucket by bucket needs every
+            version, and has `min.compaction.lag.ms` to read it in.
         alone: groups and topics of which each partition is read by one task of the group: its position only grows.
         cleans: whether the cleaner may run long after a bucket was closed. Not where a table is read more than a bucket
             late: such a cut is kept for `min.compaction.lag.ms` only.

@@ -18,6 +18,7 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.simulate.cluster import Cluster
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.simulate.network import Died, Process
+from qmtl.engine.simulate.partition import Partition
 from qmtl.engine.simulate.scenario import Said, Scenario, Start, Waiting
 from qmtl.engine.simulate.schedule import (
     DAY_MS,
@@ -368,13 +369,21 @@ class World:
             return
         for partition in self.cluster.partitions():
             if self.cluster.topics[partition.where.topic].compacted:
-                self.cluster.compact(partition.where, chance.randint(partition.begin, partition.end))
+                position = chance.randint(partition.begin, partition.end)
+                self.cluster.compact(partition.where, min(position, self._read_by_all(partition)))
 
     def _retain(self, chance: Random) -> None:
-        for name, groups in sorted(self.scenario.readers.items()):
+        for name in sorted(self.scenario.readers):
             for partition in self.cluster.topics[name].partitions:
-                read = [self.cluster.positions.get(group, {}).get(partition.where, 0) for group in groups]
-                self.cluster.retain(partition.where, chance.randint(0, min(read)))
+                self.cluster.retain(partition.where, chance.randint(0, self._read_by_all(partition)))
+
+    def _read_by_all(self, partition: Partition) -> int:
+        """How far the slowest reader has come; the end where nobody is known to read."""
+        positions = (
+            self.cluster.positions.get(group, {}).get(partition.where, 0)
+            for group in self.scenario.readers.get(partition.where.topic, ())
+        )
+        return min(positions, default=partition.end)
 
     def _noise(self, chance: Random, leaves_open: bool) -> None:
         where = chance.choice(self.cluster.partitions()).where
