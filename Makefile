@@ -12,7 +12,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench campaign-kills campaign-simulate schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench campaign-kills campaign-engine campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many ti
 
 campaign-simulate: $(VENV)/.dev ## run toys and the whole system under many seeds of faults, without a broker; ARGS="--seeds 1000"
 	@$(BIN)/python -m tests.simulate.campaign $(ARGS)
+
+campaign-engine: $(VENV)/.dev ## disturb the engine on a real broker in every way, many times; ARGS="--trials 20", ARGS="--sabotage all"
+	@$(BIN)/python -m qmtl.testing.broker prepare
+	@$(BIN)/python -m tests.campaign $(ARGS)
 
 schemas: $(VENV)/.dev ## write schemas/ from the contracts
 	@$(BIN)/python -m qmtl.foundation.wire.generate $(ARGS)

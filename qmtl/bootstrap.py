@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log
+from qmtl.engine.log.rights import Guarded, Rights
+from qmtl.engine.processor import Processor
+from qmtl.engine.schemas import PublishedSchemas
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import InvalidTopology, UsageError
@@ -19,7 +23,7 @@ LOG_FORMS = "embedded:DIR or kafka://HOST:PORT[/NAMESPACE]"
 
 
 def open_log(address: str, *, read_only: bool = False) -> Log:
-    """Open a log by its address.
+    """Open a log by its address; on Kafka with the identity that the file in `QMTL_KAFKA_CONFIG` gives.
 
     Args:
         address: `embedded:DIR`, or `kafka://HOST:PORT[,HOST:PORT][/NAMESPACE]`; a namespace keeps systems on one cluster
@@ -27,7 +31,7 @@ def open_log(address: str, *, read_only: bool = False) -> Log:
         read_only: look at an embedded log that another process may hold.
 
     Raises:
-        UsageError: another form.
+        UsageError: another form, or a file of security settings that can't be used.
         LogUnreachable, LogLocked: it can't be opened.
     """
     scheme, _, rest = address.partition(":")
@@ -41,11 +45,11 @@ def open_log(address: str, *, read_only: bool = False) -> Log:
         namespace = parts.path.strip("/")
         hosts = parts.netloc.split(",")
         if all(_is_host(host) for host in hosts) and _is_namespace(namespace) and not parts.query:
-            from qmtl.engine.log.kafka import (
-                KafkaLog,  # who stays on the embedded log needs no client of Kafka
-            )
+            # Who stays on the embedded log needs no client of Kafka.
+            from qmtl.engine.log.kafka import KafkaLog
+            from qmtl.engine.log.kafka_security import from_environment
 
-            return KafkaLog(parts.netloc, f"{namespace}." if namespace else "")
+            return KafkaLog(parts.netloc, f"{namespace}." if namespace else "", security=from_environment())
     raise UsageError(f"--log was {address!r}; a log has the form {LOG_FORMS}.", "Give one of these forms.")
 
 
@@ -61,13 +65,41 @@ def _is_namespace(text: str) -> bool:
 def prepare(log: Log) -> None:
     """Create the topics of the catalogue, compare those that exist, and refuse a topology that contradicts itself.
 
+    What other code has written here has to be readable by this one, which is asked first; its own schemas are published last.
+
     Raises:
+        IncompatibleSchema: another version writes values on this log that this one can't read.
+        BrokerTooOld: a cluster of a version that is not supported.
         TopicMismatch: a topic has another configuration.
         InvalidTopology: a mistake in the code.
     """
     if found := problems():
         raise InvalidTopology("; ".join(found))
+    if isinstance(log, Guarded):
+        log.require_version()
+    schemas = PublishedSchemas(log, codec)
+    schemas.require_readable()
     log.ensure_topics(CATALOGUE)
+    schemas.publish()
+    schemas.attend()
+
+
+def learn_schemas(log: Log) -> None:
+    """Read what other versions have written on a log that is only looked at, as far as this code can."""
+    schemas = PublishedSchemas(log, codec)
+    schemas.look()
+    schemas.attend()
+
+
+def rights_of(processor: Processor) -> Rights:
+    """What a worker of a processor has to be allowed, by the topics that it names before it has seen a record."""
+    reads = {one.topic for one in processor.inputs()} | {*processor.tables, "schemas"}
+    closes = {spec.name for spec in processor.closes()}
+    return Rights(
+        frozenset(reads),
+        frozenset({*processor.tables, *processor.emits, *closes, "dead.letters", "schemas"}),
+        f"qmtl.{processor.name}",
+    )
 
 
 def make_workers(
@@ -77,7 +109,20 @@ def make_workers(
 
     Raises:
         UnknownProcessor: a name that the topology doesn't have.
+        MissingRight: the cluster does not let this client do what one of them has to.
     """
     outside = Outside(log.ensure_topics)
     chosen = [stage(name) for name in names]
-    return [Worker(log, lambda one=one: one.make(outside), codec, settings, slot) for one in chosen]  # type: ignore[misc] # mypy can't type a lambda with a bound default
+    if isinstance(log, Guarded):
+        for one in chosen:
+            log.require_rights(rights_of(one.make(outside)))
+    workers: list[Worker] = []
+    try:
+        for one in chosen:
+            workers.append(Worker(log, partial(one.make, outside), codec, settings, slot))
+            workers[-1].claim()
+    except BaseException:
+        for worker in workers:
+            worker.close()
+        raise
+    return workers

@@ -21,6 +21,9 @@ class Input:
             inside the task.
         broadcast: every task reads all partitions, not only its own.
         joins: takes part in the merge only from its first record on (a source that nobody feeds holds nobody up).
+        idle_after: a joining topic of which nothing more is written while the inputs that don't join close so many buckets
+            falls asleep: it is waited for again from its next record on, and what comes for closed buckets is late. 0: it is
+            waited for for ever.
     """
 
     topic: str
@@ -28,6 +31,7 @@ class Input:
     lag: int = 0
     broadcast: bool = False
     joins: bool = False
+    idle_after: int = 0
 
 
 class Arrival(NamedTuple):

@@ -1,41 +1,80 @@
-"""A task's local store: a cache of a committed prefix of the log, in rocksdict, that may be deleted at any time."""
+"""A task's local store: a cache of a committed prefix of the log, in rocksdict, that may be deleted at any time.
+
+Beside it lies at most one older state of it by hard links (`.kept`), taken after so many rows or bytes were written. A store
+whose files no longer fit together begins there again and not at the start of the log.
+"""
 
 from __future__ import annotations
 
-import json
+import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from rocksdict import Rdict, WriteBatch
+from rocksdict import Checkpoint as HardLinks
+from rocksdict import MemtableFactory, Options, Rdict, WriteBatch, WriteOptions
 
-from qmtl.engine.log.embedded import damage_after, is_locked, options
+from qmtl.engine import stored
+from qmtl.engine.failpoint import entering
 from qmtl.engine.log.port import TopicPartition
-from qmtl.foundation.common.errors import InvariantBroken, TransactionAborted
+from qmtl.engine.log.rocks import damage_after, is_full, is_locked, options
+from qmtl.engine.stored import Accepted, Checkpoint, Reading, TopicFacts
+from qmtl.foundation.common.errors import DiskFull, InvariantBroken, TransactionAborted
 
-FORMAT: Final = 1
-_META: Final = b"\x00meta"
+KEEP_ROWS: Final = 1_000_000
+KEEP_BYTES: Final = 64 << 20
+"""So much is written between two states that are kept beside the store."""
+
+META: Final = b"\x00meta"
+_TOPICS: Final = b"\x00topics"
+_ACCEPTED: Final = b"\x00accepted"
+_READING: Final = b"\x00reading"
+_log = logging.getLogger(__name__)
+
+
+class Cause(Enum):
+    """Why a store was not believed."""
+
+    DAMAGED = "it is damaged"
+    FORMAT = "it has another format"
+    FOREIGN = "it was built from another log"
+    TOO_OLD = "it is older than the tombstones are kept"
+    BEHIND = "the log no longer holds what comes after it"
+    BROKEN_OFF = "a restore broke off in it"
+    ACCEPTED = "an operator accepted the log as it is"
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """What a store contains.
+class Rebuilt:
+    """Told once whenever a store is thrown away.
 
     Attributes:
-        log_id: the log that it was built from.
-        tables: per table partition, the offset up to which its records are inside.
-        positions: the input positions that belong to exactly that state.
-        buckets: the last closed buckets of the task, oldest first.
-        written_at_ms: when, by the log's clock; a store older than the tombstones' horizon is thrown away.
+        kept: what goes on is an older state of the same store; else it begins empty and is built from the log.
     """
 
-    log_id: str
-    tables: Mapping[TopicPartition, int] = field(default_factory=dict)
-    positions: Mapping[TopicPartition, int] = field(default_factory=dict)
-    buckets: tuple[int, ...] = ()
-    written_at_ms: int = 0
+    directory: Path
+    cause: Cause
+    detail: str
+    kept: bool
+
+
+Tell = Callable[[Rebuilt], None]
+
+
+def log_rebuilt(event: Rebuilt) -> None:
+    """One warning on the logger of this module."""
+    source = "an older state of it" if event.kept else "the log"
+    _log.warning(
+        "the store %s is built again from %s: %s (%s)",
+        event.directory,
+        source,
+        event.cause.value,
+        event.detail,
+    )
 
 
 Rows = Sequence[tuple[str, bytes, bytes | None]]
@@ -47,51 +86,113 @@ class Store:
 
     Anything that does not look like a store of this log, format and task is wiped: the log has it all. Damage that shows only
     when a row is read wipes it too, and ends the transaction in which it was met with `TransactionAborted`.
+
+    Args:
+        tell: hears of every store that is thrown away.
+
+    Raises:
+        DiskFull: here and at every write; the store stays as it was.
+        InvariantBroken: another process, or another worker of this one, has it open.
     """
 
-    def __init__(self, directory: Path, log_id: str) -> None:
+    def __init__(self, directory: Path, log_id: str, tell: Tell = log_rebuilt) -> None:
         self._directory = directory
+        self._kept = directory.with_name(f"{directory.name}.kept")
+        self._next = directory.with_name(f"{directory.name}.next")
         self._log_id = log_id
+        self._tell = tell
         self._db: Any = None
-        self.checkpoint = Checkpoint(log_id)
+        self._without_wal = WriteOptions()
+        self._without_wal.disable_wal = True  # type: ignore[method-assign,assignment] # a property, not the method of its stub
+        self._bulk = False
+        self._rows_since, self._bytes_since = 0, 0
+        self._forget()
         self._open()
+
+    def _forget(self) -> None:
+        self.checkpoint = Checkpoint(self._log_id)
+        self.topics: Mapping[str, TopicFacts] = {}
+        self.accepted: Accepted | None = None
+        self.reading: Mapping[TopicPartition, Reading] = {}
+
+    # ---- opening --------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._db = Rdict(str(self._directory), options(write_buffer_mb=8))
-            found = self._db.get(_META)
-            self.checkpoint = _parse(found) if found is not None else Checkpoint(self._log_id)
+            self._load()
+        except (DiskFull, InvariantBroken):
+            raise
         except Exception as error:  # rocksdict raises bare Exception; whatever it is, the cache is no good
+            self._fall_back(f"{error}")
+        if self.checkpoint.log_id != self._log_id:
+            cause = Cause.FORMAT if self.checkpoint.log_id == stored.OTHER_FORMAT else Cause.FOREIGN
+            self.wipe(cause, self.checkpoint.log_id)
+
+    def _load(self) -> None:
+        """Open what lies in the directory and read what it says of itself."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            chosen = _bulk_options() if self._bulk else options(write_buffer_mb=8)
+            # Named, as the options of an unnamed column family are taken from what the database was made with.
+            self._db = Rdict(str(self._directory), chosen, column_families={"default": chosen})
+        except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
             if is_locked(error):
                 raise InvariantBroken(
-                    f"the store {self._directory} is held by another process.", "Stop it."
+                    f"the store {self._directory} is held by another worker or process.",
+                    "Stop it, or give each worker a --state-dir of its own.",
                 ) from None
-            self.wipe()
-            return
-        if self.checkpoint.log_id != self._log_id:
-            self.wipe()
+            self._raise_if_full(error)
+            raise
+        found = [self._db.get(name) for name in (META, _TOPICS, _ACCEPTED, _READING)]
+        self.checkpoint = (
+            stored.parse_checkpoint(found[0]) if found[0] is not None else Checkpoint(self._log_id)
+        )
+        self.topics = stored.parse_topics(found[1])
+        self.accepted = stored.parse_accepted(found[2])
+        self.reading = stored.parse_reading(found[3])
 
-    def wipe(self) -> None:
-        """Throw everything away and begin empty."""
-        if self._db is not None:
-            self._db.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._db = Rdict(str(self._directory), options(write_buffer_mb=8))
-        self.checkpoint = Checkpoint(self._log_id)
+    def _fall_back(self, detail: str) -> None:
+        """Go on with the state that was kept beside the store, if there is one that opens; else begin empty."""
+        for place in (self._next, self._kept):
+            if not (place / "CURRENT").exists():
+                continue
+            self._remove(self._directory)
+            with suppress(Exception):  # rocksdict raises bare Exception; then this one is no good either
+                place.rename(self._directory)
+                self._load()
+                self._tell(Rebuilt(self._directory, Cause.DAMAGED, detail, True))
+                return
+        self.wipe(Cause.DAMAGED, detail)
+
+    def wipe(self, cause: Cause, detail: str) -> None:
+        """Throw everything away, what is kept beside it too, and begin empty."""
+        for place in (self._directory, self._next, self._kept):
+            self._remove(place)
+        self._forget()
+        self._tell(Rebuilt(self._directory, cause, detail, False))
+        self._load()
+
+    def _remove(self, place: Path) -> None:
+        if place == self._directory and self._db is not None:
+            with suppress(Exception):  # rocksdict raises bare Exception; it is thrown away
+                self._db.close()
+            self._db = None
+        shutil.rmtree(place, ignore_errors=True)
+        self._rows_since, self._bytes_since, self._bulk = 0, 0, False
+
+    # ---- reading --------------------------------------------------------------------------------------------------
 
     def get(self, table: str, key: bytes) -> bytes | None:
         try:
-            found: bytes | None = self._db.get(_row(table, key))
+            found: bytes | None = self._db.get(row_key(table, key))
         except Exception as error:  # rocksdict raises bare Exception
             raise self._damaged(str(error)) from None
         return found
 
     def scan(self, table: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Keys and framed versions, in key order."""
-        head = len(_row(table, b""))
-        last = start = _row(table, prefix)
+        head = len(row_key(table, b""))
+        last = start = row_key(table, prefix)
         for key, value in self._db.items(from_key=start):
             if not key.startswith(start):
                 return
@@ -101,54 +202,159 @@ class Store:
             raise self._damaged(damage)
 
     def _damaged(self, damage: str) -> TransactionAborted:
-        self.wipe()
+        self._fall_back(damage)
         return TransactionAborted(f"the store {self._directory} was damaged and is built again: {damage}.")
 
     def is_empty(self) -> bool:
         """Whether it holds no row; a restore that broke off leaves rows without a checkpoint."""
-        return next(iter(self._db.keys(from_key=b"\x01")), None) is None
+        return next(iter(self._db.keys(from_key=_ROWS)), None) is None and (
+            damage_after(self._db, _ROWS) is None
+        )
+
+    # ---- writing --------------------------------------------------------------------------------------------------
 
     def write(self, rows: Rows, checkpoint: Checkpoint) -> None:
-        """Rows and checkpoint in one batch."""
+        """Rows and checkpoint in one batch; it ends a restore, and what an operator accepted is now in the log."""
+        if not self._bulk and (self._rows_since >= KEEP_ROWS or self._bytes_since >= KEEP_BYTES):
+            self.keep()  # before this transaction, so that no restore waits for it at its end
+        if self._bulk:
+            self._end_bulk()  # what was written without the write-ahead log comes before what is written with it
         batch = WriteBatch(raw_mode=True)
+        size = 0
         for table, key, value in rows:
             if value is None:
-                batch.delete(_row(table, key))
+                batch.delete(row_key(table, key))
             else:
-                batch.put(_row(table, key), value)
-        batch.put(_META, _unparse(checkpoint))
-        self._db.write(batch)
-        self.checkpoint = checkpoint
+                batch.put(row_key(table, key), value)
+                size += len(key) + len(value)
+        batch.put(META, stored.unparse_checkpoint(checkpoint))
+        if self.accepted is not None:
+            batch.delete(_ACCEPTED)
+        if self.reading:
+            batch.delete(_READING)
+        entering("inside_store_write")
+        self._write(batch)
+        self.checkpoint, self.accepted, self.reading = checkpoint, None, {}
+        self._rows_since += len(rows)
+        self._bytes_since += size
+
+    def batch(self) -> Any:
+        """A batch to put framed rows in, by `row_key`, for `load`."""
+        return WriteBatch(raw_mode=True)
+
+    def begin_bulk(self) -> None:
+        """Until the next `write` take rows by `load` alone, fast: in no order, and without the write-ahead log.
+
+        What a death then leaves is an earlier batch boundary, and the restore goes on from it. Reading is slow meanwhile.
+        """
+        if not self._bulk:
+            self._bulk = True
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self._db.close()
+        self._load()
+
+    def load(self, batch: Any, reading: Mapping[TopicPartition, Reading]) -> None:
+        """Rows that a restore has read, with how far it is; the checkpoint stays what it was."""
+        batch.put(META, stored.unparse_checkpoint(self.checkpoint))
+        batch.put(_READING, stored.unparse_reading(reading))
+        self._rows_since += len(batch)
+        self._bytes_since += batch.size_in_bytes()
+        self._write(batch, self._without_wal if self._bulk else None)
+        self.reading = reading
+
+    def _end_bulk(self) -> None:
+        self._guarded(lambda: self._db.flush(True))
+        self._bulk = False
+        self._reopen()
+
+    def know(self, topics: Mapping[str, TopicFacts]) -> None:
+        """Remember what these topics are; what is known of others stays."""
+        merged = {**self.topics, **topics}
+        if merged != self.topics:
+            batch = WriteBatch(raw_mode=True)
+            batch.put(META, stored.unparse_checkpoint(self.checkpoint))
+            batch.put(_TOPICS, stored.unparse_topics(merged))
+            self._write(batch)
+            self.topics = merged
+
+    def accept(self, accepted: Accepted) -> None:
+        """Remember an operator's decision until the next transaction."""
+        batch = WriteBatch(raw_mode=True)
+        batch.put(META, stored.unparse_checkpoint(self.checkpoint))
+        batch.put(_ACCEPTED, stored.unparse_accepted(accepted))
+        self._write(batch)
+        self.accepted = accepted
+
+    def _write(self, batch: Any, how: WriteOptions | None = None) -> None:
+        self._guarded(lambda: self._db.write(batch) if how is None else self._db.write(batch, how))
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:  # rocksdict raises bare Exception
+            self._raise_if_full(error)
+            raise self._damaged(str(error)) from None
+
+    def _raise_if_full(self, error: Exception) -> None:
+        if is_full(error):
+            raise DiskFull(
+                f"the store {self._directory} could not be written: {error}.",
+                "Make room; the task opens again by itself and reads again what it had not kept.",
+            ) from None
+
+    def keep(self) -> None:
+        """Keep the state of now beside the store, by hard links; one at most. Where that fails, the one before stays."""
+        self._rows_since, self._bytes_since = 0, 0
+        try:
+            for place in (self._next, self._next.with_name(f"{self._next.name}.tmp")):
+                shutil.rmtree(place, ignore_errors=True)
+            HardLinks(self._db).create_checkpoint(str(self._next))
+            shutil.rmtree(self._kept, ignore_errors=True)
+            self._next.rename(self._kept)
+        except Exception as error:  # rocksdict raises bare Exception; the store itself is none the worse
+            shutil.rmtree(self._next, ignore_errors=True)
+            _log.warning("no state of the store %s was kept: %s", self._directory, error)
 
     def close(self) -> None:
-        self._db.close()
+        if self._db is not None:
+            with suppress(
+                Exception
+            ):  # rocksdict raises bare Exception, where there is no room to end tidily: the next start mends it
+                self._db.close()
 
 
-def _row(table: str, key: bytes) -> bytes:
-    return b"\x01" + table.encode() + b"\x00" + key
+def _bulk_options() -> Options:
+    """RocksDB takes rows as they come, and sorts and merges them on its own threads."""
+    chosen = options(write_buffer_mb=16)
+    chosen.set_max_write_buffer_number(4)
+    chosen.set_memtable_factory(MemtableFactory.vector())
+    chosen.set_allow_concurrent_memtable_write(False)
+    chosen.set_level_zero_file_num_compaction_trigger(24)
+    chosen.set_level_zero_slowdown_writes_trigger(48)
+    chosen.set_level_zero_stop_writes_trigger(64)
+    return chosen
 
 
-def _unparse(checkpoint: Checkpoint) -> bytes:
-    return json.dumps(
-        {
-            "format": FORMAT,
-            "log_id": checkpoint.log_id,
-            "tables": [[*where, offset] for where, offset in sorted(checkpoint.tables.items())],
-            "positions": [[*where, offset] for where, offset in sorted(checkpoint.positions.items())],
-            "buckets": list(checkpoint.buckets),
-            "written_at_ms": checkpoint.written_at_ms,
-        }
-    ).encode()
+_ROWS: Final = b"\x01"
 
 
-def _parse(data: bytes) -> Checkpoint:
-    raw = json.loads(data)
-    if raw["format"] != FORMAT:
-        return Checkpoint(log_id="another format")
-    return Checkpoint(
-        raw["log_id"],
-        {TopicPartition(topic, partition): offset for topic, partition, offset in raw["tables"]},
-        {TopicPartition(topic, partition): offset for topic, partition, offset in raw["positions"]},
-        tuple(raw["buckets"]),
-        raw["written_at_ms"],
-    )
+def row_key(table: str, key: bytes) -> bytes:
+    """Where a row lies; an empty key gives what all rows of the table begin with."""
+    return _ROWS + table.encode() + b"\x00" + key
+
+
+def tables_of(first_key: Callable[[bytes], bytes | None]) -> list[str]:
+    """The names of the tables that have rows, sorted.
+
+    Args:
+        first_key: the first key at or after one.
+    """
+    out: list[str] = []
+    key = first_key(_ROWS)
+    while key is not None and key.startswith(_ROWS):
+        name = key[len(_ROWS) : key.index(b"\x00")]
+        out.append(name.decode())
+        key = first_key(_ROWS + name + b"\x01")  # right behind every row of that table
+    return out

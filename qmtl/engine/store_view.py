@@ -8,18 +8,12 @@ from typing import Any, Final
 
 from rocksdict import AccessType, Options, Rdict
 
-from qmtl.engine.store import (  # the layout is the store's own, and stays in one place
-    _META,
-    Checkpoint,
-    _parse,
-    _row,
-)
+from qmtl.engine.store import META, row_key, tables_of
+from qmtl.engine.stored import Checkpoint, parse_checkpoint
 from qmtl.engine.table import unframe
 from qmtl.foundation.common.errors import InvariantBroken
 
 _ATTEMPTS: Final = 5
-_TABLES: Final = b"\x01"
-_END: Final = b"\x00"
 
 
 class StoreView:
@@ -35,9 +29,9 @@ class StoreView:
     def __init__(self, directory: Path, scratch: Path) -> None:
         self._directory = directory
         self._db = _open(directory, scratch)
-        found = self._db.get(_META)
+        found = self._db.get(META)
         try:
-            self.checkpoint: Checkpoint | None = None if found is None else _parse(found)
+            self.checkpoint: Checkpoint | None = None if found is None else parse_checkpoint(found)
         except (ValueError, KeyError, TypeError) as error:
             raise _unreadable(directory, error) from None
 
@@ -48,23 +42,11 @@ class StoreView:
 
     def tables(self) -> list[str]:
         """The names of the tables that have rows, sorted."""
-        out: list[str] = []
-        key = self._first(_TABLES)
-        while key is not None:
-            name = key[len(_TABLES) : key.index(_END)]
-            out.append(name.decode())
-            key = self._first(_TABLES + name + b"\x01")  # right behind every row of that table
-        return out
-
-    def _first(self, start: bytes) -> bytes | None:
-        for key, _ in self._db.items(from_key=start):
-            found: bytes = key
-            return found if found.startswith(_TABLES) else None
-        return None
+        return tables_of(lambda start: next(iter(self._db.keys(from_key=start)), None))
 
     def newest(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """The newest value of every key that has one, in key order."""
-        start = _row(table, b"")
+        start = row_key(table, b"")
         for key, value in self._db.items(from_key=start):
             if not key.startswith(start):
                 return

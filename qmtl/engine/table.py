@@ -16,7 +16,7 @@ from qmtl.foundation.wire.topics import TopicSpec
 UNMARKED: Final = 0
 """The bucket of rows in a table that no delayed edge looks back on: one version, whenever it was written."""
 
-_FRAME: Final = struct.Struct(">qi")  # bucket, length; -1 is a tombstone
+FRAME: Final = struct.Struct(">qi")  # bucket, length; -1 is a tombstone
 _CACHE_ROWS: Final = 100_000
 
 
@@ -221,7 +221,7 @@ def frame(versions: Versions) -> bytes | None:
         return None
     parts = []
     for version in versions:
-        parts.append(_FRAME.pack(version.bucket_ms, -1 if version.data is None else len(version.data)))
+        parts.append(FRAME.pack(version.bucket_ms, -1 if version.data is None else len(version.data)))
         parts.append(version.data or b"")
     return b"".join(parts)
 
@@ -233,8 +233,8 @@ def unframe(row: bytes | None) -> Versions:
     out = []
     at = 0
     while at < len(row):
-        bucket_ms, length = _FRAME.unpack_from(row, at)
-        at += _FRAME.size
+        bucket_ms, length = FRAME.unpack_from(row, at)
+        at += FRAME.size
         data = None if length < 0 else row[at : at + length]
         out.append(Version(bucket_ms, data))
         at += max(length, 0)

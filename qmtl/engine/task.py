@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from qmtl.engine.failpoint import passing
+from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
+from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
-from qmtl.engine.recovery import Progress, restore
-from qmtl.engine.store import Checkpoint, Store
+from qmtl.engine.recovery import KeepAlive, restore
+from qmtl.engine.store import Store, Tell, log_rebuilt
+from qmtl.engine.stored import Accepted, Checkpoint, TopicFacts
 from qmtl.engine.table import Table
+from qmtl.engine.transaction import LATE as LATE
 from qmtl.engine.transaction import MARKERS_KEPT, Transaction
 from qmtl.engine.watermark import Merge, Ready
-from qmtl.foundation.common.errors import InvalidTopology, StampMismatch, UnknownTopic, WireError
+from qmtl.foundation.common.errors import (
+    IncompatibleSchema,
+    InvalidTopology,
+    UnknownTopic,
+    WireError,
+)
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 POLL_RECORDS: Final = 4000
-LATE: Final = "QMTL-LATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +41,18 @@ class TaskSettings:
     Attributes:
         state_dir: where the stores lie.
         poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
+        observer: is told what happens.
+        config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
+        on_restore: called while tables are restored, with the task as `trading[0]`, offsets so far, and offsets to restore.
+        on_rebuild: called whenever a store is thrown away.
     """
 
     state_dir: Path
     poll_records: int = POLL_RECORDS
+    observer: Observer = NOBODY
+    config_epoch: int = 1
+    on_restore: Callable[[str, int, int], None] | None = None
+    on_rebuild: Tell = log_rebuilt
 
 
 class Task:
@@ -59,10 +76,14 @@ class Task:
         self.processor = processor
         self.number = number
         self.group = f"qmtl.{processor.name}"
+        self.id = TaskId(processor.name, number)
         self._log = log
         self._codec = codec
         self._settings = settings
-        self._store = Store(settings.state_dir / f"{processor.name}-{number}", log.log_id)
+        self.label = f"{processor.name}[{number}]"
+        self._store = Store(
+            settings.state_dir / f"{processor.name}-{number}", log.log_id, settings.on_rebuild
+        )
         self._reader = log.reader()
         self._inputs: tuple[Input, ...] = ()
         self._positions: dict[TopicPartition, int] = {}
@@ -70,6 +91,7 @@ class Task:
         self._fresh = False
         self._open_order = False
         self._pinned: dict[TopicPartition, int] = {}
+        self._slept: dict[TopicPartition, int] = {}
         described = log.describe(processor.anchor)
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
@@ -94,36 +116,122 @@ class Task:
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
-    def open(self, progress: Progress | None = None) -> None:
+    def open(self, keep_alive: KeepAlive | None = None) -> None:
         """Restore the tables and continue where the last transaction ended; safe to repeat after any failure.
 
+        Args:
+            keep_alive: called again and again while the tables are restored; raises where the task is no longer wanted.
+
         Raises:
-            RecoveryStalled, LogRegressed, StampMismatch: see `restore`.
+            LogRegressed, OffsetGone, StampMismatch: the log or the positions are not those that the task knows; it stays
+                closed until an operator decides (`accept`).
+            RecoveryStalled, StateMismatch, DiskFull: see `restore`.
         """
+        self._open(self._refuse, keep_alive)
+
+    def accept(
+        self, by: str, reason: str, record: Callable[[Sequence[Finding]], None]
+    ) -> tuple[Finding, ...]:
+        """Rebuild the state from what the log is now, whatever the task knew of it, and go on from there once it is opened.
+
+        Tables are what their topics hold; an input that was made anew, cut off or shortened is read from its beginning; where
+        the group's positions are other ones than the tables', the tables are right. If anything changes before the next
+        transaction, the decision is void.
+
+        Args:
+            record: given what was found, before the decision counts.
+
+        Returns: what was found; nothing is decided where nothing was.
+        """
+        found: list[Finding] = []
+        self._open(found.extend, None)
+        if found:
+            record(found)
+            wheres = self._wheres()
+            committed = self._log.committed(self.group, wheres)
+            self._store.accept(
+                Accepted(
+                    by,
+                    reason,
+                    {where: self._positions[where] for where in wheres},
+                    {where: committed.get(where, -1) for where in wheres},
+                )
+            )
+        return tuple(found)
+
+    def _refuse(self, findings: Sequence[Finding]) -> None:
+        command = f"qmtl worker accept {self.processor.name} --task {self.number} --reason TEXT"
+        remedy = (
+            f"Bring the log back; or decide to go on from what is there: `{command}`, with the worker's --log and"
+            " --state-dir."
+        )
+        refuse(findings, self.label, remedy)
+
+    def _open(self, judge: Judge, keep_alive: KeepAlive | None) -> None:
         for table in self._tables.values():
             table.rollback()
         self._free, self._dead = [], []
+        self._slept.clear()
+        known, accepted = self._store.topics, self._store.accepted
         # Positions first, then the tables: what commits in between is then in the tables and read again, never missed.
         committed = self._committed(self.processor.inputs())
         if self._tables:
-            restored = restore(self._log, self._store, self._tables, self._codec, progress=progress)
+            restored = restore(
+                self._log,
+                self._store,
+                self._tables,
+                self._codec,
+                tasks=self._tasks,
+                progress=self._tell_progress,
+                keep_alive=keep_alive,
+                judge=judge,
+            )
+            accepted = None if restored.advanced else accepted
             self._positions, self._fresh = dict(restored.positions), restored.fresh
             self._merge = Merge(restored.buckets, self._tables, recorded=self._recorded)
         else:
             self._positions, self._fresh = dict(committed), False
             self._merge = Merge(recorded=self._recorded)
-        self._pinned = dict(self._positions)
         self.processor.restore(self._tables)
-        committed = self._committed(self.processor.inputs())
-        for where, offset in sorted(committed.items()):
-            if self._tables and self._positions.get(where) != offset and self._is_mine_alone(where.topic):
-                raise StampMismatch(
-                    f"{self.processor.name}[{self.number}]: its tables contain {where} up to {self._positions.get(where)},"
-                    f" its group has committed {offset}.",
-                    "Somebody reset the offsets or edited a table; reset both or neither.",
-                )
+        self._check_inputs(known, accepted, judge)
+        self._pinned = dict(self._positions)
         self._inputs = ()
         self._configure(reading={})
+
+    def _tell_progress(self, done: int, total: int) -> None:
+        self._settings.observer.restoring(self.id, done, total)
+        if self._settings.on_restore is not None:
+            self._settings.on_restore(self.label, done, total)
+
+    def _check_inputs(self, known: Mapping[str, TopicFacts], accepted: Accepted | None, judge: Judge) -> None:
+        """Hold the positions to what the log has, and to what the group has committed."""
+        wheres = self._wheres()
+        facts = facts_of(self._log, {where.topic for where in wheres}, {})
+        contradicted(known, facts)
+        committed = self._log.committed(self.group, wheres)
+        if accepted is not None and all(
+            committed.get(where, -1) == at for where, at in accepted.committed.items()
+        ):
+            self._positions.update(accepted.positions)
+        else:
+            accepted = None
+        reached = {where: self._positions[where] for where in wheres if where in self._positions}
+        found = regressions(self._log, known, reached)
+        anew = {one.where: one.begin for one in found}
+        for where, offset in sorted(committed.items()):
+            mine = self._tables and where not in anew and self._is_mine_alone(where.topic)
+            if mine and accepted is None and self._positions.get(where) != offset:
+                contained = f"the tables contain it up to {self._positions.get(where)}"
+                found.append(Finding(Kind.MOVED, where, contained, f"committed {offset}", committed=offset))
+        if found:
+            judge(found)
+            self._positions.update(anew)
+        self._store.know(facts)
+
+    def _wheres(self) -> list[TopicPartition]:
+        """The partitions that are read, of inputs that are not the task's own tables."""
+        inputs = self.processor.inputs()
+        return [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
 
     def _committed(self, inputs: Sequence[Input]) -> Positions:
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
@@ -173,6 +281,8 @@ class Task:
             # What has given a bucket before is waited for again after a restart.
             joined={where.topic for where in wheres if self._positions[where] > begin[where]},
         )
+        if unknown := {where.topic for where in wheres} - self._store.topics.keys():
+            self._store.know(facts_of(self._log, unknown, {}))
         at = self._reader.positions() if reading is None else reading
         self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
 
@@ -190,6 +300,7 @@ class Task:
         self._reader.pause(self._merge.full())
         batch = self._reader.poll(self._settings.poll_records, timeout_s)
         passing("after_poll")
+        self._settings.observer.read(self.id, len(batch))
         self._markers.clear()
         for record in batch:
             self._offer(record)
@@ -199,6 +310,7 @@ class Task:
         ready = self._merge.take()
         if not (self._free or self._dead or ready or self._fresh):
             return bool(batch)
+        began = time.perf_counter()
         run = Transaction(
             writer,
             self._codec,
@@ -207,6 +319,7 @@ class Task:
             self._tables,
             self._merge.buckets,
             self.processor.topics,
+            self._settings.config_epoch,
         )
         run.positions.update(self._positions)
         try:
@@ -215,16 +328,32 @@ class Task:
         except BaseException:
             writer.abort()
             raise
-        self._commit(run, writer, fence)
+        rows = self._commit(run, writer, fence)
+        self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))
         return True
 
     def _wake(self) -> None:
-        """Let sources join that somebody feeds by now: which of them a poll brings first must not decide a bucket."""
+        """Let sources join that somebody feeds by now, and leave that nobody feeds any more.
+
+        What is on the log decides, not what a poll has brought first.
+        """
         asleep = self._merge.asleep()
         if asleep:
             # Up to the high watermark: of a transaction over several topics, one may show its records before the other.
             ends = self._log.end_offsets(asleep)
-            self._merge.join({where.topic for where in asleep if ends[where] > self._positions[where]})
+            self._merge.join(
+                {
+                    where.topic
+                    for where in asleep
+                    if ends[where] > max(self._positions[where], self._slept.get(where, 0))
+                }
+            )
+        silent = self._merge.silent()
+        if silent:
+            ends, read = self._log.end_offsets(silent), self._reader.positions()
+            pending = {where.topic for where in silent if ends[where] > read.get(where, 0)}
+            self._merge.fall_asleep({where.topic for where in silent} - pending)
+            self._slept.update({where: ends[where] for where in silent if where.topic not in pending})
 
     def _offer(self, record: Record) -> None:
         where = TopicPartition(record.topic, record.partition)
@@ -259,6 +388,8 @@ class Task:
                 return message
             if type(message) not in self._allowed[record.topic]:
                 raise WireError(f"{record.topic} carries no {type(message).__name__}.")
+        except IncompatibleSchema:
+            raise  # newer code can read it: the task waits for that code, and the record is no rubbish
         except WireError as error:
             return DeadLetter(
                 self.processor.name,
@@ -292,7 +423,7 @@ class Task:
         run.positions.update(self._positions)
         for arrival in sorted(self._free, key=lambda one: (order[one.topic], one.partition, one.offset)):
             self.processor.on_record(run, arrival)
-        taken = len(self._free)
+        taken = run.taken = len(self._free)
         while ready is not None:
             run.positions.update(ready.positions)
             last = run.buckets[-1] if run.buckets else GENESIS_MS
@@ -305,6 +436,7 @@ class Task:
                 self.processor.on_bucket(run, bucket)
                 run.close(ready.bucket_ms, self.processor.closes(), self._tasks)
                 self._merge.closed(run.buckets)
+            run.taken += len(ready.late) + sum(map(len, ready.arrivals.values()))
             taken += 1 + len(ready.late) + sum(map(len, ready.arrivals.values()))
             ready = self._merge.take() if taken < self._settings.poll_records else None
         self.processor.flush(run)
@@ -324,7 +456,8 @@ class Task:
             ),
         )
 
-    def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> None:
+    def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> int:
+        """Commit and write the store; returns how many of its rows changed."""
         passing("after_produce")
         changes = [row for table in self._tables.values() for row in table.changes()]
         passing("before_commit")
@@ -338,10 +471,11 @@ class Task:
             passing("after_store_write")
         for table in self._tables.values():
             table.committed()
-        self._positions = run.positions
+        self._positions = dict(run.positions)
         self._pinned = dict(run.positions)
         self._free, self._dead, self._fresh = [], [], False
         self._configure()
+        return len(changes)
 
     @property
     def positions(self) -> Positions:
@@ -358,6 +492,24 @@ class Task:
         """The last closed buckets, oldest first."""
         return self._merge.buckets
 
+    def look(self) -> Look:
+        """Where this task stands; to be asked between two steps."""
+        read = self._reader.positions()
+        waiting = self._merge.waiting()
+        wheres = [
+            where for one in self._inputs if one.topic not in self._tables for where in self._partitions(one)
+        ]
+        committed = {where: self._positions[where] for where in wheres}
+        return Look(
+            committed,
+            {
+                where: at if where in waiting else max(at, read.get(where, at))
+                for where, at in committed.items()
+            },
+            frozenset(where for where in wheres if self._merge.buffer(where) is not None),
+            tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
+        )
+
     def close(self) -> None:
         self._reader.close()
         self._store.close()
@@ -370,6 +522,8 @@ def contradictions(processor: Processor, tasks: int) -> list[str]:
     for one in processor.inputs():
         if one.lag > MARKERS_KEPT:
             out.append(f"{one.topic} is read {one.lag} buckets late, and {MARKERS_KEPT} are kept")
+        if one.idle_after and not one.joins:
+            out.append(f"{one.topic} may fall idle, but does not join")
         if one.lag and not one.bucketed:
             out.append(f"{one.topic} is read late, but not by bucket")
         if one.bucketed and not processor.tables:

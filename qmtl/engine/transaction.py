@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from qmtl.engine.log.port import TopicPartition, Writer
+from qmtl.engine.observer import Commit
 from qmtl.engine.table import Table
 from qmtl.engine.watermark import CutDigest
 from qmtl.foundation.common.errors import InvalidTopology
-from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, InputPosition, PositionStamp, TaskCut
+from qmtl.foundation.contracts.control import (
+    GENESIS_MS,
+    CloseMarker,
+    DeadLetter,
+    InputPosition,
+    PositionStamp,
+    TaskCut,
+)
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, marker_key, stamp_key
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 CUTS: Final = "task.cuts"
+LATE: Final = "QMTL-LATE"
+"""The code of a dead letter whose record came after its bucket was closed."""
+
 MARKERS_KEPT: Final = 8
 """Markers of a compacted topic that stay; older ones become tombstones. Delayed edges look back less than this."""
 
@@ -24,6 +36,7 @@ class Transaction:
 
     Args:
         dynamic: the topics outside the catalogue; asked anew for each unknown name, as a record may bring new ones.
+        config_epoch: of the close markers.
     """
 
     def __init__(
@@ -35,7 +48,9 @@ class Transaction:
         tables: Mapping[str, Table],
         buckets: Sequence[int],
         dynamic: Callable[[], Mapping[str, TopicSpec]],
+        config_epoch: int = 1,
     ) -> None:
+        self._config_epoch = config_epoch
         self._writer = writer
         self._codec = codec
         self._processor = processor
@@ -47,6 +62,9 @@ class Transaction:
         self.buckets = tuple(buckets)
         self.positions: dict[TopicPartition, int] = {}
         self.records = 0
+        self.taken = 0
+        self._letters: Counter[str] = Counter()
+        self._closed = 0
         writer.begin()
 
     # ---- what a processor does ------------------------------------------------------------------------------------
@@ -60,6 +78,8 @@ class Transaction:
             raise InvalidTopology(f"{topic} is a table of {self._processor}: put, don't emit.")
         if type(message) not in spec.messages:
             raise InvalidTopology(f"{topic} carries no {type(message).__name__}.")
+        if type(message) is DeadLetter:
+            self._letters[message.code] += 1
         partition = self._task if spec.by_writer else spec.partition_of(message)
         key = encode_key(spec.key_of(message))
         value = self._codec.encode(message)
@@ -78,6 +98,12 @@ class Transaction:
         cut = TaskCut(self._processor, self._task, as_input_positions(moved))
         self._append(CUTS, 0, stamp_key(self._processor, self._task), self._codec.encode(cut))
 
+    def summary(self, rows: int, seconds: float) -> Commit:
+        """What an observer is told once this is committed, with so many store rows, after so long."""
+        late = self._letters[LATE]
+        dead = {code: count for code, count in self._letters.items() if code != LATE}
+        return Commit(self.taken, self.records, rows, late, dead, self._closed, seconds)
+
     def seal(self) -> None:
         """Write what is staged in the tables; it belongs to the bucket that is open."""
         open_ms = (self.buckets[-1] if self.buckets else GENESIS_MS) + 1
@@ -88,7 +114,6 @@ class Transaction:
     def close(self, bucket_ms: int, closes: Sequence[TopicSpec], tasks: int) -> None:
         """Seal the tables and write a marker into every partition that this task writes of the marked topics."""
         self.seal()
-        positions = as_input_positions(self.positions)
         key = marker_key(self._processor, self._task, bucket_ms)
         values: dict[
             tuple[int, str], bytes
@@ -105,12 +130,15 @@ class Transaction:
                 proof = (0, "") if cut is None else (cut.count, cut.hexdigest())
                 value = values.get(proof)
                 if value is None:
-                    marker = CloseMarker(self._processor, self._task, tasks, bucket_ms, *proof, 1, positions)
+                    marker = CloseMarker(
+                        self._processor, self._task, tasks, bucket_ms, *proof, self._config_epoch
+                    )
                     value = values[proof] = self._codec.encode(marker)
                 self._append(spec.name, partition, key, value)
                 if forget is not None and spec.compacted:
                     self._append(spec.name, partition, forget, None)
         self.buckets = (*self.buckets, bucket_ms)[-MARKERS_KEPT:]
+        self._closed += bucket_ms > GENESIS_MS
 
     def stamp(self) -> None:
         """End every table partition with the input positions that it now contains."""

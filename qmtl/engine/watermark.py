@@ -63,6 +63,7 @@ class PartitionBuffer:
         "_arrivals",
         "_cut",
         "_dead",
+        "_epoch",
         "_whole",
         "_writer",
         "closed",
@@ -81,6 +82,12 @@ class PartitionBuffer:
         self._dead: list[DeadLetter] = []
         self._cut = CutDigest()
         self._writer: tuple[str, int] | None = None
+        self._epoch = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything of what was read has not been taken by a bucket."""
+        return bool(self.closed or self._arrivals or self._dead or self._cut.count)
 
     def add(self, arrival: Arrival | DeadLetter | None, key: bytes, value: bytes | None) -> None:
         """Take a record: a letter where it could not be decoded, None for a tombstone; both count."""
@@ -96,15 +103,19 @@ class PartitionBuffer:
         self._dead.append(letter)
 
     def close(self, marker: CloseMarker, offset: int) -> None:
-        """Take a marker.
+        """Take a marker. One of a higher configuration epoch may come from another writer, which goes on where the first ended.
 
         Raises:
-            InvariantBroken: a second writer closes this partition.
+            InvariantBroken: a second writer of the same epoch closes this partition, or one of an epoch that is over.
             CutMismatch: the records since the last marker are not the ones that were counted.
         """
         writer = (marker.processor, marker.task)
-        if self._writer is None:
-            self._writer = writer
+        if marker.config_epoch < self._epoch:
+            raise InvariantBroken(
+                f"{self.where} is closed by {writer} of the configuration {marker.config_epoch}, after {self._epoch} began."
+            )
+        if marker.config_epoch > self._epoch:
+            self._epoch, self._writer = marker.config_epoch, writer
         elif self._writer != writer:
             raise InvariantBroken(
                 f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition."
@@ -162,6 +173,7 @@ class Merge:
         self._buckets = tuple(buckets)
         self._inputs: dict[str, Input] = {}
         self._joined: frozenset[str] = frozenset()
+        self._idle: frozenset[str] = frozenset()
         self._buffers: dict[TopicPartition, PartitionBuffer] = {}
 
     def configure(
@@ -190,6 +202,10 @@ class Merge:
     def buffer(self, where: TopicPartition) -> PartitionBuffer | None:
         return self._buffers.get(where)
 
+    def waiting(self) -> frozenset[TopicPartition]:
+        """Partitions of which records or closed buckets were read that no bucket has taken yet."""
+        return frozenset(where for where, buffer in self._buffers.items() if buffer.waits)
+
     def full(self) -> list[TopicPartition]:
         """Partitions that are far enough ahead of the others to wait."""
         return [where for where, buffer in self._buffers.items() if len(buffer.closed) >= BUFFERED_BUCKETS]
@@ -208,13 +224,38 @@ class Merge:
     def join(self, topics: Collection[str]) -> None:
         """Let topics take part from now on, whatever of them has been read."""
         self._joined |= frozenset(topics)
+        self._idle -= frozenset(topics)
+
+    def silent(self) -> list[TopicPartition]:
+        """Partitions of topics that are waited for, and have missed as many buckets as their input allows."""
+        leading = [
+            buffer
+            for buffer in self._buffers.values()
+            if not self._inputs[buffer.where.topic].joins and not self._inputs[buffer.where.topic].lag
+        ]
+        last = self._buckets[-1] if self._buckets else NOTHING_CLOSED
+        out = []
+        for topic in sorted(self._awake()):
+            one = self._inputs.get(topic)
+            if one is None or not one.idle_after or not leading:
+                continue
+            mine = [buffer for where, buffer in self._buffers.items() if where.topic == topic]
+            heard = max(last, min(buffer.watermark_ms for buffer in mine))
+            missed = min(sum(closed.bucket_ms > heard for closed in buffer.closed) for buffer in leading)
+            if missed >= one.idle_after:
+                out += [buffer.where for buffer in mine]
+        return out
+
+    def fall_asleep(self, topics: Collection[str]) -> None:
+        """Wait no longer for these topics, until they `join` again."""
+        self._idle |= frozenset(topics)
 
     def _awake(self) -> frozenset[str]:
         """A topic joins as a whole: what a poll brought first of its partitions must not decide what a bucket holds."""
         heard = {
             where.topic for where, buffer in self._buffers.items() if buffer.watermark_ms > NOTHING_CLOSED
         }
-        return self._joined | heard
+        return (self._joined | heard) - self._idle
 
     def take(self) -> Ready | None:
         """The next bucket that is complete, taken out of the buffers; None while an input has not closed it."""

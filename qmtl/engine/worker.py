@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from qmtl.engine.log.port import Log, Membership, Writer
+from qmtl.engine.observer import TaskId, outcome_of
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
-from qmtl.foundation.common.errors import Fenced, MembershipLost, OutcomeUnknown, TransactionAborted
+from qmtl.foundation.common.errors import (
+    DiskFull,
+    Fenced,
+    MembershipLost,
+    OutcomeUnknown,
+    TaskRevoked,
+    TransactionAborted,
+)
 from qmtl.foundation.wire.codec import Codec
 
 IDLE_S: Final = 0.02
+FULL_WAIT_S: Final = 1.0
+"""A task that found the disk full is opened again after this."""
+
+_log = logging.getLogger(__name__)
 
 
 class Worker:
@@ -38,6 +53,18 @@ class Worker:
         self._membership = self._join()
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
+        self._mine: frozenset[int] = frozenset()
+        self._full_until = 0.0
+
+    def claim(self) -> None:
+        """Take the slot before the first step, so that what forbids it is told at once.
+
+        Raises:
+            MissingRight: the cluster does not let this client write under the slot's transactional id.
+            Fenced: another worker has taken the slot.
+        """
+        with suppress(OutcomeUnknown):  # the first step asks again
+            self._the_writer()
 
     @property
     def tasks(self) -> Mapping[int, Task]:
@@ -61,21 +88,37 @@ class Worker:
         except MembershipLost:
             self._rejoin()
             return True
+        self._settings.observer.polled(self.name, mine)
         for number in sorted(self._tasks.keys() - mine):
-            self._tasks.pop(number).close()
+            self._drop(number)
         fence = self._membership.fence()
         busy = False
+        self._mine = mine
         for number in sorted(mine):
+            if number in self._tasks:
+                task = self._tasks[number]
+            elif number not in self._mine or time.monotonic() < self._full_until:
+                continue
+            else:
+                found = self._open(number)
+                fence = self._membership.fence()  # a long restore may have lived through several generations
+                if found is None:
+                    return True  # what is mine is asked anew
+                task = found
             try:
-                task = self._tasks.get(number) or self._open(number)
                 busy |= task.step(self._the_writer(), fence, timeout_s)
+                self._settings.observer.stepped(task.id, task.look)
+            except DiskFull as error:
+                self._wait_for_room(number, error)
             except (TransactionAborted, OutcomeUnknown) as error:
+                self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 # The task is opened anew at the next step, and reads the batch again from the committed positions.
                 self._drop(number)
                 if isinstance(error, OutcomeUnknown):
                     self._discard_writer()  # the next one first ends whatever this one left open
                 busy = True
-            except BaseException:
+            except BaseException as error:
+                self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 self._drop(number)
                 raise
         return busy
@@ -91,15 +134,54 @@ class Worker:
         self._membership.close()
         self._membership = self._join()
 
-    def _open(self, number: int) -> Task:
-        task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
-        task.open()
+    def _open(self, number: int) -> Task | None:
+        """Open a task; None where it has to be tried again, or is no longer mine."""
+        observer = self._settings.observer
+        try:
+            task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
+            observer.opening(task.id)
+            task.open(lambda: self._stay(number))
+            observer.opened(task.id)
+        except DiskFull as error:
+            self._wait_for_room(number, error)
+            return None
+        except (TransactionAborted, OutcomeUnknown):
+            self._drop(number)
+            return None
+        except MembershipLost:
+            self._rejoin()
+            return None
+        except BaseException:
+            self._drop(number)
+            raise
         return task
+
+    def _stay(self, number: int) -> None:
+        """Take part in the group while a task is restored, which may take longer than the group waits for a silent member.
+
+        Raises:
+            TaskRevoked: the task is another's by now.
+            MembershipLost: as `Membership.poll`.
+        """
+        mine = self._mine = self._membership.poll(0.0)
+        for other in sorted(self._tasks.keys() - mine - {number}):
+            self._tasks.pop(other).close()
+        if number not in mine:
+            raise TaskRevoked(
+                f"task {number} of {self.name} was given to another worker while it was restored."
+            )
+
+    def _wait_for_room(self, number: int, error: DiskFull) -> None:
+        """Close a task that found no room on the disk, and open none before a while."""
+        self._drop(number)
+        self._full_until = time.monotonic() + FULL_WAIT_S
+        _log.warning("task %s of %s is closed: %s", number, self.name, error)
 
     def _drop(self, number: int) -> None:
         task = self._tasks.pop(number, None)
         if task is not None:
             task.close()
+            self._settings.observer.closed(task.id)
 
     def _the_writer(self) -> Writer:
         if self._writer is None:
@@ -114,7 +196,7 @@ class Worker:
     def close(self) -> None:
         """Leave: stores are closed, nothing is in flight between steps."""
         for number in sorted(self._tasks):
-            self._tasks.pop(number).close()
+            self._drop(number)
         self._discard_writer()
         self._membership.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Final
 
 from blake3 import blake3
@@ -28,6 +29,9 @@ _TABLE: Final = b"qmtl digest 1 table\x00"
 _STREAM: Final = b"qmtl digest 1 stream\x00"
 _NOTHING: Final = bytes(32)
 """What a key's chain starts from."""
+
+_REMEMBERED: Final = 10_000
+"""Values whose blanked bytes are kept: a task closes a bucket with equal bytes in many partitions."""
 
 _HEADER_BYTES: Final = 10
 """Avro's single-object header, which names the schema."""
@@ -112,17 +116,26 @@ class _Values:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._as_written: dict[bytes, bool] = {}
+        self._blanked: dict[bytes, bytes] = {}
 
     def of(self, value: bytes) -> bytes:
         header = value[:_HEADER_BYTES]
         if self._as_written.get(header):
             return value
+        known = self._blanked.get(value)
+        if known is not None:
+            return known
         try:
             message = self._codec.decode(value)
         except WireError:
             return value  # nobody can say what it means, so it is what it is
         self._as_written[header] = not _has_coordinates(type(message))
-        return value if self._as_written[header] else self._codec.encode(blanked(message))
+        if self._as_written[header]:
+            return value
+        if len(self._blanked) >= _REMEMBERED:
+            self._blanked.clear()
+        found = self._blanked[value] = self._codec.encode(blanked(message))
+        return found
 
 
 def blanked(message: Any) -> Any:
@@ -137,11 +150,25 @@ def blanked(message: Any) -> Any:
         return {key: blanked(item) for key, item in message.items()}
     if not is_dataclass(message) or isinstance(message, type) or not _has_coordinates(type(message)):
         return message
-    changes = {
-        one.name: _default(one) if one.metadata.get("coordinate") else blanked(getattr(message, one.name))
-        for one in fields(message)
+    defaults, deep = _plan(type(message))
+    return replace(message, **defaults, **{name: blanked(getattr(message, name)) for name in deep})
+
+
+@cache
+def _plan(message: type) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields that hold places, with their defaults, and those that have such fields inside."""
+    shape = shape_of(message)
+    assert isinstance(shape, RecordShape)
+    inside = {
+        one.name
+        for one in shape.fields
+        if any(
+            isinstance(part, RecordShape) and _has_coordinates(part.message) for part in parts_of(one.shape)
+        )
     }
-    return replace(message, **changes)
+    here = [one for one in fields(message) if one.metadata.get("coordinate")]
+    names = {one.name for one in here}
+    return {one.name: _default(one) for one in here}, tuple(sorted(inside - names))
 
 
 def _default(field: Field[Any]) -> Any:

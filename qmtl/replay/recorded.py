@@ -4,10 +4,14 @@ tables and outputs on another log, so that nothing is touched."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from qmtl.engine.log.port import (
+    Columns,
+    Group,
+    GroupState,
+    Incarnation,
     Log,
     Membership,
     Positions,
@@ -16,6 +20,7 @@ from qmtl.engine.log.port import (
     TopicDescription,
     TopicPartition,
     Writer,
+    columns_of,
 )
 from qmtl.foundation.common.errors import InvariantBroken
 from qmtl.foundation.wire.topics import TopicSpec
@@ -54,6 +59,11 @@ class RecordedLog:
     def describe(self, topic: str) -> TopicDescription | None:
         return self._source.describe(topic)
 
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        mine = [name for name in topics if name in self._own]
+        others = [name for name in topics if name not in self._own]
+        return {**self._scratch.incarnations(mine), **self._source.incarnations(others)}
+
     def topics(self) -> list[str]:
         return self._source.topics()
 
@@ -73,6 +83,9 @@ class RecordedLog:
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         return self._scratch.committed(group, partitions)
+
+    def members(self, group: str) -> Group:
+        return Group(GroupState.UNKNOWN)
 
     def _split(
         self, partitions: Collection[TopicPartition]
@@ -131,6 +144,9 @@ class _RecordedReader:
                 out.append(waiting.popleft())
             self._positions[where] = max(self._positions[where], end)
         return out
+
+    def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
+        return columns_of(self.poll(max_records, timeout_s), ends)
 
     def _read_to(self, where: TopicPartition) -> int:
         return self._source.positions().get(where, 0)

@@ -96,7 +96,8 @@ def rerun(
     _must_be_whole(log, label, cuts)
     own = EmbeddedLog(scratch / "log")
     try:
-        own.ensure_topics([spec for _, spec in sorted(known_topics(log, codec).items())])
+        there = {**known_topics(log, codec), **processor.topics()}
+        own.ensure_topics([spec for _, spec in sorted(there.items())])
         recorded = RecordedLog(log, own, processor.tables)
         task = Task(
             recorded, processor, number, codec, TaskSettings(scratch / "tasks", _ALL_AT_ONCE), recorded=True

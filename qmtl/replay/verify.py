@@ -18,15 +18,15 @@ from qmtl.engine.log.port import (
 )
 from qmtl.engine.processor import Processor
 from qmtl.engine.recovery import restore
-from qmtl.engine.store import Checkpoint, Store
+from qmtl.engine.store import Store
 from qmtl.engine.store_view import StoreView
+from qmtl.engine.stored import Checkpoint
 from qmtl.engine.table import Table, unframe
 from qmtl.engine.view import all_partitions
 from qmtl.foundation.common.errors import LogRegressed, QmtlError
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.topics import TopicSpec, topic
-from qmtl.replay.until import LogUntil
 
 Clock = Callable[[], float]
 Progress = Callable[[str, int, int], None]
@@ -285,7 +285,6 @@ class _Rebuilt:
 
     def __init__(self, run: _Run, ends: Positions) -> None:
         started = run.clock()
-        log = LogUntil(run.log, ends)
         self.store = Store(run.scratch / "store", run.log.log_id)
         own = run.processor.tables
         look_back = {one.topic: one.lag for one in run.processor.inputs() if one.lag and one.topic in own}
@@ -296,10 +295,11 @@ class _Rebuilt:
         tell = run.progress
         try:
             restored = restore(
-                log,
+                run.log,
                 self.store,
                 self.tables,
                 run.codec,
+                until=ends,
                 progress=None if tell is None else lambda done, total: tell(label, min(done, total), total),
             )
         except BaseException:

@@ -36,7 +36,8 @@ from qmtl.foundation.common.errors import NoBroker, QmtlError
 from qmtl.testing import broker_guard
 from qmtl.testing.broker_parts import REMEDY, Containers, Jvm, Parts, cache_dir, find_parts, last_line, recipe
 
-JVM_OPTIONS = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+HEAP_MB = 512
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 START_TRIES = 3
@@ -50,10 +51,24 @@ class Broker:
 
     `bootstrap` is `127.0.0.1:port`, `pid` the broker's process id (0 while it doesn't run), `log_file` its own log.
     Leaving the context, or `close()`, stops it and removes a data directory that was made for it.
+
+    Args:
+        advertise_at: the port of a proxy. The broker then has a second listener (`behind_proxy`), whose clients are told
+            to come to that port: none of them goes past the proxy.
+        heap_mb: of the JVM, at most.
+        cluster_id: of an empty data directory; a new one by itself.
     """
 
     def __init__(
-        self, parts: Parts, data_dir: Path | None, extra: Mapping[str, str], *, guarded: bool
+        self,
+        parts: Parts,
+        data_dir: Path | None,
+        extra: Mapping[str, str],
+        *,
+        guarded: bool,
+        advertise_at: int | None = None,
+        heap_mb: int = HEAP_MB,
+        cluster_id: str = "",
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="qmtl-broker-") if data_dir is None else None
         self._directory = Path(self._temporary.name) if self._temporary else (data_dir or Path()).absolute()
@@ -62,13 +77,26 @@ class Broker:
         self._extra = dict(extra)
         self._guarded = guarded
         self._process: subprocess.Popen[bytes] | None = None
-        self._port, self._controller_port = free_ports(2)
+        self._advertise_at = advertise_at
+        self._heap_mb = heap_mb
+        self._cluster_id = cluster_id or new_cluster_id()
+        self.choose_other_ports()
         self._project = f"qmtl-broker-{uuid.uuid4().hex[:12]}"
         self.pid = 0
 
     @property
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def controller(self) -> str:
+        """Where the node's controller listens."""
+        return f"127.0.0.1:{self._controller_port}"
+
+    @property
+    def behind_proxy(self) -> str:
+        """Where the proxy at `advertise_at` forwards to."""
+        return f"127.0.0.1:{self._second_port}"
 
     @property
     def log_file(self) -> Path:
@@ -154,7 +182,11 @@ class Broker:
 
     def choose_other_ports(self) -> None:
         """For a first start that failed: another program may have taken a port between its choice and its use."""
-        self._port, self._controller_port = free_ports(2)
+        self._port, self._controller_port, self._second_port = free_ports(3)
+
+    def configure(self, more: Mapping[str, str]) -> None:
+        """Add lines of `server.properties`; they count from the next start."""
+        self._extra.update(more)
 
     def _command(self) -> list[str]:
         if isinstance(self._parts, Jvm):
@@ -164,29 +196,40 @@ class Broker:
 
     def _java(self, jvm: Jvm) -> list[str]:
         return [
-            *(str(jvm.java), *JVM_OPTIONS),
+            *(str(jvm.java), f"-Xms{min(128, self._heap_mb)}m", f"-Xmx{self._heap_mb}m", *JVM_OPTIONS),
             f"-Dlog4j2.configurationFile={recipe() / 'log4j2.properties'}",
             f"-Dkafka.log.file={self.log_file}",
             *("-cp", f"{jvm.libs}/*"),
         ]
 
     def _write_properties(self) -> None:
-        text = Template((recipe() / "server.properties.template").read_text(encoding="utf-8")).substitute(
+        more = {**self._second_listener(), **self._extra}
+        lines = "".join(f"{key}={value}\n" for key, value in sorted(more.items()))
+        text = Template((recipe() / "server.properties.template").read_text(encoding="utf-8") + lines)
+        filled = text.substitute(
             port=self._port, controller_port=self._controller_port, data_dir=self._directory / "data"
         )
-        lines = "".join(f"{key}={value}\n" for key, value in sorted(self._extra.items()))
-        self.properties_file.write_text(text + lines, encoding="utf-8")
+        self.properties_file.write_text(filled, encoding="utf-8")
+
+    def _second_listener(self) -> dict[str, str]:
+        if self._advertise_at is None:
+            return {}
+        first = f"PLAINTEXT://{self.bootstrap}"
+        return {
+            "listeners": f"{first},PROXIED://{self.behind_proxy},CONTROLLER://{self.controller}",
+            "advertised.listeners": f"{first},PROXIED://127.0.0.1:{self._advertise_at}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        }
 
     def _format(self, jvm: Jvm) -> None:
         """Gives an empty data directory its cluster id; one that has an id keeps it."""
         if (self._directory / "data" / "meta.properties").exists():
             return
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
         # `--cluster-id=` in one word, since an id may begin with a dash.
         command = [
             "kafka.tools.StorageTool",
             "format",
-            f"--cluster-id={cluster_id}",
+            f"--cluster-id={self._cluster_id}",
             "-c",
             str(self.properties_file),
         ]
@@ -262,22 +305,31 @@ class Broker:
 
 
 def start_broker(
-    data_dir: Path | None = None, *, extra: Mapping[str, str] | None = None, guarded: bool = True
+    data_dir: Path | None = None,
+    *,
+    extra: Mapping[str, str] | None = None,
+    guarded: bool = True,
+    advertise_at: int | None = None,
 ) -> Broker:
     """A broker of one's own, running and answering.
 
     Args:
         data_dir: where its data, configuration and log lie; without one a temporary directory that `close()` removes.
             A directory of an earlier broker is continued.
-        extra: lines of `server.properties` that are added and win over the recipe's.
+        extra: lines of `server.properties` that are added and win over the recipe's; `$port` and `$controller_port` stand for
+            the broker's own, `$$` for a dollar sign.
         guarded: False lets it outlive this process.
+        advertise_at: the port of a proxy (`qmtl.testing.proxy`) that a second listener sends its clients to.
 
     Raises:
         NoBroker: no way to a broker is open here, or QMTL_TEST_BROKER=none forbids one.
     """
     if os.environ.get("QMTL_TEST_BROKER") == "none":
         raise NoBroker("QMTL_TEST_BROKER=none forbids to start a broker.", "Unset it to run one.")
-    broker = Broker(find_parts(os.environ), data_dir, extra or {}, guarded=guarded)
+    parts = find_parts(os.environ)
+    if advertise_at is not None and not isinstance(parts, Jvm):
+        raise NoBroker("A second listener needs a local JVM; a container engine was found.", REMEDY)
+    broker = Broker(parts, data_dir, extra or {}, guarded=guarded, advertise_at=advertise_at)
     try:
         for _ in range(START_TRIES - 1):
             try:
@@ -356,6 +408,11 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise NoBroker(f"No free port on 127.0.0.1 from {PORTS.start} to {PORTS.stop - 1}.", REMEDY)
+
+
+def new_cluster_id() -> str:
+    """22 characters of base64, as Kafka's storage tool wants them."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
 
 
 def run_quietly(command: list[str]) -> None:

@@ -11,20 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from qmtl.engine.log import kafka
 from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_settings import KafkaSettings
 from qmtl.engine.log.port import TopicPartition, partitions_of
 from qmtl.engine.recovery import restore
 from qmtl.engine.store import Store
 from qmtl.engine.table import Table
 from qmtl.foundation.common.errors import (
     Fenced,
+    InvalidValue,
     LogUnreachable,
     OutcomeUnknown,
     RecoveryStalled,
@@ -35,6 +37,7 @@ from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec
 from qmtl.testing.broker import start_broker
+from qmtl.testing.proxy import Api, KafkaProxy
 from tests.contract.driving import events, join, put, read_all, read_until, table, until, values
 from tests.contract.leavers import LEAVERS
 
@@ -140,7 +143,7 @@ def test_a_restore_behind_a_transaction_that_never_ends_stalls_with_the_cause(
     with outsider(log, WHERE), pytest.raises(RecoveryStalled) as stalled:
         restore(log, store, {"words": Table(WORDS, 0, store, CODEC)}, CODEC, stall_s=0.5)
     assert "words[0] at 3 of 4" in stalled.value.what
-    assert "transaction is open" in stalled.value.remedy
+    assert "transaction is open from offset 3" in stalled.value.what
     store.close()
 
 
@@ -179,12 +182,54 @@ def test_a_member_that_leaves_while_its_tasks_come_is_let_go(kafka_log: KafkaLog
     assert int(left.stdout) == LEAVERS
 
 
-def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_its_writer(
-    kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+def test_in_a_group_of_the_consumer_protocol_only_the_tasks_that_move_are_seen_to_go(
+    kafka_log: KafkaLog,
 ) -> None:
-    log = kafka_log
+    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(group_protocol="consumer"))
+    log.ensure_topics([events("a", 4), events("b")])
+    one = log.membership("group", "one", "a")
+    until(lambda: one.poll(0.05) == frozenset(range(4)))
+    stale = one.fence()
+    two = log.membership("group", "two", "a")
+    seen: set[frozenset[int]] = set()
+
+    def shared() -> bool:
+        seen.add(one.poll(0.02))
+        return len(two.poll(0.02)) == 2
+
+    until(shared)
+    kept, moved = one.poll(), two.poll()
+    assert kept | moved == frozenset(range(4))
+    assert all(kept <= tasks for tasks in seen)  # what stays is never interrupted
+    writer = log.writer("writer")
+    writer.begin()
+    writer.append("b", 0, b"k", b"stale")
+    with pytest.raises(TransactionAborted):
+        writer.commit({TopicPartition("a", min(moved)): 1}, "group", stale)
+    writer.begin()
+    writer.append("b", 0, b"k", b"v")
+    writer.commit({TopicPartition("a", min(kept)): 1}, "group", one.fence())
+    writer.close()
+    assert values(read_all(log, [B0])) == [b"v"]
+    two.close()
+    until(lambda: one.poll(0.05) == frozenset(range(4)))
+    one.close()
+    log.close()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"call_timeout_s": 0}, {"session_timeout_ms": -1}, {"group_protocol": "share"}]
+)
+def test_settings_that_cannot_be_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue, match=next(iter(wrong))):
+        KafkaSettings(**wrong)
+
+
+def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_its_writer(
+    kafka_log: KafkaLog,
+) -> None:
+    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(transaction_timeout_ms=1000))
     log.ensure_topics([events("a")])
-    monkeypatch.setattr(kafka, "TRANSACTION_TIMEOUT_MS", 1000)
     writer = log.writer("writer")
     writer.begin()
     writer.append("a", 0, b"k", b"never")
@@ -194,6 +239,61 @@ def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_
     writer.close()
     put(log, [(A0, b"k", b"v")])
     assert values(read_all(log, [A0])) == [b"v"]
+
+
+def test_a_broker_that_is_away_holds_a_commit_of_positions_no_longer_than_its_time_out() -> None:
+    with start_broker() as broker:
+        log = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=3.0))
+        log.ensure_topics([events("a"), events("b")])
+        by = join(log, "group", "a")
+        writer = log.writer("writer")
+        writer.begin()
+        writer.append("b", 0, b"k", b"1")
+        writer.commit({A0: 1}, by.group, by.fence())
+        fence = by.fence()
+        writer.begin()
+        writer.append("b", 0, b"k", b"2")
+        broker.kill()
+        started = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            writer.commit({A0: 2}, by.group, fence)
+        assert time.monotonic() - started < 20  # and not for ever
+        writer.close()
+        broker.start()
+        until(lambda: bool(by.membership.poll(0.05)))
+        put(log, [(B0, b"k", b"3")], positions={A0: 3}, by=by)
+        assert values(read_all(log, [B0])) == [b"1", b"3"]
+        assert log.committed(by.group, [A0]) == {A0: 3}
+        by.membership.close()
+        log.close()
+
+
+def test_positions_that_come_late_never_count_in_the_transaction_after() -> None:
+    proxy = KafkaProxy()
+    with start_broker(advertise_at=proxy.port) as broker, proxy.forwarding_to(broker.behind_proxy):
+        log = KafkaLog(
+            proxy.bootstrap, settings=KafkaSettings(call_timeout_s=2.0, transaction_timeout_ms=3000)
+        )
+        log.ensure_topics([events("a"), events("b")])
+        by = join(log, "group", "a")
+        late = proxy.hold(Api.TXN_OFFSET_COMMIT, release_at=Api.END_TXN)
+        writer = log.writer("writer")
+        writer.begin()
+        writer.append("b", 0, b"k", b"1")
+        # The client calls this an abortable error, and would go on; the broker has not said a word.
+        with pytest.raises(OutcomeUnknown):
+            writer.commit({A0: 1}, by.group, by.fence())
+        writer.close()
+        writer = log.writer("writer")
+        writer.begin()
+        writer.append("b", 0, b"k", b"2")
+        writer.commit({A0: 2}, by.group, by.fence())
+        assert late.released.is_set()
+        assert log.committed(by.group, [A0]) == {A0: 2}
+        assert values(read_all(log, [B0])) == [b"2"]
+        writer.close()
+        by.membership.close()
+        log.close()
 
 
 def test_a_record_that_the_failed_transaction_does_not_take_ends_it(kafka_log: KafkaLog) -> None:
@@ -212,12 +312,14 @@ def test_a_record_that_the_failed_transaction_does_not_take_ends_it(kafka_log: K
     def refused() -> bool:
         try:
             writer.append("a", 0, b"k", b"never")
-        except TransactionAborted:
+        except OutcomeUnknown:
             return True
         return False
 
     until(refused)
-    writer.begin()  # the same writer goes on
+    writer.close()
+    writer = log.writer("writer")  # what is still on its way to the old one is shut out
+    writer.begin()
     writer.append("a", 0, b"k", b"v")
     writer.commit({}, "", None)
     writer.close()
@@ -260,26 +362,24 @@ def test_a_broker_that_does_not_answer_is_said_within_seconds() -> None:
     assert f"127.0.0.1:{port}" in refused.value.what
 
 
-def test_a_broker_that_dies_under_a_commit_leaves_an_unknown_outcome_and_then_all_or_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_broker_that_dies_under_a_commit_leaves_an_unknown_outcome_and_then_all_or_nothing() -> None:
     with start_broker() as broker:
         log = KafkaLog(broker.bootstrap)
         log.ensure_topics([events("a"), events("b")])
         put(log, [(A0, b"k", b"1"), (B0, b"k", b"1")], positions={A0: 7}, by=join(log, "group", "b"))
         ends = log.end_offsets([A0, B0])
-        writer = log.writer("writer")
+        hasty = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=2.0))
+        writer = hasty.writer("writer")
         writer.begin()
         writer.append("a", 0, b"k", b"2")
         writer.append("b", 0, b"k", b"2")
         broker.kill()
-        monkeypatch.setattr(kafka, "CALL_TIMEOUT_S", 1.0)
         started = time.monotonic()
         with pytest.raises(OutcomeUnknown):
             writer.commit({}, "", None)
         assert time.monotonic() - started < 10
         writer.close()
-        monkeypatch.undo()
+        hasty.close()
         broker.restart()
         # A client that was there before is as good as a new one, at once.
         assert log.committed("group", [A0]) == {A0: 7}

@@ -446,3 +446,51 @@ def test_a_record_that_no_broker_would_take_is_refused_by_name_and_not_tried_for
     writer.commit({}, "", None)
     writer.close()
     assert values(read_all(log, [A0])) == [b"v"]
+
+
+def test_columns_are_the_records_that_a_poll_gives_up_to_the_ends(log: Log) -> None:
+    log.ensure_topics([events("a", 2), table("b")])
+    a0, a1, b0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
+    for number in range(4):
+        value = b"%d" % number
+        put(log, [(a0, b"", value), (a1, b"k", value), (b0, b"x", None), (b0, b"y", value)])
+    wheres = [a0, a1, b0]
+    target = log.end_offsets(wheres)
+    for ends in (target, {a0: 3, a1: 0, b0: 4}):
+        wanted = [
+            one
+            for one in read_all(log, wheres)
+            if one.offset < ends[TopicPartition(one.topic, one.partition)]
+        ]
+        for assigned in (wheres, [b0]):
+            reader = log.reader()
+            reader.assign(dict.fromkeys(assigned, 0))
+            found: dict[TopicPartition, list[tuple[bytes, bytes | None]]] = {}
+            firsts: dict[TopicPartition, int] = {}
+
+            def reached() -> bool:
+                for one in reader.poll_columns(3, 0.05, ends):  # noqa: B023
+                    assert len(one.keys) == len(one.values) > 0
+                    firsts.setdefault(one.where, one.first)  # noqa: B023
+                    found.setdefault(one.where, []).extend(zip(one.keys, one.values, strict=True))  # noqa: B023
+                return all(reader.positions()[where] >= target[where] for where in assigned)  # noqa: B023
+
+            until(reached)
+            reader.close()
+            for where in assigned:
+                same = [one for one in wanted if (one.topic, one.partition) == where]
+                assert found.get(where, []) == [(one.key, one.value) for one in same]
+                assert not same or firsts[where] == same[0].offset
+
+
+def test_a_topic_keeps_its_incarnation_and_no_two_share_one(log: Log) -> None:
+    log.ensure_topics([events("a", 2), table("b")])
+    first = log.incarnations(["a", "b"])
+    assert [first[name].partitions for name in ("a", "b")] == [2, 1]
+    assert len({one.id for one in first.values()}) == 2
+    put(log, [(TopicPartition("a", 0), b"k", b"v")])
+    log.ensure_topics([events("a", 2), events("c")])
+    assert log.incarnations(["a", "b"]) == first
+    assert log.incarnations([]) == {}
+    with pytest.raises(UnknownTopic):
+        log.incarnations(["a", "nobody"])

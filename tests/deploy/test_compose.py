@@ -14,6 +14,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKER = "kafka"
+METRICS = "9464"
 WORKERS = frozenset({"dagmanager", "topicadmin", "worldservice", "nodes", "trading"})
 
 
@@ -74,8 +75,18 @@ def test_each_worker_runs_itself_on_the_broker_and_waits_until_that_is_healthy(
     workers: dict[str, dict[str, Any]],
 ) -> None:
     for name, service in workers.items():
-        assert service["command"] == ["qmtl", "worker", "run", name, "--log", f"kafka://{BROKER}:9092"]
+        command = ["qmtl", "worker", "run", name, "--log", f"kafka://{BROKER}:9092"]
+        assert service["command"] == [*command, "--metrics-host", "0.0.0.0", "--metrics-port", METRICS]
         assert service["depends_on"] == {BROKER: {"condition": "service_healthy"}}
+
+
+def test_each_worker_serves_its_metrics_inside_the_network_alone_and_is_asked_for_its_health(
+    workers: dict[str, dict[str, Any]],
+) -> None:
+    for service in workers.values():
+        assert service["expose"] == [METRICS]
+        assert "ports" not in service
+        assert f"http://127.0.0.1:{METRICS}/healthz" in service["healthcheck"]["test"][-1]
 
 
 def test_each_worker_has_a_volume_of_its_own(

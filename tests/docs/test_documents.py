@@ -1,4 +1,4 @@
-"""The documents say what is true: README's commands run, and ARCHITECTURE's picture is the topology's."""
+"""The documents say what is true: the commands of README and docs/ run, and ARCHITECTURE's picture is the topology's."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ RUN = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
 
+DOCUMENTS = ("README.md", "docs/operations.md")
+
+
 def commands() -> list[str]:
-    """The commands of README that are marked to be run, in order."""
-    text = (ROOT / "README.md").read_text()
+    """The commands that are marked to be run, in order: those of README first, which make what the others look at."""
+    text = "".join((ROOT / name).read_text() for name in DOCUMENTS)
     return [line for block in RUN.findall(text) for line in block.splitlines() if line.strip()]
 
 
-def test_every_marked_command_of_the_readme_runs_in_order(tmp_path: Path) -> None:
+def test_every_marked_command_of_the_documents_runs_in_order(tmp_path: Path) -> None:
     examples = Path(str(qmtl.examples.__file__)).parent
     for command in commands():
         words = shlex.split(command.replace("{examples}", str(examples)))
@@ -79,6 +82,6 @@ def test_topology_and_catalogue_agree() -> None:
 def test_no_document_names_a_command_that_does_not_exist() -> None:
     from qmtl.interfaces.cli.main import VERBS
 
-    for name in ("README.md", "ARCHITECTURE.md"):
+    for name in ("ARCHITECTURE.md", *DOCUMENTS):
         for verb in re.findall(r"`qmtl ([a-z]+)", (ROOT / name).read_text()):
             assert verb in VERBS, f"{name} names `qmtl {verb}`"

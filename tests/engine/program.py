@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import Log
 from tests.engine.driving import bench, messages
 from tests.engine.toys import MAKERS, make_topics
@@ -25,12 +26,12 @@ def address_of(log: Log) -> str:
     return f"kafka:{log.bootstrap},{log.namespace}"
 
 
-def open_log(address: str) -> Log:
+def open_log(address: str, settings: KafkaSettings = DEFAULTS) -> Log:
     kind, _, rest = address.partition(":")
     if kind == "embedded":
         return EmbeddedLog(Path(rest))
     bootstrap, _, namespace = rest.partition(",")
-    return KafkaLog(bootstrap, namespace)
+    return KafkaLog(bootstrap, namespace, settings)
 
 
 def main(address: str, state: str, poll: str, goal: str, *toys: str) -> None:

@@ -87,6 +87,22 @@ def test_a_second_writer_of_markers_stops_the_task(
         runs.settle()
 
 
+def test_a_writer_of_a_new_configuration_goes_on_and_one_of_the_old_is_refused(
+    embedded_log: EmbeddedLog, tmp_path: Path
+) -> None:
+    make_topics(embedded_log)
+    feed = Feed(embedded_log, X)
+    feed.bucket(minute(0), {0: [Item("n", 0, 1)]})
+    feed.put({0: [Item("n", 1, 1)]})
+    feed.forge(replace(marker(minute(1), 1, digest_of(Item("n", 1, 1)), "heirs", 3), config_epoch=2))
+    with bench(embedded_log, tmp_path, A, B) as runs:
+        runs.settle()
+        assert [one.seq for one in messages(embedded_log, A_OUT.name)] == [0, 1]
+        feed.forge(marker(minute(2), 0, ""))
+        with pytest.raises(InvariantBroken, match="after 2 began"):
+            runs.settle()
+
+
 @pytest.mark.parametrize("again", [minute(0), minute(1)])
 def test_a_marker_that_goes_back_stops_the_task(
     embedded_log: EmbeddedLog, tmp_path: Path, again: int

@@ -15,7 +15,7 @@ from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import InvalidTopology
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.topics import TopicSpec
-from tests.contract.driving import put
+from tests.contract.driving import put, until
 from tests.engine.driving import bench, closed, messages, trail
 from tests.engine.models import minute
 from tests.engine.toys import (
@@ -24,6 +24,7 @@ from tests.engine.toys import (
     CODEC,
     LATE_STATE,
     SIDE,
+    XX,
     Feed,
     Item,
     Seen,
@@ -35,6 +36,69 @@ from tests.engine.toys import (
 )
 
 # ---- inputs that come and go --------------------------------------------------------------------------------------------
+
+
+class Watching(Toy):
+    """Says what came by bucket of two sources; the second may be silent for two buckets of the first."""
+
+    name = "watching"
+    anchor = X.name
+    tables = (A_MIRROR.name,)
+    emits = (A_OUT.name,)
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (
+            Input(X.name, bucketed=True),
+            Input(XX.name, bucketed=True, broadcast=True, joins=True, idle_after=2),
+        )
+
+    def closes(self) -> tuple[TopicSpec, ...]:
+        return (A_OUT,)
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        for source in (X.name, XX.name):
+            for arrival in bucket.arrivals[source]:
+                item: Item = arrival.message
+                step.emit(A_OUT.name, Seen(bucket.bucket_ms, item.name, item.seq, item.amount))
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_source_that_falls_silent_holds_the_others_up_for_so_long_and_no_longer(
+    log: Log, tmp_path: Path, restart: bool
+) -> None:
+    make_topics(log)
+    x, xx = Feed(log, X), Feed(log, XX)
+
+    def seen() -> list[tuple[int, str]]:
+        return [(one.bucket_ms, one.name) for one in messages(log, A_OUT.name)]
+
+    def both(*names: str) -> list[tuple[int, str]]:
+        return [(minute(number), name) for number in (1, 2) for name in names]
+
+    with bench(log, tmp_path / "first", Watching) as runs:
+        for number in (1, 2):
+            x.bucket(minute(number), {0: [Item("x", number, 1)]})
+            xx.bucket(minute(number), {number: [Item("xx", number, 1)]})
+        runs.until(lambda: len(seen()) == 4)
+        x.bucket(minute(3), {0: [Item("x", 3, 1)]})
+        until(lambda: not runs.step() and not runs.step())
+        assert seen() == both("x", "xx")  # one bucket is missed: it is waited for
+    with bench(log, tmp_path / ("second" if restart else "first"), Watching) as runs:
+        x.bucket(minute(4), {0: [Item("x", 4, 1)]})
+        runs.until(lambda: len(seen()) == 6)
+        x.bucket(minute(5), {0: [Item("x", 5, 1)]})
+        runs.until(lambda: len(seen()) == 7)  # nobody waits for it any more
+        xx.bucket(minute(4), {0: [Item("xx", 4, 1)]})
+        xx.bucket(minute(6), {0: [Item("xx", 6, 1)]})
+        x.bucket(minute(6), {0: [Item("x", 6, 1)]})
+        runs.until(lambda: len(seen()) == 9)  # it is back; what it says of closed buckets is late
+        assert seen()[7:] == [(minute(6), "x"), (minute(6), "xx")]
+        assert closed(log, A_OUT.name) == [0, *(minute(number) for number in range(1, 7))]
+        x.bucket(minute(7))
+        until(lambda: not runs.step() and not runs.step())
+        assert closed(log, A_OUT.name)[-1] == minute(6)  # and it is waited for again
+        xx.bucket(minute(7))
+        runs.until(lambda: closed(log, A_OUT.name)[-1] == minute(7))
 
 
 class Steered(Toy):

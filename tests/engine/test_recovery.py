@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Input, Step
-from qmtl.engine.store import Checkpoint, Store
+from qmtl.engine.store import Store
+from qmtl.engine.stored import Checkpoint
 from qmtl.foundation.common.errors import InvariantBroken, LogRegressed, StampMismatch
 from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.keys import encode_key, stamp_key

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl.engine.store import Checkpoint, Store
+from qmtl.engine.store import Store
+from qmtl.engine.stored import Checkpoint
 from qmtl.engine.table import Table, Version, frame, unframe
 from qmtl.engine.transaction import MARKERS_KEPT, horizon_of
 from qmtl.foundation.common.errors import InvariantBroken

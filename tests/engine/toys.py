@@ -10,7 +10,7 @@ from qmtl.engine.log.port import Log
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
 from qmtl.engine.table import Table
 from qmtl.engine.watermark import CutDigest
-from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, PositionStamp
+from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, PositionStamp, TaskCut
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, marker_key
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec, topic
@@ -49,7 +49,7 @@ class Seen:
     rows: tuple[str, ...] = ()
 
 
-CODEC: Final = Codec((CloseMarker, PositionStamp, DeadLetter, Item, Total, Seen))
+CODEC: Final = Codec((CloseMarker, PositionStamp, TaskCut, DeadLetter, Item, Total, Seen))
 
 
 def events(name: str, message: type, *, marked: bool = False, partitions: int = 1) -> TopicSpec:

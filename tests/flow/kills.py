@@ -152,7 +152,7 @@ def complete(place: Place, undisturbed: Result, trial: Trial) -> None:
 
 
 def judge(place: Place, said: Said, undisturbed: Result, trial: Trial) -> None:
-    """Compare what a completed run printed with an undisturbed one, and let `qmtl replay verify` rebuild its tables."""
+    """Compare what a completed run printed with an undisturbed one; rebuild its tables; compute every output of it again."""
     if said.code != 0:
         trial.wrong.append(f"the last attempt failed: {said}")
         return
@@ -167,6 +167,9 @@ def judge(place: Place, said: Said, undisturbed: Result, trial: Trial) -> None:
         verified = qmtl("replay", "verify", "--log", place.log, "--state-dir", str(place.state))
         if verified.code != 0:
             trial.wrong.append(f"replay verify: {verified}")
+        again = qmtl("replay", "run", "--log", place.log)
+        if again.code != 0:
+            trial.wrong.append(f"replay run: {again}")
 
 
 def phase_of(place: Place) -> str:

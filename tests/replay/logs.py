@@ -97,9 +97,8 @@ def tombstone(name: str, *key: str | int) -> Row:
     return name, 0, encode_key(key), None
 
 
-def marker(name: str, bucket_ms: int, partition: int = 0, offset: int = 0, processor: str = "feed") -> Row:
-    """A close marker whose positions say `offset`."""
-    value = CloseMarker(processor, 0, 1, bucket_ms, 0, "", 1, (InputPosition("clock", 0, offset),))
+def marker(name: str, bucket_ms: int, partition: int = 0, processor: str = "feed") -> Row:
+    value = CloseMarker(processor, 0, 1, bucket_ms, 0, "", 1)
     return name, partition, marker_key(processor, 0, bucket_ms), codec.encode(value)
 
 

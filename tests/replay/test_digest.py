@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qmtl.foundation.common.errors import UnknownTopic
-from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, InputPosition
+from qmtl.foundation.contracts.control import DeadLetter, InputPosition, TaskCut
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import MESSAGES, codec
 from qmtl.foundation.wire.topics import DAY_MS, topic
@@ -101,11 +101,11 @@ def test_compaction_does_not_change_the_digest_of_a_table(tmp_path: Path) -> Non
 
 
 def test_position_stamps_and_the_positions_in_markers_stay_out(tmp_path: Path) -> None:
-    rows = [row("world.state", world("a")), marker("world.state", START_MS, offset=7)]
+    rows = [row("world.state", world("a")), marker("world.state", START_MS)]
     moved = [
         stamp("world.state", 1),
         rows[0],
-        marker("world.state", START_MS, offset=4711),
+        marker("world.state", START_MS),
         stamp("world.state", 9),
     ]
     assert digest_of(tmp_path, [rows], "world.state") == digest_of(tmp_path, [moved], "world.state")
@@ -187,12 +187,13 @@ def test_a_marker_of_another_bucket_or_count_gives_another_digest(tmp_path: Path
 
 def test_the_digest_is_made_as_it_is_described(tmp_path: Path) -> None:
     """Digests are compared across machines and releases, so their making is stated here a second time."""
-    state, mark = row("world.state", world("a")), marker("world.state", START_MS, offset=5)
-    blank = codec.encode(replace(codec.decode(mark[3] or b""), positions=()))
+    state, mark = row("world.state", world("a")), marker("world.state", START_MS)
+    letter = DeadLetter("trading", "clock", "QMTL-202", "torn", b"k", b"v", 3, 17)
+    blank = codec.encode(replace(letter, partition=0, offset=0))
     bars = [row(RAW, bar("BTC", number), 0) for number in (0, 1)]
     with log_in(tmp_path / "log") as log:
-        commit(log, [state, mark, *bars])
-        found = digests(log, codec, ["world.state", RAW, "activation"])
+        commit(log, [state, mark, *bars, ("dead.letters", 0, b"\x02k", codec.encode(letter))])
+        found = digests(log, codec, ["world.state", RAW, "activation", "dead.letters"])
 
     def framed(key: bytes, inner: bytes) -> bytes:
         return len(key).to_bytes(8, "big") + key + inner
@@ -200,11 +201,15 @@ def test_the_digest_is_made_as_it_is_described(tmp_path: Path) -> None:
     def hashed(data: bytes) -> bytes:
         return blake3(data).digest()
 
-    table = framed(mark[2], hashed(blank)) + framed(state[2], hashed(state[3] or b""))
+    table = framed(mark[2], hashed(mark[3] or b"")) + framed(state[2], hashed(state[3] or b""))
     assert mark[2] < state[2]
     chain = hashed(hashed(bytes(32) + b"\x01" + (bars[0][3] or b"")) + b"\x01" + (bars[1][3] or b""))
     assert found == {
         "activation": "blake3:" + hashed(b"qmtl digest 1 table\0")[:16].hex(),
+        "dead.letters": "blake3:"
+        + hashed(b"qmtl digest 1 stream\0" + framed(b"\x02k", hashed(bytes(32) + b"\x01" + blank)))[
+            :16
+        ].hex(),
         RAW: "blake3:" + hashed(b"qmtl digest 1 stream\0" + framed(bars[0][2], chain))[:16].hex(),
         "world.state": "blake3:" + hashed(b"qmtl digest 1 table\0" + table)[:16].hex(),
     }
@@ -226,8 +231,8 @@ def test_an_unknown_topic_is_refused(tmp_path: Path) -> None:
 def test_blanking_empties_coordinates_at_any_depth_and_nothing_else() -> None:
     letter = DeadLetter("trading", "clock", "QMTL-202", "torn", b"k", b"v", 3, 17)
     assert blanked(letter) == replace(letter, partition=0, offset=0)
-    mark = CloseMarker("feed", 1, 2, 3, 4, "d", 5, (InputPosition("clock", 0, 9),))
-    assert blanked((mark, {"in": mark})) == (replace(mark, positions=()), {"in": replace(mark, positions=())})
+    cut = TaskCut("nodes", 1, (InputPosition("clock", 0, 9),))
+    assert blanked((cut, {"in": cut})) == (TaskCut("nodes", 1), {"in": TaskCut("nodes", 1)})
     plain = world("a")
     assert blanked(plain) is plain
 
@@ -235,7 +240,7 @@ def test_blanking_empties_coordinates_at_any_depth_and_nothing_else() -> None:
 def test_every_coordinate_of_the_contracts_can_be_blanked() -> None:
     """A coordinate without a default would only be found when the first such record is digested."""
     found = [(one, field) for one in MESSAGES for field in fields(one) if field.metadata.get("coordinate")]
-    assert {one.__name__ for one, _ in found} >= {"CloseMarker", "PositionStamp", "DeadLetter"}
+    assert {one.__name__ for one, _ in found} >= {"PositionStamp", "TaskCut", "DeadLetter"}
     for one, field in found:
         assert is_dataclass(one)
         assert field.default is not MISSING or field.default_factory is not MISSING, (one, field.name)

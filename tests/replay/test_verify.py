@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.processor import Processor
-from qmtl.engine.store import Checkpoint, Store
+from qmtl.engine.store import Store
 from qmtl.engine.store_view import StoreView
+from qmtl.engine.stored import Checkpoint
 from qmtl.engine.table import Version, frame, unframe
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker

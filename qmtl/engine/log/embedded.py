@@ -17,6 +17,7 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -25,9 +26,23 @@ from typing import Any, Final
 from blake3 import blake3
 from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
 
-from qmtl.engine.failpoint import passing
-from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition, require_same
+from qmtl.engine.failpoint import entering, passing
+from qmtl.engine.log.port import (
+    Columns,
+    Fence,
+    Group,
+    GroupState,
+    Incarnation,
+    Positions,
+    Record,
+    TopicDescription,
+    TopicPartition,
+    columns_of,
+    require_same,
+)
+from qmtl.engine.log.rocks import damage_after, has_room, is_full, is_locked, options
 from qmtl.foundation.common.errors import (
+    DiskFull,
     Fenced,
     InvariantBroken,
     LogError,
@@ -52,17 +67,7 @@ class _Topic:
     number: int
     partitions: int
     config: dict[str, str]
-
-
-def options(write_buffer_mb: int = 16) -> Options:
-    """RocksDB settings that keep the memory of a small process small."""
-    chosen = Options(raw_mode=True)
-    chosen.create_if_missing(True)
-    chosen.set_write_buffer_size(write_buffer_mb << 20)
-    chosen.set_max_write_buffer_number(2)
-    chosen.set_keep_log_file_num(2)
-    chosen.set_max_total_wal_size(64 << 20)
-    return chosen
+    id: str
 
 
 class EmbeddedLog:
@@ -89,7 +94,7 @@ class EmbeddedLog:
         self.directory = directory
         self.now_ms = clock_ms if clock_ms is not None else lambda: int(time.time() * 1000)
         self.read_only = read_only
-        self._closed = False
+        self._closed, self._full = False, False
         self._db = _open(directory, read_only)
         self._write_options = WriteOptions()
         self._write_options.sync = sync
@@ -122,10 +127,16 @@ class EmbeddedLog:
     def _load_catalogue(self) -> None:
         for key, value in _scan(self._db, b"t"):
             row = json.loads(value)
-            found = _Topic(key[1:].decode(), row["number"], row["partitions"], row["config"])
+            name = key[1:].decode()
+            ident = row.get("id") or self._identity_of(name, row["number"])
+            found = _Topic(name, row["number"], row["partitions"], row["config"], ident)
             self._topics[found.name] = found
             for partition in range(found.partitions):
                 self._load_bounds(TopicPartition(found.name, partition))
+
+    def _identity_of(self, name: str, number: int) -> str:
+        """Of a topic by its number in this log: no two topics share it, in whatever logs they are."""
+        return blake3(f"{self.log_id}\0{name}\0{number}".encode()).hexdigest(16)
 
     def _load_bounds(self, where: TopicPartition) -> None:
         slot = self._slot(where)
@@ -138,14 +149,16 @@ class EmbeddedLog:
         for spec in specs:
             known = self._topics.get(spec.name) or fresh.get(spec.name)
             if known is None:
-                made = _Topic(spec.name, len(self._topics) + len(fresh) + 1, spec.partitions, spec.config())
-                row = {"number": made.number, "partitions": made.partitions, "config": made.config}
+                number = len(self._topics) + len(fresh) + 1
+                ident = self._identity_of(spec.name, number)
+                made = _Topic(spec.name, number, spec.partitions, spec.config(), ident)
+                row = {"number": number, "partitions": made.partitions, "config": made.config, "id": ident}
                 batch.put(b"t" + made.name.encode(), json.dumps(row, sort_keys=True).encode())
                 fresh[made.name] = made
             else:
                 require_same(spec, known.partitions, known.config)
         if fresh:
-            self._db.write(batch, self._write_options)
+            self._put(batch)
         for made in fresh.values():
             self._topics[made.name] = made
             for partition in range(made.partitions):
@@ -158,6 +171,16 @@ class EmbeddedLog:
         return (
             None if known is None else TopicDescription(known.name, known.partitions, 1, dict(known.config))
         )
+
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        self._look()
+        out = {}
+        for name in topics:
+            known = self._topics.get(name)
+            if known is None:
+                raise UnknownTopic(f"the log has no topic {name!r}.", "Create it first.")
+            out[name] = Incarnation(known.id, known.partitions)
+        return out
 
     def topics(self) -> list[str]:
         self._look()
@@ -203,6 +226,10 @@ class EmbeddedLog:
         self._look()
         found = ((where, self._db.get(_group_key(group, where))) for where in partitions)
         return {where: _number(value) for where, value in found if value is not None}
+
+    def members(self, group: str) -> Group:
+        """Nobody knows: the one process that runs everything keeps no record of it on the log."""
+        return Group(GroupState.UNKNOWN)
 
     # ---- records ----------------------------------------------------------------------------------------------
 
@@ -252,10 +279,37 @@ class EmbeddedLog:
             batch.put(b"e" + slots[where], _OFFSET.pack(end + 1))
         for where, offset in positions.items():
             batch.put(_group_key(group, where), _OFFSET.pack(offset))
+        passing("after_flush")
         passing("inside_commit")
-        self._db.write(batch, self._write_options)
+        entering("commit_sent")
+        self._put(batch)
         self._ends.update(ends)
         return tracked
+
+    def _put(self, batch: WriteBatch) -> None:
+        if self._full:
+            self._open_again()
+        try:
+            self._db.write(batch, self._write_options)
+        except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
+            if is_full(error):
+                # Nothing of the batch is in the log: what did not fit is cut off when the log is opened.
+                self._full = True
+                raise DiskFull(
+                    f"the embedded log in {self.directory} could not be written: {error}.",
+                    "Make room; what was not committed is done again.",
+                ) from None
+            raise
+
+    def _open_again(self) -> None:
+        """RocksDB takes nothing more once a write has failed, until it is opened anew."""
+        if not has_room(self.directory):
+            raise DiskFull(f"the embedded log in {self.directory} has no room yet.", "Make room.")
+        with suppress(Exception):  # rocksdict raises bare Exception; what was not written is gone
+            self._db.close()
+        self._db = _open(self.directory, self.read_only)
+        self._load_catalogue()
+        self._full = False
 
     def reader(self) -> EmbeddedReader:
         return EmbeddedReader(self)
@@ -341,12 +395,21 @@ class EmbeddedLog:
         if begin is not None:
             self._begins[where] = begin
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has let go of its directory."""
+        return self._closed
+
     def close(self) -> None:
         """Let go of the directory; a second time does nothing."""
         if self._closed:
             return
         self._closed = True
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception as error:  # rocksdict raises bare Exception
+            if not is_full(error):  # without room it can't end tidily, and the next start mends it
+                raise
         if self.read_only:
             shutil.rmtree(_view_directory(self.directory), ignore_errors=True)
 
@@ -408,6 +471,9 @@ class EmbeddedReader:
                 break
             self._positions[where] = end
         return out
+
+    def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
+        return columns_of(self.poll(max_records, timeout_s), ends)
 
     def positions(self) -> Positions:
         return dict(self._positions)
@@ -506,28 +572,6 @@ def _open(directory: Path, read_only: bool) -> Any:
 
 def _view_directory(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.view-{os.getpid()}")
-
-
-def is_locked(error: Exception) -> bool:
-    """Whether RocksDB says that somebody holds its directory; "block checksum mismatch" is another matter."""
-    text = str(error).lower()
-    return "lock hold by" in text or "while lock file" in text
-
-
-def damage_after(db: Any, last: bytes) -> str | None:
-    """Why an iteration ended behind the key `last`: None at the true end.
-
-    RocksDB's iterator ends in front of a block that it can't read as it does behind the last key.
-    """
-    try:
-        probe = db.iter()
-        probe.seek(last)
-        if probe.valid():
-            probe.next()
-        probe.status()
-    except Exception as error:  # rocksdict raises bare Exception
-        return str(error)
-    return None
 
 
 def _scan(db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -6,6 +6,7 @@ above this module sees it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -20,14 +21,29 @@ from confluent_kafka import (
 )
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from qmtl.engine.failpoint import passing
+from qmtl.engine.failpoint import due, entering, passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, MOVING, KafkaAdmin
-from qmtl.engine.log.port import Fence, Positions, Record, TopicDescription, TopicPartition
+from qmtl.engine.log.kafka_caller import Caller
+from qmtl.engine.log.kafka_rights import DENIED, denied
+from qmtl.engine.log.kafka_security import OPEN, Security
+from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
+from qmtl.engine.log.port import (
+    Columns,
+    Fence,
+    Group,
+    Incarnation,
+    Positions,
+    Record,
+    TopicDescription,
+    TopicPartition,
+)
+from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
     LogError,
     MembershipLost,
+    MissingRight,
     OffsetGone,
     OutcomeUnknown,
     TooLarge,
@@ -36,10 +52,9 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.wire.topics import TopicSpec
 
-CALL_TIMEOUT_S: Final = 30.0
-TRANSACTION_TIMEOUT_MS: Final = 15_000
-SESSION_TIMEOUT_MS: Final = 10_000
-
+_LOGGER: Final = logging.getLogger("qmtl.kafka")
+"""What the client itself has to say; without a logger it would write to the terminal, among what people read there."""
+_LOGGER.addHandler(logging.NullHandler())
 _NOWHERE: Final = -1
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 PROOF: Final = TopicPartition("dead.letters", 0)
@@ -52,24 +67,34 @@ class KafkaLog:
     Args:
         bootstrap: `host:port[,host:port…]`.
         namespace: prefix of every name on the cluster, with its separator; empty for none.
+        security: how this client proves who it is.
+
+        settings: time-outs and the group protocol.
 
     Raises:
-        LogUnreachable: no broker answered.
+        LogUnreachable: no broker answered, or it did not let this client in.
+        UsageError: security settings that the client does not take.
     """
 
-    def __init__(self, bootstrap: str, namespace: str = "") -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        namespace: str = "",
+        settings: KafkaSettings = DEFAULTS,
+        security: Security = OPEN,
+    ) -> None:
         self.bootstrap = bootstrap
         self.namespace = namespace
-        self.admin = KafkaAdmin(bootstrap, namespace)
+        self.settings = settings
+        self.security = security
+        self.admin = KafkaAdmin(bootstrap, namespace, settings.call_timeout_s, security)
         self.log_id = self.admin.identity()
         self._offsets_client: Any = None
 
     def _client(self) -> Any:
         """A consumer that never joins a group: it answers questions about offsets."""
         if self._offsets_client is None:
-            self._offsets_client = Consumer(
-                {**_common(self.bootstrap), "group.id": f"{self.namespace}qmtl.questions"}
-            )
+            self._offsets_client = Consumer({**_common(self), "group.id": f"{self.namespace}qmtl.questions"})
         return self._offsets_client
 
     def now_ms(self) -> int:
@@ -78,8 +103,17 @@ class KafkaLog:
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         self.admin.ensure_topics(specs)
 
+    def require_version(self) -> None:
+        self.admin.require_version()
+
+    def require_rights(self, rights: Rights) -> None:
+        self.admin.require_rights(rights)
+
     def describe(self, topic: str) -> TopicDescription | None:
         return self.admin.describe(topic)
+
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        return self.admin.incarnations(topics)
 
     def topics(self) -> list[str]:
         return self.admin.topics()
@@ -96,17 +130,19 @@ class KafkaLog:
     def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
         ends = self.end_offsets(partitions)
         asked = [self._place(where, timestamp_ms) for where in partitions]
-        found = _asking(lambda: self._client().offsets_for_times(asked, timeout=CALL_TIMEOUT_S))
+        wait_s = self.settings.call_timeout_s
+        found = _asking(lambda: self._client().offsets_for_times(asked, timeout=wait_s), wait_s)
         answers = {self._where(place): place.offset for place in found}
         return {where: answers[where] if answers[where] >= 0 else ends[where] for where in partitions}
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         if not partitions:
             return {}
-        asker = Consumer({**_common(self.bootstrap), "group.id": self.namespace + group})
+        asker = Consumer({**_common(self), "group.id": self.namespace + group})
         try:
             asked = [self._place(where) for where in partitions]
-            found = _asking(lambda: asker.committed(asked, timeout=CALL_TIMEOUT_S))
+            wait_s = self.settings.call_timeout_s
+            found = _asking(lambda: asker.committed(asked, timeout=wait_s), wait_s)
             for place in found:
                 if place.error is not None:  # a position that is left out would mean "never committed"
                     raise LogError(
@@ -115,6 +151,9 @@ class KafkaLog:
             return {self._where(place): place.offset for place in found if place.offset >= 0}
         finally:
             asker.close()
+
+    def members(self, group: str) -> Group:
+        return self.admin.members(group)
 
     def reader(self) -> KafkaReader:
         return KafkaReader(self)
@@ -150,7 +189,7 @@ class KafkaReader:
         self._log = log
         self._consumer = Consumer(
             {
-                **_common(log.bootstrap),
+                **_common(log),
                 "group.id": f"{log.namespace}qmtl.readers",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -187,11 +226,7 @@ class KafkaReader:
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         out: list[Record] = []
-        # The client waits out the time-out unless the batch is full: so one wait for the first, none for the others.
-        found = self._consumer.consume(1, timeout_s) if timeout_s > 0 else []
-        if len(found) < max_records:
-            found += self._consumer.consume(max_records - len(found), 0.0)
-        for message in found:
+        for message in self._consume(max_records, timeout_s):
             error = message.error()
             if error is None:
                 out.append(self._record(message))
@@ -199,15 +234,52 @@ class KafkaReader:
                 self._hint(message, error)
         return out
 
+    def _consume(self, max_records: int, timeout_s: float) -> list[Message]:
+        # The client waits out the time-out unless the batch is full: so one wait for the first, none for the others.
+        found = self._consumer.consume(1, timeout_s) if timeout_s > 0 else []
+        if len(found) < max_records:
+            found += self._consumer.consume(max_records - len(found), 0.0)
+        return found
+
+    def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
+        found = self._consume(max_records, timeout_s)
+        good = [message for message in found if message.error() is None]
+        out = []
+        if good:
+            only = next(iter(self._positions)) if len(self._positions) == 1 else None
+            groups = self._grouped(good) if only is None else {only: good}
+            for where, group in groups.items():
+                self._positions[where] = _offset(group[-1]) + 1
+                if self._positions[where] > ends[where]:
+                    group = [message for message in group if _offset(message) < ends[where]]
+                if group:
+                    keys: list[Any] = [message.key() or b"" for message in group]
+                    out.append(Columns(where, _offset(group[0]), keys, [one.value() for one in group]))
+        if len(good) < len(found):
+            for message in found:
+                if (error := message.error()) is not None:
+                    self._hint(message, error)
+        return out
+
+    def _grouped(self, messages: Sequence[Message]) -> dict[TopicPartition, list[Message]]:
+        out: dict[TopicPartition, list[Message]] = {}
+        for message in messages:
+            out.setdefault(self._place_of(message), []).append(message)
+        return out
+
     def _record(self, message: Message) -> Record:
+        where = self._place_of(message)
+        offset = _offset(message)
+        key: Any = message.key()
+        self._positions[where] = offset + 1
+        return Record(where[0], where[1], offset, key or b"", message.value(), message.timestamp()[1])
+
+    def _place_of(self, message: Message) -> TopicPartition:
         place: Any = (message.topic(), message.partition())
         where = self._wheres.get(place)
         if where is None:
             where = self._wheres[place] = TopicPartition(place[0][len(self._log.namespace) :], place[1])
-        offset: Any = message.offset()
-        key: Any = message.key()
-        self._positions[where] = offset + 1
-        return Record(where[0], where[1], offset, key or b"", message.value(), message.timestamp()[1])
+        return where
 
     def _hint(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
@@ -225,6 +297,8 @@ class KafkaReader:
             raise UnknownTopic(
                 f"{message.topic()}[{message.partition()}] is not on the log.", "Create the topics first."
             )
+        elif error.code() in DENIED:
+            raise denied(f"READ on topic {message.topic()}", error)
         elif error.code() == KafkaError._FATAL:
             raise LogError(f"the consumer failed: {error.str()}", "Start again.")
         # Anything else is librdkafka telling that it retries by itself.
@@ -242,13 +316,15 @@ class KafkaWriter:
     def __init__(self, log: KafkaLog, transactional_id: str) -> None:
         self._log = log
         self._id = transactional_id
+        self._wait_s = log.settings.call_timeout_s
         self._tracked: dict[TopicPartition, int] = {}
         self._open = False
+        self._caller = Caller()
         self._producer = Producer(
             {
-                **_common(log.bootstrap),
+                **_common(log),
                 "transactional.id": log.namespace + transactional_id,
-                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "transaction.timeout.ms": log.settings.transaction_timeout_ms,
                 "linger.ms": 5,
                 "batch.size": 262144,
                 "compression.type": "lz4",
@@ -259,12 +335,18 @@ class KafkaWriter:
             }
         )
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
-        _asking(lambda: self._producer.list_topics(timeout=CALL_TIMEOUT_S))
-        _transactional(lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
+        _asking(lambda: self._producer.list_topics(timeout=self._wait_s), self._wait_s)
+        try:
+            _transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s)
+        except MissingRight as error:
+            raise MissingRight(
+                f"this client may not DESCRIBE and WRITE on transactional id {log.namespace}{transactional_id}.",
+                error.remedy,
+            ) from None
 
     def begin(self) -> None:
         self._tracked = {}
-        _transactional(self._producer.begin_transaction)
+        _transactional(self._producer.begin_transaction, self._wait_s)
         self._open = True
 
     def append(
@@ -300,21 +382,29 @@ class KafkaWriter:
                 f"a record for {topic} was larger than {MESSAGE_MAX_BYTES} bytes.", "Send less at a time."
             )
         self.abort()
-        raise TransactionAborted(f"the open transaction took no more records: {problem.str()}")
+        raise OutcomeUnknown(f"the open transaction took no more records: {problem.str()}")
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if not self._open:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
         try:
+            if due("after_flush") or due("commit_sent"):
+                self._producer.flush(self._wait_s)
+            passing("after_flush")
             if positions and fence is not None:
                 places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
+                producer, wait_s = self._producer, self._wait_s
                 _transactional(
-                    lambda: self._producer.send_offsets_to_transaction(places, fence, CALL_TIMEOUT_S)
+                    lambda: self._caller.call(
+                        lambda: producer.send_offsets_to_transaction(places, fence, wait_s), wait_s
+                    ),
+                    wait_s,
                 )
             elif positions:
                 raise InvariantBroken("positions are committed without proof of membership.")
             passing("inside_commit")
-            _transactional(lambda: self._producer.commit_transaction(CALL_TIMEOUT_S))
+            entering("commit_sent", 0.001)
+            _transactional(lambda: self._producer.commit_transaction(self._wait_s), self._wait_s)
         except TransactionAborted:
             self.abort()
             raise
@@ -330,7 +420,7 @@ class KafkaWriter:
             return
         self._open = False
         try:
-            self._producer.abort_transaction(CALL_TIMEOUT_S)
+            self._producer.abort_transaction(self._wait_s)
         except KafkaException as error:
             if error.args[0].code() in _FENCED:
                 raise Fenced(
@@ -344,12 +434,13 @@ class KafkaWriter:
         self.begin()
         self.append(PROOF.topic, PROOF.partition, b"", None)
         with suppress(KafkaException):  # the abort says what it means
-            self._producer.flush(CALL_TIMEOUT_S)  # an abort of nothing that was sent asks nobody
+            self._producer.flush(self._wait_s)  # an abort of nothing that was sent asks nobody
         self.abort()
 
     def close(self) -> None:
         """Let go of the producer without ending anything: whoever opens the id next does that."""
         self._open = False
+        self._caller.close()
         with suppress(KafkaException):
             self._producer.purge()
         with suppress(KafkaException):
@@ -360,23 +451,22 @@ class KafkaMembership:
     """Takes part in the group of a processor on its anchor topic, and reads nothing from it.
 
     Partitions are paused at once: which task is whose comes from the group, what a task reads is its own business
-    (`Task`), so tasks may read topics that come and go at run time. Static membership lets a killed worker have its
-    tasks back at once.
+    (`Task`), so tasks may read topics that come and go at run time. In a classic group static membership lets a killed
+    worker have its tasks back at once; the `consumer` protocol moves single tasks and leaves the others where they are.
     """
 
     def __init__(self, log: KafkaLog, group: str, member: str, anchor: str) -> None:
         self._mine: frozenset[int] = frozenset()
-        self._revoked = False
+        self._gone: frozenset[int] = frozenset()
+        settings = log.settings
+        incremental = settings.group_protocol == "consumer"
         self._consumer = Consumer(
             {
-                **_common(log.bootstrap),
+                **_common(log),
+                **(_CONSUMER_GROUP if incremental else _classic_group(settings, log.namespace + member)),
                 "group.id": log.namespace + group,
-                "group.instance.id": log.namespace + member,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "session.timeout.ms": SESSION_TIMEOUT_MS,
-                "heartbeat.interval.ms": 1000,
-                "partition.assignment.strategy": "range",
                 "fetch.wait.max.ms": 500,
                 "fetch.message.max.bytes": 1024,
                 "queued.max.messages.kbytes": 64,
@@ -384,22 +474,35 @@ class KafkaMembership:
         )
 
         def assigned(consumer: Any, places: Any) -> None:
-            consumer.assign(places)
+            numbers = frozenset(place.partition for place in places)
+            if incremental:
+                consumer.incremental_assign(places)
+                self._mine |= numbers
+            else:
+                consumer.assign(places)
+                self._mine = numbers
             consumer.pause(places)
-            self._mine = frozenset(place.partition for place in places)
 
         def revoked(consumer: Any, places: Any) -> None:
             # Nothing is in flight here: the worker polls its membership only between transactions.
-            consumer.unassign()
-            self._mine, self._revoked = frozenset(), True
+            if incremental:
+                consumer.incremental_unassign(places)
+                numbers = frozenset(place.partition for place in places)
+            else:
+                consumer.unassign()
+                numbers = self._mine
+            self._mine -= numbers
+            self._gone |= numbers
 
         self._consumer.subscribe(
             [log.namespace + anchor], on_assign=assigned, on_revoke=revoked, on_lost=revoked
         )
 
     def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
-        self._revoked = False
+        self._gone = frozenset()
         message = self._consumer.poll(timeout_s)
+        if message is not None and (refusal := message.error()) is not None and refusal.code() in DENIED:
+            raise denied("READ on the group of this worker's tasks", refusal)
         # The client marks no error of a message as fatal: its code says so.
         if (
             message is not None
@@ -408,7 +511,7 @@ class KafkaMembership:
         ):
             raise MembershipLost(f"the group refused this member: {error.str()}", "Join again.")
         # Tasks that went and came back within one poll were another's meanwhile: they are seen to go.
-        return frozenset() if self._revoked else self._mine
+        return self._mine - self._gone
 
     def fence(self) -> Fence | None:
         metadata: Any = self._consumer.consumer_group_metadata()
@@ -423,11 +526,31 @@ class KafkaMembership:
         self._consumer.close()
 
 
-def _common(bootstrap: str) -> dict[str, Any]:
+def _offset(message: Message) -> int:
+    offset: Any = message.offset()
+    return int(offset)
+
+
+_CONSUMER_GROUP: Final[Mapping[str, Any]] = {"group.protocol": "consumer"}
+"""The rest is the broker's to decide: the client refuses a session time-out and a strategy of its own."""
+
+
+def _classic_group(settings: KafkaSettings, member: str) -> dict[str, Any]:
     return {
-        "bootstrap.servers": bootstrap,
+        "group.instance.id": member,
+        "session.timeout.ms": settings.session_timeout_ms,
+        "heartbeat.interval.ms": settings.heartbeat_ms,
+        "partition.assignment.strategy": "range",
+    }
+
+
+def _common(log: KafkaLog) -> dict[str, Any]:
+    return {
+        **log.security.settings,
+        "bootstrap.servers": log.bootstrap,
         "client.id": "qmtl",
         "log_level": 2,
+        "logger": _LOGGER,
         "error_cb": lambda error: (
             None
         ),  # librdkafka retries by itself; what it can't mend comes back from the calls
@@ -438,9 +561,9 @@ def _common(bootstrap: str) -> dict[str, Any]:
     }
 
 
-def _transactional(call: Callable[[], Any]) -> None:
+def _transactional(call: Callable[[], Any], timeout_s: float) -> None:
     """Run one transactional call; the same call again while the client says that this is safe."""
-    deadline = time.monotonic() + CALL_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             call()
@@ -456,18 +579,24 @@ def _transactional(call: Callable[[], Any]) -> None:
 def _classify(error: KafkaException) -> None:
     """The one place that says what an error of a transactional call means."""
     problem = error.args[0]
+    if problem.code() in DENIED:
+        raise denied("to write transactions", problem) from None
     if problem.code() in _FENCED:
         raise Fenced(
             f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
             "This one stops.",
         ) from None
-    if problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID:
+    # What only the client says (a time-out, a lost connection) leaves a request on its way: it would reach this producer's next
+    # transaction. A new producer's epoch shuts it out. Only the broker's own word, which has a positive code, ends the matter.
+    if problem.code() > 0 and (
+        problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID
+    ):
         raise TransactionAborted(problem.str()) from None
     raise OutcomeUnknown(problem.str()) from None
 
 
-def _asking(call: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + CALL_TIMEOUT_S
+def _asking(call: Callable[[], Any], timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             return call()
@@ -476,4 +605,6 @@ def _asking(call: Callable[[], Any]) -> Any:
             if problem.code() in MOVING and time.monotonic() < deadline:
                 time.sleep(0.02)
                 continue
+            if problem.code() in DENIED:
+                raise denied("to ask for positions", problem) from None
             raise LogError(f"the broker did not answer: {problem.str()}", "Check that it runs.") from None

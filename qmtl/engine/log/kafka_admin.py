@@ -7,7 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import (
+    ConsumerGroupState,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
     AdminClient,
@@ -16,7 +22,19 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package 
     OffsetSpec,
 )
 
-from qmtl.engine.log.port import Positions, TopicDescription, TopicPartition, require_same
+from qmtl.engine.log.kafka_rights import DENIED, denied, require_rights, require_version
+from qmtl.engine.log.kafka_security import OPEN, VARIABLE, Security
+from qmtl.engine.log.port import (
+    Group,
+    GroupState,
+    Incarnation,
+    Member,
+    Positions,
+    TopicDescription,
+    TopicPartition,
+    require_same,
+)
+from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import LogError, LogUnreachable, UnknownTopic
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.keys import MAX_KEY_BYTES
@@ -26,8 +44,14 @@ _SPECS: Any = OffsetSpec  # its constructors carry no types
 _EARLIEST: Final = _SPECS.earliest()
 _LATEST: Final = _SPECS.latest()
 
+_GROUP_STATES: Final = {
+    ConsumerGroupState.STABLE: GroupState.RUNNING,
+    ConsumerGroupState.EMPTY: GroupState.EMPTY,
+    ConsumerGroupState.DEAD: GroupState.EMPTY,
+    ConsumerGroupState.UNKNOWN: GroupState.UNKNOWN,
+}
+
 CONNECT_TIMEOUT_S: Final = 6.0
-CALL_TIMEOUT_S: Final = 30.0
 MESSAGE_MAX_BYTES: Final = MAX_VALUE_BYTES + MAX_KEY_BYTES + 4096
 MOVING: Final = frozenset(
     {
@@ -43,39 +67,66 @@ MOVING: Final = frozenset(
 )
 """Answers of a cluster in which a broker has just come or gone: the question is asked again."""
 
+_KEPT_OUT: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
+"""How a client tells that a broker does not take its name, or the proof of it."""
+
 
 class KafkaAdmin:
     """What the log asks of the cluster itself.
+
+    Args:
+        call_timeout_s: how long one question may take with all its repetitions.
 
     Raises:
         LogUnreachable: no broker answered within `CONNECT_TIMEOUT_S`.
     """
 
-    def __init__(self, bootstrap: str, namespace: str) -> None:
+    def __init__(
+        self, bootstrap: str, namespace: str, call_timeout_s: float, security: Security = OPEN
+    ) -> None:
         self._namespace = namespace
+        self._wait_s = call_timeout_s
+        said: list[KafkaError] = []
         settings: dict[str, Any] = {
             "bootstrap.servers": bootstrap,
             "client.id": "qmtl",
             "log_level": 0,
-            "error_cb": lambda error: None,
+            "error_cb": said.append,
         }
-        self._client = AdminClient(settings)
         try:
-            found = self._client.list_topics(timeout=CONNECT_TIMEOUT_S)
+            self._client = AdminClient({**settings, **security.settings})
         except KafkaException as error:
-            raise LogUnreachable(
-                f"no Kafka broker answered at {bootstrap!r} within {CONNECT_TIMEOUT_S:g} s: {error.args[0].str()}.",
-                "Start one with `make broker`, or give another address with --log kafka://HOST:PORT.",
-            ) from None
+            raise security.refused(error) from None
+        found = self._connected(bootstrap, said)
+        self._broker = min(found.brokers, default=0)
         self._cluster = found.cluster_id
         self._brokers = max(1, len(found.brokers))
         self._partitions: dict[str, int] = {}
+
+    def _connected(self, bootstrap: str, said: Sequence[KafkaError]) -> Any:
+        """The first answer of the cluster; asked in short turns, so that a refusal is not waited out."""
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        while True:
+            try:
+                return self._client.list_topics(timeout=CONNECT_TIMEOUT_S / 4)
+            except KafkaException as error:
+                self._client.poll(0.0)  # what the client has met on its way
+                refused = any(one.code() in _KEPT_OUT for one in said)
+                if refused or time.monotonic() >= deadline:
+                    raise _unreachable(bootstrap, error.args[0], said) from None
+                time.sleep(0.02)  # a port at which nobody listens refuses at once
+
+    def require_version(self) -> None:
+        require_version(self._client, self._broker, self._wait_s)
+
+    def require_rights(self, rights: Rights) -> None:
+        require_rights(self._client, self._namespace, rights, self._wait_s)
 
     def identity(self) -> str:
         return f"kafka-{self._cluster}-{self._namespace}"
 
     def topics(self) -> list[str]:
-        found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+        found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
         names = sorted(
             name for name in found if name.startswith(self._namespace) and not name.startswith("__")
         )
@@ -88,7 +139,7 @@ class KafkaAdmin:
             UnknownTopic: it doesn't.
         """
         if where.topic not in self._partitions:
-            found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+            found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
             physical = found.get(self._namespace + where.topic)
             if physical is not None and physical.partitions:
                 self._partitions[where.topic] = len(physical.partitions)
@@ -117,7 +168,7 @@ class KafkaAdmin:
                 )
                 for spec in missing
             ]
-            for name, future in self._client.create_topics(wanted, operation_timeout=CALL_TIMEOUT_S).items():
+            for name, future in self._client.create_topics(wanted, operation_timeout=self._wait_s).items():
                 self._created(name, future)
             self._verify([one.topic for one in wanted])
 
@@ -128,15 +179,17 @@ class KafkaAdmin:
             if (
                 error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS
             ):  # somebody else was quicker: the same wish
+                if error.args[0].code() in DENIED:
+                    raise denied(f"CREATE on topic {name}", error.args[0]) from None
                 raise LogError(
                     f"topic {name!r} was not created: {error.args[0].str()}.", "Check rights and names."
                 ) from None
 
     def _verify(self, names: Sequence[str]) -> None:
         """Wait until the cluster's metadata shows a leader for every partition: creation is told before it is everywhere."""
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        deadline = time.monotonic() + self._wait_s
         while True:
-            found = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+            found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
             if all(
                 name in found
                 and found[name].partitions
@@ -146,7 +199,7 @@ class KafkaAdmin:
                 return
             if time.monotonic() > deadline:
                 raise LogError(
-                    f"topics {list(names)} have no leaders after {CALL_TIMEOUT_S:g} s.", "Check the cluster."
+                    f"topics {list(names)} have no leaders after {self._wait_s:g} s.", "Check the cluster."
                 )
             time.sleep(0.02)
 
@@ -161,10 +214,21 @@ class KafkaAdmin:
             return None
         return self._describe([topic])[topic]
 
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        if not topics:
+            return {}
+        names = TopicCollection([self._namespace + name for name in sorted(topics)])
+        futures = self._client.describe_topics(names, request_timeout=self._wait_s)
+        out = {}
+        for name, future in futures.items():
+            found = self._asked(future.result)
+            out[name[len(self._namespace) :]] = Incarnation(str(found.topic_id), len(found.partitions))
+        return out
+
     def _describe(self, names: Sequence[str]) -> Mapping[str, TopicDescription]:
-        metadata = self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S)).topics
+        metadata = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
         resources = [ConfigResource(ConfigResource.Type.TOPIC, self._namespace + name) for name in names]
-        futures = self._client.describe_configs(resources, request_timeout=CALL_TIMEOUT_S)
+        futures = self._client.describe_configs(resources, request_timeout=self._wait_s)
         out = {}
         for resource, future in futures.items():
             entries = self._asked(future.result)
@@ -193,24 +257,51 @@ class KafkaAdmin:
         for where in partitions:
             self.require(where)
         asked = {KafkaPartition(self._namespace + where.topic, where.partition): spec for where in partitions}
-        deadline = time.monotonic() + CALL_TIMEOUT_S
+        deadline = time.monotonic() + self._wait_s
         while True:
             try:
                 answers = self._client.list_offsets(
-                    asked, isolation_level=isolation, request_timeout=CALL_TIMEOUT_S
+                    asked, isolation_level=isolation, request_timeout=self._wait_s
                 )
                 found = {place: future.result().offset for place, future in answers.items()}
             except KafkaException as error:
                 if error.args[0].code() in MOVING and time.monotonic() < deadline:
                     time.sleep(0.02)
                     # Left alone, the client asks for minutes with the leader's epoch that it knew before.
-                    self._asked(lambda: self._client.list_topics(timeout=CALL_TIMEOUT_S))
+                    self._asked(lambda: self._client.list_topics(timeout=self._wait_s))
                     continue
                 raise self._failure(error) from None
             return {
                 TopicPartition(place.topic[len(self._namespace) :], place.partition): int(offset)
                 for place, offset in found.items()
             }
+
+    def members(self, group: str) -> Group:
+        """Who takes part in a group; a group that never was is empty."""
+        name = self._namespace + group
+        deadline = time.monotonic() + self._wait_s
+        found: Any = None
+        while found is None:
+            try:
+                futures = self._client.describe_consumer_groups([name], request_timeout=self._wait_s)
+                found = futures[name].result()
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == KafkaError.GROUP_ID_NOT_FOUND:
+                    return Group(GroupState.EMPTY)
+                if code not in MOVING or time.monotonic() > deadline:
+                    raise self._failure(error) from None
+                time.sleep(0.02)
+        members = [
+            Member(
+                (one.group_instance_id or "").removeprefix(self._namespace),
+                one.host.lstrip("/"),
+                frozenset(place.partition for place in one.assignment.topic_partitions),
+            )
+            for one in found.members
+        ]
+        state = _GROUP_STATES.get(found.state, GroupState.REBALANCING)
+        return Group(state, tuple(sorted(members, key=lambda one: (one.member, one.host))))
 
     def _asked(self, call: Any) -> Any:
         try:
@@ -224,4 +315,20 @@ class KafkaAdmin:
             return UnknownTopic(
                 f"the cluster has no such topic: {problem.str()}.", "Create the topics first."
             )
+        if problem.code() in DENIED:
+            return denied("to describe its topics", problem)
         return LogError(f"the cluster did not answer: {problem.str()}.", "Check that it runs.")
+
+
+def _unreachable(bootstrap: str, problem: KafkaError, said: Sequence[KafkaError]) -> LogUnreachable:
+    """Why nobody answered: a broker that does not take the name or its proof hangs up, as one that is not there does."""
+    for one in said:
+        if one.code() in _KEPT_OUT:
+            return LogUnreachable(
+                f"the Kafka broker at {bootstrap!r} did not let this client in: {one.str()}.",
+                f"Check the file that {VARIABLE} names.",
+            )
+    return LogUnreachable(
+        f"no Kafka broker answered at {bootstrap!r} within {CONNECT_TIMEOUT_S:g} s: {problem.str()}.",
+        "Start one with `make broker`, or give another address with --log kafka://HOST:PORT.",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 from qmtl.foundation.common.errors import TopicMismatch
@@ -42,6 +43,64 @@ class TopicDescription:
     config: Mapping[str, str]
 
 
+class GroupState(Enum):
+    """What the log says of a group."""
+
+    RUNNING = "running"
+    """Its members have their tasks."""
+    REBALANCING = "rebalancing"
+    """Tasks are being given out."""
+    EMPTY = "empty"
+    """It has no member: nobody runs the processor."""
+    UNKNOWN = "unknown"
+    """The log doesn't know: on an embedded log one process runs everything, and it tells nobody that it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a group.
+
+    Attributes:
+        member: the name it joined with, empty where it gave none.
+        host: where it came from, as the log saw it.
+        tasks: the partitions of the anchor topic that it was given.
+    """
+
+    member: str
+    host: str
+    tasks: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The members of a group, sorted by name, as of one moment."""
+
+    state: GroupState
+    members: tuple[Member, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Incarnation:
+    """One life of a topic: a topic that was deleted and made again under its name has another id."""
+
+    id: str
+    partitions: int
+
+
+class Columns(NamedTuple):
+    """Consecutive records of one partition, at least one, as a reader takes them that wants no more of them.
+
+    Attributes:
+        first: offset of the first record.
+        keys, values: in offset order; a value of None is a tombstone.
+    """
+
+    where: TopicPartition
+    first: int
+    keys: list[bytes]
+    values: list[bytes | None]
+
+
 class Fence(Protocol):
     """Proof of membership, taken when a batch is read and handed in with its commit; the log refuses a stale one."""
 
@@ -62,6 +121,13 @@ class Reader(Protocol):
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """Up to `max_records` records, per partition in offset order; an empty list after `timeout_s`."""
+
+    def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
+        """As `poll`, without the records at or past `ends`, and with little work per record.
+
+        Args:
+            ends: of every partition that is assigned.
+        """
 
     def positions(self) -> Positions:
         """How far each partition was read, past transaction markers and aborted records too."""
@@ -150,6 +216,13 @@ class Log(Protocol):
     def describe(self, topic: str) -> TopicDescription | None:
         """What the log says of a topic; None where there is none."""
 
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        """Which life of each topic this is.
+
+        Raises:
+            UnknownTopic: one of them is not there.
+        """
+
     def topics(self) -> list[str]:
         """Names of all topics, sorted."""
 
@@ -168,6 +241,13 @@ class Log(Protocol):
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         """The committed positions; partitions without one are left out."""
 
+    def members(self, group: str) -> Group:
+        """Who takes part in a group now, seen from outside.
+
+        Raises:
+            LogError: the log did not answer.
+        """
+
     def reader(self) -> Reader: ...
 
     def writer(self, transactional_id: str) -> Writer:
@@ -177,6 +257,20 @@ class Log(Protocol):
         """Join: the partitions of the anchor topic are the tasks."""
 
     def close(self) -> None: ...
+
+
+def columns_of(records: Sequence[Record], ends: Positions) -> list[Columns]:
+    """Records as `Reader.poll_columns` gives them."""
+    out: dict[TopicPartition, Columns] = {}
+    for record in records:
+        where = TopicPartition(record.topic, record.partition)
+        if record.offset < ends[where]:
+            known = out.get(where)
+            if known is None:
+                known = out[where] = Columns(where, record.offset, [], [])
+            known.keys.append(record.key)
+            known.values.append(record.value)
+    return list(out.values())
 
 
 def partitions_of(topic: str, count: int) -> list[TopicPartition]:

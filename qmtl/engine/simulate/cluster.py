@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from qmtl.engine.log.port import Positions, TopicPartition, partitions_of, require_same
+from qmtl.engine.log.port import Incarnation, Positions, TopicPartition, partitions_of, require_same
 from qmtl.engine.simulate.clock import Clock
 from qmtl.engine.simulate.coverage import Coverage
 from qmtl.engine.simulate.group import Group, Running, SimulatedFence
@@ -103,6 +103,16 @@ class Cluster:
                 )
             else:
                 require_same(spec, len(known.partitions), known.config)
+
+    def incarnation(self, name: str) -> Incarnation:
+        """
+        Raises:
+            UnknownTopic: no such topic.
+        """
+        known = self.topics.get(name)
+        if known is None:
+            raise UnknownTopic(f"the log has no topic {name!r}.", "Create it first.")
+        return Incarnation(f"simulated-{list(self.topics).index(name)}", len(known.partitions))
 
     def partition(self, where: TopicPartition) -> Partition:
         """

@@ -88,6 +88,10 @@ class Group:
         """The tasks of a member; none while a rebalance is being prepared."""
         return frozenset() if self.preparing_since_ms is not None else self._shares.get(name, frozenset())
 
+    def shares(self) -> dict[str, frozenset[int]]:
+        """The members with their tasks."""
+        return {name: self.share(name) for name in self._members}
+
     def takes(self, fence: SimulatedFence) -> bool:
         """Whether positions may be committed with a fence."""
         current = self.is_current(fence.member, fence.incarnation)

@@ -7,11 +7,17 @@ from typing import Final
 
 from qmtl.engine.failpoint import passing
 from qmtl.engine.log.port import (
+    Columns,
     Fence,
+    Group,
+    GroupState,
+    Incarnation,
+    Member,
     Positions,
     Record,
     TopicDescription,
     TopicPartition,
+    columns_of,
 )
 from qmtl.engine.simulate.cluster import TRANSACTION_TIMEOUT_MS, Cluster
 from qmtl.engine.simulate.group import UNKNOWN_GENERATION, SimulatedFence
@@ -77,6 +83,10 @@ class SimulatedLog:
             None if known is None else TopicDescription(topic, len(known.partitions), 1, dict(known.config))
         )
 
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        self.ask()
+        return {name: self.cluster.incarnation(name) for name in topics}
+
     def topics(self) -> list[str]:
         self.ask()
         return sorted(self.cluster.topics)
@@ -100,6 +110,15 @@ class SimulatedLog:
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         self.ask()
         return self.cluster.committed(group, partitions)
+
+    def members(self, group: str) -> Group:
+        self.ask()
+        known = self.cluster.groups().get(group)
+        shares = {} if known is None else known.shares()
+        if not shares or known is None:
+            return Group(GroupState.EMPTY)
+        state = GroupState.RUNNING if known.preparing_since_ms is None else GroupState.REBALANCING
+        return Group(state, tuple(Member(name, "simulated", tasks) for name, tasks in sorted(shares.items())))
 
     def reader(self) -> SimulatedReader:
         self.process.must_live()
@@ -140,6 +159,9 @@ class SimulatedReader:
             self._log.cluster.wait(int(timeout_s * 1000))
             out = self._read(max_records)
         return out
+
+    def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
+        return columns_of(self.poll(max_records, timeout_s), ends)
 
     def _read(self, max_records: int) -> list[Record]:
         process = self._log.process
@@ -241,6 +263,7 @@ class SimulatedWriter:
         self._log.ask()
         try:
             self._flush()
+            passing("after_flush")
             if positions:
                 self._send_positions(positions, group, fence)
             passing("inside_commit")
@@ -297,6 +320,8 @@ class SimulatedWriter:
             if dawdle:
                 self._note("markers came after the answer")
             self._cluster.end(self._id, epoch, commit=True, dawdle=dawdle)
+            passing("commit_sent")
+            process.must_live()
             return
 
         def end() -> bool:

@@ -74,7 +74,7 @@ class TooLarge(WireError):
 
 
 class IncompatibleSchema(WireError):
-    """A schema that can't read what older code has written."""
+    """A schema that can't read what other code, older or newer, has written."""
 
     code = "QMTL-204"
 
@@ -143,6 +143,12 @@ class StampMismatch(LogError):
     code = "QMTL-308"
 
 
+class StateMismatch(LogError):
+    """What a task has recorded was written under another key or another number of partitions than the catalogue says."""
+
+    code = "QMTL-309"
+
+
 # ---- transactions (handled by the worker, seldom seen by a person) ------------------------------------------
 
 
@@ -156,6 +162,18 @@ class TransactionAborted(TransactionError):
     """Nothing became visible; the batch is read again."""
 
     code = "QMTL-311"
+
+
+class DiskFull(TransactionAborted):
+    """A store or the embedded log could not be written for want of space: the task closes, and opens again when there is some."""
+
+    code = "QMTL-315"
+
+
+class TaskRevoked(TransactionAborted):
+    """The group gave a task away while its tables were restored: it is given up."""
+
+    code = "QMTL-316"
 
 
 class OutcomeUnknown(TransactionError):
@@ -174,6 +192,18 @@ class MembershipLost(LogError):
     """The group gave the place of a member to another of the same name, perhaps to its own repeated request."""
 
     code = "QMTL-314"
+
+
+class BrokerTooOld(LogError):
+    """A cluster of a version that is not supported."""
+
+    code = "QMTL-317"
+
+
+class MissingRight(LogError):
+    """The cluster does not let this client do what it has to."""
+
+    code = "QMTL-318"
 
 
 # ---- engine -----------------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ class CloseMarker:
         count: data records of this writer in this partition since its previous marker.
         digest: BLAKE3 (16 hex) over the keys and values of those records, in order.
         config_epoch: a new epoch starts a new sequence of markers.
-        positions: what of the inputs is contained in the cut; it pins the interleaving that the writer saw.
     """
 
     processor: str
@@ -42,7 +41,6 @@ class CloseMarker:
     count: int
     digest: str
     config_epoch: int
-    positions: tuple[InputPosition, ...] = field(default=(), metadata=COORDINATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +85,40 @@ class TaskCut:
     processor: str
     task: int
     positions: tuple[InputPosition, ...] = field(default=(), metadata=COORDINATE)
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaText:
+    """A schema with which some program writes values of this log. This message itself never changes.
+
+    Attributes:
+        fingerprint: CRC-64-AVRO of the schema, 16 hex digits in the order in which values carry it.
+        name: the message's.
+        text: the Avro schema as JSON.
+    """
+
+    fingerprint: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """An operator's decision that a task goes on from what the log is now, though the task knew another one.
+
+    Attributes:
+        by: who decided.
+        reason: why, in the operator's words.
+        accepted_at_ms: by the log's clock.
+        findings: what of the log was not as the task knew it, a sentence per partition.
+    """
+
+    processor: str
+    task: int
+    by: str
+    reason: str
+    accepted_at_ms: int
+    findings: tuple[str, ...]
 
 
 Control: TypeAlias = CloseMarker | PositionStamp | TaskCut

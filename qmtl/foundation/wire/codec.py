@@ -7,15 +7,23 @@ again: only one byte string means a message (no trailing bytes, no overlong numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
-from qmtl.foundation.common.errors import InvalidValue, MalformedValue, QmtlError, TooLarge, UnknownSchema
+from qmtl.foundation.common.errors import (
+    IncompatibleSchema,
+    InvalidValue,
+    MalformedValue,
+    QmtlError,
+    TooLarge,
+    UnknownSchema,
+)
 from qmtl.foundation.wire.avro import Schema, avro_schema, fingerprint, parsing_form
+from qmtl.foundation.wire.compat import NEWER, require_resolvable
 from qmtl.foundation.wire.convert import Reader, Writer, converters
 from qmtl.foundation.wire.json_view import to_json
 from qmtl.foundation.wire.shape import shape_of
@@ -43,6 +51,13 @@ class _Form:
     take: Reader
 
 
+Finder = Callable[[], None]
+"""Looks for schemas that have come since it was asked last, and makes the codec learn them."""
+
+_STRANGERS: Final = 10_000
+"""Unknown headers that are remembered, so that rubbish is not looked for each time."""
+
+
 def no_older(message: type) -> Iterable[Schema]:
     """The older schemas of a message that has none."""
     return ()
@@ -63,6 +78,8 @@ class Codec:
         self._older = older
         self._by_type: dict[type, _Form] = {}
         self._by_header: dict[bytes, _Form] = {}
+        self._finder: Finder | None = None
+        self._strange: dict[bytes, str] = {}
 
     def encode(self, message: object) -> bytes:
         """The bytes of a message.
@@ -90,6 +107,7 @@ class Codec:
 
         Raises:
             UnknownSchema: the bytes don't begin with a header that one of the codec's schemas has.
+            IncompatibleSchema: other code has published the schema, and this code can't read it.
             TooLarge: more than `MAX_VALUE_BYTES`.
             MalformedValue: anything else that `encode` would not have written.
         """
@@ -110,6 +128,42 @@ class Codec:
     def fingerprint(self, message: type) -> bytes:
         """The 8 bytes by which a record says that the current schema of the class wrote it."""
         return self._form(message).header[2:]
+
+    # ---- schemas of other code ------------------------------------------------------------------------------------
+
+    def schemas(self) -> Mapping[bytes, Schema]:
+        """The current schemas by their fingerprints: what this codec writes with."""
+        return {self.fingerprint(message): avro_schema(message) for message in self._messages}
+
+    def learn(self, schema: Schema) -> None:
+        """Read what other code writes with a schema, as a message of the same name in its current form.
+
+        Raises:
+            IncompatibleSchema: the current form can't, or there is no message of this name; values of that schema raise it,
+                too, from now on.
+        """
+        self._build()
+        header = _MARK + fingerprint(schema)
+        mine = next((one for one in self._messages if one.__name__ == schema["name"]), None)
+        try:
+            if mine is None:
+                raise IncompatibleSchema(
+                    f"{schema['name']} is a message that this version of the code doesn't have.", NEWER
+                )
+            require_resolvable(avro_schema(mine), schema)
+        except IncompatibleSchema as refused:
+            self._strange[header] = refused.what
+            raise
+        if header not in self._by_header:
+            form, current = self._by_type[mine], parse_schema(avro_schema(mine))
+            self._by_header[header] = _Form(
+                mine, header, parse_schema(parsing_form(schema)), current, form.put, form.take
+            )
+
+    def ask(self, finder: Finder | None) -> None:
+        """Whom to ask when a value comes whose schema is unknown; he calls `learn`. The last one told is asked."""
+        self._finder = finder
+        self._strange.clear()
 
     def _read(self, form: _Form, data: bytes) -> Any:
         if len(data) > MAX_VALUE_BYTES:
@@ -143,6 +197,15 @@ class Codec:
     def _known(self, data: bytes) -> _Form:
         self._build()
         header = bytes(data[:_HEADER_BYTES])
+        whole = header[:2] == _MARK and len(header) == _HEADER_BYTES
+        known = header in self._by_header or header in self._strange
+        if self._finder is not None and whole and not known:
+            if len(self._strange) >= _STRANGERS:
+                self._strange.clear()
+            self._strange[header] = ""  # before it is looked for: what is found may itself hold strangers
+            self._finder()
+        if refused := self._strange.get(header):
+            raise IncompatibleSchema(refused, NEWER)
         try:
             return self._by_header[header]
         except KeyError:

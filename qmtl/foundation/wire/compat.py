@@ -7,10 +7,13 @@ may not be text), and a logical type can neither come nor go (free text is no de
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from qmtl.foundation.common.errors import IncompatibleSchema
 from qmtl.foundation.wire.avro import NAMESPACE, Schema
+
+NEWER: Final = "Run the version that writes it or a newer one, or give this one a log of its own."
+"""What to do with code that can't read what lies on its log."""
 
 
 def require_readable(reader: Schema, writers: Iterable[tuple[int, Schema]]) -> None:
@@ -28,6 +31,19 @@ def require_readable(reader: Schema, writers: Iterable[tuple[int, Schema]]) -> N
                 f"{difference}, so it can't read what version {version} of {writer['name']} has written.",
                 "Give a new field a default, keep the others as they were, or make a new message.",
             )
+
+
+def require_resolvable(reader: Schema, writer: Schema) -> None:
+    """Nothing, if the reader reads what other code writes with a schema of the same name.
+
+    Raises:
+        IncompatibleSchema: names the message, the place and the rule.
+    """
+    for difference in differences(reader, writer):
+        raise IncompatibleSchema(
+            f"{difference}, so this version of the code can't read the {writer['name']} of another version on this log.",
+            NEWER,
+        )
 
 
 def differences(reader: Schema, writer: Schema) -> Iterator[str]:

@@ -259,6 +259,10 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     ),
     # What a task had read at each step; where it reads one partition, or buckets alone, nothing is open and nothing is written.
     _events("task.cuts", "processor task", "", (control.TaskCut,), "every processor", days=90),
+    # The schemas of everything that is written here, published before the first value of each.
+    _table("schemas", "fingerprint", "", (control.SchemaText,), "every processor"),
+    # What operators have decided about tasks.
+    _events("ops.acceptances", "processor task", "", (control.Acceptance,), "people"),
     # What nobody could use.
     _events("dead.letters", "topic", "", (control.DeadLetter,), "every processor", days=90),
 )

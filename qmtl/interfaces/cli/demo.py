@@ -60,6 +60,7 @@ def demo(
     from qmtl.bootstrap import make_workers, open_log, prepare
     from qmtl.engine.task import POLL_RECORDS, TaskSettings
     from qmtl.foundation.wire.registry import codec
+    from qmtl.interfaces.cli.restoring import on_stderr
     from qmtl.interfaces.demo import report
     from qmtl.interfaces.demo.run import DemoRun, load
     from qmtl.replay.digest import digests
@@ -73,7 +74,7 @@ def demo(
     try:
         prepare(log)
         if not no_workers:
-            settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS)
+            settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS, on_restore=on_stderr())
             workers = make_workers(log, settings, slot="demo")
         symbols = ", ".join(one.symbol for one in data.sources)
         render.note(f"qmtl demo on {where}: {data.bars} bars of {symbols}, {data.interval} s each")

@@ -45,7 +45,10 @@ VERBS: Final[Mapping[str, Verb]] = {
     ),
     "dag": Verb("qmtl.interfaces.cli.dag:dag", "Publish strategies and look at the graph of shared nodes."),
     "world": Verb("qmtl.interfaces.cli.world:world", "Create worlds, and open and close their order gates."),
-    "worker": Verb("qmtl.interfaces.cli.worker:worker", "Run processors against a log."),
+    "worker": Verb(
+        "qmtl.interfaces.cli.worker:worker", "Run processors against a log, and see who runs them."
+    ),
+    "lag": Verb("qmtl.interfaces.cli.lag:lag", "Show how far behind the log every processor is, and why."),
     "topology": Verb(
         "qmtl.interfaces.cli.topology:topology", "Draw every processor with what it reads, owns and writes."
     ),

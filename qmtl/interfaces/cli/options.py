@@ -114,10 +114,11 @@ def reading(log_address: str) -> Iterator[Log]:
         UsageError: the address has another form.
         LogUnreachable: there is no such log, or no broker answered.
     """
-    from qmtl.bootstrap import open_log
+    from qmtl.bootstrap import learn_schemas, open_log
 
     log = open_log(log_address, read_only=True)
     try:
+        learn_schemas(log)
         yield log
     finally:
         log.close()

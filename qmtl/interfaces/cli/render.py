@@ -26,6 +26,7 @@ _UNSAFE: Final = re.compile(
     "\ud800-\udfff"  # lone surrogates, which no stream can encode
     "]"
 )
+_RETURNS: Final = re.compile("([\r\n])")
 _NARROW: Final = 0x100
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNBOUNDED: Final = 100_000
@@ -168,6 +169,12 @@ def failure(code: str, what: str, remedy: str = "") -> None:
 def note(text: object) -> None:
     """A remark on stderr that no program has to read."""
     _write(sys.stderr, safe(text) + "\n")
+
+
+def remark(text: str) -> None:
+    """A text that this program made itself, on stderr at once, with the carriage returns that write a line over."""
+    _write(sys.stderr, "".join(part if part in "\r\n" else safe(part) for part in _RETURNS.split(text)))
+    sys.stderr.flush()
 
 
 def _short(text: str) -> str:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 import click
 
+from qmtl.engine.log.port import GroupState, TopicPartition
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import log_option
+from qmtl.interfaces.cli.accept import accept
+from qmtl.interfaces.cli.options import format_option, log_option, reading
 
 DEFAULT_STATE_DIR = Path(".qmtl/worker")
+LOOPBACK: Final = "127.0.0.1"
+_SHOWN_POSITIONS: Final = 4
 
 
 @click.group()
 def worker() -> None:
-    """Run processors."""
+    """Run processors, and see who runs them."""
 
 
 @worker.command("run")
@@ -38,18 +46,44 @@ def worker() -> None:
     default=None,
     help="Records per batch; changes no result.",
 )
-def run_worker(name: str, log_address: str, state_dir: Path, slot: str, poll_records: int | None) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=None,
+    help="Serve /metrics and /healthz on this port, 0 for any that is free; without it nothing is served.",
+)
+@click.option("--metrics-host", default=LOOPBACK, show_default=True, help="Where they listen.")
+def run_worker(
+    name: str,
+    log_address: str,
+    state_dir: Path,
+    slot: str,
+    poll_records: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
+) -> None:
     """Run the processor NAME until SIGTERM or Ctrl-C; what is in flight is finished first."""
-    run_processor(name, log_address, state_dir, slot, poll_records)
+    metrics = None if metrics_port is None else (metrics_host, metrics_port)
+    run_processor(name, log_address, state_dir, slot, poll_records, metrics)
 
 
 def run_processor(
-    name: str, address: str, state_dir: Path, slot: str = "0", poll_records: int | None = None
+    name: str,
+    address: str,
+    state_dir: Path,
+    slot: str = "0",
+    poll_records: int | None = None,
+    metrics: tuple[str, int] | None = None,
 ) -> None:
-    """Open the log, join the group and step until a signal comes."""
+    """Open the log, join the group and step until a signal comes.
+
+    Args:
+        metrics: the host and port on which /metrics and /healthz are served; None for nowhere.
+    """
     from qmtl.bootstrap import make_workers, open_log, prepare
     from qmtl.engine.task import POLL_RECORDS, TaskSettings
     from qmtl.engine.worker import run
+    from qmtl.interfaces.cli.restoring import on_stderr
     from qmtl.topology import stage
 
     stage(name)  # a wrong name is told before a broker is asked for
@@ -62,24 +96,86 @@ def run_processor(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     log = open_log(address)
+    settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS, on_restore=on_stderr())
     try:
         prepare(log)
-        workers = make_workers(
-            log, TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS), [name], slot
-        )
-        render.note(f"worker {name} slot {slot} runs on {address}")
-        try:
-            run(workers, lambda: stopping)
-        finally:
+        with ExitStack() as open_now:
+            if metrics is not None:
+                from qmtl.interfaces.metrics.serve import Metrics
+
+                shown = Metrics([name])
+                settings = replace(settings, observer=shown.watch)
+                where = open_now.enter_context(shown.serving(log, settings.state_dir, *metrics))
+                render.note(f"metrics on {where}/metrics, health on {where}/healthz")
+            workers = make_workers(log, settings, [name], slot)
             for one in workers:
-                one.close()
+                open_now.callback(one.close)
+            render.note(f"worker {name} slot {slot} runs on {address}")
+            run(workers, lambda: stopping)
     finally:
         log.close()
     render.note(f"worker {name} slot {slot} drained")
 
 
+worker.add_command(accept)
+
+
 @worker.command("list")
-def list_workers() -> None:
+@log_option
+@format_option
+def list_workers(log_address: str, as_json: bool) -> None:
+    """Who runs which tasks now: the slots of every processor, their tasks, and how far those have come.
+
+    Read from the members of the processors' groups. On an embedded log one process runs everything and tells nobody: then
+    positions are shown, and STATE is unknown. POSITIONS are topic[partition]@offset, as committed. A worker that has ended stays
+    listed until its session ends. With --format json every slot is one line, as is every processor that nobody runs, whose slot
+    is null.
+    """
+    from qmtl.foundation.wire.registry import codec
+    from qmtl.interfaces.standing import slots
+    from qmtl.topology import PROTOTYPES
+
+    with reading(log_address) as log:
+        found = slots(log, PROTOTYPES, codec)
+    if as_json:
+        for one in found:
+            render.json_line(
+                {
+                    "processor": one.processor,
+                    "slot": one.slot,
+                    "state": one.state.value,
+                    "host": one.host,
+                    "tasks": {
+                        str(number): {
+                            f"{where.topic}[{where.partition}]": offset
+                            for where, offset in sorted(positions.items())
+                        }
+                        for number, positions in one.tasks.items()
+                    },
+                }
+            )
+        return
+    rows: list[tuple[object, ...]] = []
+    for one in found:
+        who = (one.processor, "-" if one.slot is None else one.slot, one.state.value, one.host or "-")
+        rows += [(*who, number, _positions(positions)) for number, positions in one.tasks.items()]
+        if not one.tasks:
+            rows.append((*who, "-", "-"))
+    render.table(("PROCESSOR", "SLOT", "STATE", "HOST", "TASK", "POSITIONS"), rows)
+    if any(one.state is GroupState.UNKNOWN for one in found):
+        render.note(
+            "This log does not know who runs its processors; TASK and POSITIONS are those of whoever ran last."
+        )
+
+
+def _positions(positions: Mapping[TopicPartition, int]) -> str:
+    shown = [f"{where.topic}[{where.partition}]@{offset}" for where, offset in sorted(positions.items())]
+    more = len(shown) - _SHOWN_POSITIONS
+    return " ".join(shown[:_SHOWN_POSITIONS]) + (f" and {more} more" if more > 0 else "") or "-"
+
+
+@worker.command("names")
+def list_names() -> None:
     """List the processors that can be run."""
     from qmtl.topology import PROTOTYPES, TOPOLOGY
 

@@ -25,6 +25,9 @@ from qmtl.runtime.indicators.registry import BUILTINS
 from qmtl.services.nodes.plan import Plan, PlanNode, make_plan, shards_of
 
 DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
+IDLE_AFTER: Final = 60
+"""Buckets of the clock that a source may miss before the others go on without it; its bars are late from then on."""
+
 CLOCK: Final = Input("clock", bucketed=True, broadcast=True)
 
 
@@ -67,7 +70,10 @@ class Nodes:
         self._inputs = (
             DEPLOYMENTS,
             CLOCK,
-            *(Input(name, bucketed=True, broadcast=True, joins=True) for name in sources),
+            *(
+                Input(name, bucketed=True, broadcast=True, joins=True, idle_after=IDLE_AFTER)
+                for name in sources
+            ),
             *(Input(name, bucketed=True, broadcast=True) for name in others),
         )
         outputs = sorted({one.node.topic for one in self._plan.nodes if not one.is_source and one.here})

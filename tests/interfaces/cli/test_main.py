@@ -18,7 +18,15 @@ from qmtl.interfaces.cli.main import VERBS, LazyGroup, main
 from tests.interfaces.cli.running import assert_one_screen, call, environment, run
 from tests.interfaces.cli.seen import Seen
 
-HEAVY = ("confluent_kafka", "rocksdict", "matplotlib", "rich", "fastavro", "qmtl.topology")
+HEAVY = (
+    "confluent_kafka",
+    "rocksdict",
+    "matplotlib",
+    "rich",
+    "fastavro",
+    "prometheus_client",
+    "qmtl.topology",
+)
 
 
 def loaded_by(*args: str) -> set[str]:

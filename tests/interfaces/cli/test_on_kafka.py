@@ -42,10 +42,10 @@ def fill(log: Log, size: int) -> None:
     for minute in range(6):
         closed = START_MS + (minute + 1) * MINUTE_MS
         rows += [row(RAW, bar(symbol, minute)) for symbol in ("BTC", "ETH", "XRP")]
-        rows += [marker(RAW, closed, at, offset=size) for at in range(RAW_SPEC.partitions)]
+        rows += [marker(RAW, closed, at) for at in range(RAW_SPEC.partitions)]
         rows += [
             row("world.state", world(f"w{minute % 2}", str(minute))),
-            marker("world.state", closed, offset=size),
+            marker("world.state", closed),
         ]
         rows += [stamp("world.state", size)]
     rows += [tombstone("world.state", "w1")]

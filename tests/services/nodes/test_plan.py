@@ -11,11 +11,12 @@ from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyV
 from qmtl.services.dagmanager.graph import resolve
 from qmtl.services.dagmanager.message import parse_message
 from qmtl.services.nodes.plan import make_plan, shards_of
-from tests.services.graphs import T0, crossing, strategy, text
+from tests.services.graphs import T0, crossing, text
+from tests.services.graphs import strategy as strategy_message
 
 
 def deployed(world_id: str, strategy_id: str, fast: int, slow: int) -> StrategyVersion:
-    graph = resolve(parse_message(text(strategy(crossing(fast, slow), strategy_id))), T0)
+    graph = resolve(parse_message(text(strategy_message(crossing(fast, slow), strategy_id))), T0)
     nodes = tuple(
         PlannedNode(
             one.name,
@@ -108,5 +109,7 @@ def test_every_node_lives_on_one_shard_and_is_read_upwards_only(
             else:
                 assert home[one.node.node_id] != shard
                 assert one.is_source or home[one.node.node_id] < shard
-    for one in deployed:
-        assert shards_of(one.nodes, shards) == {node.node_id: home[node.node_id] for node in one.nodes}
+    for strategy in deployed:
+        assert shards_of(strategy.nodes, shards) == {
+            node.node_id: home[node.node_id] for node in strategy.nodes
+        }

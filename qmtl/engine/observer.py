@@ -1,0 +1,140 @@
+"""What a worker tells whoever watches it: one call per step, batch or transaction, never one per record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from qmtl.engine.log.port import Positions, TopicPartition
+from qmtl.foundation.common.errors import Fenced, OutcomeUnknown, TransactionAborted
+
+
+class TaskId(NamedTuple):
+    """One task: the name of its processor, and the partition of the anchor topic that it is."""
+
+    processor: str
+    number: int
+
+
+class Outcome(Enum):
+    """How a transaction ended."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+    FENCED = "fenced"
+    FAILED = "failed"
+    """An error that stops the worker; the transaction was aborted."""
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """What an error means for the transaction in which it came."""
+    match error:
+        case TransactionAborted():
+            return Outcome.ABORTED
+        case OutcomeUnknown():
+            return Outcome.UNKNOWN
+        case Fenced():
+            return Outcome.FENCED
+        case _:
+            return Outcome.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a committed transaction contained. Of one that did not commit nothing is told: its records come again.
+
+    Attributes:
+        records: data records that the processor was given, late ones too; dead letters, tombstones and markers not.
+        outputs: everything that was appended to the log, with markers and stamps.
+        rows: rows that changed in the local store.
+        late: records whose bucket was closed already.
+        dead: letters by the code of their cause, late records not among them; one that the processor itself wrote is about a
+            record that counts in `records` too.
+        buckets: how many buckets were closed.
+        seconds: from the first append to the end of the write to the local store.
+    """
+
+    records: int
+    outputs: int
+    rows: int
+    late: int
+    dead: Mapping[str, int]
+    buckets: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where a task stands between two transactions.
+
+    Attributes:
+        committed: per input partition what the last committed transaction contains, and the next one begins with.
+        reached: the same, or how far was read where nothing that was read still waits: past markers of transactions,
+            aborted records and stamps, which a committed position stays in front of.
+        bucketed: the input partitions that are taken bucket by bucket.
+        buckets: the last closed buckets, oldest first, epoch ms; empty before the first, and for a task that has none.
+    """
+
+    committed: Positions
+    reached: Positions
+    bucketed: frozenset[TopicPartition] = field(default_factory=frozenset)
+    buckets: tuple[int, ...] = ()
+
+
+class Observer(Protocol):
+    """Told by the worker's own thread; whatever it does there delays the worker, and an error of it stops the worker."""
+
+    def polled(self, processor: str, tasks: Collection[int]) -> None:
+        """The worker took part in its group and owns these tasks: once per step."""
+
+    def opening(self, task: TaskId) -> None:
+        """A task begins to restore its tables: at its start, and again after a transaction that did not commit."""
+
+    def restoring(self, task: TaskId, done: int, total: int) -> None:
+        """So many of the offsets that were missing from the local store have been read."""
+
+    def opened(self, task: TaskId) -> None:
+        """Everything is restored; the task runs."""
+
+    def closed(self, task: TaskId) -> None:
+        """The task is no longer this worker's, or is about to be opened anew."""
+
+    def read(self, task: TaskId, records: int) -> None:
+        """A batch was read; after a transaction that did not commit the same records are read again."""
+
+    def committed(self, task: TaskId, commit: Commit) -> None:
+        """A transaction is on the log and in the local store."""
+
+    def ended(self, task: TaskId, outcome: Outcome) -> None:
+        """A transaction, or the opening of the task, ended otherwise."""
+
+    def stepped(self, task: TaskId, look: Callable[[], Look]) -> None:
+        """A step is done and nothing is in flight; `look` may be called now, not later."""
+
+
+class Nobody:
+    """Watches nothing."""
+
+    def polled(self, processor: str, tasks: Collection[int]) -> None: ...
+
+    def opening(self, task: TaskId) -> None: ...
+
+    def restoring(self, task: TaskId, done: int, total: int) -> None: ...
+
+    def opened(self, task: TaskId) -> None: ...
+
+    def closed(self, task: TaskId) -> None: ...
+
+    def read(self, task: TaskId, records: int) -> None: ...
+
+    def committed(self, task: TaskId, commit: Commit) -> None: ...
+
+    def ended(self, task: TaskId, outcome: Outcome) -> None: ...
+
+    def stepped(self, task: TaskId, look: Callable[[], Look]) -> None: ...
+
+
+NOBODY = Nobody()

@@ -1,0 +1,176 @@
+"""Takes what a worker tells: counts it for Prometheus, and keeps where every owned task stands for health and gauges."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
+
+from qmtl.engine.observer import Commit, Look, Outcome, TaskId
+
+LOOK_EVERY_S: Final = 0.2
+"""A task is looked at no more often: under load a step takes milliseconds, and a look copies its positions."""
+
+_LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Phase(Enum):
+    """What an owned task does."""
+
+    RESTORING = "restoring"
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One open task, as of the last that was told of it.
+
+    Attributes:
+        since: when the phase began, by the monotonic clock.
+        done, total: offsets restored and to restore; both 0 until the first batch of a restore.
+        look: None until the first step is done.
+    """
+
+    phase: Phase
+    since: float
+    done: int = 0
+    total: int = 0
+    look: Look | None = None
+    looked_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The last time that the worker took part in a processor's group.
+
+    Attributes:
+        at: by the monotonic clock; None before the first time.
+    """
+
+    at: float | None = None
+    tasks: frozenset[int] = frozenset()
+
+
+class Watch:
+    """An observer for Prometheus. Told by one thread, asked by others.
+
+    Args:
+        processors: what this process runs.
+        clock: gives seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        processors: Sequence[str],
+        registry: CollectorRegistry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._tasks: dict[TaskId, Standing] = {}
+        self._polled = {name: Polled() for name in processors}
+        task = ("processor", "task")
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(name, about, (*task, *labels), registry=registry)
+
+        self._read = counter("qmtl_records_read", "Records of any kind read; read again after an abort.")
+        self._taken = counter(
+            "qmtl_records_processed", "Data records in committed transactions, late ones too."
+        )
+        self._outputs = counter(
+            "qmtl_records_written", "Records appended in committed transactions, markers and stamps too."
+        )
+        self._rows = counter(
+            "qmtl_table_rows_written", "Rows that committed transactions changed in the store."
+        )
+        self._buckets = counter("qmtl_buckets_closed", "Buckets closed by committed transactions.")
+        self._late = counter(
+            "qmtl_late_records", "Records whose bucket was closed already; they are dead letters."
+        )
+        self._dead = counter("qmtl_dead_letters", "Other dead letters, by the code of their cause.", "code")
+        self._ends = counter("qmtl_transactions", "Transactions by how they ended.", "outcome")
+        self._seconds = Histogram(
+            "qmtl_transaction_duration_seconds",
+            "Committed transactions, from their begin to the end of the write to the store.",
+            task,
+            buckets=_LATENCIES,
+            registry=registry,
+        )
+        self._restores = Summary(
+            "qmtl_restore_duration_seconds", "Finished restores of a task.", task, registry=registry
+        )
+
+    # ---- told -----------------------------------------------------------------------------------------------------
+
+    def polled(self, processor: str, tasks: Collection[int]) -> None:
+        self._polled[processor] = Polled(self.clock(), frozenset(tasks))
+
+    def opening(self, task: TaskId) -> None:
+        with self._lock:
+            self._tasks[task] = Standing(Phase.RESTORING, self.clock())
+        for outcome in (Outcome.COMMITTED, Outcome.ABORTED, Outcome.UNKNOWN):
+            self._ends.labels(*_names(task), outcome.value)  # a rate needs the zero before the first
+        for plain in (self._read, self._taken, self._outputs, self._rows, self._buckets, self._late):
+            plain.labels(*_names(task))
+
+    def restoring(self, task: TaskId, done: int, total: int) -> None:
+        with self._lock:
+            self._tasks[task] = replace(self._tasks[task], done=done, total=total)
+
+    def opened(self, task: TaskId) -> None:
+        now = self.clock()
+        with self._lock:
+            before = self._tasks[task]
+            self._tasks[task] = replace(before, phase=Phase.RUNNING, since=now)
+        self._restores.labels(*_names(task)).observe(now - before.since)
+
+    def closed(self, task: TaskId) -> None:
+        with self._lock:
+            self._tasks.pop(task, None)
+
+    def read(self, task: TaskId, records: int) -> None:
+        if records:
+            self._read.labels(*_names(task)).inc(records)
+
+    def committed(self, task: TaskId, commit: Commit) -> None:
+        names = _names(task)
+        self._taken.labels(*names).inc(commit.records)
+        self._outputs.labels(*names).inc(commit.outputs)
+        self._rows.labels(*names).inc(commit.rows)
+        self._buckets.labels(*names).inc(commit.buckets)
+        self._late.labels(*names).inc(commit.late)
+        for code, count in commit.dead.items():
+            self._dead.labels(*names, code).inc(count)
+        self._ends.labels(*names, Outcome.COMMITTED.value).inc()
+        self._seconds.labels(*names).observe(commit.seconds)
+
+    def ended(self, task: TaskId, outcome: Outcome) -> None:
+        self._ends.labels(*_names(task), outcome.value).inc()
+
+    def stepped(self, task: TaskId, look: Callable[[], Look]) -> None:
+        now = self.clock()
+        known = self._tasks[task]
+        if known.look is None or now - known.looked_at >= LOOK_EVERY_S:
+            with self._lock:
+                self._tasks[task] = replace(known, look=look(), looked_at=now)
+
+    # ---- asked ----------------------------------------------------------------------------------------------------
+
+    def tasks(self) -> dict[TaskId, Standing]:
+        """The open tasks, sorted."""
+        with self._lock:
+            return dict(sorted(self._tasks.items()))
+
+    def polls(self) -> dict[str, Polled]:
+        """Per processor of this process."""
+        return dict(self._polled)
+
+
+def _names(task: TaskId) -> tuple[str, str]:
+    return task.processor, str(task.number)

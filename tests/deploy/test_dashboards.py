@@ -1,0 +1,186 @@
+"""The dashboard, the scrape configuration and the alerts name what a worker shows, and the documents say what that is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.processor import Input
+from tests.engine.models import minute
+from tests.engine.toys import XX, Feed, Item, X, make_topics, spread
+from tests.interfaces.metrics.scraping import Scrape, shown
+
+ROOT = Path(__file__).resolve().parents[2]
+BY_PROMETHEUS = frozenset({"instance", "job"})
+SUFFIXES = ("_bucket", "_count", "_sum")
+NAME = re.compile(r"\b(?:qmtl|process)_[a-z_]+\b")
+SELECTOR = re.compile(r"\b((?:qmtl|process)_[a-z_]+)\{([^}]*)\}")
+GROUPING = re.compile(r"\b(?:by|on) \(([^)]*)\)")
+LEGEND = re.compile(r"\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}")
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
+    """A scrape of a worker that has met everything: data, late records, and records that it could not use."""
+    directory = tmp_path_factory.mktemp("seen")
+    log = EmbeddedLog(directory / "log")
+    make_topics(log)
+    x, xx = Feed(log, X), Feed(log, XX)
+    joining = spread(Input(X.name, bucketed=True), Input(XX.name, bucketed=True, broadcast=True, joins=True))
+
+    class Mirrored(joining):  # type: ignore[misc,valid-type] # a class that a function has made
+        def on_bucket(self, step: Any, bucket: Any) -> None:
+            super().on_bucket(step, bucket)
+            from tests.engine.toys import A_MIRROR, Total
+
+            step.table(A_MIRROR.name).put(Total("n", 1))
+
+    with shown(log, directory / "state", Mirrored) as runs:
+        x.bucket(minute(3), {0: [Item("x", 3, 1), b"\x00rubbish"]})
+        runs.settle()
+        xx.bucket(minute(1), {1: [Item("late", 9, 1)]})
+        runs.settle()
+        x.bucket(minute(4))
+        xx.bucket(minute(4))
+        runs.settle()
+        found = runs.scrape()
+    log.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def labels(seen: Scrape) -> dict[str, set[str]]:
+    """Per name of a sample, the labels that it has."""
+    out: dict[str, set[str]] = {}
+    for family in seen.families.values():
+        for sample in family.samples:
+            out.setdefault(sample.name, set()).update(sample.labels)
+    return out
+
+
+def dashboard() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((ROOT / "deploy/grafana/qmtl-workers.json").read_text())
+    return loaded
+
+
+def panels() -> Iterator[dict[str, Any]]:
+    return (one for one in dashboard()["panels"] if one["type"] != "row")
+
+
+def rules() -> list[dict[str, Any]]:
+    loaded = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
+    return [rule for group in loaded["groups"] for rule in group["rules"]]
+
+
+def expressions() -> list[tuple[str, str, str]]:
+    """Where, the expression, and the text that fills in its labels."""
+    of_panels = [
+        (panel["title"], target["expr"], target["legendFormat"])
+        for panel in panels()
+        for target in panel["targets"]
+    ]
+    return [
+        *of_panels,
+        *((rule["alert"], rule["expr"], rule["annotations"]["summary"]) for rule in rules()),
+    ]
+
+
+def test_the_worker_of_the_fixture_has_met_everything(seen: Scrape) -> None:
+    assert [name for name, family in seen.families.items() if not family.samples] == []
+
+
+def test_every_metric_that_is_named_exists_with_the_labels_that_are_used(labels: dict[str, set[str]]) -> None:
+    assert len(expressions()) > 30
+    for where, expression, text in expressions():
+        names = set(NAME.findall(expression))
+        assert names or expression == 'up{job="qmtl"} == 0', where
+        assert names <= labels.keys(), f"{where} names {sorted(names - labels.keys())}"
+        has = set().union(*(labels[name] for name in names)) | BY_PROMETHEUS
+        for name, inside in SELECTOR.findall(expression):
+            used = {part.strip() for part in re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", inside)}
+            assert used <= labels[name] | BY_PROMETHEUS, f"{where} selects {name} by {used}"
+        for inside in GROUPING.findall(expression):
+            used = {part.strip() for part in inside.split(",")}
+            assert used <= has, f"{where} groups by {used - has}"
+        assert set(LEGEND.findall(text)) <= has, f"{where} shows {set(LEGEND.findall(text)) - has}"
+
+
+def test_what_is_alarmed_is_on_the_dashboard_and_what_can_go_wrong_is_alarmed() -> None:
+    on_panels = {
+        name for panel in panels() for target in panel["targets"] for name in NAME.findall(target["expr"])
+    }
+    on_alerts = {name for rule in rules() for name in NAME.findall(rule["expr"])}
+    assert on_alerts <= on_panels
+    assert {
+        "qmtl_input_lag_records",
+        "qmtl_input_stable_offset",
+        "qmtl_transactions_total",
+        "qmtl_restore_running_seconds",
+        "qmtl_dead_letters_total",
+    } <= on_alerts
+
+
+def test_panels_have_names_of_their_own_and_do_not_cover_each_other() -> None:
+    found = dashboard()["panels"]
+    assert len({one["id"] for one in found}) == len(found)
+    cells: set[tuple[int, int]] = set()
+    for one in found:
+        at = one["gridPos"]
+        mine = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert at["x"] + at["w"] <= 24
+        assert not mine & cells, one["title"]
+        cells |= mine
+
+
+def test_every_worker_of_the_compose_file_is_scraped_where_it_serves() -> None:
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    targets = [target for one in job["static_configs"] for target in one["targets"]]
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    served = [
+        f"{name}:{service['command'][service['command'].index('--metrics-port') + 1]}"
+        for name, service in compose.items()
+        if name != "kafka"
+    ]
+    assert sorted(targets) == sorted(served)
+    assert config["rule_files"] == ["alerts.yml"]
+    assert {rule["labels"]["severity"] for rule in rules()} == {"warning", "critical"}
+    assert all(
+        f'job="{job["job_name"]}"' in expression for _, expression, _ in expressions() if "job=" in expression
+    )
+
+
+# ---- documents ------------------------------------------------------------------------------------------------------
+
+
+def operations() -> str:
+    return (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+
+
+def test_the_document_lists_every_metric_and_no_other_with_its_labels(
+    seen: Scrape, labels: dict[str, set[str]]
+) -> None:
+    listed = dict(re.findall(r"^\| `(qmtl_[a-z_]+)` \| ([^|]*)\|", operations(), re.MULTILINE))
+
+    def full(family: Any) -> str:
+        return f"{family.name}_total" if family.type == "counter" else str(family.name)
+
+    ours = {full(family): family for name, family in seen.families.items() if name.startswith("qmtl_")}
+    assert listed.keys() == ours.keys()
+    for name, family in ours.items():
+        if name == "qmtl_build_info":
+            continue
+        has = set().union(*(sample.labels for sample in family.samples)) - {"processor", "le"}
+        assert {part.strip() for part in listed[name].split(",") if part.strip()} == has, name
+
+
+def test_the_document_says_of_every_alert_what_to_do() -> None:
+    listed = re.findall(r"^\| `(Qmtl[A-Za-z]+)` \| [^|]+ \| [^|]+ \|$", operations(), re.MULTILINE)
+    assert listed == [rule["alert"] for rule in rules()]

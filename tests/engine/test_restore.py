@@ -1,0 +1,252 @@
+"""What may happen while tables are restored: the log changes underneath, the restore takes long, the task is given away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined] # the package re-exports them without saying so
+
+from qmtl.engine import recovery
+from qmtl.engine.log import kafka
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.recovery import restore
+from qmtl.engine.store import Store
+from qmtl.engine.table import Table
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.worker import Worker
+from qmtl.foundation.common.errors import LogRegressed, OffsetGone, TransactionAborted
+from qmtl.foundation.wire.keys import encode_key
+from qmtl.foundation.wire.topics import TopicSpec
+from tests.contract.driving import Row, put, until
+from tests.contract.test_kafka import outsider
+from tests.engine.toys import CODEC, COUNTS, ITEMS, Counter, Feed, Item, Total, make_topics
+
+WHERE = TopicPartition(COUNTS.name, 0)
+
+
+def fill(log: Log, rows: int) -> None:
+    make_topics(log)
+    found: list[Row] = [
+        (WHERE, encode_key((f"n{one}",)), CODEC.encode(Total("n", one))) for one in range(rows)
+    ]
+    put(log, found)
+
+
+def restoring(log: Log, place: Path, meanwhile: Callable[[], None]) -> int:
+    """Restores a table of which something happens once the restore has come to a stand, or after its first batch."""
+    store = Store(place, log.log_id)
+    done: list[None] = []
+    calls: list[None] = []
+
+    def alive() -> None:
+        calls.append(None)
+        if len(calls) > 3 and not done:
+            done.append(None)
+            meanwhile()
+
+    try:
+        tables = {COUNTS.name: Table(COUNTS, 0, store, CODEC)}
+        return restore(log, store, tables, CODEC, keep_alive=alive, stall_s=20.0).records
+    finally:
+        store.close()
+
+
+@pytest.mark.broker
+def test_a_table_whose_segments_are_deleted_while_it_is_restored_is_told_as_gone(
+    kafka_log: KafkaLog, tmp_path: Path
+) -> None:
+    log = kafka_log
+    fill(log, 5)
+    until(lambda: log.stable_offsets([WHERE]) == log.end_offsets([WHERE]))
+    admin = AdminClient({"bootstrap.servers": log.bootstrap})
+
+    def drop() -> None:
+        # A compacted topic refuses this, until somebody gives it another policy.
+        entry = ConfigEntry("cleanup.policy", "compact,delete", incremental_operation=AlterConfigOpType.SET)
+        topic = ConfigResource(
+            ConfigResource.Type.TOPIC, log.namespace + COUNTS.name, incremental_configs=[entry]
+        )
+        for future in admin.incremental_alter_configs([topic]).values():
+            future.result(20)
+        place = KafkaPartition(log.namespace + COUNTS.name, 0, log.end_offsets([WHERE])[WHERE])
+        for future in admin.delete_records([place]).values():
+            future.result(20)
+
+    with outsider(log, WHERE):
+        fill(log, 5)
+        with pytest.raises(OffsetGone, match=r"toy.counts\[0\] begins at \d+, and the restore has come to 6"):
+            restoring(log, tmp_path, drop)
+
+
+@pytest.mark.broker
+def test_a_table_that_is_made_again_while_it_is_restored_is_told_as_shorter(
+    kafka_log: KafkaLog, tmp_path: Path
+) -> None:
+    log = kafka_log
+    fill(log, 5)
+    until(lambda: log.stable_offsets([WHERE]) == log.end_offsets([WHERE]))
+    admin = AdminClient({"bootstrap.servers": log.bootstrap})
+
+    def remake() -> None:
+        name = log.namespace + COUNTS.name
+        admin.delete_topics([name])[name].result(20)
+        until(lambda: COUNTS.name not in log.topics())
+        other = KafkaLog(log.bootstrap, log.namespace)
+        other.ensure_topics([COUNTS])
+        other.close()
+
+    with (
+        suppress(KafkaException),  # the outsider's topic is gone under its transaction
+        outsider(log, WHERE),
+        pytest.raises(LogRegressed, match="ends at 0, and ended at 7"),
+    ):
+        restoring(log, tmp_path, remake)
+
+
+class Shrinking(EmbeddedLog):
+    """An embedded log that can be made to forget its end, as a truncated one does."""
+
+    def forget(self, where: TopicPartition, end: int) -> None:
+        self._ends[where] = end
+
+    def raise_begin(self, where: TopicPartition, begin: int) -> None:
+        self._begins[where] = begin
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_an_embedded_table_that_shrinks_while_it_is_restored_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    monkeypatch.setattr(recovery, "BATCH", 2)
+    log = Shrinking(tmp_path / "log")
+    fill(log, 30)
+
+    def shrink() -> None:
+        if gone:
+            log.raise_begin(WHERE, 20)
+        else:
+            log.forget(WHERE, 3)
+
+    expected = OffsetGone if gone else LogRegressed
+    says = "begins at 20, and the restore has come to 6" if gone else "ends at 3, and ended at 31"
+    with pytest.raises(expected, match=says):
+        restoring(log, tmp_path / "store", shrink)
+    log.close()
+
+
+# ---- long restores -----------------------------------------------------------------------------------------------------
+
+LIMIT_MS = 3000
+
+
+class Slow:
+    """Makes each batch of a restore take a while; counts them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.batches = 0
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        self.batches += 1
+        ends = time.monotonic() + self.seconds
+        until(lambda: time.monotonic() >= ends)  # what is slow here is the disk
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups that wait for a silent member a few seconds only."""
+    made = Consumer
+
+    def consumer(settings: dict[str, Any]) -> Any:
+        if "group.instance.id" in settings:
+            settings = {**settings, "session.timeout.ms": LIMIT_MS, "max.poll.interval.ms": LIMIT_MS}
+        return made(settings)
+
+    monkeypatch.setattr(kafka, "Consumer", consumer)
+    monkeypatch.setattr(recovery, "BATCH", 20)
+
+
+def counted_up(log: KafkaLog, place: Path, items: int) -> None:
+    """Fills the counter's tables of both tasks."""
+    make_topics(log)
+    feed = Feed(log, ITEMS)
+    feed.put({part: [Item(f"{part}n{one}", one, 1) for one in range(items)] for part in (0, 1)})
+    worker = Worker(log, Counter, CODEC, TaskSettings(place / "first"))
+    ends = [TopicPartition(COUNTS.name, part) for part in (0, 1)]
+    until(lambda: not worker.step() and all(end > items for end in log.end_offsets(ends).values()), 60)
+    worker.close()
+    feed.close()
+
+
+@pytest.mark.broker
+def test_a_restore_that_takes_longer_than_the_group_waits_keeps_its_place(
+    kafka_log: KafkaLog, tmp_path: Path, impatient: None
+) -> None:
+    log = kafka_log
+    counted_up(log, tmp_path, 100)
+    slow = Slow(1.0)
+    fences: list[object] = []
+    worker = Worker(log, Counter, CODEC, TaskSettings(tmp_path / "second", on_restore=slow))
+    joined = worker._join
+
+    def join() -> Any:
+        fences.append(None)
+        return joined()
+
+    worker._join = join
+    until(lambda: not worker.step() and slow.batches > LIMIT_MS / 1000 and worker._tasks.keys() == {0, 1}, 60)
+    assert not fences  # it never had to join again
+    worker.close()
+
+
+@pytest.mark.broker
+def test_a_task_that_is_given_to_another_while_it_is_restored_is_given_up_and_the_rest_goes_on(
+    kafka_log: KafkaLog, tmp_path: Path, impatient: None
+) -> None:
+    log = kafka_log
+    counted_up(log, tmp_path, 100)
+    others: list[Any] = []
+    polled: list[frozenset[int]] = [frozenset()]
+
+    def meanwhile(task: str, done: int, total: int) -> None:
+        if not others:
+            others.append(log.membership("qmtl.counter", "qmtl.counter.other", ITEMS.name))
+        if not polled[-1]:
+            polled.append(others[0].poll(0.5))
+
+    worker = Worker(log, Counter, CODEC, TaskSettings(tmp_path / "second", on_restore=meanwhile))
+
+    def shared() -> bool:
+        busy = worker.step()
+        if others:
+            polled.append(others[0].poll(0.02))
+        return not busy and bool(others) and len(worker._tasks) == 1 == len(polled[-1])
+
+    until(shared, 60)
+    assert worker._tasks.keys() | polled[-1] == {0, 1}
+    others[0].close()
+    worker.close()
+
+
+def test_what_keep_alive_raises_ends_the_restore_as_it_is(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    fill(log, 10)
+
+    def alive() -> None:
+        raise TransactionAborted("no longer wanted")
+
+    store = Store(tmp_path / "store", log.log_id)
+    spec: TopicSpec = COUNTS
+    with pytest.raises(TransactionAborted, match="no longer wanted"):
+        restore(log, store, {COUNTS.name: Table(spec, 0, store, CODEC)}, CODEC, keep_alive=alive)
+    store.close()
+    log.close()

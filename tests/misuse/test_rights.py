@@ -1,0 +1,216 @@
+"""On a cluster that lets nobody do what no rule allows, a worker is told at its start which right it lacks, and has done nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from qmtl.bootstrap import make_workers, open_log, prepare, rights_of
+from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_security import VARIABLE, Security
+from qmtl.engine.log.port import Log
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.view import all_partitions
+from qmtl.foundation.common.errors import MissingRight
+from qmtl.topology import PROTOTYPES
+from tests.contract.driving import until
+from tests.interfaces.cli.running import Ran, assert_one_screen, run, start
+from tests.misuse.secured import PASSWORDS, Secured, login, secured_broker
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture(scope="module")
+def secured() -> Iterator[Secured]:
+    with secured_broker() as one:
+        yield one
+
+
+class Realm(NamedTuple):
+    """A namespace of its own on the secured cluster, with the topics in it, and somebody who may use it."""
+
+    secured: Secured
+    name: str
+    place: Path
+
+    @property
+    def address(self) -> str:
+        return f"kafka://{self.secured.bootstrap}/{self.name}"
+
+    def keeper(self) -> Log:
+        return KafkaLog(self.secured.keeper, f"{self.name}.")
+
+    def worker(self, processor: str, **env: str) -> Ran:
+        return run(
+            self.place, "worker", "run", processor, "--log", self.address, **{VARIABLE: self.login(), **env}
+        )
+
+    def login(self, password: str | None = None) -> str:
+        return str(login(self.place / "login.properties", "ann", password))
+
+
+@pytest.fixture
+def realm(secured: Secured, tmp_path: Path) -> Realm:
+    one = Realm(secured, f"r{uuid.uuid4().hex[:10]}", tmp_path)
+    log = one.keeper()
+    prepare(log)
+    log.close()
+    secured.allow("ann", "topic", f"{one.name}.", ["read", "write", "describe", "describe_configs"])
+    secured.allow("ann", "group", f"{one.name}.", ["read"])
+    secured.allow("ann", "transactional_id", f"{one.name}.", ["write", "describe"])
+    return one
+
+
+def ends(realm: Realm) -> dict[str, int]:
+    """How much lies in each topic."""
+    log = realm.keeper()
+    try:
+        return {name: sum(log.end_offsets(all_partitions(log, name)).values()) for name in log.topics()}
+    finally:
+        log.close()
+
+
+def wait_until_it_runs(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert "runs on" in said, said
+
+
+def test_a_worker_with_all_its_rights_and_no_more_runs(realm: Realm) -> None:
+    process = start(
+        realm.place, "worker", "run", "worldservice", "--log", realm.address, **{VARIABLE: realm.login()}
+    )
+    try:
+        wait_until_it_runs(process)
+        until(lambda: ends(realm)["world.state"] > 0)  # its genesis: a transaction that was let through
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    "kind,name,operations,says",
+    [
+        ("topic", "world.state", ["write"], "WRITE on topic {realm}.world.state"),
+        ("topic", "world.commands", ["read"], "READ on topic {realm}.world.commands"),
+        ("topic", "dead.letters", ["write"], "WRITE on topic {realm}.dead.letters"),
+        ("group", "qmtl.worldservice", ["read"], "READ on group {realm}.qmtl.worldservice"),
+        (
+            "transactional_id",
+            "qmtl.worldservice.0",
+            ["write"],
+            "WRITE on transactional id {realm}.qmtl.worldservice.0",
+        ),
+    ],
+)
+def test_a_right_that_is_missing_is_named_at_the_start_and_nothing_is_done(
+    realm: Realm, kind: str, name: str, operations: list[str], says: str
+) -> None:
+    realm.secured.forbid("ann", kind, f"{realm.name}.{name}", operations)
+    before = ends(realm)
+    ran = realm.worker("worldservice")
+    assert_one_screen(ran, "QMTL-318", 3, says=[says.format(realm=realm.name), "kafka-acls.sh"])
+    assert ends(realm) == before
+    assert not any(password in ran.err + ran.out for password in PASSWORDS.values())
+
+
+def test_every_missing_right_is_named_at_once(realm: Realm) -> None:
+    realm.secured.forbid("ann", "topic", f"{realm.name}.world.state", ["write"])
+    realm.secured.forbid("ann", "topic", f"{realm.name}.activation", ["read", "write"])
+    realm.secured.forbid("ann", "group", f"{realm.name}.qmtl.worldservice", ["read"])
+    ran = realm.worker("worldservice")
+    assert_one_screen(ran, "QMTL-318", 3)
+    for one in (
+        f"WRITE on topic {realm.name}.world.state",
+        f"READ and WRITE on topic {realm.name}.activation",
+        f"READ on group {realm.name}.qmtl.worldservice",
+    ):
+        assert one in ran.err
+
+
+def test_topics_that_may_not_be_made_are_told_with_the_right_that_lacks(
+    secured: Secured, tmp_path: Path
+) -> None:
+    realm = Realm(secured, f"r{uuid.uuid4().hex[:10]}", tmp_path)
+    ran = realm.worker("worldservice")
+    assert_one_screen(ran, "QMTL-318", 3, says=["CREATE on topic"])
+    log = realm.keeper()
+    assert log.topics() == []
+    log.close()
+
+
+def test_a_right_that_is_taken_away_while_a_worker_runs_ends_it_with_the_reason(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, realm.login())
+    log = open_log(realm.address)
+    prepare(log)
+    (worker,) = make_workers(log, TaskSettings(realm.place / "tasks"), ["worldservice"])
+    until(lambda: not worker.step(0.05) and ends(realm)["world.state"] > 0)
+    realm.secured.forbid("ann", "group", f"{realm.name}.qmtl.worldservice", ["read"])
+    with pytest.raises(MissingRight, match="group"):
+        until(lambda: worker.step(0.05) and False)
+    worker.close()
+    log.close()
+
+
+# ---- who somebody is ------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password_is_told_as_what_it_is_and_not_shown(realm: Realm) -> None:
+    before = ends(realm)
+    path = realm.login("wr0ng-secret")
+    ran = run(realm.place, "worker", "run", "worldservice", "--log", realm.address, **{VARIABLE: path})
+    assert_one_screen(ran, "QMTL-301", 3, says=["did not let this client in", VARIABLE])
+    assert "wr0ng-secret" not in ran.err + ran.out
+    assert ends(realm) == before
+
+
+@pytest.mark.parametrize(
+    "text,says",
+    [
+        ("sasl.password", "line 1: that is no `name=value`"),
+        ("security.protocol=SASL_SSL\n=t0psecret", "line 2: that is no `name=value`"),
+        ("isolation.level=read_uncommitted", "isolation.level may not be set"),
+        ("sasl.password=t0psecret\nsasl.password=t0psecret", "line 2: sasl.password is there twice"),
+        ("security.protocol=t0psecret", "does not take security.protocol"),
+        ("sasl.t0p=t0psecret", "does not take sasl.t0p"),
+    ],
+)
+def test_a_file_of_settings_that_can_not_be_used_is_refused_without_showing_a_value(
+    secured: Secured, tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "login.properties"
+    path.write_text(text, encoding="utf-8")
+    ran = run(tmp_path, "topic", "list", "--log", f"kafka://{secured.bootstrap}", **{VARIABLE: str(path)})
+    assert_one_screen(ran, "QMTL-801", 2, says=[says])
+    assert "t0psecret" not in ran.err + ran.out
+
+
+def test_a_file_of_settings_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    ran = run(tmp_path, "topic", "list", "--log", "kafka://127.0.0.1:1", **{VARIABLE: str(tmp_path / "none")})
+    assert_one_screen(ran, "QMTL-801", 2, says=[VARIABLE, "No such file"])
+
+
+def test_nothing_that_shows_a_log_shows_its_secrets(realm: Realm) -> None:
+    security = Security("place", {"sasl.password": "t0psecret"})
+    assert "t0psecret" not in repr(security)
+    log = KafkaLog(realm.secured.keeper, "n.", security=Security("place", {"ssl.key.password": "t0psecret"}))
+    assert "t0psecret" not in repr(log) + repr(log.security) + log.log_id
+    log.close()
+
+
+def test_what_a_worker_needs_is_what_its_processor_touches() -> None:
+    for one in PROTOTYPES:
+        rights = rights_of(one)
+        assert rights.writes >= {*one.tables, *one.emits, "dead.letters"}
+        assert rights.reads >= {*one.tables, *(read.topic for read in one.inputs())}
+        assert rights.group == f"qmtl.{one.name}"

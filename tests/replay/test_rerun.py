@@ -1,0 +1,172 @@
+"""A second run by the recorded cuts: it gives the same bytes whatever the interleaving was, and sees what was altered."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
+from qmtl.engine.view import all_partitions, read_all
+from qmtl.foundation.common.errors import CannotReplay
+from qmtl.foundation.wire.keys import is_reserved
+from qmtl.foundation.wire.topics import TopicSpec
+from qmtl.replay import rerun as rerun_module
+from qmtl.replay.rerun import rerun
+from tests.engine.driving import bench, messages
+from tests.engine.models import minute
+from tests.engine.toys import (
+    A_OUT,
+    B_STATE,
+    CODEC,
+    LATE_OUT,
+    SIDE,
+    XX,
+    Feed,
+    Item,
+    Late,
+    Seen,
+    Total,
+    Toy,
+    X,
+    make_topics,
+)
+
+
+class Scaled(Toy):
+    """Multiplies what comes by bucket with the factor that was set last; the second source is optional."""
+
+    name = "scaled"
+    anchor = SIDE.name
+    tables = (B_STATE.name,)
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (
+            Input(SIDE.name),
+            Input(X.name, bucketed=True),
+            Input(XX.name, bucketed=True, broadcast=True, joins=True, idle_after=2),
+        )
+
+    def closes(self) -> tuple[TopicSpec, ...]:
+        return (A_OUT,)
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        step.table(B_STATE.name).put(Total("factor", arrival.message.amount))
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        factor: Total | None = step.table(B_STATE.name).get("factor")
+        for source in (X.name, XX.name):
+            for arrival in bucket.arrivals[source]:
+                item: Item = arrival.message
+                amount = item.amount * (factor.amount if factor else 1)
+                step.emit(A_OUT.name, Seen(bucket.bucket_ms, item.name, item.seq, amount))
+
+
+MAKERS: list[Callable[[], Processor]] = [Scaled, lambda: Late(1)]
+
+acts = st.lists(
+    st.sampled_from(["side", "x", "xx", "step", "step", "restart", "lose the store"]), min_size=1, max_size=40
+)
+
+
+def play(log: Log, place: Path, what: list[str], poll: int, make: Callable[[], Processor]) -> None:
+    """Does these things in this order; a live run whose interleaving nobody knew before."""
+    make_topics(log)
+    side, x, xx = log.writer("side"), Feed(log, X), Feed(log, XX)
+    done = dict.fromkeys(("side", "x", "xx"), 0)
+    lives = 0
+    act = ""
+    state = place / "0"
+    while True:
+        with bench(log, state, make, poll=poll) as runs:
+            while what:
+                act, *what = what
+                if act in done:
+                    done[act] += 1
+                number = done.get(act, 0)
+                match act:
+                    case "side":
+                        side.begin()
+                        key = b"\x02side" + bytes([number]) + b"\x00\x01"
+                        side.append(SIDE.name, 0, key, CODEC.encode(Item("side", number, number + 1)))
+                        side.commit({}, "", None)
+                    case "x":
+                        x.bucket(minute(number), {0: [Item("x", number, number)]})
+                    case "xx":
+                        xx.bucket(minute(number), {number % 3: [Item("xx", number, number)]})
+                    case "step":
+                        runs.step()
+                    case _:
+                        break
+            else:
+                runs.settle()
+                return
+        lives += act == "lose the store"
+        state = place / str(lives)
+
+
+@settings(deadline=None, max_examples=60)
+@given(acts, st.sampled_from([1, 3, 4000]), st.sampled_from(MAKERS))
+def test_a_second_run_by_the_cuts_writes_the_same_bytes(
+    what: list[str], poll: int, make: Callable[[], Processor]
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        log = EmbeddedLog(Path(place) / "log")
+        play(log, Path(place) / "state", what, poll, make)
+        report = rerun(log, CODEC, make, 0, Path(place) / "again")
+        assert report.differences == []
+        written = {one.topic.partition("[")[0]: one.records for one in report.outputs}
+        events = A_OUT.name if make is Scaled else LATE_OUT.name
+        live = list(read_all(log, all_partitions(log, events)))
+        assert written[events] == len(live)
+        log.close()
+
+
+def test_without_the_cuts_the_interleaving_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    play(log, tmp_path / "state", ["x", "step", "side", "step", "x", "step", "side", "x"], 4000, Scaled)
+    assert rerun(log, CODEC, Scaled, 0, tmp_path / "again").differences == []
+    monkeypatch.setattr(
+        rerun_module, "_cuts", lambda *_: []
+    )  # all inputs at once, as the last stamp has them
+    assert rerun(log, CODEC, Scaled, 0, tmp_path / "blind").differences != []
+    log.close()
+
+
+def test_a_record_that_was_altered_is_named(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    play(log, tmp_path / "state", ["side", "step", "x", "x"], 4000, Scaled)
+    (first, _) = messages(log, A_OUT.name)
+    forged = CODEC.encode(Seen(first.bucket_ms, first.name, first.seq, first.amount + 1))
+    where = TopicPartition(A_OUT.name, 0)
+    copy = EmbeddedLog(tmp_path / "copy")
+    make_topics(copy)
+    writer = copy.writer("copy")
+    for name in (SIDE.name, X.name, B_STATE.name, "task.cuts", A_OUT.name):
+        writer.begin()
+        changed = False
+        for record in read_all(log, all_partitions(log, name)):
+            value = record.value
+            if record.topic == where.topic and not is_reserved(record.key) and not changed:
+                value, changed = forged, True
+            writer.append(record.topic, record.partition, record.key, value)
+        writer.commit({}, "", None)
+    (found,) = rerun(copy, CODEC, Scaled, 0, tmp_path / "again").differences
+    assert found.topic == f"{A_OUT.name}[0]"
+    assert "is another one" in found.difference
+    copy.close()
+    log.close()
+
+
+def test_a_task_that_wrote_nothing_yet_cannot_be_run_again(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    make_topics(log)
+    with pytest.raises(CannotReplay, match="neither a cut nor a table"):
+        rerun(log, CODEC, Scaled, 0, tmp_path / "again")
+    log.close()
