@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from qmtl.engine import recovery, task
-from qmtl.engine.log.port import Fence, Positions, Record, TopicPartition, Writer
+from qmtl.engine import recovery, task, worker
+from qmtl.engine.fold import Fold
+from qmtl.engine.log.port import Columns, Fence, Log, Positions, Record, TopicPartition, Writer
+from qmtl.engine.processor import Processor
 from qmtl.engine.simulate.log import SimulatedLog, SimulatedReader
-from qmtl.engine.store import Checkpoint
+from qmtl.engine.store import Cause
+from qmtl.engine.stored import Checkpoint, Reading
 from qmtl.engine.table import Table, Versions
 from qmtl.engine.task import Task
 from qmtl.engine.transaction import Transaction
@@ -60,14 +63,14 @@ def store_before_commit(patch: pytest.MonkeyPatch) -> None:
     """The local store is written before the transaction commits."""
     commit = Task._commit
 
-    def committing(self: Task, run: Transaction, writer: Writer, fence: Fence | None) -> None:
+    def committing(self: Task, run: Transaction, writer: Writer, fence: Fence | None) -> int:
         wheres = [TopicPartition(name, self.number) for name in self._tables]
         changes = [row for table in self._tables.values() for row in table.changes()]
         ends = self._log.end_offsets(wheres)
         self._store.write(
             changes, Checkpoint(self._log.log_id, ends, run.positions, run.buckets, self._log.now_ms())
         )
-        commit(self, run, writer, fence)
+        return commit(self, run, writer, fence)
 
     patch.setattr(Task, "_commit", committing)
 
@@ -95,10 +98,10 @@ def fence_taken_fresh(patch: pytest.MonkeyPatch) -> None:
                 stepping[-1]._membership.poll()
         wake(self)
 
-    def committed(self: Task, run: Transaction, writer: Writer, fence: Fence | None) -> None:
+    def committed(self: Task, run: Transaction, writer: Writer, fence: Fence | None) -> int:
         with suppress(MembershipLost):
             stepping[-1]._membership.poll()
-        commit(self, run, writer, stepping[-1]._membership.fence())
+        return commit(self, run, writer, stepping[-1]._membership.fence())
 
     patch.setattr(Worker, "step", stepped)
     patch.setattr(Task, "_wake", woken)
@@ -107,34 +110,29 @@ def fence_taken_fresh(patch: pytest.MonkeyPatch) -> None:
 
 def stage_kept_on_abort(patch: pytest.MonkeyPatch) -> None:
     """A task goes on after an abort with the rows that the aborted transaction had changed."""
-    kept: dict[tuple[Worker, int], Task] = {}
+    kept: dict[tuple[Log, int], Task] = {}
 
     def dropped(self: Worker, number: int) -> None:
         one = self._tasks.pop(number, None)
         if one is None:
             return
         if self._log.process.runs:  # type: ignore[attr-defined] # the simulated log's
-            kept[self, number] = one
+            kept[self._log, number] = one
         else:
             one.close()
 
-    def opened(self: Worker, number: int) -> Task:
-        one = kept.pop((self, number), None)
-        if one is None:
-            one = Task(self._log, self._make(), number, self._codec, self._settings)
-        self._tasks[number] = one
-        one.open()
-        return one
+    def made(log: Log, processor: Processor, number: int, *rest: Any) -> Task:
+        return kept.pop((log, number), None) or Task(log, processor, number, *rest)
 
     close = Worker.close
 
     def closed(self: Worker) -> None:
-        for owner, number in [key for key in kept if key[0] is self]:
-            kept.pop((owner, number)).close()
+        for key in [key for key in kept if key[0] is self._log]:
+            kept.pop(key).close()
         close(self)
 
     patch.setattr(Worker, "_drop", dropped)
-    patch.setattr(Worker, "_open", opened)
+    patch.setattr(worker, "Task", made)
     patch.setattr(Worker, "close", closed)
     patch.setattr(Table, "rollback", lambda self: None)
 
@@ -155,13 +153,17 @@ def restore_to_stable(patch: pytest.MonkeyPatch) -> None:
 
 def tombstones_ignored(patch: pytest.MonkeyPatch) -> None:
     """A restore skips what was deleted."""
-    restore = Table.restore
+    directly = Fold.directly
 
-    def restored(self: Table, raw: bytes, data: bytes | None, bucket_ms: int, horizon_ms: int) -> None:
-        if data is not None:
-            restore(self, raw, data, bucket_ms, horizon_ms)
+    def folded(self: Fold, batch: Any, found: Columns) -> int:
+        rows = [row for row in zip(found.keys, found.values, strict=True) if row[1] is not None]
+        if not rows:
+            return 0
+        return directly(
+            self, batch, found._replace(keys=[key for key, _ in rows], values=[one for _, one in rows])
+        )
 
-    patch.setattr(Table, "restore", restored)
+    patch.setattr(Fold, "directly", folded)
 
 
 def no_marker_for_an_empty_bucket(patch: pytest.MonkeyPatch) -> None:
@@ -187,31 +189,18 @@ def read_at_t(patch: pytest.MonkeyPatch) -> None:
 
 def old_stores_topped_up(patch: pytest.MonkeyPatch) -> None:
     """A store older than the tombstones is brought up to date instead of thrown away."""
-    usable = recovery._usable
+    unusable = recovery._Restore._unusable
 
-    class Young(SimulatedLog):
-        def now_ms(self) -> int:
-            return 0
+    def usable(self: recovery._Restore) -> tuple[Cause, str] | None:
+        why = unusable(self)
+        return None if why is not None and why[0] is Cause.TOO_OLD else why
 
-    def used(log: SimulatedLog, *rest: Any) -> Any:
-        return usable(Young(log.cluster, log.process), *rest)
-
-    patch.setattr(recovery, "_usable", used)
+    patch.setattr(recovery._Restore, "_unusable", usable)
 
 
 def half_a_restore_believed(patch: pytest.MonkeyPatch) -> None:
-    """A checkpoint is written with the first rows of a restore."""
-    apply = recovery._apply
-
-    def applied(batch: Sequence[Record], tables: Mapping[str, Table], *rest: Any) -> None:
-        apply(batch, tables, *rest)
-        store = rest[-1]
-        ends = dict(store.checkpoint.tables)
-        ends.update({TopicPartition(one.topic, one.partition): one.offset + 1 for one in batch})
-        before = store.checkpoint
-        store.write([], Checkpoint(before.log_id, ends, before.positions, before.buckets, 2**60))
-
-    patch.setattr(recovery, "_apply", applied)
+    """A restore that broke off goes on behind its rows, without the positions that it had read."""
+    patch.setattr(Fold, "reading", lambda self, offset: Reading(offset, (), None))
 
 
 def uncommitted_read(patch: pytest.MonkeyPatch) -> None:
@@ -237,14 +226,14 @@ def positions_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Outputs are committed, the positions of the inputs are not."""
     commit = Task._commit
 
-    def committing(self: Task, run: Transaction, writer: Writer, fence: Fence | None) -> None:
+    def committing(self: Task, run: Transaction, writer: Writer, fence: Fence | None) -> int:
         class Deaf:
             def commit(
                 self, positions: Positions, group: str, fence: Fence | None
             ) -> Mapping[TopicPartition, int]:
                 return writer.commit({}, group, fence)
 
-        commit(self, run, Deaf(), fence)  # type: ignore[arg-type] # all that a commit asks for
+        return commit(self, run, Deaf(), fence)  # type: ignore[arg-type] # all that a commit asks for
 
     patch.setattr(Task, "_commit", committing)
 

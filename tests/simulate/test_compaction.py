@@ -13,7 +13,7 @@ from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.recovery import restore
 from qmtl.engine.simulate.explore import MEMORY
 from qmtl.engine.simulate.log import SimulatedLog
-from qmtl.engine.store import Store
+from qmtl.engine.store import Cause, Store
 from qmtl.engine.table import Table, unframe
 from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.keys import encode_key, stamp_key
@@ -83,7 +83,7 @@ def test_a_compacted_log_restores_the_same_rows_for_every_cleaner_position(write
             for days in (2, 2, 8, 2):  # before the tombstones may go, and after
                 log.cluster.pass_ms(days * DAY_MS)
                 log.cluster.compact(WHERE, position)
-                store.wipe()
+                store.wipe(Cause.ACCEPTED, "each position begins anew")
                 assert restored(log, store) == newest(writes)
             assert log.end_offsets([WHERE]) == {WHERE: end}
         store.close()
