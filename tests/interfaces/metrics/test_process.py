@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient
 
 from qmtl.bootstrap import open_log, prepare
 from qmtl.engine.log.port import Log, TopicPartition
@@ -106,13 +107,17 @@ class Running:
 
 @pytest.fixture
 def place(kafka_bootstrap: str) -> Iterator[tuple[Log, str, Plain]]:
-    """A log in a name space of its own, its address, and a plain client on it."""
+    """A log in a name space of its own, whose topics go at the end, its address, and a plain client on it."""
     namespace = f"metrics-{uuid.uuid4().hex[:12]}"
     address = f"kafka://{kafka_bootstrap}/{namespace}"
     log = open_log(address)
     prepare(log)
     yield log, address, Plain(kafka_bootstrap, namespace)
+    names = [f"{namespace}.{name}" for name in log.topics()]
     log.close()
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    for done in admin.delete_topics(names).values():
+        done.result()
 
 
 @contextmanager
