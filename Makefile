@@ -12,7 +12,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench campaign-kills campaign-engine campaign-neighbours campaign-stores schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench campaign-kills campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many ti
 
 campaign-stores: $(VENV)/.dev ## flip bytes in every kind of file of a store, some thousand times
 	@QMTL_FLIPS=500 $(BIN)/python -m pytest -q --timeout 3600 tests/engine/test_store.py -k flipped $(ARGS)
+
+campaign-simulate: $(VENV)/.dev ## run toys and the whole system under many seeds of faults, without a broker; ARGS="--seeds 1000"
+	@$(BIN)/python -m tests.simulate.campaign $(ARGS)
 
 campaign-engine: $(VENV)/.dev ## disturb the engine on a real broker in every way, many times; ARGS="--trials 20", ARGS="--sabotage all"
 	@$(BIN)/python -m qmtl.testing.broker prepare

@@ -483,6 +483,11 @@ class Task:
         return dict(self._positions)
 
     @property
+    def store(self) -> Store:
+        """The local store, to look at."""
+        return self._store
+
+    @property
     def buckets(self) -> tuple[int, ...]:
         """The last closed buckets, oldest first."""
         return self._merge.buckets

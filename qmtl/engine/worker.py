@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -65,6 +65,11 @@ class Worker:
         """
         with suppress(OutcomeUnknown):  # the first step asks again
             self._the_writer()
+
+    @property
+    def tasks(self) -> Mapping[int, Task]:
+        """The tasks that are open here now, by number."""
+        return self._tasks
 
     def step(self, timeout_s: float = 0.0) -> bool:
         """One round over all tasks; says whether any of them did something.

@@ -1,0 +1,18 @@
+"""What authors of processors and strategies test with; everything is loaded when it is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qmtl.testing.simulation import Close, Mark, Outcome, Simulated, crash, simulate, simulate_strategy
+
+__all__ = ["Close", "Mark", "Outcome", "Simulated", "crash", "simulate", "simulate_strategy"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from qmtl.testing import simulation
+
+    return getattr(simulation, name)

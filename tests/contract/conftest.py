@@ -1,5 +1,5 @@
-"""The two logs."""
+"""The three logs."""
 
-from tests.contract.logs import embedded_log, kafka_log, log
+from tests.contract.logs import embedded_log, every_log, kafka_log, simulated_log
 
-__all__ = ["embedded_log", "kafka_log", "log"]
+__all__ = ["embedded_log", "every_log", "kafka_log", "simulated_log"]

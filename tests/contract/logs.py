@@ -1,4 +1,4 @@
-"""Fixtures that give the two logs, one at a time, each empty; the rooms that want them import them into their conftest."""
+"""Fixtures that give the logs, one at a time, each empty; the rooms that want them import them into their conftest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log
+from qmtl.engine.simulate.log import SimulatedLog
 
 
 @pytest.fixture
@@ -28,8 +29,21 @@ def embedded_log(tmp_path: Path) -> Iterator[EmbeddedLog]:
     log.close()
 
 
+@pytest.fixture
+def simulated_log() -> SimulatedLog:
+    """A cluster of its own in memory."""
+    return SimulatedLog()
+
+
+@pytest.fixture(name="log", params=["embedded", "simulated", pytest.param("kafka", marks=pytest.mark.broker)])
+def every_log(request: pytest.FixtureRequest) -> Log:
+    """Each of the three logs in turn."""
+    found: Log = request.getfixturevalue(f"{request.param}_log")
+    return found
+
+
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.broker)])
 def log(request: pytest.FixtureRequest) -> Log:
-    """Each of the two logs in turn."""
+    """Each of the two logs that a process of its own can open, in turn."""
     found: Log = request.getfixturevalue(f"{request.param}_log")
     return found

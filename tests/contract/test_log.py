@@ -1,4 +1,4 @@
-"""What the engine relies on in a log, shown on the embedded log and on a real Kafka alike."""
+"""What the engine relies on in a log, shown on the embedded log, on the simulated one and on a real Kafka alike."""
 
 from __future__ import annotations
 

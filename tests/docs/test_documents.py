@@ -9,11 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import qmtl.examples
 from qmtl.topology import mermaid, problems
 
 ROOT = Path(__file__).parents[2]
 RUN = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
 
 DOCUMENTS = ("README.md", "docs/operations.md")
@@ -43,8 +46,24 @@ def test_every_marked_command_of_the_documents_runs_in_order(tmp_path: Path) -> 
         assert done.stdout.strip(), command
 
 
+@pytest.mark.parametrize("program", PYTHON.findall((ROOT / "README.md").read_text()))
+def test_every_marked_program_of_the_readme_runs(program: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
 def test_the_readme_has_commands_to_run() -> None:
     assert len(commands()) >= 10
+    assert PYTHON.findall((ROOT / "README.md").read_text())
 
 
 def test_the_picture_in_the_architecture_is_drawn_from_the_topology() -> None:

@@ -358,3 +358,9 @@ class NoBroker(QmtlError):
 
     code = "QMTL-804"
     exit_code = 3
+
+
+class SimulationFailed(QmtlError):
+    """A simulated run broke a law; the same seed breaks it again."""
+
+    code = "QMTL-805"
