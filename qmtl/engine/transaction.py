@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from qmtl.engine.log.port import TopicPartition, Writer
 from qmtl.engine.table import Table
@@ -17,6 +17,17 @@ from qmtl.foundation.wire.topics import TopicSpec, topic
 CUTS: Final = "task.cuts"
 MARKERS_KEPT: Final = 8
 """Markers of a compacted topic that stay; older ones become tombstones. Delayed edges look back less than this."""
+
+
+_Row = tuple[str, int, bytes, bytes | None, bool]
+
+
+class Savepoint(NamedTuple):
+    """How far a transaction was that holds its records back."""
+
+    held: int
+    staged: Mapping[str, dict[bytes, Any]]
+    cuts: Mapping[TopicPartition, CutDigest]
 
 
 class Transaction:
@@ -47,6 +58,7 @@ class Transaction:
         self._dynamic = dynamic
         self._cuts: dict[TopicPartition, CutDigest] = {}
         self._specs: dict[str, TopicSpec] = {}
+        self._held: list[_Row] | None = None
         self.buckets = tuple(buckets)
         self.positions: dict[TopicPartition, int] = {}
         self.records = 0
@@ -130,8 +142,39 @@ class Transaction:
     def _append(
         self, name: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
     ) -> None:
-        self._writer.append(name, partition, key, value, track=track)
+        if self._held is None:
+            self._writer.append(name, partition, key, value, track=track)
+        else:
+            self._held.append((name, partition, key, value, track))
         self.records += 1
+
+    # ---- what can be undone -----------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Keep records back from the writer, which can't forget one of them, until `release`."""
+        if self._held is None:
+            self._held = []
+
+    def savepoint(self) -> Savepoint:
+        """Where `undo` goes back to; only while records are held back."""
+        staged = {name: table.staged() for name, table in self._tables.items()}
+        cuts = {where: cut.copy() for where, cut in self._cuts.items()}
+        return Savepoint(len(self._held or ()), staged, cuts)
+
+    def undo(self, before: Savepoint) -> None:
+        """Forget the records and staged rows since a savepoint; no bucket may have been closed since."""
+        held = self._held or []
+        self.records -= len(held) - before.held
+        del held[before.held :]
+        for name, table in self._tables.items():
+            table.unstage(before.staged[name])
+        self._cuts = {where: cut.copy() for where, cut in before.cuts.items()}
+
+    def release(self) -> None:
+        """Give the writer what was held back."""
+        held, self._held = self._held or [], None
+        for name, partition, key, value, track in held:
+            self._writer.append(name, partition, key, value, track=track)
 
     def _spec(self, name: str) -> TopicSpec:
         spec = self._specs.get(name)
