@@ -22,7 +22,7 @@ from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.keys import MAX_KEY_BYTES
 
 WHOLE_KEY_BYTES: Final = 2 * MAX_KEY_BYTES
-WHOLE_VALUE_BYTES: Final = MAX_VALUE_BYTES - (64 << 10)
+WHOLE_VALUE_BYTES: Final = MAX_VALUE_BYTES - (24 << 10)
 """A value up to this size is kept whole: what a letter may have, less what surrounds the value."""
 
 HEAD_BYTES: Final = 64 << 10
@@ -32,6 +32,9 @@ CAUSE_CHARACTERS: Final = 1000
 _TYPE_CHARACTERS: Final = 300
 _DIGEST_BYTES: Final = 8
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{4,}")
+
+
+_READING_A_ROW: Final = ("qmtl.engine.table", "Version.message")
 
 
 class Cause(NamedTuple):
@@ -159,21 +162,23 @@ def stack_digest(error: Exception) -> str:
 
 
 def _functions(trace: TracebackType | None) -> list[str]:
-    """`module:function` of each frame from the handler on, outermost first; what the engine did to get there stays out."""
-    found = [
-        f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_qualname}" for frame, _ in walk_tb(trace)
-    ]
-    while found and _is_engine(found[0]):
-        del found[0]
-    return found
+    """`module:function` of each frame outside the engine, outermost first."""
+    frames = [frame for frame, _ in walk_tb(trace)]
+    found = [(str(frame.f_globals.get("__name__", "?")), frame.f_code.co_qualname) for frame in frames]
+    return [f"{module}:{name}" for module, name in found if not _is_engine(module)]
 
 
 def raised_by_engine(error: Exception) -> bool:
-    """Whether the engine's own code, and neither the handler nor what it called elsewhere, raised an error."""
-    last = None
-    for frame, _ in walk_tb(error.__traceback__):
-        last = frame
-    return last is not None and _is_engine(str(last.f_globals.get("__name__", "")))
+    """Whether the engine, and neither the handler nor what it called elsewhere, is where an error comes from.
+
+    That is: its own code raised it, or a row of a table could not be read. A coded error that it raises about a value that it
+    was given (a key that can't be written, a message that its topic refuses) comes from the foundation, and is not one.
+    """
+    frames = [
+        (str(frame.f_globals.get("__name__", "")), frame.f_code.co_qualname)
+        for frame, _ in walk_tb(error.__traceback__)
+    ]
+    return bool(frames) and (_is_engine(frames[-1][0]) or _READING_A_ROW in frames)
 
 
 def _is_engine(name: str) -> bool:
