@@ -46,6 +46,9 @@ class CrashMarks:
         log_id: places of another log mean nothing here.
 
     A mark that can't be written is left out: nothing is lost by it but the knowledge of who killed a process.
+
+    Attributes:
+        careful: a predecessor died in the stretch that is read now, or something that it died at lies ahead.
     """
 
     def __init__(self, stem: Path, log_id: str) -> None:
@@ -61,6 +64,8 @@ class CrashMarks:
             self._file = os.open(stem.with_name(stem.name + ".mark"), os.O_RDWR | os.O_CREAT, 0o600)
         self._load()
         self._count(self._found())
+        self.careful = False
+        self._reckon()
         self.idle()
 
     # ---- what the predecessors left --------------------------------------------------------------------------------
@@ -97,7 +102,11 @@ class CrashMarks:
             self._buckets[died["bucket"]] = self._buckets.get(died["bucket"], 0) + 1
             self._save()
 
+    def _reckon(self) -> None:
+        self.careful = bool(self._stretch or self._records or self._buckets)
+
     def _save(self) -> None:
+        self._reckon()
         raw = {
             "log_id": self._log_id,
             "records": [[*place, deaths] for place, deaths in sorted(self._records.items())],
@@ -109,11 +118,6 @@ class CrashMarks:
             fresh.replace(self._deaths_file)
 
     # ---- what is known ----------------------------------------------------------------------------------------------
-
-    @property
-    def careful(self) -> bool:
-        """Whether a predecessor died in the stretch that is read now."""
-        return bool(self._stretch)
 
     def deaths_at(self, record: Record | Arrival) -> int:
         """How often in a row a process died at a record."""
@@ -195,6 +199,7 @@ class CrashMarks:
                 del self._buckets[bucket_ms]
             if gone or closed:
                 self._save()
+        self._reckon()
         self.idle()
 
     def close(self) -> None:

@@ -215,9 +215,10 @@ class Task:
             self._marks.idle()
             return bool(batch)
         try:
-            run = self._prepare(writer, ready)
-        except Again:
-            run = self._prepare(writer, ready)
+            try:
+                run = self._prepare(writer, ready)
+            except Again:
+                run = self._prepare(writer, ready)
         except PoisonRecord as poison:
             self._intake.condemn(poison)
             self.open()  # what is buffered is read again, and that record as a letter
