@@ -75,7 +75,12 @@ def problems(stages: Iterable[Processor] = PROTOTYPES) -> list[str]:
     """Where topology and catalogue contradict each other; empty where they agree."""
     out = []
     owned: dict[str, str] = {}
-    touched = {"dead.letters", "late.records", "dead.redriven", "task.cuts"}  # every processor's, and people's
+    touched = {
+        "dead.letters",
+        "late.records",
+        "dead.redriven",
+        "task.cuts",
+    }  # every processor's, and people's
     for one in stages:
         for name in one.tables:
             if owned.setdefault(name, one.name) != one.name:

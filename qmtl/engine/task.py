@@ -14,11 +14,19 @@ from qmtl.engine.intake import DEATHS, Intake
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import Progress, restore
+from qmtl.engine.refusal import require_letters
 from qmtl.engine.store import Checkpoint, Store
 from qmtl.engine.table import Table
 from qmtl.engine.transaction import MARKERS_KEPT, Transaction
 from qmtl.engine.watermark import Merge, Ready
-from qmtl.foundation.common.errors import InvalidTopology, PoisonRecord, StampMismatch, UnknownTopic
+from qmtl.foundation.common.errors import (
+    InvalidTopology,
+    LogError,
+    PoisonRecord,
+    StampMismatch,
+    TransactionError,
+    UnknownTopic,
+)
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import is_marker, is_stamp
@@ -248,6 +256,8 @@ class Task:
                 for table in self._tables.values():
                     table.rollback()
                 self.processor.restore(self._tables)
+            elif isinstance(error, LogError):
+                require_letters(self._log, run, error)
             raise
         return run
 
@@ -330,7 +340,11 @@ class Task:
         passing("after_produce")
         changes = [row for table in self._tables.values() for row in table.changes()]
         passing("before_commit")
-        tracked = writer.commit(run.positions, self.group, fence)
+        try:
+            tracked = writer.commit(run.positions, self.group, fence)
+        except TransactionError as error:
+            require_letters(self._log, run, error)
+            raise
         passing("after_commit")
         if self._tables:
             tables = {where: offset + 1 for where, offset in tracked.items()}

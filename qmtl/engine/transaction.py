@@ -86,6 +86,10 @@ class Transaction:
             cut.add(key, value)
         self._append(topic, partition, key, value)
 
+    def wrote(self, topic: str) -> bool:
+        """Whether an event for a topic was added."""
+        return topic in self._specs
+
     # ---- what the task does -----------------------------------------------------------------------------------------
 
     def pin(self, moved: Mapping[TopicPartition, int]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
 from qmtl.engine.table import Table
 from qmtl.foundation.common.errors import InvalidValue, PoisonRecord
-from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, LateRecord, PositionStamp
+from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, LateRecord, PositionStamp, TaskCut
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, partition_for
 from qmtl.foundation.wire.topics import TopicSpec
@@ -110,7 +110,9 @@ class DeadlyCodec(Codec):
         return super().decode(data)
 
 
-DEADLY_CODEC: Final = DeadlyCodec((CloseMarker, PositionStamp, DeadLetter, LateRecord, Item, Total, Seen))
+DEADLY_CODEC: Final = DeadlyCodec(
+    (CloseMarker, PositionStamp, TaskCut, DeadLetter, LateRecord, Item, Total, Seen)
+)
 
 POISONED: Final[Mapping[str, Callable[[], Processor]]] = {"ledger": Ledger, "column": Column}
 

@@ -9,6 +9,12 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -21,12 +27,14 @@ from qmtl.engine.letters import (
     letter_of,
 )
 from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log, Record
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker, run
 from qmtl.foundation.common.errors import (
+    DeadLettersRefused,
     HandlerBroken,
     HandlerFailed,
     InvalidTopology,
@@ -38,7 +46,8 @@ from qmtl.foundation.common.errors import (
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import TopicSpec
+from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec, topic
+from tests.contract.driving import until
 from tests.engine.driving import bench, closed, messages, table
 from tests.engine.faults import Fault, FaultyLog
 from tests.engine.models import minute
@@ -53,13 +62,30 @@ from tests.engine.poison_toys import (
     home,
     ledger_model,
 )
-from tests.engine.toys import A_OUT, CODEC, COUNTS, DEAD, ECHO, ITEMS, Feed, Item, Total, Toy, X, make_topics
+from tests.engine.toys import (
+    A_OUT,
+    CODEC,
+    COUNTS,
+    DEAD,
+    ECHO,
+    ITEMS,
+    SPECS,
+    XX,
+    Feed,
+    Item,
+    Total,
+    Toy,
+    X,
+    make_topics,
+    spread,
+)
 
 Given = Item | bytes
 AMOUNTS = st.one_of(st.integers(0, 9), st.sampled_from([BAD, REFUSED, NAMED]))
 ITEM_LISTS = st.lists(
     st.one_of(st.tuples(st.sampled_from("abc"), AMOUNTS), st.just(TORN)), min_size=1, max_size=14
 )
+JOINING = spread(Input(X.name, bucketed=True), Input(XX.name, bucketed=True, broadcast=True, joins=True))
 CODES = {BAD: HandlerFailed.code, REFUSED: InvalidValue.code, NAMED: PoisonRecord.code}
 
 
@@ -401,6 +427,93 @@ def test_any_other_error_of_a_bucket_stops_the_task(
     with bench(embedded_log, tmp_path, make) as runs, pytest.raises(error):
         runs.settle()
     assert letters(embedded_log) == []
+
+
+# ---- letters that nobody takes ---------------------------------------------------------------------------------------
+
+
+def drop_topic(log: KafkaLog, name: str) -> None:
+    admin = AdminClient({"bootstrap.servers": log.bootstrap})
+    admin.delete_topics([log.namespace + name])[log.namespace + name].result()
+    until(lambda: log.describe(name) is None)
+
+
+@pytest.mark.parametrize("missing", ["dead.letters", "late.records"])
+def test_a_log_that_takes_no_letters_stops_the_task_and_nothing_is_skipped(
+    embedded_log: EmbeddedLog, tmp_path: Path, missing: str
+) -> None:
+    log = embedded_log
+    log.ensure_topics([spec for spec in CATALOGUE if spec.name != missing])
+    log.ensure_topics(SPECS)
+    items = [Item("a", 0, 1), Item("a", 1, BAD), Item("a", 2, 2)]
+    Feed(log, ITEMS).put({0: items})
+    x, xx = Feed(log, X), Feed(log, XX)
+    x.bucket(minute(3))
+    make = Ledger if missing == "dead.letters" else JOINING
+    with bench(log, tmp_path, make) as runs:
+        if missing == "late.records":
+            runs.settle()
+            xx.bucket(minute(1), {1: [Item("late", 9, 1)]})
+            xx.bucket(minute(4))
+            x.bucket(minute(4))
+        for _ in range(2):
+            with pytest.raises(DeadLettersRefused, match=missing):
+                runs.settle()
+        assert messages(log, ECHO.name) == []
+        log.ensure_topics([topic(missing)])
+        runs.settle()
+    assert len(messages(log, missing)) == 1
+    assert messages(log, ECHO.name) == (ledger_model(items)[0] if make is Ledger else [])
+
+
+def test_a_topic_of_letters_that_goes_while_a_task_runs_stops_it_and_nothing_is_skipped(
+    kafka_log: KafkaLog, tmp_path: Path
+) -> None:
+    log = kafka_log
+    make_topics(log)
+    items = [Item("a", 0, 1), Item("a", 1, BAD), Item("a", 2, 2), Item("a", 3, BAD), Item("a", 4, 3)]
+    feed = Feed(log, ITEMS)
+    with bench(log, tmp_path, Ledger) as runs:
+        feed.put({0: items[:2]})
+        runs.until(lambda: len(letters(log)) == 1)
+        drop_topic(log, DEAD.name)
+        feed.put({0: items[2:]})
+        with pytest.raises(DeadLettersRefused, match="no such topic"):
+            runs.until(lambda: False)
+    assert len(messages(log, ECHO.name)) == 1
+    log.ensure_topics([DEAD])
+    with bench(log, tmp_path, Ledger) as runs:
+        runs.until(lambda: len(messages(log, ECHO.name)) == 3)
+    check_ledger(log, items)
+    assert [one.value for one in letters(log)] == [CODEC.encode(items[3])]
+
+
+def test_a_topic_of_letters_that_refuses_them_stops_the_task_and_nothing_is_skipped(
+    kafka_log: KafkaLog, tmp_path: Path
+) -> None:
+    log = kafka_log
+    make_topics(log)
+    admin = AdminClient({"bootstrap.servers": log.bootstrap})
+
+    def allow(size: int) -> None:
+        setting = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        where = ConfigResource(
+            ConfigResource.Type.TOPIC, log.namespace + DEAD.name, incremental_configs=[setting]
+        )
+        for done in admin.incremental_alter_configs([where]).values():
+            done.result()
+
+    allow(130)  # a marker that ends a transaction still fits, a letter does not
+    items = [Item("a", 0, 1), Item("a", 1, BAD), Item("a", 2, 2)]
+    Feed(log, ITEMS).put({0: items})
+    with bench(log, tmp_path, Ledger) as runs, pytest.raises(DeadLettersRefused, match="too large"):
+        runs.until(lambda: False)
+    assert messages(log, ECHO.name) == []
+    allow(1 << 20)
+    with bench(log, tmp_path, Ledger) as runs:
+        runs.until(lambda: len(messages(log, ECHO.name)) == 2)
+    check_ledger(log, items)
+    check_letters(log, items)
 
 
 # ---- what a letter says ------------------------------------------------------------------------------------------------

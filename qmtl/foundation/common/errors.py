@@ -379,12 +379,12 @@ class NoBroker(QmtlError):
 class UnknownLetter(QmtlError):
     """An id under which no dead letter lies."""
 
-    code = "QMTL-805"
+    code = "QMTL-806"
     exit_code = 6
 
 
 class RedriveRefused(QmtlError):
     """A dead letter that can't be written back to where it came from."""
 
-    code = "QMTL-806"
+    code = "QMTL-807"
     exit_code = 6
