@@ -115,22 +115,22 @@ def test_list_shows_every_letter_and_obeys_none_of_their_bytes(desk: Desk) -> No
     assert "\\x1b[2J" in shown.out
 
 
-@pytest.mark.parametrize(
-    "words, ids",
-    [
-        (["--topic", "trade.intents"], [2]),
-        (["--processor", "worldservice"], [0, 1, 2]),
-        (["--processor", "nobody"], []),
-        (["--code", "QMTL-405"], [0, 1, 2]),
-        (["--code", "QMTL-202"], []),
-        (["--from-time", "1970-01-02"], [0, 1, 2]),
-        (["--to-time", "1970-01-02"], []),
-        (["--limit", "1"], [2]),
-    ],
-)
-def test_list_takes_what_the_filters_leave(desk: Desk, words: list[str], ids: list[int]) -> None:
-    rows = desk.dlq("list", *words, "--json").lines()
-    assert [row["id"] for row in rows] == [f"dead.letters/0/{one}" for one in ids]
+FILTERS: list[tuple[list[str], list[int]]] = [
+    (["--topic", "trade.intents"], [2]),
+    (["--processor", "worldservice"], [0, 1, 2]),
+    (["--processor", "nobody"], []),
+    (["--code", "QMTL-405"], [0, 1, 2]),
+    (["--code", "QMTL-202"], []),
+    (["--from-time", "1970-01-02"], [0, 1, 2]),
+    (["--to-time", "1970-01-02"], []),
+    (["--limit", "1"], [2]),
+]
+
+
+def test_list_takes_what_the_filters_leave(desk: Desk) -> None:
+    for words, ids in FILTERS:
+        rows = desk.dlq("list", *words, "--json").lines()
+        assert [row["id"] for row in rows] == [f"dead.letters/0/{one}" for one in ids], words
 
 
 def test_list_counts_letters_by_kind(desk: Desk) -> None:
@@ -168,19 +168,16 @@ def test_show_decodes_what_it_can_and_dumps_the_rest(desk: Desk) -> None:
     assert "late_ms" in late.out
 
 
-@pytest.mark.parametrize(
-    "letter_id",
-    [
+def test_show_knows_no_letter_where_there_is_none(desk: Desk) -> None:
+    for letter_id in (
         "dead.letters/0/99",
         "dead.letters/7/0",
         "world.commands/0/0",
         "x",
         "dead.letters/0/-1",
         "dead.letters/0/3",
-    ],
-)
-def test_show_knows_no_letter_where_there_is_none(desk: Desk, letter_id: str) -> None:
-    assert_one_screen(desk.dlq("show", letter_id), "QMTL-806", 6)
+    ):
+        assert_one_screen(desk.dlq("show", letter_id), "QMTL-806", 6)
 
 
 # ---- redrive ----------------------------------------------------------------------------------------------------------
@@ -215,6 +212,7 @@ def test_a_letter_is_written_back_once_and_its_reader_takes_it(
     log.close()
     assert desk.outcomes("dead.letters/0/0", "--yes") == ["written"]
     assert desk.outcomes("dead.letters/0/0", "--yes") == ["done before"]
+    assert desk.outcomes("dead.letters/0/0", "--dry-run") == ["done before"]
     assert desk.outcomes("--topic", "world.commands", "--yes") == ["done before", "refused"]
     assert [row["redriven"] for row in desk.dlq("list", "--json").lines()] == [True, False, False]
     log = desk.log()
@@ -243,6 +241,18 @@ def test_a_redrive_whose_outcome_nobody_knows_may_be_repeated(tmp_path: Path, fa
     attempt()
     attempt()
     assert values(log, "world.commands") == [command(f"w{number}") for number in range(3)]
+    log.close()
+
+
+def test_of_two_who_planned_the_same_one_writes_it_back(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    prepare(log)
+    write(log, letter("world.commands", command("w")))
+    both = [Redrive(log), Redrive(log)]
+    plans = [[driver.plan(one) for one in find(log, DEAD, Wanted())] for driver in both]
+    written = [driver.write(plan, 1) for driver, plan in zip(both, plans, strict=True)]
+    assert [len(one) for one in written] == [1, 0]
+    assert values(log, "world.commands") == [command("w")]
     log.close()
 
 
