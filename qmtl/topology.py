@@ -75,7 +75,14 @@ def problems(stages: Iterable[Processor] = PROTOTYPES) -> list[str]:
     """Where topology and catalogue contradict each other; empty where they agree."""
     out = []
     owned: dict[str, str] = {}
-    touched = {"dead.letters", "ops.acceptances", "schemas", "task.cuts"}
+    touched = {
+        "dead.letters",
+        "dead.redriven",
+        "late.records",
+        "ops.acceptances",
+        "schemas",
+        "task.cuts",
+    }  # every processor's, and people's
     for one in stages:
         for name in one.tables:
             if owned.setdefault(name, one.name) != one.name:

@@ -35,12 +35,19 @@ class Input:
 
 
 class Arrival(NamedTuple):
-    """A decoded record."""
+    """A decoded record.
+
+    Attributes:
+        key: as it lies in the log; nothing is decided by it, a dead letter quotes it.
+        value: as it lies in the log, likewise.
+    """
 
     topic: str
     partition: int
     offset: int
     message: Any
+    key: bytes = b""
+    value: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +105,22 @@ class Processor(Protocol):
         """Topics outside the catalogue that it reads, owns or writes now."""
 
     def restore(self, tables: Mapping[str, Table]) -> None:
-        """Make derived memory again from the tables: at start, and after an abort."""
+        """Make derived memory again from the tables, rows put since the last commit among them: at start, after an abort, and
+        after a record that could not be handled."""
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
-        """Handle one record of a free input."""
+        """Handle one record of a free input.
+
+        Any error but those of the log, of memory and of the machine sends the record to the dead letters and undoes what it
+        had changed.
+        """
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
-        """Handle one closed bucket."""
+        """Handle one closed bucket.
+
+        Raises:
+            PoisonRecord: one of its records can't be used; the bucket is computed again without it. Any other error is a bug.
+        """
 
     def flush(self, step: Step) -> None:
         """Put what is only worth writing once per transaction."""

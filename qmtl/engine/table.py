@@ -193,6 +193,14 @@ class Table:
             if versions and versions[-1].data is None:
                 yield versions[-1].bucket_ms, raw
 
+    def staged(self) -> dict[bytes, Any]:
+        """What is staged now, for `unstage`."""
+        return dict(self._stage)
+
+    def unstage(self, staged: dict[bytes, Any]) -> None:
+        """Have staged again what was staged then; nothing may have been sealed since."""
+        self._stage = dict(staged)
+
     # ---- ends of a transaction ------------------------------------------------------------------------------------
 
     def changes(self) -> list[tuple[str, bytes, bytes | None]]:

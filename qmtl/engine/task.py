@@ -8,27 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from qmtl.engine.crash_marks import CrashMarks
 from qmtl.engine.failpoint import passing
+from qmtl.engine.handling import FAILURES_IN_A_ROW, Again, Handling
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
+from qmtl.engine.intake import DEATHS, Intake
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import KeepAlive, restore
+from qmtl.engine.refusal import require_letters
 from qmtl.engine.store import Store, Tell, log_rebuilt
 from qmtl.engine.stored import Accepted, Checkpoint, TopicFacts
 from qmtl.engine.table import Table
-from qmtl.engine.transaction import LATE as LATE
 from qmtl.engine.transaction import MARKERS_KEPT, Transaction
 from qmtl.engine.watermark import Merge, Ready
 from qmtl.foundation.common.errors import (
-    IncompatibleSchema,
     InvalidTopology,
+    LogError,
+    PoisonRecord,
+    TransactionError,
     UnknownTopic,
-    WireError,
 )
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import encode_key, is_marker, is_stamp
+from qmtl.foundation.wire.keys import is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 POLL_RECORDS: Final = 4000
@@ -45,6 +49,8 @@ class TaskSettings:
         config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
         on_restore: called while tables are restored, with the task as `trading[0]`, offsets so far, and offsets to restore.
         on_rebuild: called whenever a store is thrown away.
+        failures: after more failures of the handlers than this, one after the other, the task stops.
+        deaths: so many deaths of a process at one record make it a dead letter.
     """
 
     state_dir: Path
@@ -53,6 +59,8 @@ class TaskSettings:
     config_epoch: int = 1
     on_restore: Callable[[str, int, int], None] | None = None
     on_rebuild: Tell = log_rebuilt
+    failures: int = FAILURES_IN_A_ROW
+    deaths: int = DEATHS
 
 
 class Task:
@@ -111,8 +119,9 @@ class Task:
         }
         self._merge = Merge(recorded=recorded)
         self._dead: list[DeadLetter] = []
-        self._markers: dict[bytes, object] = {}
-        self._allowed: dict[str, tuple[type, ...]] = {}
+        self._marks = CrashMarks(settings.state_dir / f"{processor.name}-{number}", log.log_id)
+        self._intake = Intake(processor.name, number, codec, self._marks, settings.deaths)
+        self._handling = Handling(processor, number, self._tables, self._marks, settings.failures)
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
@@ -172,6 +181,7 @@ class Task:
             table.rollback()
         self._free, self._dead = [], []
         self._slept.clear()
+        self._marks.idle()
         known, accepted = self._store.topics, self._store.accepted
         # Positions first, then the tables: what commits in between is then in the tables and read again, never missed.
         committed = self._committed(self.processor.inputs())
@@ -260,9 +270,9 @@ class Task:
         if inputs == self._inputs:
             return
         self._inputs = inputs
-        self._allowed = {one.topic: self._spec(one.topic).messages for one in inputs}
         reads = sum(len(self._partitions(one)) for one in inputs if one.topic not in self._tables)
         self._open_order = reads > 1 and any(not one.bucketed or one.joins for one in inputs)
+        self._intake.allow({one.topic: self._spec(one.topic).messages for one in inputs})
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
         begin = self._log.begin_offsets(wheres)
         for where in wheres:
@@ -301,7 +311,9 @@ class Task:
         batch = self._reader.poll(self._settings.poll_records, timeout_s)
         passing("after_poll")
         self._settings.observer.read(self.id, len(batch))
-        self._markers.clear()
+        if batch:
+            self._marks.batch(batch)
+        self._intake.begin()
         for record in batch:
             self._offer(record)
         if batch and not self._recorded:
@@ -309,8 +321,24 @@ class Task:
         passing("after_decode")
         ready = self._merge.take()
         if not (self._free or self._dead or ready or self._fresh):
+            self._marks.idle()
             return bool(batch)
         began = time.perf_counter()
+        try:
+            try:
+                run = self._prepare(writer, ready)
+            except Again:
+                run = self._prepare(writer, ready)
+        except PoisonRecord as poison:
+            self._intake.condemn(poison)
+            self.open()  # what is buffered is read again, and that record as a letter
+            return True
+        rows = self._commit(run, writer, fence)
+        self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))
+        return True
+
+    def _prepare(self, writer: Writer, ready: Ready | None) -> Transaction:
+        """A transaction with all that is ready; where that fails, nothing of it is left."""
         run = Transaction(
             writer,
             self._codec,
@@ -325,12 +353,16 @@ class Task:
         try:
             self._run(run, ready)
             run.stamp()
-        except BaseException:
+        except BaseException as error:
             writer.abort()
+            if isinstance(error, Again):
+                for table in self._tables.values():
+                    table.rollback()
+                self.processor.restore(self._tables)
+            elif isinstance(error, LogError):
+                require_letters(self._log, run, error)
             raise
-        rows = self._commit(run, writer, fence)
-        self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))
-        return True
+        return run
 
     def _wake(self) -> None:
         """Let sources join that somebody feeds by now, and leave that nobody feeds any more.
@@ -362,7 +394,7 @@ class Task:
             self._positions[where] = record.offset + 1
         if is_stamp(record.key):
             return
-        found = self._read(record)
+        found = self._intake.read(record)
         if buffer is None:
             if isinstance(found, DeadLetter):
                 self._dead.append(found)
@@ -375,93 +407,49 @@ class Task:
         elif isinstance(found, DeadLetter):
             buffer.refuse(found)
 
-    def _read(self, record: Record) -> Arrival | CloseMarker | DeadLetter | None:
-        """What a record says; None is a tombstone."""
-        if record.value is None:
-            return None
-        marker = is_marker(record.key)
-        try:
-            message = self._decode(record.value, marker=marker)
-            if marker != isinstance(message, CloseMarker):
-                raise WireError(f"a {type(message).__name__} came under the key of something else.")
-            if isinstance(message, CloseMarker):
-                return message
-            if type(message) not in self._allowed[record.topic]:
-                raise WireError(f"{record.topic} carries no {type(message).__name__}.")
-        except IncompatibleSchema:
-            raise  # newer code can read it: the task waits for that code, and the record is no rubbish
-        except WireError as error:
-            return DeadLetter(
-                self.processor.name,
-                record.topic,
-                error.code,
-                error.what,
-                record.key,
-                record.value,
-                record.partition,
-                record.offset,
-            )
-        return Arrival(record.topic, record.partition, record.offset, message)
-
-    def _decode(self, value: bytes, *, marker: bool) -> object:
-        """The message of a value; the partitions of a topic close a bucket with equal bytes, which are read once."""
-        if not marker:
-            return self._codec.decode(value)
-        known = self._markers.get(value)
-        if known is None:
-            known = self._markers[value] = self._codec.decode(value)
-        return known
-
     def _run(self, run: Transaction, ready: Ready | None) -> None:
         if self._fresh:
             # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
             run.close(GENESIS_MS, self.processor.closes(), self._tasks)
             run.buckets = ()
-        for letter in self._dead:
-            run.emit("dead.letters", letter)
         order = {one.topic: index for index, one in enumerate(self._inputs)}
         run.positions.update(self._positions)
-        for arrival in sorted(self._free, key=lambda one: (order[one.topic], one.partition, one.offset)):
-            self.processor.on_record(run, arrival)
+        free: list[Arrival | DeadLetter] = [*self._free, *self._dead]
+        free.sort(key=lambda one: (order[one.topic], one.partition, one.offset))
+        self._handling.records(run, free)
         taken = run.taken = len(self._free)
         while ready is not None:
             run.positions.update(ready.positions)
             last = run.buckets[-1] if run.buckets else GENESIS_MS
             for letter in ready.dead:
                 run.emit("dead.letters", letter)
-            for arrival in ready.late:
-                self._emit_late(run, arrival, last)
+            for arrival in ready.late:  # it closed with the bucket that is ready, and is no part of it
+                run.emit("late.records", self._intake.late(arrival, ready.bucket_ms, last))
             if ready.bucket_ms > last:
                 bucket = Bucket(ready.bucket_ms, ready.arrivals, ready.cuts, not run.buckets)
-                self.processor.on_bucket(run, bucket)
+                self._handling.bucket(run, bucket)
                 run.close(ready.bucket_ms, self.processor.closes(), self._tasks)
                 self._merge.closed(run.buckets)
             run.taken += len(ready.late) + sum(map(len, ready.arrivals.values()))
             taken += 1 + len(ready.late) + sum(map(len, ready.arrivals.values()))
-            ready = self._merge.take() if taken < self._settings.poll_records else None
+            more = taken < self._settings.poll_records and not self._marks.careful
+            ready = self._merge.take() if more else None
         self.processor.flush(run)
         run.seal()
         if self._open_order:
             run.pin({where: at for where, at in run.positions.items() if self._pinned.get(where) != at})
         passing("after_apply")
 
-    def _emit_late(self, run: Transaction, arrival: Arrival, last: int) -> None:
-        key = encode_key(self._spec(arrival.topic).key_of(arrival.message))
-        cause = f"its bucket was closed already; the last one was {last}"
-        value = self._codec.encode(arrival.message)
-        run.emit(
-            "dead.letters",
-            DeadLetter(
-                self.processor.name, arrival.topic, LATE, cause, key, value, arrival.partition, arrival.offset
-            ),
-        )
-
     def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> int:
         """Commit and write the store; returns how many of its rows changed."""
         passing("after_produce")
         changes = [row for table in self._tables.values() for row in table.changes()]
         passing("before_commit")
-        tracked = writer.commit(run.positions, self.group, fence)
+        try:
+            tracked = writer.commit(run.positions, self.group, fence)
+        except TransactionError as error:
+            require_letters(self._log, run, error)
+            raise
         passing("after_commit")
         if self._tables:
             tables = {where: offset + 1 for where, offset in tracked.items()}
@@ -473,6 +461,8 @@ class Task:
             table.committed()
         self._positions = dict(run.positions)
         self._pinned = dict(run.positions)
+        self._intake.committed(run.positions)
+        self._marks.committed(run.positions, run.buckets)
         self._free, self._dead, self._fresh = [], [], False
         self._configure()
         return len(changes)
@@ -513,6 +503,7 @@ class Task:
     def close(self) -> None:
         self._reader.close()
         self._store.close()
+        self._marks.close()
 
 
 def contradictions(processor: Processor, tasks: int) -> list[str]:

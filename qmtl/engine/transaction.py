@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from qmtl.engine.log.port import TopicPartition, Writer
 from qmtl.engine.observer import Commit
@@ -16,6 +16,7 @@ from qmtl.foundation.contracts.control import (
     CloseMarker,
     DeadLetter,
     InputPosition,
+    LateRecord,
     PositionStamp,
     TaskCut,
 )
@@ -24,11 +25,21 @@ from qmtl.foundation.wire.keys import encode_key, marker_key, stamp_key
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 CUTS: Final = "task.cuts"
-LATE: Final = "QMTL-LATE"
 """The code of a dead letter whose record came after its bucket was closed."""
 
 MARKERS_KEPT: Final = 8
 """Markers of a compacted topic that stay; older ones become tombstones. Delayed edges look back less than this."""
+
+
+_Row = tuple[str, int, bytes, bytes | None, bool]
+
+
+class Savepoint(NamedTuple):
+    """How far a transaction was that holds its records back."""
+
+    held: int
+    staged: Mapping[str, dict[bytes, Any]]
+    cuts: Mapping[TopicPartition, CutDigest]
 
 
 class Transaction:
@@ -59,11 +70,13 @@ class Transaction:
         self._dynamic = dynamic
         self._cuts: dict[TopicPartition, CutDigest] = {}
         self._specs: dict[str, TopicSpec] = {}
+        self._held: list[_Row] | None = None
         self.buckets = tuple(buckets)
         self.positions: dict[TopicPartition, int] = {}
         self.records = 0
         self.taken = 0
         self._letters: Counter[str] = Counter()
+        self._late = 0
         self._closed = 0
         writer.begin()
 
@@ -80,6 +93,8 @@ class Transaction:
             raise InvalidTopology(f"{topic} carries no {type(message).__name__}.")
         if type(message) is DeadLetter:
             self._letters[message.code] += 1
+        elif type(message) is LateRecord:
+            self._late += 1
         partition = self._task if spec.by_writer else spec.partition_of(message)
         key = encode_key(spec.key_of(message))
         value = self._codec.encode(message)
@@ -91,6 +106,10 @@ class Transaction:
             cut.add(key, value)
         self._append(topic, partition, key, value)
 
+    def wrote(self, topic: str) -> bool:
+        """Whether an event for a topic was added."""
+        return topic in self._specs
+
     # ---- what the task does -----------------------------------------------------------------------------------------
 
     def pin(self, moved: Mapping[TopicPartition, int]) -> None:
@@ -100,9 +119,7 @@ class Transaction:
 
     def summary(self, rows: int, seconds: float) -> Commit:
         """What an observer is told once this is committed, with so many store rows, after so long."""
-        late = self._letters[LATE]
-        dead = {code: count for code, count in self._letters.items() if code != LATE}
-        return Commit(self.taken, self.records, rows, late, dead, self._closed, seconds)
+        return Commit(self.taken, self.records, rows, self._late, dict(self._letters), self._closed, seconds)
 
     def seal(self) -> None:
         """Write what is staged in the tables; it belongs to the bucket that is open."""
@@ -154,8 +171,39 @@ class Transaction:
     def _append(
         self, name: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
     ) -> None:
-        self._writer.append(name, partition, key, value, track=track)
+        if self._held is None:
+            self._writer.append(name, partition, key, value, track=track)
+        else:
+            self._held.append((name, partition, key, value, track))
         self.records += 1
+
+    # ---- what can be undone -----------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Keep records back from the writer, which can't forget one of them, until `release`."""
+        if self._held is None:
+            self._held = []
+
+    def savepoint(self) -> Savepoint:
+        """Where `undo` goes back to; only while records are held back."""
+        staged = {name: table.staged() for name, table in self._tables.items()}
+        cuts = {where: cut.copy() for where, cut in self._cuts.items()}
+        return Savepoint(len(self._held or ()), staged, cuts)
+
+    def undo(self, before: Savepoint) -> None:
+        """Forget the records and staged rows since a savepoint; no bucket may have been closed since."""
+        held = self._held or []
+        self.records -= len(held) - before.held
+        del held[before.held :]
+        for name, table in self._tables.items():
+            table.unstage(before.staged[name])
+        self._cuts = {where: cut.copy() for where, cut in before.cuts.items()}
+
+    def release(self) -> None:
+        """Give the writer what was held back."""
+        held, self._held = self._held or [], None
+        for name, partition, key, value, track in held:
+            self._writer.append(name, partition, key, value, track=track)
 
     def _spec(self, name: str) -> TopicSpec:
         spec = self._specs.get(name)

@@ -39,6 +39,13 @@ class CutDigest:
         self._hash.update(b"%d:%d:%d:" % (len(key), value is not None, len(body)) + key + body)
         self.count += 1
 
+    def copy(self) -> CutDigest:
+        """One that goes on from here by itself."""
+        other = CutDigest()
+        other.count = self.count
+        other._hash = None if self._hash is None else self._hash.copy()
+        return other
+
     def hexdigest(self) -> str:
         return "" if self._hash is None else self._hash.hexdigest(8)
 

@@ -13,17 +13,18 @@ from qmtl.engine import watermark
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Input
-from qmtl.engine.task import LATE
 from qmtl.engine.watermark import Merge
+from qmtl.foundation.contracts.control import LateRecord
 from qmtl.foundation.wire.keys import encode_key
 from tests.engine.driving import bench, closed, messages, outcome
-from tests.engine.models import BUCKETS, Buckets, items, late_model, loop_model, minute
+from tests.engine.models import BUCKETS, MINUTE, Buckets, items, late_model, loop_model, minute
 from tests.engine.toys import (
     A_MIRROR,
     A_OUT,
     B_STATE,
     CODEC,
     DEAD,
+    LATE,
     LATE_OUT,
     XX,
     A,
@@ -239,7 +240,7 @@ def test_who_joins_holds_nobody_up_before_its_first_record_and_everybody_after(
     ]
 
 
-def test_a_bucket_that_was_closed_already_goes_to_the_dead_letters_and_changes_nothing(
+def test_a_bucket_that_was_closed_already_goes_to_the_late_records_and_changes_nothing(
     log: Log, tmp_path: Path
 ) -> None:
     make_topics(log)
@@ -257,9 +258,20 @@ def test_a_bucket_that_was_closed_already_goes_to_the_dead_letters_and_changes_n
         (minute(4), "p0"),
         (minute(4), "p1"),
     ]
-    (letter,) = messages(log, DEAD.name)
-    assert (letter.code, letter.topic, letter.partition, letter.offset) == (LATE, XX.name, 1, 0)
-    assert (letter.key, letter.value) == (encode_key(("late", 9)), CODEC.encode(late))
+    assert messages(log, DEAD.name) == []
+    assert messages(log, LATE.name) == [
+        LateRecord(
+            "a",
+            XX.name,
+            minute(1),
+            minute(3),
+            2 * MINUTE,
+            encode_key(("late", 9)),
+            CODEC.encode(late),
+            partition=1,
+            offset=0,
+        )
+    ]
 
 
 class WithEdge(A):
@@ -286,7 +298,7 @@ def test_a_late_bucket_takes_nothing_from_a_delayed_edge(embedded_log: EmbeddedL
         (minute(3), ()),
         (minute(4), (f"n=5@{minute(3)}",)),
     ]
-    assert [letter.code for letter in messages(log, DEAD.name)] == [LATE]
+    assert [late.bucket_ms for late in messages(log, LATE.name)] == [minute(1)]
 
 
 def test_a_partition_far_ahead_waits_and_loses_nothing(

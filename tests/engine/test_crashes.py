@@ -25,6 +25,7 @@ from tests.engine.toys import (
     B_STATE,
     CODEC,
     COUNTS,
+    DEAD,
     ECHO,
     ITEMS,
     LATE_OUT,
@@ -107,7 +108,8 @@ class Lives:
         return ended.returncode
 
     def check(self) -> None:
-        """What is there is what the model says, each thing once."""
+        """What is there is what the model says, each thing once, and no record is blamed for a death."""
+        assert messages(self.log, DEAD.name) == []
         for partition in range(ITEMS.partitions):
             mine = [item for item in self.items if self.partition(item) == partition]
             found = [one for one in messages(self.log, ECHO.name) if self.partition_of(one) == partition]

@@ -10,7 +10,7 @@ from qmtl.engine.log.port import Log
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
 from qmtl.engine.table import Table
 from qmtl.engine.watermark import CutDigest
-from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, PositionStamp, TaskCut
+from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, LateRecord, PositionStamp, TaskCut
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, marker_key
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec, topic
@@ -49,7 +49,7 @@ class Seen:
     rows: tuple[str, ...] = ()
 
 
-CODEC: Final = Codec((CloseMarker, PositionStamp, TaskCut, DeadLetter, Item, Total, Seen))
+CODEC: Final = Codec((CloseMarker, PositionStamp, TaskCut, DeadLetter, LateRecord, Item, Total, Seen))
 
 
 def events(name: str, message: type, *, marked: bool = False, partitions: int = 1) -> TopicSpec:
@@ -79,6 +79,7 @@ B_STATE: Final = rows("toy.b.state", marked=True)
 LATE_STATE: Final = rows("toy.late.state", marked=True)
 LATE_OUT: Final = events("toy.late.out", Seen, marked=True)
 DEAD: Final = topic("dead.letters")
+LATE: Final = topic("late.records")
 
 SPECS: Final = (ITEMS, COUNTS, ECHO, RELAYED, X, XX, Y, SIDE, A_OUT, A_MIRROR, B_STATE, LATE_STATE, LATE_OUT)
 TOPICS: Final[Mapping[str, TopicSpec]] = {spec.name: spec for spec in SPECS}
@@ -340,7 +341,7 @@ class Feed:
 
 
 def make_topics(log: Log, *others: TopicSpec) -> None:
-    log.ensure_topics([*SPECS, DEAD, topic("task.cuts"), *others])
+    log.ensure_topics([*SPECS, DEAD, LATE, topic("task.cuts"), *others])
 
 
 MAKERS: Final[Mapping[str, Callable[[], Processor]]] = {

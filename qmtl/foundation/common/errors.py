@@ -206,6 +206,12 @@ class MissingRight(LogError):
     code = "QMTL-318"
 
 
+class DeadLettersRefused(LogError):
+    """The topic of dead letters, or of late records, takes none: the task stops, so that nothing is skipped."""
+
+    code = "QMTL-319"
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 
@@ -233,6 +239,46 @@ class UnknownProcessor(QmtlError):
 
     code = "QMTL-403"
     exit_code = 2
+
+
+class PoisonRecord(QmtlError):
+    """A record that its processor can't use: it goes to the dead letters, and its bucket is computed without it.
+
+    Args:
+        arrival: the record, as the processor was given it.
+        cause: what is wrong with it, in a sentence or as the error that told; the letter carries the code of a coded error.
+    """
+
+    code = "QMTL-404"
+
+    def __init__(self, arrival: object, cause: str | Exception) -> None:
+        super().__init__(f"a record could not be used: {cause}")
+        self.arrival = arrival
+        self.cause = cause
+
+
+class HandlerFailed(QmtlError):
+    """A handler raised an error without a code on a record, which went to the dead letters."""
+
+    code = "QMTL-405"
+
+
+class Quarantined(QmtlError):
+    """A record at which the process died again and again, and which went to the dead letters unread."""
+
+    code = "QMTL-406"
+
+
+class HandlerBroken(InvariantBroken):
+    """A handler that failed on so many records in a row that it, and not they, must be wrong: the task stops."""
+
+    code = "QMTL-407"
+
+
+class CrashLoop(InvariantBroken):
+    """A bucket at which the process died again and again without any one record to blame: the task stays closed."""
+
+    code = "QMTL-408"
 
 
 # ---- DAG messages -----------------------------------------------------------------------------------------
@@ -363,4 +409,18 @@ class NoBroker(QmtlError):
 class SimulationFailed(QmtlError):
     """A simulated run broke a law; the same seed breaks it again."""
 
-    code = "QMTL-805"
+    code = "QMTL-808"
+
+
+class UnknownLetter(QmtlError):
+    """An id under which no dead letter lies."""
+
+    code = "QMTL-806"
+    exit_code = 6
+
+
+class RedriveRefused(QmtlError):
+    """A dead letter that can't be written back to where it came from."""
+
+    code = "QMTL-807"
+    exit_code = 6

@@ -1,4 +1,4 @@
-"""What the engine itself writes: close markers, position stamps, dead letters."""
+"""What the engine itself writes: close markers, position stamps, dead letters, late records."""
 
 from __future__ import annotations
 
@@ -59,7 +59,25 @@ class PositionStamp:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that could not be used, kept whole with its cause."""
+    """A record that could not be used, kept with its cause. Everything in it is the same when the log is replayed.
+
+    A record too large for a letter is kept in part: `key` and `value` are then only heads, and the whole lies where the
+    coordinates say for as long as that topic keeps it.
+
+    Attributes:
+        processor: who could not use it.
+        code: of the error, as `qmtl.foundation.common.errors` has it.
+        cause: one sentence; addresses in memory are masked.
+        key: as it lay in the log, byte for byte.
+        value: as it lay in the log, byte for byte.
+        task: which task of the processor.
+        error_type: the class of the error, with its module, where a handler failed.
+        stack_digest: BLAKE3 (16 hex) over that class and the functions on the way to the error; letters of one mistake share it.
+        attempts: how often the rule allows the record to be tried before it is a letter.
+        key_bytes: the size of the key, where only its head is here.
+        value_bytes: the size of the value, where only its head is here.
+        digest: BLAKE3 (64 hex) over whole key and value, where only a head is here; see `qmtl.engine.letters`.
+    """
 
     processor: str
     topic: str
@@ -69,6 +87,56 @@ class DeadLetter:
     value: bytes | None
     partition: int = field(default=0, metadata=COORDINATE)
     offset: int = field(default=0, metadata=COORDINATE)
+    task: int = 0
+    error_type: str = ""
+    stack_digest: str = ""
+    attempts: int = 1
+    key_bytes: int | None = None
+    value_bytes: int | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LateRecord:
+    """A sound record of a bucket that its reader had closed already; it changed nothing.
+
+    Attributes:
+        bucket_ms: the bucket that it came with, epoch ms.
+        last_bucket_ms: the last bucket that the reader had closed, epoch ms.
+        late_ms: how much older its bucket is than that one.
+        key: as it lay in the log; with `value`, `key_bytes`, `value_bytes` and `digest` as in a dead letter.
+    """
+
+    processor: str
+    topic: str
+    bucket_ms: int
+    last_bucket_ms: int
+    late_ms: int
+    key: bytes
+    value: bytes | None
+    partition: int = field(default=0, metadata=COORDINATE)
+    offset: int = field(default=0, metadata=COORDINATE)
+    task: int = 0
+    key_bytes: int | None = None
+    value_bytes: int | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """Says that the record of a dead letter was written back to its topic; in the same transaction as that record.
+
+    Attributes:
+        topic: where the record came from and went to again.
+        letter_topic: with `letter_partition` and `letter_offset`, where the letter lies.
+        at_ms: when, by the clock of whoever asked for it.
+    """
+
+    topic: str
+    letter_topic: str
+    at_ms: int
+    letter_partition: int = field(default=0, metadata=COORDINATE)
+    letter_offset: int = field(default=0, metadata=COORDINATE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,6 +265,10 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _events("ops.acceptances", "processor task", "", (control.Acceptance,), "people"),
     # What nobody could use.
     _events("dead.letters", "topic", "", (control.DeadLetter,), "every processor", days=90),
+    # What came after its bucket had closed.
+    _events("late.records", "topic", "", (control.LateRecord,), "every processor", days=90),
+    # Which letters people have written back; it must outlive the letters, or one could be written back twice.
+    _events("dead.redriven", "topic", "", (control.Redriven,), "people"),
 )
 
 _BY_NAME: Final[Mapping[str, TopicSpec]] = {spec.name: spec for spec in CATALOGUE}

@@ -43,6 +43,9 @@ VERBS: Final[Mapping[str, Verb]] = {
         "qmtl.interfaces.cli.replay:replay",
         "Rebuild tables from the log and compare them with the live ones.",
     ),
+    "dlq": Verb(
+        "qmtl.interfaces.cli.dlq:dlq", "Look at records that could not be used, and write them back."
+    ),
     "dag": Verb("qmtl.interfaces.cli.dag:dag", "Publish strategies and look at the graph of shared nodes."),
     "world": Verb("qmtl.interfaces.cli.world:world", "Create worlds, and open and close their order gates."),
     "worker": Verb(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, assert_never
 
+from qmtl.engine.letters import Cause, letter_of
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
 from qmtl.foundation.common.errors import InvalidBar
@@ -18,7 +19,6 @@ from qmtl.foundation.contracts.dag import StrategyStatus, StrategyVersion
 from qmtl.foundation.contracts.market import Bar, WorldBar
 from qmtl.foundation.contracts.node import NodeDeployment, NodeState, NodeStatus, NodeValue, PositionTarget
 from qmtl.foundation.contracts.trade import OrderIntent
-from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
@@ -124,7 +124,7 @@ class Nodes:
             bar: Bar = arrival.message
             if (breach := _breach(one, bar, bucket.bucket_ms)) is not None:
                 if one.here:  # of the shards that read it, one says so
-                    step.emit("dead.letters", _dead_letter(arrival, breach))
+                    step.emit("dead.letters", _dead_letter(arrival, breach, self._shard))
                 continue
             out[bar.symbol] = float(bar.close)
             bars[bar.symbol] = bar
@@ -206,11 +206,8 @@ def _breach(one: PlanNode, bar: Bar, bucket_ms: int) -> str | None:
     return None
 
 
-def _dead_letter(arrival: Arrival, breach: str) -> DeadLetter:
-    value = codec.encode(arrival.message)
-    return DeadLetter(
-        Nodes.name, arrival.topic, InvalidBar.code, breach, b"", value, arrival.partition, arrival.offset
-    )
+def _dead_letter(arrival: Arrival, breach: str, task: int) -> DeadLetter:
+    return letter_of(Nodes.name, task, arrival, Cause(InvalidBar.code, breach))
 
 
 def _values_of(arrivals: Sequence[Arrival]) -> dict[str, Output]:

@@ -1,0 +1,48 @@
+"""Tells a topic of letters that takes none from a transaction that failed for any other reason.
+
+A transaction that fails is run again. One that fails because its letters can't be written would be run again for ever, or its
+records be skipped; so the task stops, where it is, until somebody has seen to the topic.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qmtl.engine.log.port import Log
+from qmtl.engine.transaction import Transaction
+from qmtl.foundation.common.errors import DeadLettersRefused, LogError, UnknownTopic
+
+LETTERS: Final = ("dead.letters", "late.records")
+_WAITED: Final = "timed out"
+"""What a log says of a record that it could not be asked about in time; the topic may be as sound as can be."""
+
+
+def require_letters(log: Log, run: Transaction, error: LogError) -> None:
+    """Nothing, unless a letter in a failed transaction is why it failed.
+
+    A log that is asked for a topic knows whether it is there; of a right that is missing, or a limit on size, it tells only by
+    naming the topic in the failure.
+
+    Raises:
+        DeadLettersRefused: it is.
+    """
+    for name in LETTERS:
+        if not run.wrote(name):
+            continue
+        if isinstance(error, UnknownTopic) or _is_gone(log, name):
+            reason = "the log has no such topic"
+        elif f"{name} [" in error.what and _WAITED not in error.what:
+            reason = error.what
+        else:
+            continue
+        raise DeadLettersRefused(
+            f"{name} takes no letters, so a record that can't be used can't be put aside: {reason}.",
+            f"Make {name} again, or give the right to write it; the task then goes on where it stopped.",
+        ) from error
+
+
+def _is_gone(log: Log, name: str) -> bool:
+    try:
+        return log.describe(name) is None
+    except LogError:  # nobody answers: then that is why it failed, and the topic may be as sound as can be
+        return False

@@ -1,0 +1,84 @@
+"""Lives of a worker on an embedded log, one after the other, each in a process that is born without an import.
+
+They are forked from a server that has loaded everything and never opened a database: a process that has can't be forked, as its
+database's threads stay behind.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Final
+
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.processor import Arrival, Bucket, Step
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.worker import Worker
+from qmtl.foundation.common.errors import CrashLoop
+from tests.engine.poison_toys import DEADLY_CODEC, Column, Ledger
+from tests.engine.toys import X
+
+FAILED: Final = 99
+"""How a life ends that neither died nor did what it should."""
+
+PATIENCE_S: Final = 60.0
+
+_BIRTHS = multiprocessing.get_context("forkserver")
+_BIRTHS.set_forkserver_preload(["tests.engine.poison_lives"])
+
+Make = type[Ledger] | type[Column]
+
+
+class Crowded(Column):
+    """Dies of three records in one bucket, whichever they are, and of no one alone."""
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        if len(bucket.arrivals[X.name]) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().on_bucket(step, bucket)
+
+
+class Slow(Ledger):
+    """Takes its time at every record, so that a death at any time meets one."""
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        super().on_record(step, arrival)
+        until = time.perf_counter() + 0.0005
+        while time.perf_counter() < until:
+            pass
+
+
+def live(place: Path, make: Make, poll: int = 4000, kill_after_s: float = -1) -> int:
+    """One life, until nothing is left to do; returns its exit code, below 0 the signal that it died of."""
+    life = _BIRTHS.Process(target=_live, args=(place, make, poll, kill_after_s))
+    life.start()
+    life.join(PATIENCE_S)
+    assert life.exitcode is not None, "a life goes on and on"
+    return life.exitcode
+
+
+def _live(place: Path, make: Make, poll: int, kill_after_s: float) -> None:
+    try:
+        if kill_after_s >= 0:
+            Thread(target=_kill_me, args=(kill_after_s,), daemon=True).start()
+        log = EmbeddedLog(place / "log")
+        worker = Worker(log, make, DEADLY_CODEC, TaskSettings(place / "state", poll))
+        idle = 0
+        while idle < 3:
+            idle = 0 if worker.step() else idle + 1
+        worker.close()
+        log.close()
+        os._exit(0)
+    except CrashLoop:
+        os._exit(CrashLoop.exit_code)
+    except BaseException:
+        os._exit(FAILED)
+
+
+def _kill_me(after_s: float) -> None:
+    time.sleep(after_s)  # the hour of its death, which nothing that it waits for brings about
+    os.kill(os.getpid(), signal.SIGKILL)
