@@ -29,8 +29,13 @@ def header(api: int, version: int, correlation: int = 7) -> bytes:
 @pytest.mark.parametrize(
     "frame, wanted",
     [
-        (header(26, 1) + CLIENT + b"\x00\x03abc" + b"\x00" * 11, Request(26, 1, 7, "abc")),
-        (header(26, 3) + CLIENT + b"\x00" + b"\x04abc" + b"\x00" * 11, Request(26, 3, 7, "abc")),
+        (header(26, 1) + CLIENT + b"\x00\x03abc" + b"\x00" * 10 + b"\x01", Request(26, 1, 7, "abc")),
+        (header(26, 1) + CLIENT + b"\x00\x03abc" + b"\x01" * 10 + b"\x00", Request(26, 1, 7, "abc", True)),
+        (header(26, 3) + CLIENT + b"\x00\x04abc" + b"\x00" * 10 + b"\x01\x00", Request(26, 3, 7, "abc")),
+        (
+            header(26, 3) + CLIENT + b"\x00\x04abc" + b"\x01" * 10 + b"\x00\x00",
+            Request(26, 3, 7, "abc", True),
+        ),
         (header(0, 7) + CLIENT + b"\xff\xff" + b"\x00" * 8, Request(0, 7, 7, "")),  # no transactional id
         (
             header(0, 9) + b"\xff\xff" + b"\x00" + b"\x00" + b"\x00" * 8,
