@@ -83,9 +83,8 @@ def values(bootstrap: str, topic: str) -> list[bytes | None]:
 
 def topic_on(bootstrap: str) -> str:
     name = f"proxy-{uuid.uuid4().hex[:8]}"
-    AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(name, num_partitions=1)])[
-        name
-    ].result()
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # its answer ends with it
+    admin.create_topics([NewTopic(name, num_partitions=1)])[name].result()
     return name
 
 
