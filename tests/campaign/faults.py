@@ -344,7 +344,7 @@ FAULTS: Final[dict[str, Fault]] = {
             workers=(1, 3),
             ends=OUTAGE,
             call_s=5.0,
-            silence_s=25.0,
+            silence_s=45.0,
         ),
         Fault(
             "leader-kill",
@@ -353,7 +353,7 @@ FAULTS: Final[dict[str, Fault]] = {
             workers=(1, 2),
             ends=OUTAGE,
             call_s=5.0,
-            silence_s=25.0,
+            silence_s=45.0,
         ),
         Fault(
             "coordinator-kill",
@@ -362,7 +362,7 @@ FAULTS: Final[dict[str, Fault]] = {
             workers=(1, 2),
             ends=OUTAGE,
             call_s=5.0,
-            silence_s=25.0,
+            silence_s=45.0,
         ),
         Fault("open-foreign", open_foreign, workers=(1, 3)),
         *(

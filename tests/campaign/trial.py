@@ -32,7 +32,7 @@ SABOTAGED_S: Final = 25.0
 """With a bug planted, who comes to no end has been found."""
 
 SETTLE_S: Final = 0.3
-HURRIED_S: Final = 12.0
+HURRIED_S: Final = 30.0
 """The longest silence with work to do that a fault may cause unless it says another; below the time-out of a transaction."""
 
 
@@ -81,7 +81,7 @@ class Fault:
     workers: tuple[int, int] = (1, 4)
     ends: frozenset[str] = frozenset()
     call_s: float = 10.0
-    transaction_ms: int = 20_000
+    transaction_ms: int = 40_000
     session_ms: int = 2000
     slow_ms: int = 0
     silence_s: float = HURRIED_S
