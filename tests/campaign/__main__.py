@@ -35,7 +35,7 @@ FOUND_BY: Final[dict[str, tuple[str, ...]]] = {
     "offsets-before-apply": ("point-after_decode", "kill-random"),
     "last-for-next": ("kill-random",),
     "no-fence": ("zombie",),
-    "fresh-fence": ("zombie",),
+    "fresh-fence": ("drowsy", "zombie"),
     "producer-reused": ("held-txn_offset_commit", "held-produce", "held-add_offsets_to_txn", "held-end_txn"),
     "unknown-is-done": ("held-end_txn", "held-txn_offset_commit"),
     "aborted-is-done": ("zombie",),
