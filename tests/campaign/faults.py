@@ -347,7 +347,7 @@ FAULTS: Final[dict[str, Fault]] = {
         *(Fault(f"point-{name}", at_point(name)) for name in POINTS),
         Fault("twins", twins, ends=frozenset({"Fenced"})),
         Fault("zombie", zombie, workers=(2, 3), ends=frozenset({"Fenced"}), slow_ms=150),
-        Fault("drowsy", drowsy, workers=(2, 3), ends=frozenset({"Fenced"}), slow_ms=800),
+        Fault("drowsy", drowsy, workers=(2, 3), ends=frozenset({"Fenced"}), slow_ms=300),
         Fault("zombie-replaced", zombie_replaced, workers=(1, 3), ends=frozenset({"Fenced"})),
         Fault("storm", storm, workers=(2, 4)),
         Fault(

@@ -28,7 +28,7 @@ from tests.campaign.verdict import Verdict, Watcher, end_of_commits, judge
 TEND_S: Final = 0.02
 FLOWING_S: Final = 40.0
 COMPLETE_S: Final = 60.0
-SABOTAGED_S: Final = 25.0
+SABOTAGED_S: Final = 40.0
 """With a bug planted, who comes to no end has been found."""
 
 SETTLE_S: Final = 0.3
