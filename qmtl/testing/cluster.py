@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -73,6 +74,21 @@ class Cluster:
         with ThreadPoolExecutor(len(self.nodes)) as pool:  # no node answers before most of them are there
             for done in [pool.submit(node.start) for node in self.nodes.values()]:
                 done.result()
+        self._wait(
+            lambda admin: len(admin.list_topics(timeout=5.0).brokers) == len(self.nodes),
+            "Not every node joined.",
+        )
+
+    def _wait(self, condition: Callable[[AdminClient], bool], problem: str) -> None:
+        """Ask until the cluster says so; one that moves answers with errors meanwhile."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+            with suppress(KafkaException):
+                if condition(admin):
+                    return
+            time.sleep(0.1)
+        raise NoBroker(problem, "Look into the nodes' logs.")
 
     def leader(self, topic: str, partition: int) -> Broker:
         """The node that leads a partition now.
@@ -80,21 +96,17 @@ class Cluster:
         Raises:
             NoBroker: within `ANSWER_SECONDS` the cluster named none that runs.
         """
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-                found = admin.list_topics(topic, timeout=5.0).topics[topic].partitions
-                if (
-                    partition in found
-                    and (node := self.nodes.get(found[partition].leader))
-                    and node.running()
-                ):
-                    return node
-            except KafkaException:
-                pass
-            time.sleep(0.1)
-        raise NoBroker(f"No running node leads {topic}[{partition}].", "Look into the nodes' logs.")
+        found: list[Broker] = []
+
+        def led(admin: AdminClient) -> bool:
+            partitions = admin.list_topics(topic, timeout=5.0).topics[topic].partitions
+            node = self.nodes.get(partitions[partition].leader) if partition in partitions else None
+            if node is not None and node.running():
+                found.append(node)
+            return bool(found)
+
+        self._wait(led, f"No running node leads {topic}[{partition}].")
+        return found[0]
 
     def group_coordinator(self) -> Broker:
         """The node that keeps the groups: their topic has one partition here."""
@@ -110,17 +122,12 @@ class Cluster:
         Raises:
             NoBroker: not within `ANSWER_SECONDS`.
         """
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-                found = admin.list_topics(topic, timeout=5.0).topics[topic].partitions.values()
-                if all(len(one.isrs) == len(one.replicas) for one in found):
-                    return
-            except KafkaException:
-                pass
-            time.sleep(0.1)
-        raise NoBroker(f"The replicas of {topic} are not in sync.", "Look into the nodes' logs.")
+
+        def whole(admin: AdminClient) -> bool:
+            found = admin.list_topics(topic, timeout=5.0).topics[topic].partitions.values()
+            return all(len(one.isrs) == len(one.replicas) for one in found)
+
+        self._wait(whole, f"The replicas of {topic} are not in sync.")
 
     def close(self) -> None:
         """Stop all nodes at once and remove what was made for them."""

@@ -51,12 +51,18 @@ _FLEXIBLE_FROM: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the proxy reads of a frame; the transactional id is empty where there is none, or where it is not looked for."""
+    """What the proxy reads of a frame.
+
+    Attributes:
+        transactional_id: empty where there is none, or where it is not looked for.
+        aborts: it ends a transaction by an abort.
+    """
 
     api: int
     version: int
     correlation: int
     transactional_id: str
+    aborts: bool = False
 
 
 def read_request(frame: bytes) -> Request:
@@ -74,7 +80,11 @@ def read_request(frame: bytes) -> Request:
         length, at = _uvarint(frame, at)
         size = length - 1
     name = frame[at : at + size].decode("utf-8", "replace") if size > 0 else ""
-    return Request(api, version, correlation, name)
+    # EndTxn goes on with the producer's id and epoch, and then says whether it commits.
+    decision = at + max(0, size) + 10
+    return Request(
+        api, version, correlation, name, api == Api.END_TXN and frame[decision : decision + 1] == b"\0"
+    )
 
 
 def _uvarint(frame: bytes, at: int) -> tuple[int, int]:
@@ -157,8 +167,8 @@ class KafkaProxy:
         Args:
             owner: how its transactional id begins; any by itself.
             skip: so many of them pass first.
-            release_at: let it go right before the next request of this kind of the same transactional id; without, only
-                `release` does.
+            release_at: let it go right before the next request of this kind of the same transactional id (no abort: what is late
+                has then still another transaction to come into); without, only `release` does.
             stall: hold back everything that follows on its connection too, as a path that is stuck; otherwise only this one.
             answer_only: give the request to the broker and keep back its answer: it is never let go.
         """
@@ -219,6 +229,7 @@ class KafkaProxy:
                 hold.caught.is_set()
                 and not hold.answer_only
                 and hold.release_at == request.api
+                and not request.aborts
                 and hold.transactional_id == request.transactional_id
             ):
                 self._holds.remove(hold)

@@ -35,7 +35,7 @@ FOUND_BY: Final[dict[str, tuple[str, ...]]] = {
     "offsets-before-apply": ("point-after_decode", "kill-random"),
     "last-for-next": ("kill-random",),
     "no-fence": ("zombie",),
-    "fresh-fence": ("zombie",),
+    "fresh-fence": ("drowsy", "zombie"),
     "producer-reused": ("held-txn_offset_commit", "held-produce", "held-add_offsets_to_txn", "held-end_txn"),
     "unknown-is-done": ("held-end_txn", "held-txn_offset_commit"),
     "aborted-is-done": ("zombie",),
@@ -55,6 +55,8 @@ FOUND_BY: Final[dict[str, tuple[str, ...]]] = {
 """The faults that should show each planted bug, the likeliest first."""
 
 TRIES: Final = 12
+CRASH: Final = "exit 1"
+"""A worker that dies of an error without a code: what was planted does not fit the engine any more, and finds nothing."""
 
 
 @contextmanager
@@ -84,6 +86,8 @@ def hunt(bed: Bed, sabotage: str, seed: int, directory: Path, scale: Scale) -> t
     for number in range(TRIES):
         fault = faults[number % len(faults)]
         row = trial(bed, fault, seed + number, directory, sabotage, scale)
+        if CRASH in row.endings:
+            raise RuntimeError(f"{sabotage} does not run: {row.notes}")
         if row.wrong:
             return number + 1, fault, ", ".join(f"{kind} {count}" for kind, count in row.wrong.items())
     return TRIES, "", ""

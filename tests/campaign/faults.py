@@ -126,7 +126,6 @@ def zombie(trial: Trial) -> None:
     """A worker that sleeps past its session wakes up with work in its hands, after others got its tasks."""
     trial.start_all()
     trial.until_flowing()
-    slot = trial.some_slot()
     points = (
         "",
         "after_poll",
@@ -136,7 +135,20 @@ def zombie(trial: Trial) -> None:
         "after_flush",
         "inside_commit",
     )
-    paused(trial, slot, trial.rng.choice(points))
+    _sleep_past_the_session(trial, trial.rng.choice(points))
+
+
+def drowsy(trial: Trial) -> None:
+    """A worker that slept past its session takes its time with what it had read: it learns meanwhile that it is no member."""
+    trial.start_all()
+    trial.until_flowing()
+    for _ in range(2):
+        _sleep_past_the_session(trial, "after_poll")
+
+
+def _sleep_past_the_session(trial: Trial, where: str) -> None:
+    slot = trial.some_slot()
+    paused(trial, slot, where)
     trial.tend(SESSION_S + trial.rng.uniform(0.5, 2.5))
     awake(trial, slot)
     trial.tend(0.5)
@@ -335,6 +347,7 @@ FAULTS: Final[dict[str, Fault]] = {
         *(Fault(f"point-{name}", at_point(name)) for name in POINTS),
         Fault("twins", twins, ends=frozenset({"Fenced"})),
         Fault("zombie", zombie, workers=(2, 3), ends=frozenset({"Fenced"}), slow_ms=150),
+        Fault("drowsy", drowsy, workers=(2, 3), ends=frozenset({"Fenced"}), slow_ms=300),
         Fault("zombie-replaced", zombie_replaced, workers=(1, 3), ends=frozenset({"Fenced"})),
         Fault("storm", storm, workers=(2, 4)),
         Fault(
@@ -344,7 +357,7 @@ FAULTS: Final[dict[str, Fault]] = {
             workers=(1, 3),
             ends=OUTAGE,
             call_s=5.0,
-            silence_s=25.0,
+            silence_s=45.0,
         ),
         Fault(
             "leader-kill",
@@ -353,7 +366,7 @@ FAULTS: Final[dict[str, Fault]] = {
             workers=(1, 2),
             ends=OUTAGE,
             call_s=5.0,
-            silence_s=25.0,
+            silence_s=45.0,
         ),
         Fault(
             "coordinator-kill",
@@ -362,7 +375,7 @@ FAULTS: Final[dict[str, Fault]] = {
             workers=(1, 2),
             ends=OUTAGE,
             call_s=5.0,
-            silence_s=25.0,
+            silence_s=45.0,
         ),
         Fault("open-foreign", open_foreign, workers=(1, 3)),
         *(

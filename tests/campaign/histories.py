@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.campaign import plain
 from tests.campaign.oracle import Loop, Put, Sums
-from tests.campaign.verdict import Line, Lines, Positions
+from tests.campaign.verdict import Commits, Line, Lines, Positions
 
 PARTITIONS = 2
 BUCKETS = (60_000, 120_000, 180_000)
@@ -17,7 +17,7 @@ class History:
 
     Attributes:
         lines: what lies in the topics; a test changes it.
-        committed: the positions of each stage's group.
+        commits: the positions that each stage's group has committed.
     """
 
     def __init__(self) -> None:
@@ -25,13 +25,10 @@ class History:
         self.items: dict[int, list[Put]] = {number: [] for number in range(PARTITIONS)}
         self.buckets = list(BUCKETS)
         self.lines: Lines = {("dead.letters", 0): []}
-        self.committed: dict[str, Positions] = {"sums": {}, "late": {}, "after": {}}
+        self.commits: Commits = {"sums": {}, "late": {}, "after": {}}
         for partition in range(PARTITIONS):
             self._sums(partition)
             self._loop(partition)
-
-    def positions(self, stage: str, wanted: Positions) -> Positions:
-        return {where: self.committed[stage][where] for where in wanted}
 
     def add(self, topic: str, partition: int, key: bytes, value: bytes | None) -> int:
         """Append a record; a marker of a transaction lies between every two."""
@@ -67,7 +64,8 @@ class History:
             self.add(
                 table, partition, b"\x00s" + plain.key(stage, partition), plain.encode("PositionStamp", stamp)
             )
-        self.committed[stage].update(positions)
+        for where, offset in positions.items():
+            self.commits[stage].setdefault(where, []).append(offset)
 
     def _sums(self, partition: int) -> None:
         self._stamp("sums", ("c.sums", "c.open"), partition, {("c.items", partition): 0}, [0])

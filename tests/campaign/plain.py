@@ -81,3 +81,20 @@ def digest(records: list[tuple[bytes, bytes]]) -> str:
     for raw, value in records:
         state.update(b"%d:1:%d:" % (len(raw), len(value)) + raw + value)
     return state.hexdigest(8)
+
+
+def committed_position(raw: bytes, value: bytes | None) -> tuple[str, str, int, int] | None:
+    """Group, topic, partition and position of a record of `__consumer_offsets`; None where it is of another kind.
+
+    Kafka's OffsetCommitKey has the versions 0 and 1: two bytes, group and topic with their lengths before them, four bytes of
+    partition. Its value begins with two bytes of version and eight of the position.
+    """
+    if value is None or int.from_bytes(raw[:2], "big") > 1:
+        return None
+    at, names = 2, []
+    for _ in range(2):
+        size = int.from_bytes(raw[at : at + 2], "big")
+        names.append(raw[at + 2 : at + 2 + size].decode())
+        at += 2 + size
+    partition = int.from_bytes(raw[at : at + 4], "big")
+    return names[0], names[1], partition, int.from_bytes(value[2:10], "big", signed=True)

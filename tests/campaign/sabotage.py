@@ -109,7 +109,7 @@ def fresh_fence() -> None:
             self.membership = membership
 
     fence = _kafka.KafkaMembership.fence
-    _kafka.KafkaMembership.fence = Later
+    _kafka.KafkaMembership.fence = lambda self: Later(self)
 
     def late(self: Any, positions: Any, group: str, found: Any) -> Any:
         return commit(self, positions, group, fence(found.membership) if isinstance(found, Later) else found)

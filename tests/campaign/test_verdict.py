@@ -20,7 +20,7 @@ Harm = Callable[[History], object]
 
 def verdict(history: History, watched: bool = False) -> Verdict:
     seen = {where: list(lines) for where, lines in history.lines.items()} if watched else {}
-    return judge_lines(history.lines, history.positions, history, seen, PARTITIONS)
+    return judge_lines(history.lines, history.commits, history, seen, PARTITIONS)
 
 
 def index(history: History, topic: str, kind: str, nth: int = 0) -> int:
@@ -73,7 +73,15 @@ def changed(topic: str, kind: str, field: str, nth: int = 0) -> Harm:
 
 
 def group_back(history: History) -> None:
-    history.committed["sums"]["c.items", 0] -= 1
+    history.commits["sums"]["c.items", 0][-1] -= 1
+
+
+def group_back_for_a_while(history: History) -> None:
+    history.commits["late"]["c.bars", 0][2] = history.commits["late"]["c.bars", 0][1]
+
+
+def group_ahead_of_tables(history: History) -> None:
+    history.commits["after"]["c.state", 0].append(history.commits["after"]["c.state", 0][-1] + 1)
 
 
 def unread(history: History) -> None:
@@ -108,12 +116,14 @@ HARMS: dict[str, tuple[Harm, set[str]]] = {
     "a row says something else": (changed("c.state", "row", "amount"), {"torn"}),
     "the next stage's row says something else": (changed("c.after", "row", "amount", -1), {"torn", "tables"}),
     "the mirror misses its last row": (without("c.mirror", "row", -1), {"torn", "tables"}),
-    "a stamp is missing in one of two tables": (without("c.sums", "stamp", 3), {"torn"}),
+    "a stamp is missing in one of two tables": (without("c.open", "stamp", 3), {"torn"}),
     "the last stamp of both tables is missing": (
         lambda history: [without(name, "stamp", -1)(history) for name in ("c.sums", "c.open")],
         {"torn", "positions"},
     ),
     "the group is behind its tables": (group_back, {"positions"}),
+    "the group was behind its tables for a while": (group_back_for_a_while, {"positions"}),
+    "the group is ahead of its tables": (group_ahead_of_tables, {"positions"}),
     "an item was never taken": (unread, {"lost", "positions", "tables"}),
     "a bucket is not closed": (without("c.state", "marker", 2), {"markers"}),
     "a bucket is closed twice": (twice("c.after", "marker", 1), {"markers"}),
@@ -140,7 +150,7 @@ def test_what_a_reader_saw_and_is_gone_is_found() -> None:
     history = History()
     watched = {where: list(lines) for where, lines in history.lines.items()}
     watched["c.echo", 1].append(Line(999, b"k", b"v"))
-    found = judge_lines(history.lines, history.positions, history, watched, PARTITIONS)
+    found = judge_lines(history.lines, history.commits, history, watched, PARTITIONS)
     assert found.wrong() == {"unstable": 1}
 
 

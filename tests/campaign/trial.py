@@ -23,16 +23,16 @@ from tests.campaign import plain
 from tests.campaign.crew import Crew, Slot
 from tests.campaign.feed import Feed
 from tests.campaign.pipeline import ALL_SPECS, PARTITIONS
-from tests.campaign.verdict import Verdict, Watcher, judge
+from tests.campaign.verdict import Verdict, Watcher, end_of_commits, judge
 
 TEND_S: Final = 0.02
 FLOWING_S: Final = 40.0
 COMPLETE_S: Final = 60.0
-SABOTAGED_S: Final = 25.0
+SABOTAGED_S: Final = 40.0
 """With a bug planted, who comes to no end has been found."""
 
 SETTLE_S: Final = 0.3
-HURRIED_S: Final = 12.0
+HURRIED_S: Final = 30.0
 """The longest silence with work to do that a fault may cause unless it says another; below the time-out of a transaction."""
 
 
@@ -81,7 +81,7 @@ class Fault:
     workers: tuple[int, int] = (1, 4)
     ends: frozenset[str] = frozenset()
     call_s: float = 10.0
-    transaction_ms: int = 20_000
+    transaction_ms: int = 40_000
     session_ms: int = 2000
     slow_ms: int = 0
     silence_s: float = HURRIED_S
@@ -173,6 +173,7 @@ class Trial:
         log = KafkaLog(self.bootstrap, self.namespace)
         log.ensure_topics(ALL_SPECS)
         log.close()
+        self.since = end_of_commits(self.bootstrap)
         scale = self.scale
         feed_rng = random.Random(f"feed-{self.row.fault}-{self.row.seed}")
         self.feed = Feed(
@@ -252,7 +253,9 @@ class Trial:
             self.wrong(
                 "slow", f"{row.silence_s} s without an output, at most {self.fault.silence_s:g} are allowed"
             )
-        found: Verdict = judge(self.bootstrap, self.namespace, self.feed, self.watcher.lines, PARTITIONS)
+        found: Verdict = judge(
+            self.bootstrap, self.namespace, self.feed, self.watcher.lines, PARTITIONS, self.since
+        )
         row.wrong.update(found.wrong())
         row.notes += found.notes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -23,11 +23,22 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The tables of each stage; its group is `qmtl.` and its name."""
 
+INPUTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "sums": ("c.items",),
+    "late": ("c.bars", "c.after"),
+    "after": ("c.state",),
+}
+"""What each stage reads that is not its own."""
+
+COMMITS: Final = "__consumer_offsets"
+"""Where the broker writes committed positions; test brokers give it one partition."""
+
 OPEN_TRANSACTION_S: Final = 40.0
-COMMIT_TRAILS_S: Final = 10.0
 
 Where = tuple[str, int]
 Positions = dict[Where, int]
+Commits = dict[str, dict[Where, list[int]]]
+"""By stage and partition every committed position, in order."""
 
 
 class Input(Protocol):
@@ -151,21 +162,44 @@ def read_everything(bootstrap: str, namespace: str, topics: Sequence[str], parti
     return lines
 
 
-def committed(bootstrap: str, group: str, asked: Sequence[Any]) -> dict[Where, int]:
-    """The positions of a group, by physical topic name; those without one are left out."""
-    asker = reader(bootstrap, group=group)
-    deadline = time.monotonic() + 20
+def end_of_commits(bootstrap: str) -> int:
+    """Where the next committed position will be written to."""
+    looker = reader(bootstrap, committed=False)
     try:
-        while True:
-            try:
-                found = asker.committed([Place(one.topic, one.partition) for one in asked], timeout=10)
-                return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
-            except KafkaException:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+        found: int = looker.get_watermark_offsets(Place(COMMITS, 0), timeout=10)[1]
+    except KafkaException:
+        found = 0  # the topic comes with the first group
     finally:
-        asker.close()
+        looker.close()
+    return found
+
+
+def read_commits(bootstrap: str, namespace: str, since: int) -> Commits | str:
+    """Every position that the groups of a namespace have committed, in order; a text where that can't be read."""
+    end = end_of_commits(bootstrap)
+    consumer = reader(bootstrap)
+    out: Commits = {stage: {} for stage in GROUPS}
+    stages = {f"{namespace}qmtl.{stage}": stage for stage in GROUPS}
+    try:
+        consumer.assign([Place(COMMITS, 0, since)])
+        at, deadline = since, time.monotonic() + OPEN_TRANSACTION_S
+        while at < end:
+            if time.monotonic() > deadline:
+                return f"an open transaction hides committed positions behind {at} of {end}"
+            for message in consumer.consume(1000, 0.1):
+                error = message.error()
+                if error is not None:
+                    at = max(at, message.offset()) if error.name() == "_PARTITION_EOF" else at
+                    continue
+                at = message.offset() + 1
+                found = plain.committed_position(message.key() or b"", message.value())
+                if found is not None and found[0] in stages:
+                    group, topic, partition, offset = found
+                    mine = out[stages[group]].setdefault((topic[len(namespace) :], partition), [])
+                    mine.append(offset)
+    finally:
+        consumer.close()
+    return out
 
 
 @dataclass(slots=True)
@@ -198,29 +232,23 @@ class Verdict:
             self.notes.append(text[:300])
 
 
-def judge(bootstrap: str, namespace: str, feed: Input, watched: Lines, partitions: int) -> Verdict:
-    """The verdict over a trial that has come to rest."""
+def judge(
+    bootstrap: str, namespace: str, feed: Input, watched: Lines, partitions: int, since: int
+) -> Verdict:
+    """The verdict over a trial that has come to rest; `since` is where `end_of_commits` was before it."""
     lines = read_everything(bootstrap, namespace, [*OUTPUTS, "c.items", "c.bars"], partitions)
     if isinstance(lines, str):
         return Verdict(torn=1, notes=[lines])
 
-    def positions(stage: str, wanted: Positions) -> Positions:
-        """What the group has committed; the markers of a last transaction may trail its readers a little."""
-        asked = [Place(namespace + name, number) for name, number in wanted]
-        deadline = time.monotonic() + COMMIT_TRAILS_S
-        while True:
-            found = committed(bootstrap, f"{namespace}qmtl.{stage}", asked)
-            known = {(name[len(namespace) :], number): offset for (name, number), offset in found.items()}
-            if known == wanted or time.monotonic() > deadline:
-                return known
-            time.sleep(0.05)
-
-    return judge_lines(lines, positions, feed, watched, partitions)
+    commits = read_commits(bootstrap, namespace, since)
+    if isinstance(commits, str):
+        return Verdict(torn=1, notes=[commits])
+    return judge_lines(lines, commits, feed, watched, partitions)
 
 
 def judge_lines(
     lines: Lines,
-    positions: Callable[[str, Positions], Positions],
+    commits: Commits,
     feed: Input,
     watched: Lines,
     partitions: int,
@@ -228,7 +256,7 @@ def judge_lines(
     """The verdict over what lies in the topics.
 
     Args:
-        positions: what the group of a stage has committed of the partitions that are asked for.
+        commits: every position that the group of a stage has committed, in order.
         watched: what a reader saw along the way.
     """
     out = Verdict()
@@ -244,7 +272,7 @@ def judge_lines(
         _prefixes_of_sums(out, lines, feed, partition)
         _prefixes_of_loop(out, lines, feed, partition, partitions)
         _markers(out, lines, feed, partition, partitions)
-        _positions(out, positions, lines, partition)
+        _positions(out, commits, lines, partition)
     for where, seen in watched.items():
         if seen != lines[where][: len(seen)]:
             out.unstable += 1
@@ -400,26 +428,27 @@ def _markers(out: Verdict, lines: Lines, feed: Input, partition: int, partitions
             out.note(f"{topic}[{partition}]: {len(found)} markers, wanted {len(wanted)}: {found[-3:]}")
 
 
-def _positions(
-    out: Verdict, positions: Callable[[str, Positions], Positions], lines: Lines, partition: int
-) -> None:
-    """Stamps of one transaction agree, and the last one says what the group has committed, which is all there is to read."""
+def _positions(out: Verdict, commits: Commits, lines: Lines, partition: int) -> None:
+    """Each transaction commits the positions that its stamp says; stamps of its tables agree; in the end all was read."""
     for stage, tables in GROUPS.items():
         first, *others = _stamps(lines, tables, partition)
         if any(one != first for one in others):
             out.torn += 1
             out.note(f"{tables} [{partition}]: their stamps are not the same")
-        if not first:
-            out.positions += 1
-            out.note(f"{stage}[{partition}]: no stamp at all")
-            continue
-        stamped = {(one["topic"], one["partition"]): one["offset"] for one in first[-1]["positions"]}
-        known = positions(stage, stamped)
-        if known != stamped:
-            out.positions += 1
-            out.note(f"{stage}[{partition}]: the group is at {known}, the tables at {stamped}")
-        for name in ("c.items", "c.bars"):
-            have = stamped.get((name, partition))
-            if have is not None and lines[name, partition] and have <= lines[name, partition][-1].offset:
+        stamped: dict[Where, list[int]] = {}
+        for stamp in first:
+            for one in stamp["positions"]:
+                stamped.setdefault((one["topic"], one["partition"]), []).append(one["offset"])
+        for where in sorted(INPUTS[stage]):
+            have, found = stamped.get((where, partition), []), commits[stage].get((where, partition), [])
+            if have != found:
                 out.positions += 1
-                out.note(f"{stage}[{partition}]: {name} was read up to {have} only")
+                at = next((n for n, (a, b) in enumerate(zip(have, found, strict=False)) if a != b), -1)
+                some = (
+                    f"{have[at : at + 3]} in the tables, {found[at : at + 3]} in the group, from commit {at}"
+                )
+                out.note(f"{stage}[{partition}] {where}: {len(have)} stamps, {len(found)} commits: {some}")
+            read = lines[where, partition]
+            if not have or (read and have[-1] <= read[-1].offset and where in ("c.items", "c.bars")):
+                out.positions += 1
+                out.note(f"{stage}[{partition}]: {where} was read up to {have[-1:]} only")

@@ -29,8 +29,13 @@ def header(api: int, version: int, correlation: int = 7) -> bytes:
 @pytest.mark.parametrize(
     "frame, wanted",
     [
-        (header(26, 1) + CLIENT + b"\x00\x03abc" + b"\x00" * 11, Request(26, 1, 7, "abc")),
-        (header(26, 3) + CLIENT + b"\x00" + b"\x04abc" + b"\x00" * 11, Request(26, 3, 7, "abc")),
+        (header(26, 1) + CLIENT + b"\x00\x03abc" + b"\x00" * 10 + b"\x01", Request(26, 1, 7, "abc")),
+        (header(26, 1) + CLIENT + b"\x00\x03abc" + b"\x01" * 10 + b"\x00", Request(26, 1, 7, "abc", True)),
+        (header(26, 3) + CLIENT + b"\x00\x04abc" + b"\x00" * 10 + b"\x01\x00", Request(26, 3, 7, "abc")),
+        (
+            header(26, 3) + CLIENT + b"\x00\x04abc" + b"\x01" * 10 + b"\x00\x00",
+            Request(26, 3, 7, "abc", True),
+        ),
         (header(0, 7) + CLIENT + b"\xff\xff" + b"\x00" * 8, Request(0, 7, 7, "")),  # no transactional id
         (
             header(0, 9) + b"\xff\xff" + b"\x00" + b"\x00" + b"\x00" * 8,
@@ -78,9 +83,8 @@ def values(bootstrap: str, topic: str) -> list[bytes | None]:
 
 def topic_on(bootstrap: str) -> str:
     name = f"proxy-{uuid.uuid4().hex[:8]}"
-    AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(name, num_partitions=1)])[
-        name
-    ].result()
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # its answer ends with it
+    admin.create_topics([NewTopic(name, num_partitions=1)])[name].result()
     return name
 
 
