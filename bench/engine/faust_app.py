@@ -41,11 +41,15 @@ def make(told: dict[str, Any]) -> faust.App:
         web_enabled=False,
         consumer_auto_offset_reset="earliest",
     )
-    source = app.topic(told["source"], key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-    out = app.topic(told["out"], key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    source = app.topic(
+        told["source"], key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+    )
+    out = app.topic(
+        told["out"], key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+    )
     table = app.Table("positions", partitions=told["partitions"], default=lambda: ["0", "0", "0", 0])
 
-    @app.agent(source)
+    @app.agent(source)  # type: ignore[untyped-decorator] # the package carries no types
     async def step(stream: Any) -> None:
         async for key, value in stream.items():
             one: Any = fastavro.schemaless_reader(io.BytesIO(value[HEADER_BYTES:]), trade, None)

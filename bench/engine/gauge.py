@@ -36,8 +36,8 @@ class Child:
 
     def __init__(self, command: Sequence[str], name: str) -> None:
         self.name = name
-        self.words = tempfile.TemporaryFile("w+")
-        self.out = tempfile.TemporaryFile("w+")
+        self.words = tempfile.TemporaryFile("w+")  # noqa: SIM115 # closed by whoever ends the process
+        self.out = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
             command,
@@ -125,7 +125,12 @@ class Committed:
 
     def __init__(self, bootstrap: str, group: str, topic: str, partitions: int) -> None:
         self._asker: Any = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0, "isolation.level": "read_uncommitted"}
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": group,
+                "log_level": 0,
+                "isolation.level": "read_uncommitted",
+            }
         )
         self._places = [KafkaPartition(topic, number) for number in range(partitions)]
 
@@ -207,4 +212,6 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     """The slope of the line of least squares."""
     middle_x, middle_y = sum(xs) / len(xs), sum(ys) / len(ys)
     spread = sum((x - middle_x) ** 2 for x in xs)
-    return sum((x - middle_x) * (y - middle_y) for x, y in zip(xs, ys, strict=True)) / spread if spread else 0.0
+    return (
+        sum((x - middle_x) * (y - middle_y) for x, y in zip(xs, ys, strict=True)) / spread if spread else 0.0
+    )

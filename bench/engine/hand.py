@@ -99,7 +99,9 @@ def run(bootstrap: str, names: Names, place: Path, commit_ms: float, stopped: Ca
             batch = consumer.consume(BATCH, max(0.0, min(0.001, until - time.perf_counter())))  # [poll]
         for key, (partition, data) in changed.items():
             produce(table, data, key, partition)  # [produce]
-        offsets = [KafkaPartition(source, partition, offset) for partition, offset in ends.items()]  # [commit]
+        offsets = [
+            KafkaPartition(source, partition, offset) for partition, offset in ends.items()
+        ]  # [commit]
         producer.send_offsets_to_transaction(offsets, fence, TIMEOUT_S)  # [commit]
         producer.commit_transaction(TIMEOUT_S)  # [commit]
         rows = WriteBatch(raw_mode=True)  # [store]
@@ -111,7 +113,9 @@ def run(bootstrap: str, names: Names, place: Path, commit_ms: float, stopped: Ca
     store.close()
 
 
-def relay(bootstrap: str, group: str, source: str, out: str, commit_ms: float, stopped: Callable[[], bool]) -> None:
+def relay(
+    bootstrap: str, group: str, source: str, out: str, commit_ms: float, stopped: Callable[[], bool]
+) -> None:
     """One hop of the latency part: read, write, commit, with nothing kept."""
     consumer, producer = clients(bootstrap, group, linger_ms=0)
     consumer.subscribe([source])

@@ -16,15 +16,15 @@ class NoEnvironment(Exception):
     """A library could not be installed; says why, and is shown to whoever asked for its part."""
 
 
-def environment(name: str) -> Path:
-    """The Python of a library's environment, made when it isn't there or when its lock file has changed.
+def environment(name: str, work: Path = WORK) -> Path:
+    """The Python of a library's environment, made in `work` when it isn't there or when its lock file has changed.
 
     Raises:
         NoEnvironment: it could not be made.
     """
     lock = HERE / f"{name}.lock"
     mark = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
-    place = WORK / f"{name}-venv"
+    place = work / f"{name}-venv"
     python = place / "bin" / "python"
     ready = place / "ready"
     if ready.exists() and ready.read_text() == mark:
@@ -42,7 +42,9 @@ def environment(name: str) -> Path:
 def versions(name: str) -> dict[str, str]:
     """The versions of a library's lock file."""
     lines = (HERE / f"{name}.lock").read_text().splitlines()
-    pins = [line.split(" ")[0].split("==") for line in lines if "==" in line and not line.startswith((" ", "#"))]
+    pins = [
+        line.split(" ")[0].split("==") for line in lines if "==" in line and not line.startswith((" ", "#"))
+    ]
     wanted = {"quixstreams", "faust-streaming", "confluent-kafka", "aiokafka", "rocksdict", "fastavro"}
     return {pin[0]: pin[1] for pin in pins if pin[0] in wanted}
 
@@ -54,4 +56,6 @@ def _run(name: str, command: list[str]) -> None:
         raise NoEnvironment(f"{name}: {command[0]} could not be run: {error}") from None
     if done.returncode != 0:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise NoEnvironment(f"{name}: its environment could not be made: {said[-1] if said else 'no word why'}")
+        raise NoEnvironment(
+            f"{name}: its environment could not be made: {said[-1] if said else 'no word why'}"
+        )

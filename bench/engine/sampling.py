@@ -10,7 +10,7 @@ import linecache
 import re
 import signal
 import time
-from collections import Counter
+from collections import defaultdict
 from types import CodeType, FrameType
 from typing import Final
 
@@ -24,7 +24,7 @@ STEPS: Final[tuple[tuple[str, str, str], ...]] = (
     ("log/kafka.py", "KafkaReader.", "poll"),
     ("log/kafka.py", "KafkaWriter.append", "produce"),
     ("log/kafka.py", "KafkaWriter.", "commit"),
-    ("log/kafka.py", "KafkaMembership.", "commit"),
+    ("log/kafka.py", "KafkaMembership.", "step"),
     ("log/embedded.py", "EmbeddedReader.", "poll"),
     ("log/embedded.py", "EmbeddedWriter.append", "produce"),
     ("log/embedded.py", "EmbeddedWriter.", "commit"),
@@ -44,11 +44,19 @@ STEPS: Final[tuple[tuple[str, str, str], ...]] = (
 )
 
 
+WAITING: Final = frozenset({"poll", "step", "loop", "other"})
+"""What a process also does while there is nothing to do: it counts only between the first record and the last."""
+
+
 class Sampler:
-    """Books the main thread's time to steps while it runs; only one at a time, and only in the main thread."""
+    """Books the main thread's time to steps while it runs; only one at a time, and only in the main thread.
+
+    Nothing is booked before the first record is decoded, nor after the last work that a record gave.
+    """
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._pending: defaultdict[str, float] = defaultdict(float)
         self._last = 0.0
         self._known: dict[CodeType, str | None] = {}
 
@@ -63,13 +71,23 @@ class Sampler:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
 
     def _look(self, number: int, frame: FrameType | None) -> None:
-        now = time.perf_counter()
-        self.seconds[self._step(frame)] += now - self._last
+        now, step = time.perf_counter(), self._step(frame)
+        if self.seconds or step == "decode":
+            self._book(step, now - self._last)
         self._last = now
+
+    def _book(self, step: str, seconds: float) -> None:
+        self._pending[step] += seconds
+        if step not in WAITING:
+            for known, spent in self._pending.items():
+                self.seconds[known] += spent
+            self._pending.clear()
 
     def _step(self, frame: FrameType | None) -> str:
         while frame is not None:
-            found = self._marked(frame) if frame.f_code.co_filename.endswith("hand.py") else self._named(frame)
+            found = (
+                self._marked(frame) if frame.f_code.co_filename.endswith("hand.py") else self._named(frame)
+            )
             if found is not None:
                 return found
             frame = frame.f_back

@@ -70,12 +70,25 @@ def contenders(parts: Sequence[str], sizes: Sizes) -> list[Contender]:
 class Arena:
     """The inputs on one broker, and the oracle's word on each.
 
+    Args:
+        prefix: begins every name on the broker, and is no other run's.
+        work: where the environments of other libraries lie.
+
     Raises:
         Failed: an engine did not finish, or gave another output than the oracle.
     """
 
-    def __init__(self, bootstrap: str, place: Path, sizes: Sizes, say: Say) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        prefix: str,
+        place: Path,
+        sizes: Sizes,
+        say: Say,
+        work: Path = peers.WORK,
+    ) -> None:
         self.bootstrap, self.place, self.sizes, self.say = bootstrap, place, sizes, say
+        self._prefix, self._work = prefix, work
         self.log = open_log(f"kafka://{bootstrap}")
         self._want: dict[str, Expected] = {}
         self._runs = 0
@@ -89,21 +102,24 @@ class Arena:
             return
         count, sizes = self.count(source), self.sizes
         self.say(f"writing {count} fills to {source}")
-        self.log.ensure_topics([trades(source, sizes.partitions)])
-        pour(self.bootstrap, source, sizes.partitions, count, sizes.keys)
+        topic = self._prefix + source
+        self.log.ensure_topics([trades(topic, sizes.partitions)])
+        pour(self.bootstrap, topic, sizes.partitions, count, sizes.keys)
         self._want[source] = expected(count, sizes.keys, header(Snapshot))
 
     def run(self, one: Contender, *, sampled: bool = False) -> dict[str, Any]:
         """One run of one engine, judged; its figures, and what it told itself."""
         self._runs += 1
-        names = Names(f"{one.name}.{self._runs}", one.source, self.sizes.partitions)
+        names = Names(
+            f"{self._prefix}{one.name}.{self._runs}", self._prefix + one.source, self.sizes.partitions
+        )
         place = self.place / names.run
         if one.kind == "embedded":
             return self._embedded(one, names, place)
         self.prepare(one.source)
         self.log.ensure_topics(names.specs())
         group = f"{names.group}.quix" if one.kind == "quix" else names.group
-        committed = Committed(self.bootstrap, group, one.source, self.sizes.partitions)
+        committed = Committed(self.bootstrap, group, names.source, names.partitions)
         with gauge.started(self._command(one, names, group, place, sampled), one.name) as child:
             course = gauge.follow(child, committed, self.count(one.source))
             told = child.stop()
@@ -118,7 +134,7 @@ class Arena:
             return gauge.role("engine", log=f"kafka://{self.bootstrap}", sampled=sampled, **common)
         if one.kind == "loop":
             return gauge.role("loop", bootstrap=self.bootstrap, sampled=sampled, **common)
-        return peer_command(one, names, group, place, self.bootstrap)
+        return peer_command(one, names, group, place, self.bootstrap, self._work)
 
     def _judge(self, one: Contender, names: Names) -> None:
         """Compare every output, and the last row of every key, with the oracle.
@@ -148,7 +164,9 @@ class Arena:
         with gauge.started(command, one.name) as child:
             told = child.finish(600.0)[-1]
         log = open_log(address, read_only=True)
-        found = [record for record in read_all(log, all_partitions(log, names.out)) if not is_reserved(record.key)]
+        found = [
+            record for record in read_all(log, all_partitions(log, names.out)) if not is_reserved(record.key)
+        ]
         log.close()
         self._require(one, judge(self._want[FILLS], (record.value or b"" for record in found), HEADER_BYTES))
         return told
@@ -161,7 +179,9 @@ class Arena:
         self.log.close()
 
 
-def peer_command(one: Contender, names: Names, group: str, place: Path, bootstrap: str) -> list[str]:
+def peer_command(
+    one: Contender, names: Names, group: str, place: Path, bootstrap: str, work: Path
+) -> list[str]:
     """The command that runs the workload on another library.
 
     Raises:
@@ -177,7 +197,7 @@ def peer_command(one: Contender, names: Names, group: str, place: Path, bootstra
         "state": str(place),
         "commit_s": one.commit_ms / 1e3,
     }
-    python = peers.environment(one.kind)
+    python = peers.environment(one.kind, work)
     return [str(python), str(peers.HERE / f"{one.kind}_app.py"), json.dumps(told)]
 
 
@@ -217,7 +237,10 @@ def measure(arena: Arena, chosen: Sequence[Contender], left_out: dict[str, str])
             rounds.setdefault(one.name, []).append(found)
             arena.say(f"round {number + 1}: {one.name:<14} {found['records_per_s']:>9,.0f} records/s")
     return {
-        name: {"rounds": found, "median": {key: statistics.median(one[key] for one in found) for key in found[0]}}
+        name: {
+            "rounds": found,
+            "median": {key: statistics.median(one[key] for one in found) for key in found[0]},
+        }
         for name, found in rounds.items()
     }
 
@@ -227,7 +250,7 @@ def ratio(result: Mapping[str, Any], ours: str, other: str) -> float | None:
     if ours not in result or other not in result:
         return None
     pairs = zip(result[ours]["rounds"], result[other]["rounds"], strict=True)
-    return statistics.median(one["records_per_s"] / their["records_per_s"] for one, their in pairs)
+    return float(statistics.median(one["records_per_s"] / their["records_per_s"] for one, their in pairs))
 
 
 def ratios(result: Mapping[str, Any], sizes: Sizes) -> dict[str, float | None]:

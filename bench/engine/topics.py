@@ -30,14 +30,14 @@ def pour(bootstrap: str, topic: str, partitions: int, count: int, keys: int, tim
 
 
 def plain_producer(bootstrap: str) -> Producer:
-    """An idempotent producer without transactions."""
+    """An idempotent producer without transactions; uncompressed, as not every client can unpack every form."""
     return Producer(
         {
             "bootstrap.servers": bootstrap,
+            "log_level": 2,
             "enable.idempotence": True,
             "linger.ms": 20,
             "batch.size": 262144,
-            "compression.type": "lz4",
             "queue.buffering.max.messages": 500000,
         }
     )
@@ -63,6 +63,8 @@ def committed_records(bootstrap: str, topic: str, partitions: int) -> Iterator[t
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 20,
+                "fetch.queue.backoff.ms": 5,
             }
         )
         reader.assign([KafkaPartition(topic, number, 0)])

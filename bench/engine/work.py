@@ -11,7 +11,7 @@ from typing import Any, Final
 from bench.engine.rows import CURRENCY, START_MS, Row
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
-from qmtl.foundation.common.money import ZERO, product, total
+from qmtl.foundation.common.money import product, total
 from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, PositionStamp
 from qmtl.foundation.contracts.trade import Side
 from qmtl.foundation.wire.avro import avro_schema
