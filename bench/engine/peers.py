@@ -31,7 +31,10 @@ def environment(name: str, work: Path = WORK) -> Path:
         return python
     print(f"{name}: making an environment from {lock.name}", flush=True)
     shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoEnvironment(f"{name}: its environment could not be made: {error}") from None
     _run(name, [sys.executable, "-m", "venv", str(place)])
     pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
     _run(name, [*pip, "install", "--require-hashes", "-r", str(lock)])

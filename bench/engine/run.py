@@ -40,7 +40,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     asked.add_argument("--partitions", type=int, default=4)
     asked.add_argument("--rounds", type=int, default=3)
     asked.add_argument("--commit-ms", type=float, default=50.0, help="how long a transaction collects")
-    asked.add_argument("--short-commit-ms", type=float, default=10.0)
+    asked.add_argument("--short-commit-ms", type=float, default=10.0, help="0 leaves this comparison out")
     asked.add_argument("--restore-keys", type=int, default=1_000_000)
     asked.add_argument("--memory-records", type=int, default=10_000_000)
     asked.add_argument("--latency-seconds", type=float, default=15.0)

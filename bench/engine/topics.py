@@ -70,7 +70,7 @@ def committed_records(bootstrap: str, topic: str, partitions: int) -> Iterator[t
         reader.assign([KafkaPartition(topic, number, 0)])
         ended = False
         while not ended:
-            for message in reader.consume(10_000, 0.2):
+            for message in reader.consume(2_000, 0.02):
                 if message.error() is not None:
                     ended = True
                     continue

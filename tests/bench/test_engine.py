@@ -26,7 +26,7 @@ def test_a_run_of_all_parts_of_ours_agrees_with_the_oracle_and_has_the_known_sha
 ) -> None:
     monkeypatch.setenv("QMTL_TEST_BOOTSTRAP", kafka_bootstrap)
     out = tmp_path / "result.json"
-    sizes = "--records 3000 --rounds 1 --keys 50 --partitions 2 --restore-keys 2000 --memory-records 4000"
+    sizes = "--records 3000 --rounds 1 --keys 50 --partitions 2 --restore-keys 2000 --memory-records 4000 --short-commit-ms 0"
     ticks = "--latency-seconds 1 --latency-rate 50 --latency-hops 1 --latency-commit-ms 5"
     parts = "raw,ours,embedded,profile,restore,latency,memory"
     assert run.main([*sizes.split(), *ticks.split(), "--parts", parts, "--out", str(out)]) == 0
@@ -36,7 +36,7 @@ def test_a_run_of_all_parts_of_ours_agrees_with_the_oracle_and_has_the_known_sha
     assert found["ratios"]["vs_raw_loop"] > 0
     assert found["ratios"]["restore_vs_read"] > 0
     assert found["ratios"]["vs_quix"] is None
-    for name in ("raw-50ms", "ours-50ms", "raw-10ms", "ours-10ms"):
+    for name in ("raw-50ms", "ours-50ms"):
         assert set(found["throughput"][name]["median"]) == FIGURES
         assert len(found["throughput"][name]["rounds"]) == 1
     assert found["throughput"]["ours-embedded"]["median"]["records_per_s"] > 0
@@ -52,15 +52,12 @@ def test_a_run_of_all_parts_of_ours_agrees_with_the_oracle_and_has_the_known_sha
     assert found["versions"]["faust"]["faust-streaming"] == "0.15.3"
 
 
-def test_a_library_that_can_not_be_installed_is_left_out_aloud(
-    kafka_bootstrap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+def test_a_library_that_can_not_be_installed_is_left_out_aloud(kafka_bootstrap: str, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
     said: list[str] = []
     sizes = Sizes(100, 100, 5, 1, 2, 50.0, 10.0)
-    arena = Arena(kafka_bootstrap, f"{tmp_path.name}.", tmp_path, sizes, said.append, tmp_path)
+    arena = Arena(kafka_bootstrap, f"{tmp_path.name}.", tmp_path, sizes, said.append, taken / "work")
     left_out: dict[str, str] = {}
     assert throughput.measure(arena, throughput.contenders(["quix"], sizes), left_out) == {}
     arena.close()
@@ -138,6 +135,6 @@ def test_no_output_with_one_fault_is_right(at: int, fault: str) -> None:
                 if symbol_of(value, HEADER_BYTES) == symbol_of(bad[at], HEADER_BYTES)
             ]
             bad[same[0]], bad[same[-1]] = bad[same[-1]], bad[same[0]]
-        case "another":
+        case _:
             bad[at] = bad[at][:-1] + bytes((bad[at][-1] ^ 1,))
     assert judge(WANT, bad, HEADER_BYTES) is not None
