@@ -7,12 +7,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock" pyproject.toml --group build
+RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+COMPILE = $(RESOLVE) pyproject.toml --group build
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench campaign-kills campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench bench-engine campaign-kills campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +39,10 @@ format: $(VENV)/.dev ## write the format and the order of imports that check ask
 
 bench: $(VENV)/.dev ## measure
 	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-engine: $(VENV)/.dev ## measure the engine beside a hand-written loop, Quix Streams and Faust; ARGS="--parts raw,ours --rounds 5"
+	@$(BIN)/python -m qmtl.testing.broker prepare
+	@$(BIN)/python -m bench.engine.run $(ARGS)
 
 campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many times; ARGS="--log kafka --kills 100"
 	@$(BIN)/python -m tests.flow.campaign $(ARGS)
@@ -68,13 +73,15 @@ broker-stop: $(VENV)/.runtime ## stop it
 topology: $(VENV)/.runtime ## draw every processor with what it reads, owns and writes
 	@$(BIN)/qmtl topology $(ARGS)
 
-lock: $(VENV)/.dev ## write both lock files from pyproject.toml; ARGS=--upgrade takes newer versions
+lock: $(VENV)/.dev ## write the lock files, the benchmark's too; ARGS=--upgrade takes newer versions
 	$(COMPILE) --output-file requirements.lock $(ARGS)
 	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock $(ARGS)
+	$(RESOLVE) bench/engine/quix.in --output-file bench/engine/quix.lock $(ARGS)
+	$(RESOLVE) bench/engine/faust.in --output-file bench/engine/faust.lock $(ARGS)
 
 clean: ## remove the environment, the test broker and caches; .qmtl, the state of runs, stays
 	@if [ -f .broker/run.json ] && [ -x $(BIN)/python ]; then $(BIN)/python -m qmtl.testing.broker stop; fi
-	@rm -rf $(VENV) .broker build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .broker bench/.work build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find qmtl streams tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the environment: made once, again only after a change of a lock or of pyproject.toml -----------------------
