@@ -18,7 +18,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from rocksdict import Rdict, WriteBatch
 
 from bench.engine.work import CODEC, Names, Snapshot, Trade, apply
-from qmtl.engine.log.embedded import options
+from qmtl.engine.log.rocks import options
 
 BATCH: Final = 4000
 TIMEOUT_S: Final = 30.0
