@@ -146,6 +146,7 @@ class Unlucky(Counter):
     """Has a bug that shows after the third item, and is of no one record."""
 
     name = "counter"
+    met = False
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         super().on_record(step, arrival)
