@@ -27,6 +27,7 @@ from qmtl.foundation.common.errors import (
     InvalidTopology,
     LogError,
     PoisonRecord,
+    TransactionAborted,
     TransactionError,
     UnknownTopic,
 )
@@ -183,6 +184,8 @@ class Task:
         self._slept.clear()
         self._marks.idle()
         known, accepted = self._store.topics, self._store.accepted
+        own = [TopicPartition(name, self.number) for name in self._tables]
+        ends = self._log.end_offsets(own)
         # Positions first, then the tables: what commits in between is then in the tables and read again, never missed.
         committed = self._committed(self.processor.inputs())
         if self._tables:
@@ -203,10 +206,18 @@ class Task:
             self._positions, self._fresh = dict(committed), False
             self._merge = Merge(recorded=self._recorded)
         self.processor.restore(self._tables)
-        self._check_inputs(known, accepted, judge)
+        self._check_inputs(known, accepted, lambda found: self._judge(found, judge, own, ends))
         self._pinned = dict(self._positions)
         self._inputs = ()
         self._configure(reading={})
+
+    def _judge(
+        self, found: Sequence[Finding], judge: Judge, own: Sequence[TopicPartition], ends: Positions
+    ) -> None:
+        """Have findings judged, unless another member goes on with this task: then nothing is wrong but who works on it."""
+        if any(one.kind is Kind.MOVED for one in found) and self._log.end_offsets(own) != ends:
+            raise TransactionAborted(f"{self.label} was written by another worker while it was opened here.")
+        judge(found)
 
     def _tell_progress(self, done: int, total: int) -> None:
         self._settings.observer.restoring(self.id, done, total)
