@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any, Final, Never, TypeAlias, assert_never
 
 from qmtl.foundation.common.errors import InvalidValue
-from qmtl.foundation.wire.convert import decimal_of, decimal_text, finite, wrong
+from qmtl.foundation.wire.convert import SHORT, decimal_of, decimal_text, finite, wrong
 from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scalar, Shape, parts_of
 
 Write: TypeAlias = Callable[[Any], str]
@@ -23,7 +24,6 @@ Read: TypeAlias = Callable[[bytes, str, int], tuple[Any, int]]
 """Record, the same as a text, and where to begin: the message and where it ended."""
 
 _DOUBLE: Final = struct.Struct("<d")
-_PAIRS: Final = 1 << 14
 _REMEMBERED: Final = 1 << 14
 """Texts of decimals whose values are remembered: prices and fees come again and again."""
 
@@ -34,7 +34,18 @@ class _Numbers(dict[int, str]):
     def __missing__(self, value: int) -> str:
         if not -(1 << 63) <= value < 1 << 63:
             wrong(value)
-        return _varint(value << 1 if value >= 0 else ~(value << 1))
+        left = value << 1 if value >= 0 else ~(value << 1)
+        if left < 1 << 14:
+            return _varint(left)
+        out = ""
+        while left >= 1 << 14:
+            out += _PAIRS[left & 0x3FFF]
+            left >>= 14
+        return out + _varint(left)
+
+
+_PAIRS: Final = [chr(pair & 0x7F | 0x80) + chr(pair >> 7 | 0x80) for pair in range(1 << 14)]
+"""The characters of 14 bits of a number that goes on behind them."""
 
 
 class _Decimals(dict[str, Decimal]):
@@ -100,6 +111,9 @@ _SCOPE: Final[dict[str, Any]] = {
     "double": _double,
     "double_at": _double_at,
     "decimal_text": decimal_text,
+    "Decimal": Decimal,
+    "SHORT": SHORT,
+    "new": object.__new__,
     "refuse": refuse,
     "wrong": wrong,
 }
@@ -117,6 +131,8 @@ def compiled(shape: Record) -> tuple[Write, Read]:
         match part:
             case Record() if part.name not in scope:
                 scope[part.name] = part.message
+                if _is_plain(part.message):
+                    scope[f"{part.name}_open"] = _opened(part.message)
                 lines += _Writer(part).lines()
                 lines += _Reader(part).lines()
             case Choice(enum):
@@ -148,7 +164,10 @@ class _Writer:
                     yield f"    if type({name}) is not str or not {name}.isascii(): {name} = text_of({name})"
                     pieces.append(f"{{N[len({name})]}}{{{name}}}")
                 case Scalar(type=kind) if kind is Decimal:
-                    yield f"    {name} = decimal_text({name})"
+                    yield f"    if type({name}) is not Decimal: wrong({name})"
+                    yield f"    t = str({name})"
+                    # Anything but the plain form is left to the one function that knows all forms.
+                    yield f"    {name} = decimal_text({name}) if t[-1] in '0y' or 'E' in t or 'N' in t or len(t) > SHORT else t"
                     pieces.append(f"{{N[len({name})]}}{{{name}}}")
                 case _:
                     yield f"    {name} = {_write(field.shape, name, 0)}"
@@ -204,8 +223,32 @@ class _Reader:
         yield f"def read_{self._shape.name}(data, text, i):"
         for number, field in enumerate(self._shape.fields):
             yield from _read(field.shape, f"v{number}", 1, 0)
-        values = ", ".join(f"v{number}" for number in range(len(self._shape.fields)))
-        yield f"    return {self._shape.name}({values}), i"
+        count = len(self._shape.fields)
+        if not _is_plain(self._shape.message):
+            yield f"    return {self._shape.name}({', '.join(f'v{number}' for number in range(count))}), i"
+            return
+        yield f"    m = new({self._shape.name}_open)"
+        for number, field in enumerate(self._shape.fields):
+            yield f"    m.{field.name} = v{number}"
+        yield f"    m.__class__ = {self._shape.name}"
+        yield "    return m, i"
+
+
+def _is_plain(message: type) -> bool:
+    """Whether an instance is its slots and nothing more."""
+    names = tuple(field.name for field in fields(message))
+    own = vars(message)
+    made = {"__post_init__", "__new__"} & own.keys()
+    return message.__bases__ == (object,) and own.get("__slots__") == names and not made
+
+
+def _opened(message: type) -> type:
+    """A class with the same slots that may be set one by one.
+
+    A frozen dataclass sets its fields through `object.__setattr__`, which takes most of the time of decoding it. An instance of
+    this class is filled, and then becomes one of the message: Python allows it between classes of one layout.
+    """
+    return type(f"{message.__name__}_open", (), {"__slots__": vars(message)["__slots__"]})
 
 
 def _read(shape: Shape, into: str, indent: int, depth: int) -> Iterator[str]:
