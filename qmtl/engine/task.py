@@ -197,8 +197,10 @@ class Task:
         self._markers.clear()
         for record in batch:
             self._offer(record)
-        if batch and not self._recorded:
-            self._wake()
+        if not self._recorded:
+            if batch:
+                self._wake()
+            self._let_go()
         passing("after_decode")
         ready = self._merge.take()
         if not (self._free or self._dead or ready or self._fresh):
@@ -224,10 +226,7 @@ class Task:
         return True
 
     def _wake(self) -> None:
-        """Let sources join that somebody feeds by now, and leave that nobody feeds any more.
-
-        What is on the log decides, not what a poll has brought first.
-        """
+        """Let sources join that somebody feeds by now: what is on the log decides, not what a poll has brought first."""
         asleep = self._merge.asleep()
         if asleep:
             # Up to the high watermark: of a transaction over several topics, one may show its records before the other.
@@ -239,6 +238,12 @@ class Task:
                     if ends[where] > max(self._positions[where], self._slept.get(where, 0))
                 }
             )
+
+    def _let_go(self) -> None:
+        """Let sources leave that nobody feeds any more.
+
+        Asked also after a poll that brought nothing: only then a reader may know that it has come to the end.
+        """
         silent = self._merge.silent()
         if silent:
             ends, read = self._log.end_offsets(silent), self._reader.positions()
