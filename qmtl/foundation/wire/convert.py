@@ -115,7 +115,7 @@ def decimal_text(value: Decimal) -> str:
     text = str(value)
     if text == "0":
         return text
-    if len(text) <= _SHORT and "E" not in text and text[-1] != "0" and text[-1] not in "Ny":
+    if len(text) <= _SHORT and "E" not in text and text[-1] != "0" and text[-1] != "y" and "N" not in text:
         return text
     return money.text(money.checked(value, "a decimal"))
 
