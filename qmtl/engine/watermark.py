@@ -248,8 +248,11 @@ class Merge:
                 continue
             mine = [buffer for where, buffer in self._buffers.items() if where.topic == topic]
             heard = max(last, min(buffer.watermark_ms for buffer in mine))
-            missed = min(sum(closed.bucket_ms > heard for closed in buffer.closed) for buffer in leading)
-            if missed >= one.idle_after:
+            missed = one.idle_after
+            if all(
+                len(buffer.closed) >= missed and buffer.closed[-missed].bucket_ms > heard
+                for buffer in leading
+            ):
                 out += [buffer.where for buffer in mine]
         return out
 

@@ -30,9 +30,6 @@ _STREAM: Final = b"qmtl digest 1 stream\x00"
 _NOTHING: Final = bytes(32)
 """What a key's chain starts from."""
 
-_REMEMBERED: Final = 10_000
-"""Values whose blanked bytes are kept: a task closes a bucket with equal bytes in many partitions."""
-
 _HEADER_BYTES: Final = 10
 """Avro's single-object header, which names the schema."""
 
@@ -116,26 +113,17 @@ class _Values:
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._as_written: dict[bytes, bool] = {}
-        self._blanked: dict[bytes, bytes] = {}
 
     def of(self, value: bytes) -> bytes:
         header = value[:_HEADER_BYTES]
         if self._as_written.get(header):
             return value
-        known = self._blanked.get(value)
-        if known is not None:
-            return known
         try:
             message = self._codec.decode(value)
         except WireError:
             return value  # nobody can say what it means, so it is what it is
         self._as_written[header] = not _has_coordinates(type(message))
-        if self._as_written[header]:
-            return value
-        if len(self._blanked) >= _REMEMBERED:
-            self._blanked.clear()
-        found = self._blanked[value] = self._codec.encode(blanked(message))
-        return found
+        return value if self._as_written[header] else self._codec.encode(blanked(message))
 
 
 def blanked(message: Any) -> Any:

@@ -7,7 +7,6 @@ the inputs, as another machine would.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,7 @@ from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.transaction import CUTS
 from qmtl.engine.view import all_partitions, read_all
-from qmtl.foundation.common.errors import CannotReplay, UnknownTopic
+from qmtl.foundation.common.errors import CannotReplay
 from qmtl.foundation.contracts.control import PositionStamp, TaskCut
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import is_reserved, is_stamp, stamp_key
@@ -84,9 +83,10 @@ def rerun(
     """
     processor = make()
     label = f"{processor.name}[{number}]"
+    written = _ends(log)  # before the cuts are read: what is written by then is to be written again
     cuts = _cuts(log, codec, processor.name, number)
-    last = _last_stamp(log, codec, processor, number)
     if not cuts:
+        last = _last_stamp(log, codec, processor, number)
         if last is None:
             raise CannotReplay(
                 f"{label} has written neither a cut nor a table yet.",
@@ -111,7 +111,7 @@ def rerun(
                 if progress is not None:
                     progress(label, done + 1, len(cuts))
             outputs = [
-                _compare(log, own, codec, spec, where, task.positions)
+                _compare(log, own, codec, spec, where, task.positions, written.get(where, 0))
                 for spec, where in _outputs(own, processor, number)
             ]
         finally:
@@ -120,6 +120,11 @@ def rerun(
     finally:
         own.close()
     return RerunReport(processor.name, number, len(cuts), tuple(outputs))
+
+
+def _ends(log: Log) -> Positions:
+    """How far readers of committed records can come now, in every partition."""
+    return log.stable_offsets([where for name in log.topics() for where in all_partitions(log, name)])
 
 
 def _cuts(log: Log, codec: Codec, processor: str, number: int) -> list[Positions]:
@@ -142,7 +147,17 @@ def _last_stamp(log: Log, codec: Codec, processor: Processor, number: int) -> Po
 
 
 def _must_be_whole(log: Log, label: str, cuts: Sequence[Positions]) -> None:
-    wheres = sorted({where for cut in cuts for where in cut} | set(all_partitions(log, CUTS)))
+    reached: dict[TopicPartition, int] = {}
+    for cut in cuts:
+        reached.update(cut)
+    ends = log.stable_offsets(sorted(reached))
+    for where, end in sorted(ends.items()):
+        if end < reached[where]:
+            raise CannotReplay(
+                f"{label} has read {where.topic}[{where.partition}] up to {reached[where]}; it ends at {end}.",
+                "The topic was truncated or made anew: what was computed from it can't be computed again.",
+            )
+    wheres = sorted({*reached, *all_partitions(log, CUTS)})
     for where, begin in sorted(log.begin_offsets(wheres).items()):
         if begin > 0:
             raise CannotReplay(
@@ -160,19 +175,24 @@ def _outputs(own: Log, processor: Processor, number: int) -> Iterator[tuple[Topi
         if spec.by_writer or name in processor.tables:
             yield spec, TopicPartition(name, number)
         else:
-            with suppress(UnknownTopic):
-                yield from ((spec, where) for where in all_partitions(own, name))
+            yield from ((spec, where) for where in all_partitions(own, name))
 
 
 def _compare(
-    log: Log, own: Log, codec: Codec, spec: TopicSpec, where: TopicPartition, positions: Positions
+    log: Log,
+    own: Log,
+    codec: Codec,
+    spec: TopicSpec,
+    where: TopicPartition,
+    positions: Positions,
+    written: int,
 ) -> OutputReport:
     again = [record for record in read_all(own, [where]) if not is_stamp(record.key)]
     before = list(read_all(log, [where]))
     label = f"{where.topic}[{where.partition}]"
     if not spec.compacted:
         live = [record for record in before if not is_stamp(record.key)]
-        return OutputReport(label, len(again), _first_difference(again, live))
+        return OutputReport(label, len(again), _first_difference(again, live, written))
     return OutputReport(label, len(again), _table_difference(again, _until(before, codec, positions)))
 
 
@@ -186,12 +206,17 @@ def _until(records: Sequence[Record], codec: Codec, positions: Positions) -> lis
     return list(records)
 
 
-def _first_difference(again: Sequence[Record], live: Sequence[Record]) -> str:
-    """A topic of events: the second run's records are the first ones of the live topic, whose task may have gone on."""
+def _first_difference(again: Sequence[Record], live: Sequence[Record], written: int) -> str:
+    """A topic of events: the second run's records are the first ones of the live topic, whose task may have gone on.
+
+    Args:
+        written: the end of the live topic before the cuts were read; everything before it has to come again.
+    """
     for number, (made, kept) in enumerate(zip(again, live, strict=False)):
         if (made.key, made.value) != (kept.key, kept.value):
             return f"record {number}, at offset {kept.offset}, is another one: key {kept.key!r}, now {made.key!r}"
-    if len(again) > len(live):
+    wanted = sum(record.offset < written for record in live)
+    if not wanted <= len(again) <= len(live):
         return f"the second run wrote {len(again)} records, the log holds {len(live)}"
     return ""
 

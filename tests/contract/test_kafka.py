@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -324,6 +324,24 @@ def test_a_record_that_the_failed_transaction_does_not_take_ends_it(kafka_log: K
     writer.commit({}, "", None)
     writer.close()
     assert values(read_all(log, [A0])) == [b"v"]
+
+
+@pytest.mark.parametrize(
+    "code, ends",
+    [
+        (KafkaError.ILLEGAL_GENERATION, TransactionAborted),
+        (KafkaError.FENCED_INSTANCE_ID, TransactionAborted),
+        (KafkaError._TIMED_OUT, OutcomeUnknown),
+        (KafkaError._MSG_TIMED_OUT, OutcomeUnknown),
+        (KafkaError._FENCED, Fenced),
+        (KafkaError.INVALID_PRODUCER_EPOCH, Fenced),
+    ],
+)
+def test_only_the_word_of_the_broker_ends_a_transaction(code: int, ends: type[Exception]) -> None:
+    """The client calls its own time-outs abortable too, but their requests may still be on the way."""
+    error = KafkaException(KafkaError(code, "told", txn_requires_abort=True))
+    with pytest.raises(ends):
+        kafka._classify(error)
 
 
 def test_two_namespaces_on_one_cluster_know_nothing_of_each_other(

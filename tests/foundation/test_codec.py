@@ -244,6 +244,7 @@ def test_map_keys_out_of_order_or_twice_are_refused() -> None:
         ({"price": 1}, "price"),
         ({"price": 0.1}, "price"),
         ({"price": Decimal("NaN")}, "price"),
+        ({"price": Decimal("NaN1")}, "price"),
         ({"price": Decimal("Infinity")}, "price"),
         ({"price": Decimal("1E+999999")}, "price"),
         ({"price": Decimal(DIGITS_61)}, "price"),

@@ -164,6 +164,19 @@ def test_a_record_that_was_altered_is_named(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_second_run_that_ends_too_soon_is_no_equal_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    play(log, tmp_path / "state", ["side", "step", "x", "step", "x", "step", "x"], 4000, Scaled)
+    whole = rerun_module._cuts
+    monkeypatch.setattr(rerun_module, "_cuts", lambda *given: whole(*given)[:-1])
+    assert f"{A_OUT.name}[0]" in [
+        one.topic for one in rerun(log, CODEC, Scaled, 0, tmp_path / "again").differences
+    ]
+    log.close()
+
+
 def test_a_task_that_wrote_nothing_yet_cannot_be_run_again(tmp_path: Path) -> None:
     log = EmbeddedLog(tmp_path / "log")
     make_topics(log)

@@ -158,7 +158,12 @@ def _describe(
             ("kind", "table: the last value per key" if spec.is_table else "stream: every value"),
             ("owner", spec.owner),
             ("key", " ".join(spec.key) or "(empty)"),
-            ("task key", " ".join(spec.task_key) or "(empty: all in one partition)"),
+            (
+                "task key",
+                "(none: each writing task has a partition)"
+                if spec.by_writer
+                else " ".join(spec.task_key) or "(empty: all in one partition)",
+            ),
             ("close markers", "yes: readable bucket by bucket" if spec.marked else "no"),
         ]
     facts += sorted(configuration.items())
