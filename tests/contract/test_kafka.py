@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from qmtl.engine.log import kafka
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.kafka_settings import KafkaSettings
 from qmtl.engine.log.port import TopicPartition, partitions_of
