@@ -16,7 +16,8 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
 from qmtl.foundation.common.errors import InvalidValue, MalformedValue, QmtlError, TooLarge, UnknownSchema
 from qmtl.foundation.wire.avro import Schema, avro_schema, fingerprint, parsing_form
-from qmtl.foundation.wire.convert import Reader, Writer, converters
+from qmtl.foundation.wire.compiled import Read, Write, compiled
+from qmtl.foundation.wire.convert import Reader, converters
 from qmtl.foundation.wire.json_view import to_json
 from qmtl.foundation.wire.shape import shape_of
 
@@ -28,19 +29,37 @@ _HEADER_BYTES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
-    """How one schema of one message is read, and written where it is the current one.
+class _Older:
+    """How the bodies of an older schema are read: by fastavro, and written again to be believed.
 
     Attributes:
-        reader: the current schema with its defaults, where this is an older one.
+        schema: of the writer; `current`, with its defaults, what is made of it.
     """
+
+    schema: Any
+    current: Any
+    take: Reader
+
+    def read(self, body: bytes) -> Any:
+        """The message; None where the body does not encode back to itself."""
+        record: Any = schemaless_reader(BytesIO(body), self.schema, None)
+        again = BytesIO()
+        schemaless_writer(again, self.schema, record, disable_tuple_notation=True)
+        if again.getvalue() != body:
+            return None
+        record = schemaless_reader(BytesIO(body), self.schema, self.current)
+        return self.take(record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How one schema of one message is read, and written where it is the current one."""
 
     message: type
     header: bytes
-    schema: Any
-    reader: Any
-    put: Writer
-    take: Reader
+    write: Write
+    read: Read
+    older: _Older | None
 
 
 def no_older(message: type) -> Iterable[Schema]:
@@ -73,14 +92,11 @@ class Codec:
             UnknownSchema: a class that is not one of the codec's.
         """
         form = self._by_type.get(type(message)) or self._form(type(message))
-        out = BytesIO()
-        out.write(form.header)
         try:
-            schemaless_writer(out, form.schema, form.put(message), disable_tuple_notation=True)
+            data = form.header + form.write(message).encode("latin-1")
         except Exception as cause:
             to_json(message)  # says which field it was
             raise InvalidValue(f"{form.message.__name__} could not be written: {cause}") from cause
-        data = out.getvalue()
         if len(data) > MAX_VALUE_BYTES:
             raise _too_large(form.message.__name__, len(data))
         return data
@@ -114,15 +130,13 @@ class Codec:
     def _read(self, form: _Form, data: bytes) -> Any:
         if len(data) > MAX_VALUE_BYTES:
             raise _too_large(form.message.__name__, len(data))
-        body = data[_HEADER_BYTES:]
         try:
-            record: Any = schemaless_reader(BytesIO(body), form.schema, None)
-            again = BytesIO()
-            schemaless_writer(again, form.schema, record, disable_tuple_notation=True)
-            if again.getvalue() == body:
-                if form.reader is not None:
-                    record = schemaless_reader(BytesIO(body), form.schema, form.reader)
-                return form.take(record)
+            if form.older is None:
+                message, end = form.read(data, data.decode("latin-1"), _HEADER_BYTES)
+                if end == len(data):
+                    return message
+            elif (message := form.older.read(data[_HEADER_BYTES:])) is not None:
+                return message
         except Exception as cause:
             detail = cause.what if isinstance(cause, QmtlError) else f"{type(cause).__name__}: {cause}"
             raise MalformedValue(
@@ -158,17 +172,17 @@ class Codec:
         by_header: dict[bytes, _Form] = {}
         for message in self._messages:
             current = avro_schema(message)
-            put, take = converters(shape_of(message))
-            form = _Form(
-                message, _MARK + fingerprint(current), parse_schema(parsing_form(current)), None, put, take
-            )
+            write, read = compiled(shape_of(message))
+            form = _Form(message, _MARK + fingerprint(current), write, read, None)
             if by_header.setdefault(form.header, form) is not form:
                 raise InvalidValue(f"two messages were named {message.__name__}; a name must mean one class.")
             by_type[message] = form
-            reader = parse_schema(current)
             for schema in self._older(message):
                 header = _MARK + fingerprint(schema)
-                older = _Form(message, header, parse_schema(parsing_form(schema)), reader, put, take)
+                past = _Older(
+                    parse_schema(parsing_form(schema)), parse_schema(current), converters(shape_of(message))[1]
+                )
+                older = _Form(message, header, write, read, past)
                 if by_header.setdefault(header, older).message is not message:
                     raise InvalidValue(
                         f"an older schema of {message.__name__} has the fingerprint of another message."

@@ -27,7 +27,7 @@ def converters(shape: Record) -> tuple[Writer, Reader]:
     Both raise on a value that its field doesn't allow; the caller names the field.
     """
     scope: dict[str, Any] = {
-        "wrong": _wrong, "decimal_text": decimal_text, "decimal_of": decimal_of, "finite": _finite, "ordered": _ordered,
+        "wrong": wrong, "decimal_text": decimal_text, "decimal_of": decimal_of, "finite": finite, "ordered": _ordered,
     }  # fmt: skip
     lines: list[str] = []
     for part in [*parts_of(shape)][::-1]:  # innermost first
@@ -111,7 +111,7 @@ def decimal_text(value: Decimal) -> str:
         InvalidValue: no decimal, not finite, too many digits.
     """
     if type(value) is not Decimal:
-        _wrong(value)
+        wrong(value)
     text = str(value)
     if text == "0":
         return text
@@ -140,12 +140,12 @@ def decimal_of(text: str) -> Decimal:
     return value
 
 
-def _finite(value: float) -> float:
+def finite(value: float) -> float:
     if type(value) is not float:
         exact = type(value) is int and abs(value) <= 2**53
-        value = float(value) if exact else _wrong(value)
+        value = float(value) if exact else wrong(value)
     if not math.isfinite(value):
-        _wrong(value)
+        wrong(value)
     return value
 
 
@@ -156,5 +156,5 @@ def _ordered(pairs: dict[str, Any]) -> dict[str, Any]:
     return pairs
 
 
-def _wrong(value: object) -> Never:
+def wrong(value: object) -> Never:
     raise InvalidValue(f"a value was of type {type(value).__name__}, which its field doesn't take.")
