@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from qmtl.foundation.wire.keys import encode_key, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 POLL_RECORDS: Final = 4000
+COMMIT_INTERVAL_MS: Final = 50.0
 LATE: Final = "QMTL-LATE"
 
 
@@ -32,10 +34,21 @@ class TaskSettings:
     Attributes:
         state_dir: where the stores lie.
         poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
+        commit_records: a transaction takes in at most this many records; None, as many as one reading.
+        commit_interval_ms: a transaction takes in nothing more once so much time has passed since its first record. It also
+            ends when there is nothing more to read, so that nobody waits for a quiet source, and when a bucket has closed, so
+            that the readers of the bucket have it at once. 0 ends it after one reading.
     """
 
     state_dir: Path
     poll_records: int = POLL_RECORDS
+    commit_records: int | None = None
+    commit_interval_ms: float = COMMIT_INTERVAL_MS
+
+    @property
+    def room(self) -> int:
+        """How many records a transaction takes in."""
+        return self.poll_records if self.commit_records is None else self.commit_records
 
 
 class Task:
@@ -68,7 +81,7 @@ class Task:
         self._positions: dict[TopicPartition, int] = {}
         self._free: list[Arrival] = []
         self._fresh = False
-        self._open_order = False
+        self._open_order = self._in_order = False
         self._pinned: dict[TopicPartition, int] = {}
         described = log.describe(processor.anchor)
         if described is None:
@@ -155,6 +168,8 @@ class Task:
         self._allowed = {one.topic: self._spec(one.topic).messages for one in inputs}
         reads = sum(len(self._partitions(one)) for one in inputs if one.topic not in self._tables)
         self._open_order = reads > 1 and any(not one.bucketed or one.joins for one in inputs)
+        # One free partition has one order; of several, the order within a step is known when its last record is.
+        self._in_order = reads == 1 and not any(one.bucketed for one in inputs)
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
         begin = self._log.begin_offsets(wheres)
         for where in wheres:
@@ -179,26 +194,60 @@ class Task:
     # ---- one cycle ------------------------------------------------------------------------------------------------
 
     def step(self, writer: Writer, fence: Fence | None, timeout_s: float) -> bool:
-        """Read a batch and run everything that is ready in one transaction; says whether there was anything.
+        """Take in records, and run everything that is ready in one transaction; says whether there was anything.
 
         Args:
-            fence: the proof of membership, taken before this batch was read.
+            fence: the proof of membership, taken before anything was read. Whoever calls takes no part in the group meanwhile.
+            timeout_s: how long to wait for the first record.
 
         Raises:
             TransactionAborted, OutcomeUnknown, Fenced: see `Writer.commit`; `open` again before the next step.
         """
-        self._reader.pause(self._merge.full())
-        batch = self._reader.poll(self._settings.poll_records, timeout_s)
-        passing("after_poll")
         self._markers.clear()
+        run: Transaction | None = None
+        taken, until = 0, 0.0
+        try:
+            while True:
+                batch = self._take_in(self._settings.room - taken, 0.0 if taken else timeout_s)
+                if batch and not taken:
+                    until = time.monotonic() + self._settings.commit_interval_ms / 1e3
+                taken += len(batch)
+                ready = self._merge.take()
+                if self._in_order and self._has_work(ready):
+                    run = run or self._begin(writer)
+                    self._handle(run)
+                if not batch or ready is not None or taken >= self._settings.room or self._recorded:
+                    break
+                if time.monotonic() >= until:
+                    break
+            if run is None:
+                if not self._has_work(ready):
+                    return taken > 0
+                run = self._begin(writer)
+            self._run(run, ready)
+            run.stamp()
+        except BaseException:
+            writer.abort()
+            raise
+        self._commit(run, writer, fence)
+        return True
+
+    def _take_in(self, room: int, timeout_s: float) -> list[Record]:
+        """Read once, and put each record where it belongs."""
+        self._reader.pause(self._merge.full())
+        batch = self._reader.poll(min(room, self._settings.poll_records), timeout_s)
+        passing("after_poll")
         for record in batch:
             self._offer(record)
         if batch and not self._recorded:
             self._wake()
         passing("after_decode")
-        ready = self._merge.take()
-        if not (self._free or self._dead or ready or self._fresh):
-            return bool(batch)
+        return batch
+
+    def _has_work(self, ready: Ready | None) -> bool:
+        return bool(self._free or self._dead or self._fresh) or ready is not None
+
+    def _begin(self, writer: Writer) -> Transaction:
         run = Transaction(
             writer,
             self._codec,
@@ -209,14 +258,12 @@ class Task:
             self.processor.topics,
         )
         run.positions.update(self._positions)
-        try:
-            self._run(run, ready)
-            run.stamp()
-        except BaseException:
-            writer.abort()
-            raise
-        self._commit(run, writer, fence)
-        return True
+        if self._fresh:
+            # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
+            run.close(GENESIS_MS, self.processor.closes(), self._tasks)
+            run.buckets = ()
+            self._fresh = False
+        return run
 
     def _wake(self) -> None:
         """Let sources join that somebody feeds by now: which of them a poll brings first must not decide a bucket."""
@@ -281,18 +328,21 @@ class Task:
             known = self._markers[value] = self._codec.decode(value)
         return known
 
-    def _run(self, run: Transaction, ready: Ready | None) -> None:
-        if self._fresh:
-            # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
-            run.close(GENESIS_MS, self.processor.closes(), self._tasks)
-            run.buckets = ()
+    def _handle(self, run: Transaction) -> None:
+        """Handle what came from free inputs."""
         for letter in self._dead:
             run.emit("dead.letters", letter)
-        order = {one.topic: index for index, one in enumerate(self._inputs)}
-        run.positions.update(self._positions)
-        for arrival in sorted(self._free, key=lambda one: (order[one.topic], one.partition, one.offset)):
+        if not self._in_order:
+            order = {one.topic: index for index, one in enumerate(self._inputs)}
+            self._free.sort(key=lambda one: (order[one.topic], one.partition, one.offset))
+        for arrival in self._free:
             self.processor.on_record(run, arrival)
+        self._free, self._dead = [], []
+        run.positions.update(self._positions)
+
+    def _run(self, run: Transaction, ready: Ready | None) -> None:
         taken = len(self._free)
+        self._handle(run)
         while ready is not None:
             run.positions.update(ready.positions)
             last = run.buckets[-1] if run.buckets else GENESIS_MS
@@ -340,7 +390,6 @@ class Task:
             table.committed()
         self._positions = run.positions
         self._pinned = dict(run.positions)
-        self._free, self._dead, self._fresh = [], [], False
         self._configure()
 
     @property

@@ -180,7 +180,9 @@ class Codec:
             for schema in self._older(message):
                 header = _MARK + fingerprint(schema)
                 past = _Older(
-                    parse_schema(parsing_form(schema)), parse_schema(current), converters(shape_of(message))[1]
+                    parse_schema(parsing_form(schema)),
+                    parse_schema(current),
+                    converters(shape_of(message))[1],
                 )
                 older = _Form(message, header, write, read, past)
                 if by_header.setdefault(header, older).message is not message:
