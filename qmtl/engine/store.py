@@ -111,11 +111,15 @@ class Store:
     def write(self, rows: Rows, checkpoint: Checkpoint) -> None:
         """Rows and checkpoint in one batch."""
         batch = WriteBatch(raw_mode=True)
+        heads: dict[str, bytes] = {}
         for table, key, value in rows:
+            head = heads.get(table)
+            if head is None:
+                head = heads[table] = _row(table, b"")
             if value is None:
-                batch.delete(_row(table, key))
+                batch.delete(head + key)
             else:
-                batch.put(_row(table, key), value)
+                batch.put(head + key, value)
         batch.put(_META, _unparse(checkpoint))
         self._db.write(batch)
         self.checkpoint = checkpoint

@@ -19,7 +19,7 @@ from qmtl.engine.watermark import Merge, Ready
 from qmtl.foundation.common.errors import InvalidTopology, StampMismatch, UnknownTopic, WireError
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import encode_key, is_marker, is_stamp
+from qmtl.foundation.wire.keys import Keys, encode_key, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 POLL_RECORDS: Final = 4000
@@ -103,6 +103,7 @@ class Task:
         self._merge = Merge(recorded=recorded)
         self._dead: list[DeadLetter] = []
         self._markers: dict[bytes, object] = {}
+        self._keys = Keys()
         self._allowed: dict[str, tuple[type, ...]] = {}
 
     # ---- opening ------------------------------------------------------------------------------------------------
@@ -237,8 +238,7 @@ class Task:
         self._reader.pause(self._merge.full())
         batch = self._reader.poll(min(room, self._settings.poll_records), timeout_s)
         passing("after_poll")
-        for record in batch:
-            self._offer(record)
+        self._sort_in(batch)
         if batch and not self._recorded:
             self._wake()
         passing("after_decode")
@@ -256,6 +256,7 @@ class Task:
             self._tables,
             self._merge.buckets,
             self.processor.topics,
+            self._keys,
         )
         run.positions.update(self._positions)
         if self._fresh:
@@ -272,6 +273,35 @@ class Task:
             # Up to the high watermark: of a transaction over several topics, one may show its records before the other.
             ends = self._log.end_offsets(asleep)
             self._merge.join({where.topic for where in asleep if ends[where] > self._positions[where]})
+
+    def _sort_in(self, batch: Sequence[Record]) -> None:
+        """Put each record where it belongs; most are data of a free input, and come in runs of one partition."""
+        where: TopicPartition | None = None
+        free, decode, position = self._free.append, self._codec.decode, 0
+        allowed: tuple[type, ...] = ()
+        for record in batch:
+            topic_name, partition, offset, key, value, _ = record
+            if where is None or where.partition != partition or where.topic != topic_name:
+                if where is not None:
+                    self._positions[where] = position
+                here = TopicPartition(topic_name, partition)
+                where = here if self._merge.buffer(here) is None else None
+                allowed = self._allowed[topic_name]
+            if where is None or value is None or key[:1] == b"\x00":
+                self._offer(record)
+                position = offset + 1
+                continue
+            position = offset + 1
+            try:
+                message = decode(value)
+                if type(message) in allowed and type(message) is not CloseMarker:
+                    free(tuple.__new__(Arrival, (topic_name, partition, offset, message)))
+                    continue
+            except WireError:
+                pass
+            self._offer(record)  # it says what is wrong
+        if where is not None:
+            self._positions[where] = position
 
     def _offer(self, record: Record) -> None:
         where = TopicPartition(record.topic, record.partition)
