@@ -41,6 +41,7 @@ TRANSACTION_TIMEOUT_MS: Final = 15_000
 SESSION_TIMEOUT_MS: Final = 10_000
 
 _NOWHERE: Final = -1
+_NOTHING: Final[dict[str, Any]] = {}
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 PROOF: Final = TopicPartition("dead.letters", 0)
 """Where a writer proves its ownership, with a record that it aborts: every processor may write there, none reads it."""
@@ -191,23 +192,22 @@ class KafkaReader:
         found = self._consumer.consume(1, timeout_s) if timeout_s > 0 else []
         if len(found) < max_records:
             found += self._consumer.consume(max_records - len(found), 0.0)
+        wheres, positions, make = self._wheres, self._positions, tuple.__new__
+        message: Any
         for message in found:
             error = message.error()
-            if error is None:
-                out.append(self._record(message))
-            else:
+            if error is not None:
                 self._hint(message, error)
+                continue
+            place = (message.topic(), message.partition())
+            where = wheres.get(place)
+            if where is None:
+                where = wheres[place] = TopicPartition(place[0][len(self._log.namespace) :], place[1])
+            offset = message.offset()
+            positions[where] = offset + 1
+            row = (where[0], where[1], offset, message.key() or b"", message.value(), message.timestamp()[1])
+            out.append(make(Record, row))
         return out
-
-    def _record(self, message: Message) -> Record:
-        place: Any = (message.topic(), message.partition())
-        where = self._wheres.get(place)
-        if where is None:
-            where = self._wheres[place] = TopicPartition(place[0][len(self._log.namespace) :], place[1])
-        offset: Any = message.offset()
-        key: Any = message.key()
-        self._positions[where] = offset + 1
-        return Record(where[0], where[1], offset, key or b"", message.value(), message.timestamp()[1])
 
     def _hint(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
@@ -244,6 +244,7 @@ class KafkaWriter:
         self._id = transactional_id
         self._tracked: dict[TopicPartition, int] = {}
         self._open = False
+        self._names: dict[tuple[str, int], str] = {}
         self._producer = Producer(
             {
                 **_common(log.bootstrap),
@@ -258,6 +259,7 @@ class KafkaWriter:
                 "message.max.bytes": MESSAGE_MAX_BYTES,
             }
         )
+        self._produce: Any = self._producer.produce
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
         _asking(lambda: self._producer.list_topics(timeout=CALL_TIMEOUT_S))
         _transactional(lambda: self._producer.init_transactions(CALL_TIMEOUT_S))
@@ -270,28 +272,32 @@ class KafkaWriter:
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
     ) -> None:
-        where, name = TopicPartition(topic, partition), self._log.namespace + topic
-        self._log.admin.require(where)
-        callback: Callable[[KafkaError | None, Message], None] | None = None
-        if track:
-            tracked = self._tracked
-            tracked[where] = _NOWHERE
-
-            def callback(error: KafkaError | None, message: Message) -> None:
-                if error is None:
-                    tracked[where] = int(message.offset() or 0)
-
+        name = self._names.get((topic, partition)) or self._name(topic, partition)
+        told = {"on_delivery": self._tracker(TopicPartition(topic, partition))} if track else _NOTHING
         while True:
             try:
-                if callback is None:
-                    self._producer.produce(name, value, key, partition)
-                else:
-                    self._producer.produce(name, value, key, partition, on_delivery=callback)
+                self._produce(name, value, key, partition, **told)
                 return
             except BufferError:  # the local queue is full; serving deliveries makes room
                 self._producer.poll(0.1)
             except KafkaException as error:
                 self._refused(topic, error.args[0])
+
+    def _name(self, topic: str, partition: int) -> str:
+        """The name of a topic on the cluster, once it is known that it has the partition."""
+        self._log.admin.require(TopicPartition(topic, partition))
+        name = self._names[topic, partition] = self._log.namespace + topic
+        return name
+
+    def _tracker(self, where: TopicPartition) -> Callable[[KafkaError | None, Message], None]:
+        tracked = self._tracked
+        tracked[where] = _NOWHERE
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                tracked[where] = int(message.offset() or 0)
+
+        return delivered
 
     def _refused(self, topic: str, problem: KafkaError) -> NoReturn:
         """Say why a record was not taken. The client says only that the transaction has failed; the abort tells how."""

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, Final, Never, TypeAlias, assert_never
 
 from qmtl.foundation.common.errors import InvalidValue
-from qmtl.foundation.wire.convert import decimal_of, decimal_text, finite, wrong
+from qmtl.foundation.wire.convert import SHORT, decimal_of, decimal_text, finite, wrong
 from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scalar, Shape, parts_of
 
 Write: TypeAlias = Callable[[Any], str]
@@ -23,7 +23,6 @@ Read: TypeAlias = Callable[[bytes, str, int], tuple[Any, int]]
 """Record, the same as a text, and where to begin: the message and where it ended."""
 
 _DOUBLE: Final = struct.Struct("<d")
-_PAIRS: Final = 1 << 14
 _REMEMBERED: Final = 1 << 14
 """Texts of decimals whose values are remembered: prices and fees come again and again."""
 
@@ -34,7 +33,18 @@ class _Numbers(dict[int, str]):
     def __missing__(self, value: int) -> str:
         if not -(1 << 63) <= value < 1 << 63:
             wrong(value)
-        return _varint(value << 1 if value >= 0 else ~(value << 1))
+        left = value << 1 if value >= 0 else ~(value << 1)
+        if left < 1 << 14:
+            return _varint(left)
+        out = ""
+        while left >= 1 << 14:
+            out += _PAIRS[left & 0x3FFF]
+            left >>= 14
+        return out + _varint(left)
+
+
+_PAIRS: Final = [chr(pair & 0x7F | 0x80) + chr(pair >> 7 | 0x80) for pair in range(1 << 14)]
+"""The characters of 14 bits of a number that goes on behind them."""
 
 
 class _Decimals(dict[str, Decimal]):
@@ -100,6 +110,8 @@ _SCOPE: Final[dict[str, Any]] = {
     "double": _double,
     "double_at": _double_at,
     "decimal_text": decimal_text,
+    "Decimal": Decimal,
+    "SHORT": SHORT,
     "refuse": refuse,
     "wrong": wrong,
 }
@@ -148,7 +160,10 @@ class _Writer:
                     yield f"    if type({name}) is not str or not {name}.isascii(): {name} = text_of({name})"
                     pieces.append(f"{{N[len({name})]}}{{{name}}}")
                 case Scalar(type=kind) if kind is Decimal:
-                    yield f"    {name} = decimal_text({name})"
+                    yield f"    if type({name}) is not Decimal: wrong({name})"
+                    yield f"    t = str({name})"
+                    # Anything but the plain form is left to the one function that knows all forms.
+                    yield f"    {name} = decimal_text({name}) if t[-1] in '0y' or 'E' in t or 'N' in t or len(t) > SHORT else t"
                     pieces.append(f"{{N[len({name})]}}{{{name}}}")
                 case _:
                     yield f"    {name} = {_write(field.shape, name, 0)}"

@@ -14,7 +14,7 @@ from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scal
 Writer: TypeAlias = Callable[[Any], dict[str, Any]]
 Reader: TypeAlias = Callable[[dict[str, Any]], Any]
 
-_SHORT = money.MAX_POINT + 1
+SHORT = money.MAX_POINT + 1
 """A plain text of at most this many characters is within the bounds of money, whatever its digits are."""
 
 
@@ -115,7 +115,7 @@ def decimal_text(value: Decimal) -> str:
     text = str(value)
     if text == "0":
         return text
-    if len(text) <= _SHORT and "E" not in text and text[-1] != "0" and text[-1] not in "Ny":
+    if len(text) <= SHORT and "E" not in text and text[-1] != "0" and text[-1] != "y" and "N" not in text:
         return text
     return money.text(money.checked(value, "a decimal"))
 
@@ -128,7 +128,7 @@ def decimal_of(text: str) -> Decimal:
     """
     if text == "0":
         return money.ZERO
-    if len(text) <= _SHORT and text[-1:] != "0" and "E" not in text:
+    if len(text) <= SHORT and text[-1:] != "0" and "E" not in text:
         value = Decimal(text)
         if str(value) == text and value.is_finite():
             return value
