@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any, Final, Never, TypeAlias, assert_never
 
@@ -112,6 +113,7 @@ _SCOPE: Final[dict[str, Any]] = {
     "decimal_text": decimal_text,
     "Decimal": Decimal,
     "SHORT": SHORT,
+    "new": object.__new__,
     "refuse": refuse,
     "wrong": wrong,
 }
@@ -129,6 +131,8 @@ def compiled(shape: Record) -> tuple[Write, Read]:
         match part:
             case Record() if part.name not in scope:
                 scope[part.name] = part.message
+                if _is_plain(part.message):
+                    scope[f"{part.name}_open"] = _opened(part.message)
                 lines += _Writer(part).lines()
                 lines += _Reader(part).lines()
             case Choice(enum):
@@ -219,8 +223,32 @@ class _Reader:
         yield f"def read_{self._shape.name}(data, text, i):"
         for number, field in enumerate(self._shape.fields):
             yield from _read(field.shape, f"v{number}", 1, 0)
-        values = ", ".join(f"v{number}" for number in range(len(self._shape.fields)))
-        yield f"    return {self._shape.name}({values}), i"
+        count = len(self._shape.fields)
+        if not _is_plain(self._shape.message):
+            yield f"    return {self._shape.name}({', '.join(f'v{number}' for number in range(count))}), i"
+            return
+        yield f"    m = new({self._shape.name}_open)"
+        for number, field in enumerate(self._shape.fields):
+            yield f"    m.{field.name} = v{number}"
+        yield f"    m.__class__ = {self._shape.name}"
+        yield "    return m, i"
+
+
+def _is_plain(message: type) -> bool:
+    """Whether an instance is its slots and nothing more."""
+    names = tuple(field.name for field in fields(message))
+    own = vars(message)
+    made = {"__post_init__", "__new__"} & own.keys()
+    return message.__bases__ == (object,) and own.get("__slots__") == names and not made
+
+
+def _opened(message: type) -> type:
+    """A class with the same slots that may be set one by one.
+
+    A frozen dataclass sets its fields through `object.__setattr__`, which takes most of the time of decoding it. An instance of
+    this class is filled, and then becomes one of the message: Python allows it between classes of one layout.
+    """
+    return type(f"{message.__name__}_open", (), {"__slots__": vars(message)["__slots__"]})
 
 
 def _read(shape: Shape, into: str, indent: int, depth: int) -> Iterator[str]:
