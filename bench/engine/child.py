@@ -111,7 +111,11 @@ def restore(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
     seconds = time.perf_counter() - started
     task.close()
     log.close()
-    say(seconds=seconds, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    say(
+        seconds=seconds,
+        cpu_s=time.process_time(),
+        peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
 
 
 def read(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
@@ -139,7 +143,7 @@ def read(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
                 ended = True
     seconds = time.perf_counter() - started
     consumer.close()
-    say(seconds=seconds, records=count)
+    say(seconds=seconds, cpu_s=time.process_time(), records=count)
 
 
 class CountingReader:

@@ -63,6 +63,8 @@ def measure(
                 "restore_s": full["seconds"],
                 "restore_per_s": read["records"] / full["seconds"],
                 "peak_rss_mb": full["peak_mb"],
+                "read_cpu_s": read["cpu_s"],
+                "restore_cpu_s": full["cpu_s"],
                 "restore_vs_read": full["seconds"] / read["seconds"],
             }
         )

@@ -10,7 +10,7 @@ from typing import Final
 from qmtl.engine.failpoint import passing
 from qmtl.engine.log.port import Log, Positions, Reader, Record, TopicPartition
 from qmtl.engine.store import Checkpoint, Store
-from qmtl.engine.table import Table
+from qmtl.engine.table import Table, frame_one
 from qmtl.engine.transaction import MARKERS_KEPT, horizon_of
 from qmtl.foundation.common.errors import LogRegressed, RecoveryStalled, StampMismatch
 from qmtl.foundation.contracts.control import GENESIS_MS, PositionStamp
@@ -142,12 +142,14 @@ def _read(
     count, before = 0, dict(left)
     deadline = time.monotonic() + stall_s
     while any(reader.positions().get(where, 0) < target[where] for where in left):
-        polled = reader.poll(BATCH, 0.1)
-        batch = [
-            record
-            for record in polled
-            if record.offset < target[TopicPartition(record.topic, record.partition)]
-        ]
+        batch = reader.poll(BATCH, 0.1)
+        at = reader.positions()
+        if any(at.get(where, 0) > target[where] for where in left):  # what came after the target was captured
+            batch = [
+                record
+                for record in batch
+                if record.offset < target[TopicPartition(record.topic, record.partition)]
+            ]
         if batch:
             apply(batch)
             count += len(batch)
@@ -178,8 +180,13 @@ def _apply(
     seen: dict[str, tuple[int, ...]],
     store: Store,
 ) -> None:
+    rows: list[tuple[str, bytes, bytes | None]] = []
+    flat = {name for name, table in tables.items() if not table.look_back}
     for record in batch:
-        if not is_reserved(record.key):
+        name, _, _, key, value, _ = record
+        if key[:1] != b"\x00" and name in flat:  # one version a row: the last one in the batch stays
+            rows.append((name, key, None if value is None else frame_one(value)))
+        elif not is_reserved(record.key):
             table, buckets = tables[record.topic], seen[record.topic]
             open_ms = (buckets[-1] if buckets else GENESIS_MS) + 1
             table.restore(record.key, record.value, open_ms, horizon_of(buckets, table.look_back))
@@ -188,7 +195,7 @@ def _apply(
                 seen[record.topic] = (*seen[record.topic], bucket_ms)[-MARKERS_KEPT:]
         elif record.value is not None:
             stamps[record.topic] = codec.decode(record.value)
-    rows = [row for table in tables.values() for row in table.changes()]
+    rows += [row for table in tables.values() for row in table.changes()]
     passing("inside_restore")
     store.write(rows, store.checkpoint)
     for table in tables.values():

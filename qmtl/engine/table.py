@@ -218,7 +218,7 @@ class Table:
 def frame(versions: Versions) -> bytes | None:
     """The bytes of a store row; None where only tombstones are left."""
     if len(versions) == 1 and (data := versions[0].data) is not None:
-        return _FRAME.pack(versions[0].bucket_ms, len(data)) + data
+        return frame_one(data, versions[0].bucket_ms)
     if all(version.data is None for version in versions):
         return None
     parts = []
@@ -226,6 +226,11 @@ def frame(versions: Versions) -> bytes | None:
         parts.append(_FRAME.pack(version.bucket_ms, -1 if version.data is None else len(version.data)))
         parts.append(version.data or b"")
     return b"".join(parts)
+
+
+def frame_one(data: bytes, bucket_ms: int = UNMARKED) -> bytes:
+    """The bytes of a store row with one version."""
+    return _FRAME.pack(bucket_ms, len(data)) + data
 
 
 def unframe(row: bytes | None) -> Versions:
