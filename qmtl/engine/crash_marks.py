@@ -58,6 +58,7 @@ class CrashMarks:
         self._buckets: dict[int, int] = {}
         self._stretch: dict[TopicPartition, int] = {}
         self._ends = "[]"
+        self._reached: dict[TopicPartition, int] = {}
         self._file = -1
         with suppress(OSError):
             stem.parent.mkdir(parents=True, exist_ok=True)
@@ -137,8 +138,10 @@ class CrashMarks:
     # ---- marking ----------------------------------------------------------------------------------------------------
 
     def batch(self, batch: Iterable[Record]) -> None:
-        """What was just polled is going to be handled."""
-        ends = dict(self._stretch)
+        """What was just polled is going to be handled, with what was before it since the last commit."""
+        ends = self._reached
+        if not ends:
+            ends.update(self._stretch)
         for (topic, partition), offset in {(one[0], one[1]): one[2] for one in batch}.items():
             where = TopicPartition(topic, partition)
             ends[where] = max(ends.get(where, 0), offset + 1)
@@ -159,6 +162,7 @@ class CrashMarks:
 
     def idle(self) -> None:
         """Nothing is in work."""
+        self._reached.clear()
         self._put(_IDLE)
 
     def _write(self, record: str, bucket: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from qmtl.engine.crash_marks import CrashMarks
@@ -12,7 +12,7 @@ from qmtl.engine.processor import Arrival
 from qmtl.foundation.common.errors import IncompatibleSchema, PoisonRecord, WireError
 from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, LateRecord
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import is_marker
+from qmtl.foundation.wire.keys import is_marker, is_stamp
 
 DEATHS: Final = 3
 """So many deaths of a process at one record make it a dead letter."""
@@ -44,6 +44,32 @@ class Intake:
     def begin(self) -> None:
         """A new batch comes."""
         self._markers.clear()
+
+    def read_free(self, run: Sequence[Record], free: list[Arrival], dead: list[DeadLetter]) -> None:
+        """Read a run of records of one partition of an input that is not read by bucket; most are data, and sound."""
+        if self._condemned or self._marks.careful:
+            for record in run:
+                self._read_free(record, free, dead)
+            return
+        allowed, decode, make = self._allowed[run[0][0]], self._codec.decode, tuple.__new__
+        for record in run:
+            topic, partition, offset, key, value, _ = record
+            if value is not None and key[:1] != b"\x00":
+                try:
+                    message = decode(value)
+                except WireError:
+                    message = None  # `read` says what is wrong with it
+                if type(message) in allowed and type(message) is not CloseMarker:
+                    free.append(make(Arrival, (topic, partition, offset, message, key, value)))
+                    continue
+            self._read_free(record, free, dead)
+
+    def _read_free(self, record: Record, free: list[Arrival], dead: list[DeadLetter]) -> None:
+        found = None if is_stamp(record.key) else self.read(record)
+        if isinstance(found, DeadLetter):
+            dead.append(found)
+        elif isinstance(found, Arrival):
+            free.append(found)
 
     def read(self, record: Record) -> Arrival | CloseMarker | DeadLetter | None:
         """What a record says; None is a tombstone."""

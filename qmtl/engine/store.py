@@ -221,11 +221,15 @@ class Store:
             self._end_bulk()  # what was written without the write-ahead log comes before what is written with it
         batch = WriteBatch(raw_mode=True)
         size = 0
+        heads: dict[str, bytes] = {}
         for table, key, value in rows:
+            head = heads.get(table)
+            if head is None:
+                head = heads[table] = row_key(table, b"")
             if value is None:
-                batch.delete(row_key(table, key))
+                batch.delete(head + key)
             else:
-                batch.put(row_key(table, key), value)
+                batch.put(head + key, value)
                 size += len(key) + len(value)
         batch.put(META, stored.unparse_checkpoint(checkpoint))
         if self.accepted is not None:

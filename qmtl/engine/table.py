@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from qmtl.engine.store import Store
 from qmtl.foundation.common.errors import InvariantBroken
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import encode_key, key_prefix
-from qmtl.foundation.wire.topics import TopicSpec
+from qmtl.foundation.wire.keys import Keys, key_prefix
+from qmtl.foundation.wire.topics import TopicSpec, getter
 
 UNMARKED: Final = 0
 """The bucket of rows in a table that no delayed edge looks back on: one version, whenever it was written."""
 
 FRAME: Final = struct.Struct(">qi")  # bucket, length; -1 is a tombstone
 _CACHE_ROWS: Final = 100_000
+_ABSENT: Final = object()
 
 
 class Version:
@@ -60,22 +61,24 @@ class Table:
         self._cache: dict[bytes, Versions] = {}
         self._stage: dict[bytes, Any] = {}
         self._dirty: dict[bytes, None] = {}
-        self._keys_made: dict[tuple[str | int, ...], bytes] = {}
+        self._raw = Keys()
+        self._key_of = getter(spec.key)
         self._graves: deque[tuple[int, bytes]] | None = None
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
     def get(self, *key: str | int) -> Any:
         """The newest value, staged ones included; None where there is none."""
-        raw = self._raw(key)
-        if raw in self._stage:
-            return self._stage[raw]
+        raw = self._raw[key]
+        staged = self._stage.get(raw, _ABSENT)
+        if staged is not _ABSENT:
+            return staged
         versions = self._versions(raw)
         return versions[-1].message(self._codec) if versions else None
 
     def at(self, bucket_ms: int, *key: str | int) -> Any:
         """The value at the cut of a bucket: the newest that was sealed at or before it."""
-        return self._cut(self._versions(self._raw(key)), bucket_ms)
+        return self._cut(self._versions(self._raw[key]), bucket_ms)
 
     def items(self, *prefix: str | int) -> Iterator[Any]:
         """The newest values under a key prefix, staged ones included, in key order."""
@@ -112,35 +115,31 @@ class Table:
             found = self._cache[raw] = unframe(self._store.get(self.spec.name, raw))
         return found
 
-    def _raw(self, key: tuple[str | int, ...]) -> bytes:
-        found = self._keys_made.get(key)
-        if found is None:
-            if len(self._keys_made) > _CACHE_ROWS:
-                self._keys_made.clear()
-            found = self._keys_made[key] = encode_key(key)
-        return found
-
     # ---- writing ------------------------------------------------------------------------------------------------
 
     def put(self, message: Any) -> None:
         """Stage a value under the key that the catalogue gives it."""
-        self._stage[self._raw(self.spec.key_of(message))] = message
+        self._stage[self._raw[self._key_of(message)]] = message
 
     def delete(self, *key: str | int) -> None:
         """Stage a tombstone, if there is anything to delete."""
-        raw = self._raw(key)
+        raw = self._raw[key]
         if self.get(*key) is not None:
             self._stage[raw] = None
 
-    def seal(self, bucket_ms: int, horizon_ms: int) -> Sequence[tuple[bytes, bytes | None]]:
+    def seal(
+        self, bucket_ms: int, horizon_ms: int, encode: Callable[[Any], bytes] | None = None
+    ) -> Sequence[tuple[bytes, bytes | None]]:
         """Turn what is staged into versions of the bucket; returns key and value of each, in the order of first touch.
 
         Args:
             horizon_ms: no delayed edge will ask for a cut before this bucket.
+            encode: the codec's, or one that remembers what was written in this transaction.
         """
+        encode = encode or self._codec.encode
         out = []
         for raw, message in self._stage.items():
-            data = None if message is None else self._codec.encode(message)
+            data = None if message is None else encode(message)
             self._append(raw, Version(bucket_ms, data, message), horizon_ms)
             out.append((raw, data))
         self._stage.clear()
@@ -152,20 +151,21 @@ class Table:
         self._append(raw, Version(bucket_ms, data), horizon_ms)
 
     def _append(self, raw: bytes, version: Version, horizon_ms: int) -> None:
+        self._dirty[raw] = None
+        if not self.look_back:  # only the newest value counts, whatever was there
+            version.bucket_ms = UNMARKED
+            self._cache[raw] = () if version.data is None else (version,)
+            return
         older = self._versions(raw)
         keep = 0
-        if self.look_back:
-            for index, one in enumerate(older):
-                if one.bucket_ms <= horizon_ms:
-                    keep = index  # the newest at or before the horizon, and everything after it
-            older = tuple(one for one in older[keep:] if one.bucket_ms < version.bucket_ms)
-        else:
-            older, version.bucket_ms = (), UNMARKED
+        for index, one in enumerate(older):
+            if one.bucket_ms <= horizon_ms:
+                keep = index  # the newest at or before the horizon, and everything after it
+        older = tuple(one for one in older[keep:] if one.bucket_ms < version.bucket_ms)
         versions = (*older, version)
         while versions and versions[0].data is None:  # nothing before a tombstone says the same
             versions = versions[1:]
         self._cache[raw] = versions
-        self._dirty[raw] = None
         if versions and version.data is None and self._graves is not None:
             self._graves.append((version.bucket_ms, raw))
 
@@ -225,6 +225,8 @@ class Table:
 
 def frame(versions: Versions) -> bytes | None:
     """The bytes of a store row; None where only tombstones are left."""
+    if len(versions) == 1 and (data := versions[0].data) is not None:
+        return frame_one(data, versions[0].bucket_ms)
     if all(version.data is None for version in versions):
         return None
     parts = []
@@ -232,6 +234,11 @@ def frame(versions: Versions) -> bytes | None:
         parts.append(FRAME.pack(version.bucket_ms, -1 if version.data is None else len(version.data)))
         parts.append(version.data or b"")
     return b"".join(parts)
+
+
+def frame_one(data: bytes, bucket_ms: int = UNMARKED) -> bytes:
+    """The bytes of a store row with one version."""
+    return FRAME.pack(bucket_ms, len(data)) + data
 
 
 def unframe(row: bytes | None) -> Versions:

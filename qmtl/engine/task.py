@@ -33,10 +33,11 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLetter
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import is_marker, is_stamp
+from qmtl.foundation.wire.keys import Keys, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
 
 POLL_RECORDS: Final = 4000
+COMMIT_INTERVAL_MS: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class TaskSettings:
     Attributes:
         state_dir: where the stores lie.
         poll_records: at most this many records are read at once, and no further bucket joins a transaction that has as many.
+        commit_records: a transaction takes in at most this many records; None, as many as one reading.
+        commit_interval_ms: a transaction takes in nothing more once so much time has passed since its first record. It also
+            ends when there is nothing more to read, so that nobody waits for a quiet source, and when a bucket has closed, so
+            that the readers of the bucket have it at once. 0 ends it after one reading.
         observer: is told what happens.
         config_epoch: counted up whenever other tasks than before write a partition, so that readers take the new writer.
         on_restore: called while tables are restored, with the task as `trading[0]`, offsets so far, and offsets to restore.
@@ -56,12 +61,19 @@ class TaskSettings:
 
     state_dir: Path
     poll_records: int = POLL_RECORDS
+    commit_records: int | None = None
+    commit_interval_ms: float = COMMIT_INTERVAL_MS
     observer: Observer = NOBODY
     config_epoch: int = 1
     on_restore: Callable[[str, int, int], None] | None = None
     on_rebuild: Tell = log_rebuilt
     failures: int = FAILURES_IN_A_ROW
     deaths: int = DEATHS
+
+    @property
+    def room(self) -> int:
+        """How many records a transaction takes in."""
+        return self.poll_records if self.commit_records is None else self.commit_records
 
 
 class Task:
@@ -98,7 +110,7 @@ class Task:
         self._positions: dict[TopicPartition, int] = {}
         self._free: list[Arrival] = []
         self._fresh = False
-        self._open_order = False
+        self._open_order = self._sorted = False
         self._pinned: dict[TopicPartition, int] = {}
         self._slept: dict[TopicPartition, int] = {}
         described = log.describe(processor.anchor)
@@ -120,6 +132,7 @@ class Task:
         }
         self._merge = Merge(recorded=recorded)
         self._dead: list[DeadLetter] = []
+        self._keys = Keys()
         self._marks = CrashMarks(settings.state_dir / f"{processor.name}-{number}", log.log_id)
         self._intake = Intake(processor.name, number, codec, self._marks, settings.deaths)
         self._handling = Handling(processor, number, self._tables, self._marks, settings.failures)
@@ -283,6 +296,8 @@ class Task:
         self._inputs = inputs
         reads = sum(len(self._partitions(one)) for one in inputs if one.topic not in self._tables)
         self._open_order = reads > 1 and any(not one.bucketed or one.joins for one in inputs)
+        # One partition comes in its order; the records of several are put in one when the last of a step is here.
+        self._sorted = reads == 1
         self._intake.allow({one.topic: self._spec(one.topic).messages for one in inputs})
         wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
         begin = self._log.begin_offsets(wheres)
@@ -318,24 +333,23 @@ class Task:
         Raises:
             TransactionAborted, OutcomeUnknown, Fenced: see `Writer.commit`; `open` again before the next step.
         """
-        self._reader.pause(self._merge.full())
-        batch = self._reader.poll(self._settings.poll_records, timeout_s)
-        passing("after_poll")
-        self._settings.observer.read(self.id, len(batch))
-        if batch:
-            self._marks.batch(batch)
         self._intake.begin()
-        for record in batch:
-            self._offer(record)
-        if not self._recorded:
-            if batch:
-                self._wake()
-            self._let_go()
-        passing("after_decode")
-        ready = self._merge.take()
+        settings, taken, until = self._settings, 0, 0.0
+        while True:
+            batch = self._take_in(
+                min(settings.room - taken, settings.poll_records), 0.0 if taken else timeout_s
+            )
+            if batch and not taken:
+                until = time.monotonic() + settings.commit_interval_ms / 1e3
+            taken += len(batch)
+            ready = self._merge.take()
+            if not batch or ready is not None or taken >= settings.room or self._recorded:
+                break
+            if time.monotonic() >= until:
+                break
         if not (self._free or self._dead or ready or self._fresh):
             self._marks.idle()
-            return bool(batch)
+            return taken > 0
         began = time.perf_counter()
         try:
             try:
@@ -350,6 +364,22 @@ class Task:
         self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))
         return True
 
+    def _take_in(self, room: int, timeout_s: float) -> Sequence[Record]:
+        """Read once, and put each record where it belongs."""
+        self._reader.pause(self._merge.full())
+        batch = self._reader.poll(room, timeout_s)
+        passing("after_poll")
+        self._settings.observer.read(self.id, len(batch))
+        if batch:
+            self._marks.batch(batch)
+        self._sort_in(batch)
+        if not self._recorded:
+            if batch:
+                self._wake()
+            self._let_go()
+        passing("after_decode")
+        return batch
+
     def _prepare(self, writer: Writer, ready: Ready | None) -> Transaction:
         """A transaction with all that is ready; where that fails, nothing of it is left."""
         run = Transaction(
@@ -361,6 +391,7 @@ class Task:
             self._merge.buckets,
             self.processor.topics,
             self._settings.config_epoch,
+            self._keys,
         )
         run.positions.update(self._positions)
         try:
@@ -403,20 +434,31 @@ class Task:
             self._merge.fall_asleep({where.topic for where in silent} - pending)
             self._slept.update({where: ends[where] for where in silent if where.topic not in pending})
 
+    def _sort_in(self, batch: Sequence[Record]) -> None:
+        """Put each record where it belongs; most are data of a free input, and come in runs of one partition."""
+        begin = 0
+        while begin < len(batch):
+            topic_name, partition = batch[begin][:2]
+            end = begin + 1
+            while end < len(batch) and batch[end][1] == partition and batch[end][0] == topic_name:
+                end += 1
+            where = TopicPartition(topic_name, partition)
+            run = batch if end - begin == len(batch) else batch[begin:end]
+            if self._merge.buffer(where) is None:
+                self._positions[where] = run[-1][2] + 1
+                self._intake.read_free(run, self._free, self._dead)
+            else:
+                for record in run:
+                    self._offer(record)
+            begin = end
+
     def _offer(self, record: Record) -> None:
         where = TopicPartition(record.topic, record.partition)
         buffer = self._merge.buffer(where)
-        if buffer is None:
-            self._positions[where] = record.offset + 1
-        if is_stamp(record.key):
+        if buffer is None or is_stamp(record.key):
             return
         found = self._intake.read(record)
-        if buffer is None:
-            if isinstance(found, DeadLetter):
-                self._dead.append(found)
-            elif isinstance(found, Arrival):
-                self._free.append(found)
-        elif isinstance(found, CloseMarker):
+        if isinstance(found, CloseMarker):
             buffer.close(found, record.offset)
         elif not is_marker(record.key):
             buffer.add(found, record.key, record.value)
@@ -428,10 +470,11 @@ class Task:
             # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
             run.close(GENESIS_MS, self.processor.closes(), self._tasks)
             run.buckets = ()
-        order = {one.topic: index for index, one in enumerate(self._inputs)}
         run.positions.update(self._positions)
         free: list[Arrival | DeadLetter] = [*self._free, *self._dead]
-        free.sort(key=lambda one: (order[one.topic], one.partition, one.offset))
+        if self._dead or not self._sorted:
+            order = {one.topic: index for index, one in enumerate(self._inputs)}
+            free.sort(key=lambda one: (order[one.topic], one.partition, one.offset))
         self._handling.records(run, free)
         taken = run.taken = len(self._free)
         while ready is not None:

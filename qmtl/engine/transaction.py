@@ -21,11 +21,11 @@ from qmtl.foundation.contracts.control import (
     TaskCut,
 )
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import encode_key, marker_key, stamp_key
-from qmtl.foundation.wire.topics import TopicSpec, topic
+from qmtl.foundation.wire.keys import Keys, marker_key, partition_for, stamp_key
+from qmtl.foundation.wire.topics import TopicSpec, getter, topic
 
 CUTS: Final = "task.cuts"
-"""The code of a dead letter whose record came after its bucket was closed."""
+"""Where the cuts of steps are written."""
 
 MARKERS_KEPT: Final = 8
 """Markers of a compacted topic that stay; older ones become tombstones. Delayed edges look back less than this."""
@@ -48,6 +48,7 @@ class Transaction:
     Args:
         dynamic: the topics outside the catalogue; asked anew for each unknown name, as a record may bring new ones.
         config_epoch: of the close markers.
+        keys: remembers the keys of outputs from one transaction to the next.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Transaction:
         buckets: Sequence[int],
         dynamic: Callable[[], Mapping[str, TopicSpec]],
         config_epoch: int = 1,
+        keys: Keys | None = None,
     ) -> None:
         self._config_epoch = config_epoch
         self._writer = writer
@@ -69,7 +71,9 @@ class Transaction:
         self._tables = tables
         self._dynamic = dynamic
         self._cuts: dict[TopicPartition, CutDigest] = {}
-        self._specs: dict[str, TopicSpec] = {}
+        self._outlets: dict[str, _Outlet] = {}
+        self._keys = Keys() if keys is None else keys
+        self._encoded: dict[int, tuple[Any, bytes]] = {}
         self._held: list[_Row] | None = None
         self.buckets = tuple(buckets)
         self.positions: dict[TopicPartition, int] = {}
@@ -86,19 +90,20 @@ class Transaction:
         return self._tables[topic]
 
     def emit(self, topic: str, message: Any) -> None:
-        spec = self._spec(topic)
-        if topic in self._tables:
-            raise InvalidTopology(f"{topic} is a table of {self._processor}: put, don't emit.")
-        if type(message) not in spec.messages:
+        outlet = self._outlets.get(topic) or self._outlet(topic)
+        if type(message) not in outlet.messages:
             raise InvalidTopology(f"{topic} carries no {type(message).__name__}.")
         if type(message) is DeadLetter:
             self._letters[message.code] += 1
         elif type(message) is LateRecord:
             self._late += 1
-        partition = self._task if spec.by_writer else spec.partition_of(message)
-        key = encode_key(spec.key_of(message))
-        value = self._codec.encode(message)
-        if spec.marked:
+        key = self._keys[outlet.key_of(message)]
+        partition = outlet.partition
+        if partition is None:
+            chosen = key if outlet.task_key_of is None else self._keys[outlet.task_key_of(message)]
+            partition = partition_for(chosen, outlet.partitions)
+        value = self._encode(message)
+        if outlet.marked:
             where = TopicPartition(topic, partition)
             cut = self._cuts.get(where)
             if cut is None:
@@ -106,9 +111,19 @@ class Transaction:
             cut.add(key, value)
         self._append(topic, partition, key, value)
 
+    def _encode(self, message: Any) -> bytes:
+        """The bytes of a message; of the same object again, as of a row that is also an event, the same bytes."""
+        found = self._encoded.get(id(message))
+        if found is not None:
+            return found[1]
+        data = self._codec.encode(message)
+        if self._tables:
+            self._encoded[id(message)] = (message, data)  # it stays alive, so that nobody else gets its id
+        return data
+
     def wrote(self, topic: str) -> bool:
         """Whether an event for a topic was added."""
-        return topic in self._specs
+        return topic in self._outlets
 
     # ---- what the task does -----------------------------------------------------------------------------------------
 
@@ -125,7 +140,7 @@ class Transaction:
         """Write what is staged in the tables; it belongs to the bucket that is open."""
         open_ms = (self.buckets[-1] if self.buckets else GENESIS_MS) + 1
         for table in self._tables.values():
-            for key, value in table.seal(open_ms, horizon_of(self.buckets, table.look_back)):
+            for key, value in table.seal(open_ms, horizon_of(self.buckets, table.look_back), self._encode):
                 self._append(table.spec.name, table.partition, key, value)
 
     def close(self, bucket_ms: int, closes: Sequence[TopicSpec], tasks: int) -> None:
@@ -205,11 +220,30 @@ class Transaction:
         for name, partition, key, value, track in held:
             self._writer.append(name, partition, key, value, track=track)
 
-    def _spec(self, name: str) -> TopicSpec:
-        spec = self._specs.get(name)
-        if spec is None:
-            spec = self._specs[name] = self._dynamic().get(name) or topic(name)
-        return spec
+    def _outlet(self, name: str) -> _Outlet:
+        if name in self._tables:
+            raise InvalidTopology(f"{name} is a table of {self._processor}: put, don't emit.")
+        found = self._outlets[name] = _Outlet(self._dynamic().get(name) or topic(name), self._task)
+        return found
+
+
+class _Outlet:
+    """What has to be known of a topic for each event that goes there.
+
+    Attributes:
+        partition: the one that there is, or that is the task's own; None where the message chooses.
+        task_key_of: None where the key chooses the partition too.
+    """
+
+    __slots__ = ("key_of", "marked", "messages", "partition", "partitions", "task_key_of")
+
+    def __init__(self, spec: TopicSpec, task: int) -> None:
+        self.messages = frozenset(spec.messages)
+        self.key_of = getter(spec.key)
+        self.task_key_of = None if spec.task_key == spec.key else getter(spec.task_key)
+        self.partitions = spec.partitions
+        self.partition = task if spec.by_writer else 0 if spec.partitions == 1 else None
+        self.marked = spec.marked
 
 
 def horizon_of(buckets: Sequence[int], look_back: int) -> int:

@@ -116,7 +116,6 @@ class Feed(threading.Thread):
                 "count": len(mine),
                 "digest": plain.digest(mine),
                 "config_epoch": 1,
-                "positions": [],
             }
             raw = plain.marker_key("people", 0, bucket_ms)
             out.append(("c.bars", partition, raw, plain.encode("CloseMarker", marker)))

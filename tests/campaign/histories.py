@@ -99,7 +99,6 @@ class History:
             "count": 0,
             "digest": "",
             "config_epoch": 1,
-            "positions": [],
         }
         key = plain.marker_key(stage, partition, bucket_ms)
         return self.add(topic, partition, key, plain.encode("CloseMarker", marker))

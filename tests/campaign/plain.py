@@ -21,7 +21,8 @@ NAMES: Final = ("CloseMarker", "PositionStamp", "DeadLetter", "Item", "Row", "Ec
 
 
 def _load(name: str) -> tuple[bytes, Any]:
-    found = next(path for folder in FOLDERS if (path := folder / f"{name}.v1.avsc").exists())
+    versions = [path for folder in FOLDERS for path in folder.glob(f"{name}.v*.avsc")]
+    found = max(versions, key=lambda path: int(path.suffixes[0][2:]))
     schema = json.loads(found.read_text(encoding="utf-8"))
     form = fastavro.schema.to_parsing_canonical_form(schema)
     mark = bytes.fromhex(fastavro.schema.fingerprint(form, "CRC-64-AVRO"))

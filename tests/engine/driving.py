@@ -21,14 +21,25 @@ IDLE_STEPS = 3
 
 
 class Bench:
-    """Workers on one log, with their stores in one directory."""
+    """Workers on one log, with their stores in one directory.
+
+    Args:
+        room: how many records a transaction takes in; as many as one poll where not given.
+    """
 
     def __init__(
-        self, log: Log, state: Path, makes: Sequence[Callable[[], Processor]], poll: int = 4000
+        self,
+        log: Log,
+        state: Path,
+        makes: Sequence[Callable[[], Processor]],
+        poll: int = 4000,
+        room: int | None = None,
+        interval_ms: float = 60_000.0,
     ) -> None:
         self.log = log
         self.state = state
-        self.workers = [Worker(log, make, CODEC, TaskSettings(state, poll)) for make in makes]
+        settings = TaskSettings(state, poll, room, interval_ms)
+        self.workers = [Worker(log, make, CODEC, settings) for make in makes]
 
     def step(self) -> bool:
         busy = [worker.step() for worker in self.workers]  # each of them, busy or not
@@ -50,8 +61,15 @@ class Bench:
 
 
 @contextmanager
-def bench(log: Log, state: Path, *makes: Callable[[], Processor], poll: int = 4000) -> Iterator[Bench]:
-    one = Bench(log, state, makes, poll)
+def bench(
+    log: Log,
+    state: Path,
+    *makes: Callable[[], Processor],
+    poll: int = 4000,
+    room: int | None = None,
+    interval_ms: float = 60_000.0,
+) -> Iterator[Bench]:
+    one = Bench(log, state, makes, poll, room, interval_ms)
     try:
         yield one
     finally:

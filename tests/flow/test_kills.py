@@ -24,6 +24,8 @@ PASSAGES = {"inside_restore": (1, 3), "after_restore": (1, 4)}
 """Which passages of a point end the process; others are passed in every cycle of every task."""
 
 EARLY, LATER = 2, 45
+ON_KAFKA = (LATER,)
+"""Fewer passages where every start costs a broker seconds; `make campaign-engine` takes its time for each point."""
 
 
 @pytest.fixture
@@ -93,7 +95,8 @@ def test_a_death_at_every_point_of_a_cycle_changes_nothing(
 
     def run(name: str) -> Trial:
         with place_on(bootstrap, tmp_path / name, bars) as place:
-            points = [f"{name}:{passage}" for passage in PASSAGES.get(name, (1, EARLY, LATER))]
+            passages = PASSAGES.get(name, (1, EARLY, LATER) if bootstrap is None else ON_KAFKA)
+            points = [f"{name}:{passage}" for passage in passages]
             if name in PASSAGES:
                 points.insert(0, f"after_commit:{LATER}")
             return killed_at_points(place, undisturbed, points, RECORDS)
@@ -104,4 +107,5 @@ def test_a_death_at_every_point_of_a_cycle_changes_nothing(
     assert found["wrong"] == []
     reached = {str(kill["at"]).split(":")[0] for trial in trials for kill in trial.kills}
     assert reached == set(POINTS)
-    assert found["kills"] == 3 * len(POINTS)
+    usual = 3 if bootstrap is None else len(ON_KAFKA)
+    assert found["kills"] == usual * (len(POINTS) - len(PASSAGES)) + 3 * len(PASSAGES)

@@ -75,7 +75,14 @@ acts = st.lists(
 )
 
 
-def play(log: Log, place: Path, what: list[str], poll: int, make: Callable[[], Processor]) -> None:
+def play(
+    log: Log,
+    place: Path,
+    what: list[str],
+    poll: int,
+    make: Callable[[], Processor],
+    room: int | None = None,
+) -> None:
     """Does these things in this order; a live run whose interleaving nobody knew before."""
     make_topics(log)
     side, x, xx = log.writer("side"), Feed(log, X), Feed(log, XX)
@@ -84,7 +91,7 @@ def play(log: Log, place: Path, what: list[str], poll: int, make: Callable[[], P
     act = ""
     state = place / "0"
     while True:
-        with bench(log, state, make, poll=poll) as runs:
+        with bench(log, state, make, poll=poll, room=room) as runs:
             while what:
                 act, *what = what
                 if act in done:
@@ -112,13 +119,13 @@ def play(log: Log, place: Path, what: list[str], poll: int, make: Callable[[], P
 
 
 @settings(deadline=None, max_examples=60)
-@given(acts, st.sampled_from([1, 3, 4000]), st.sampled_from(MAKERS))
+@given(acts, st.sampled_from([1, 3, 4000]), st.sampled_from([None, 2, 4, 4000]), st.sampled_from(MAKERS))
 def test_a_second_run_by_the_cuts_writes_the_same_bytes(
-    what: list[str], poll: int, make: Callable[[], Processor]
+    what: list[str], poll: int, room: int | None, make: Callable[[], Processor]
 ) -> None:
     with tempfile.TemporaryDirectory() as place:
         log = EmbeddedLog(Path(place) / "log")
-        play(log, Path(place) / "state", what, poll, make)
+        play(log, Path(place) / "state", what, poll, make, room)
         report = rerun(log, CODEC, make, 0, Path(place) / "again")
         assert report.differences == []
         written = {one.topic.partition("[")[0]: one.records for one in report.outputs}

@@ -68,7 +68,7 @@ class Remembering(Counter):
 def test_a_processor_that_keeps_state_outside_its_tables_is_found_with_seed_and_schedule() -> None:
     with pytest.raises(SimulationFailed) as told:
         simulate(Remembering, RECORDS, topics=SPECS)
-    assert "QMTL-805" in str(told.value)
+    assert "QMTL-808" in str(told.value)
     assert "exactly once" in told.value.what
     assert "seed" in told.value.what
     assert told.value.what.count("\n") <= 20  # the schedule was cut down

@@ -56,6 +56,7 @@ _LOGGER: Final = logging.getLogger("qmtl.kafka")
 """What the client itself has to say; without a logger it would write to the terminal, among what people read there."""
 _LOGGER.addHandler(logging.NullHandler())
 _NOWHERE: Final = -1
+_NOTHING: Final[dict[str, Any]] = {}
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 PROOF: Final = TopicPartition("dead.letters", 0)
 """Where a writer proves its ownership, with a record that it aborts: every processor may write there, none reads it."""
@@ -226,12 +227,18 @@ class KafkaReader:
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         out: list[Record] = []
+        positions, make = self._positions, tuple.__new__
+        message: Any
         for message in self._consume(max_records, timeout_s):
             error = message.error()
-            if error is None:
-                out.append(self._record(message))
-            else:
+            if error is not None:
                 self._hint(message, error)
+                continue
+            where = self._place_of(message)
+            offset = message.offset()
+            positions[where] = offset + 1
+            row = (where[0], where[1], offset, message.key() or b"", message.value(), message.timestamp()[1])
+            out.append(make(Record, row))
         return out
 
     def _consume(self, max_records: int, timeout_s: float) -> list[Message]:
@@ -266,13 +273,6 @@ class KafkaReader:
         for message in messages:
             out.setdefault(self._place_of(message), []).append(message)
         return out
-
-    def _record(self, message: Message) -> Record:
-        where = self._place_of(message)
-        offset = _offset(message)
-        key: Any = message.key()
-        self._positions[where] = offset + 1
-        return Record(where[0], where[1], offset, key or b"", message.value(), message.timestamp()[1])
 
     def _place_of(self, message: Message) -> TopicPartition:
         place: Any = (message.topic(), message.partition())
@@ -320,6 +320,7 @@ class KafkaWriter:
         self._tracked: dict[TopicPartition, int] = {}
         self._open = False
         self._caller = Caller()
+        self._names: dict[tuple[str, int], str] = {}
         self._producer = Producer(
             {
                 **_common(log),
@@ -334,6 +335,7 @@ class KafkaWriter:
                 "message.max.bytes": MESSAGE_MAX_BYTES,
             }
         )
+        self._produce: Any = self._producer.produce
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
         _asking(lambda: self._producer.list_topics(timeout=self._wait_s), self._wait_s)
         try:
@@ -352,28 +354,32 @@ class KafkaWriter:
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
     ) -> None:
-        where, name = TopicPartition(topic, partition), self._log.namespace + topic
-        self._log.admin.require(where)
-        callback: Callable[[KafkaError | None, Message], None] | None = None
-        if track:
-            tracked = self._tracked
-            tracked[where] = _NOWHERE
-
-            def callback(error: KafkaError | None, message: Message) -> None:
-                if error is None:
-                    tracked[where] = int(message.offset() or 0)
-
+        name = self._names.get((topic, partition)) or self._name(topic, partition)
+        told = {"on_delivery": self._tracker(TopicPartition(topic, partition))} if track else _NOTHING
         while True:
             try:
-                if callback is None:
-                    self._producer.produce(name, value, key, partition)
-                else:
-                    self._producer.produce(name, value, key, partition, on_delivery=callback)
+                self._produce(name, value, key, partition, **told)
                 return
             except BufferError:  # the local queue is full; serving deliveries makes room
                 self._producer.poll(0.1)
             except KafkaException as error:
                 self._refused(topic, error.args[0])
+
+    def _name(self, topic: str, partition: int) -> str:
+        """The name of a topic on the cluster, once it is known that it has the partition."""
+        self._log.admin.require(TopicPartition(topic, partition))
+        name = self._names[topic, partition] = self._log.namespace + topic
+        return name
+
+    def _tracker(self, where: TopicPartition) -> Callable[[KafkaError | None, Message], None]:
+        tracked = self._tracked
+        tracked[where] = _NOWHERE
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                tracked[where] = int(message.offset() or 0)
+
+        return delivered
 
     def _refused(self, topic: str, problem: KafkaError) -> NoReturn:
         """Say why a record was not taken. The client says only that the transaction has failed; the abort tells how."""

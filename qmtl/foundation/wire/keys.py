@@ -44,6 +44,22 @@ def encode_key(parts: Key) -> bytes:
     return out
 
 
+class Keys(dict[Key, bytes]):
+    """`keys[parts]` is `encode_key(parts)`, of which some are remembered: the keys of a table come again and again.
+
+    Raises:
+        InvalidValue: as `encode_key`.
+    """
+
+    LIMIT = 1 << 15
+
+    def __missing__(self, parts: Key) -> bytes:
+        if len(self) >= self.LIMIT:
+            self.clear()
+        made = self[parts] = encode_key(parts)
+        return made
+
+
 def key_prefix(parts: Key) -> bytes:
     """The bytes with which exactly the keys begin whose first parts are these; no parts, every key.
 

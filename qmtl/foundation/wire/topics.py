@@ -71,11 +71,11 @@ class TopicSpec:
 
     def key_of(self, message: object) -> tuple[str | int, ...]:
         """The record key's parts."""
-        return _getter(self.key)(message)
+        return getter(self.key)(message)
 
     def task_key_of(self, message: object) -> tuple[str | int, ...]:
         """The parts that choose the partition."""
-        return _getter(self.task_key)(message)
+        return getter(self.task_key)(message)
 
     def partition_of(self, message: object) -> int:
         """The partition of a message; not for a topic whose partitions are its writers'."""
@@ -96,10 +96,12 @@ class TopicSpec:
 
 
 @cache
-def _getter(fields: tuple[str, ...]) -> Callable[[object], tuple[str | int, ...]]:
+def getter(fields: tuple[str, ...]) -> Callable[[object], tuple[str | int, ...]]:
+    """The function that takes the parts of a key out of a message."""
     if not fields:
         return lambda message: ()
     getters = tuple(attrgetter(field) for field in fields)
+    first = getters[0]
 
     def parts(message: object) -> tuple[str | int, ...]:
         out: list[str | int] = []
@@ -114,7 +116,11 @@ def _getter(fields: tuple[str, ...]) -> Callable[[object], tuple[str | int, ...]
                 out.append(value)
         return tuple(out)
 
-    return parts
+    def one(message: object) -> tuple[str | int, ...]:
+        value = first(message)
+        return (value,) if type(value) is str else parts(message)
+
+    return one if len(fields) == 1 else parts
 
 
 def _events(

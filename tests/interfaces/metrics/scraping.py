@@ -103,7 +103,7 @@ def shown(
 ) -> Iterator[Shown]:
     """A worker of a toy, served on a free port."""
     metrics = Metrics([make.name])
-    settings = TaskSettings(state, poll, metrics.watch)
+    settings = TaskSettings(state, poll, observer=metrics.watch)
     with metrics.serving(log, state, LOOPBACK, 0, stale_s=stale_s, series=series) as url:
         runs = Shown(Worker(log, make, CODEC, settings), url)
         try:
