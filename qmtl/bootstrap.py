@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import Log
 from qmtl.engine.log.rights import Guarded, Rights
 from qmtl.engine.processor import Processor
@@ -23,13 +24,14 @@ from qmtl.topology import NAMES, Outside, problems, stage
 LOG_FORMS = "embedded:DIR or kafka://HOST:PORT[/NAMESPACE]"
 
 
-def open_log(address: str, *, read_only: bool = False) -> Log:
+def open_log(address: str, *, read_only: bool = False, settings: KafkaSettings = DEFAULTS) -> Log:
     """Open a log by its address; on Kafka with the identity that the file in `QMTL_KAFKA_CONFIG` gives.
 
     Args:
         address: `embedded:DIR`, or `kafka://HOST:PORT[,HOST:PORT][/NAMESPACE]`; a namespace keeps systems on one cluster
             apart.
         read_only: look at an embedded log that another process may hold.
+        settings: of a log on Kafka.
 
     Raises:
         UsageError: another form, or a file of security settings that can't be used.
@@ -50,7 +52,8 @@ def open_log(address: str, *, read_only: bool = False) -> Log:
             from qmtl.engine.log.kafka import KafkaLog
             from qmtl.engine.log.kafka_security import from_environment
 
-            return KafkaLog(parts.netloc, f"{namespace}." if namespace else "", security=from_environment())
+            prefix = f"{namespace}." if namespace else ""
+            return KafkaLog(parts.netloc, prefix, settings, security=from_environment())
     raise UsageError(f"--log was {address!r}; a log has the form {LOG_FORMS}.", "Give one of these forms.")
 
 

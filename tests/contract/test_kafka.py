@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from qmtl.engine.log import kafka
 from qmtl.engine.log.kafka import KafkaLog
-from qmtl.engine.log.kafka_settings import KafkaSettings
+from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import TopicPartition, partitions_of
 from qmtl.engine.recovery import restore
 from qmtl.engine.store import Store
@@ -343,6 +343,29 @@ def test_only_the_word_of_the_broker_ends_a_transaction(code: int, ends: type[Ex
     error = KafkaException(KafkaError(code, "told", txn_requires_abort=True))
     with pytest.raises(ends):
         kafka._classify(error)
+
+
+@pytest.mark.parametrize("protocol", GROUP_PROTOCOLS)
+def test_a_fence_of_no_member_commits_nothing(kafka_log: KafkaLog, protocol: GroupProtocol) -> None:
+    """A member that was thrown out has no generation, and the group still refuses what is committed with its fence."""
+    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(group_protocol=protocol))
+    log.ensure_topics([events("a", 2)])
+    owner = join(log, "group", "a", "owner")
+    asked = {
+        "bootstrap.servers": log.bootstrap,
+        "group.id": f"{log.namespace}group",
+        "group.protocol": protocol,
+    }
+    if protocol == "classic":  # what identifies a member there before it has joined
+        asked["group.instance.id"] = f"{log.namespace}stranger"
+    fence: Any = Consumer(asked).consumer_group_metadata()
+    writer = log.writer("stranger")
+    writer.begin()
+    writer.append("a", 0, b"k", b"v")
+    with pytest.raises(TransactionAborted):
+        writer.commit({A0: 1}, "group", fence)
+    assert log.committed("group", [A0]) == {}
+    assert owner.membership.poll() == frozenset({0, 1})
 
 
 def test_two_namespaces_on_one_cluster_know_nothing_of_each_other(

@@ -8,14 +8,18 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from qmtl.engine.log.kafka_settings import DEFAULTS, GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import GroupState, TopicPartition
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.accept import accept
 from qmtl.interfaces.cli.options import format_option, log_option, reading
+
+if TYPE_CHECKING:
+    from qmtl.engine.task import TaskSettings
 
 DEFAULT_STATE_DIR = Path(".qmtl/worker")
 LOOPBACK: Final = "127.0.0.1"
@@ -47,6 +51,26 @@ def worker() -> None:
     help="Records per batch; changes no result.",
 )
 @click.option(
+    "--commit-records",
+    type=click.IntRange(1, 1_000_000),
+    default=None,
+    help="Records per transaction at most; without it, one batch. Changes no result.",
+)
+@click.option(
+    "--commit-interval",
+    "commit_interval_ms",
+    type=click.FloatRange(0, 5000),
+    default=None,
+    help="Milliseconds in which a transaction takes in records; it ends earlier when nothing waits, or with a bucket.",
+)
+@click.option(
+    "--group-protocol",
+    type=click.Choice(GROUP_PROTOCOLS),
+    default=DEFAULTS.group_protocol,
+    show_default=True,
+    help="On Kafka, how workers share tasks; the same for all workers of a processor.",
+)
+@click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
     default=None,
@@ -59,21 +83,36 @@ def run_worker(
     state_dir: Path,
     slot: str,
     poll_records: int | None,
+    commit_records: int | None,
+    commit_interval_ms: float | None,
+    group_protocol: GroupProtocol,
     metrics_port: int | None,
     metrics_host: str,
 ) -> None:
     """Run the processor NAME until SIGTERM or Ctrl-C; what is in flight is finished first."""
+    from qmtl.engine.task import COMMIT_INTERVAL_MS, POLL_RECORDS, TaskSettings
+    from qmtl.interfaces.cli.restoring import on_stderr
+    from qmtl.topology import stage
+
+    stage(name)  # a wrong name is told before a broker is asked for
+    settings = TaskSettings(
+        state_dir / "tasks",
+        poll_records or POLL_RECORDS,
+        commit_records,
+        COMMIT_INTERVAL_MS if commit_interval_ms is None else commit_interval_ms,
+        on_restore=on_stderr(),
+    )
     metrics = None if metrics_port is None else (metrics_host, metrics_port)
-    run_processor(name, log_address, state_dir, slot, poll_records, metrics)
+    run_processor(name, log_address, KafkaSettings(group_protocol=group_protocol), settings, slot, metrics)
 
 
 def run_processor(
     name: str,
     address: str,
-    state_dir: Path,
-    slot: str = "0",
-    poll_records: int | None = None,
-    metrics: tuple[str, int] | None = None,
+    kafka: KafkaSettings,
+    settings: TaskSettings,
+    slot: str,
+    metrics: tuple[str, int] | None,
 ) -> None:
     """Open the log, join the group and step until a signal comes.
 
@@ -81,12 +120,8 @@ def run_processor(
         metrics: the host and port on which /metrics and /healthz are served; None for nowhere.
     """
     from qmtl.bootstrap import make_workers, open_log, prepare
-    from qmtl.engine.task import POLL_RECORDS, TaskSettings
     from qmtl.engine.worker import run
-    from qmtl.interfaces.cli.restoring import on_stderr
-    from qmtl.topology import stage
 
-    stage(name)  # a wrong name is told before a broker is asked for
     stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -95,8 +130,7 @@ def run_processor(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    log = open_log(address)
-    settings = TaskSettings(state_dir / "tasks", poll_records or POLL_RECORDS, on_restore=on_stderr())
+    log = open_log(address, settings=kafka)
     try:
         prepare(log)
         with ExitStack() as open_now:
