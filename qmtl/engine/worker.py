@@ -55,6 +55,7 @@ class Worker:
         self._tasks: dict[int, Task] = {}
         self._mine: frozenset[int] = frozenset()
         self._full_until = 0.0
+        self._closed = False
 
     def claim(self) -> None:
         """Take the slot before the first step, so that what forbids it is told at once.
@@ -196,7 +197,10 @@ class Worker:
             self._writer = None
 
     def close(self) -> None:
-        """Leave: stores are closed, nothing is in flight between steps."""
+        """Leave: stores are closed, nothing is in flight between steps. Once is enough, twice does no harm."""
+        if self._closed:
+            return
+        self._closed = True
         for number in sorted(self._tasks):
             self._drop(number)
         self._discard_writer()

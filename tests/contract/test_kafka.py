@@ -242,6 +242,7 @@ def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_
     assert values(read_all(log, [A0])) == [b"v"]
 
 
+@pytest.mark.broker
 def test_a_broker_that_is_away_holds_a_commit_of_positions_no_longer_than_its_time_out() -> None:
     with start_broker() as broker:
         log = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=3.0))
@@ -269,6 +270,7 @@ def test_a_broker_that_is_away_holds_a_commit_of_positions_no_longer_than_its_ti
         log.close()
 
 
+@pytest.mark.broker
 def test_positions_that_come_late_never_count_in_the_transaction_after() -> None:
     proxy = KafkaProxy()
     with start_broker(advertise_at=proxy.port) as broker, proxy.forwarding_to(broker.behind_proxy):
@@ -404,6 +406,7 @@ def test_a_broker_that_does_not_answer_is_said_within_seconds() -> None:
     assert f"127.0.0.1:{port}" in refused.value.what
 
 
+@pytest.mark.broker
 def test_a_broker_that_dies_under_a_commit_leaves_an_unknown_outcome_and_then_all_or_nothing() -> None:
     with start_broker() as broker:
         log = KafkaLog(broker.bootstrap)
