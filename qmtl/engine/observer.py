@@ -105,6 +105,9 @@ class Observer(Protocol):
     def read(self, task: TaskId, records: int) -> None:
         """A batch was read; after a transaction that did not commit the same records are read again."""
 
+    def expired(self, task: TaskId, topic: str) -> None:
+        """A bucket of a table was read when its cleaner may have taken versions of it already."""
+
     def committed(self, task: TaskId, commit: Commit) -> None:
         """A transaction is on the log and in the local store."""
 
@@ -129,6 +132,8 @@ class Nobody:
     def closed(self, task: TaskId) -> None: ...
 
     def read(self, task: TaskId, records: int) -> None: ...
+
+    def expired(self, task: TaskId, topic: str) -> None: ...
 
     def committed(self, task: TaskId, commit: Commit) -> None: ...
 

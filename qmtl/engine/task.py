@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import KeepAlive, restore
 from qmtl.engine.refusal import require_letters
+from qmtl.engine.soundness import contradictions
 from qmtl.engine.store import Store, Tell, log_rebuilt
 from qmtl.engine.stored import Accepted, Checkpoint, TopicFacts
 from qmtl.engine.table import Table
-from qmtl.engine.transaction import MARKERS_KEPT, Transaction
+from qmtl.engine.transaction import Transaction
 from qmtl.engine.watermark import Merge, Ready
 from qmtl.foundation.common.errors import (
     InvalidTopology,
@@ -35,6 +37,8 @@ from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLette
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import Keys, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec, topic
+
+_logger: Final = logging.getLogger(__name__)
 
 POLL_RECORDS: Final = 4000
 COMMIT_INTERVAL_MS: Final = 50.0
@@ -113,6 +117,8 @@ class Task:
         self._open_order = self._sorted = False
         self._pinned: dict[TopicPartition, int] = {}
         self._slept: dict[TopicPartition, int] = {}
+        self._kept_ms: dict[str, int] = {}
+        self._told_expired: set[str] = set()
         described = log.describe(processor.anchor)
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
@@ -299,7 +305,11 @@ class Task:
         # One partition comes in its order; the records of several are put in one when the last of a step is here.
         self._sorted = reads == 1
         self._intake.allow({one.topic: self._spec(one.topic).messages for one in inputs})
-        wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
+        read = [(one, self._spec(one.topic)) for one in inputs if one.topic not in self._tables]
+        self._kept_ms = {
+            one.topic: spec.min_compaction_lag_ms for one, spec in read if one.bucketed and spec.compacted
+        }
+        wheres = [where for one, _ in read for where in self._partitions(one)]
         begin = self._log.begin_offsets(wheres)
         for where in wheres:
             self._positions.setdefault(where, begin[where])
@@ -459,11 +469,27 @@ class Task:
             return
         found = self._intake.read(record)
         if isinstance(found, CloseMarker):
+            self._notice_age(record)
             buffer.close(found, record.offset)
         elif not is_marker(record.key):
             buffer.add(found, record.key, record.value)
         elif isinstance(found, DeadLetter):
             buffer.refuse(found)
+
+    def _notice_age(self, marker: Record) -> None:
+        """Tell of a bucket of a table whose versions the cleaner may have begun to take; no marker says whether it has."""
+        kept_ms = self._kept_ms.get(marker.topic)
+        if kept_ms is None or self._recorded or marker.timestamp_ms + kept_ms >= self._log.now_ms():
+            return
+        self._settings.observer.expired(self.id, marker.topic)
+        if marker.topic not in self._told_expired:
+            self._told_expired.add(marker.topic)
+            _logger.warning(
+                "%s reads buckets of %s that are older than the %d s for which it keeps every version of a row: some may be newer",
+                self.label,
+                marker.topic,
+                kept_ms // 1000,
+            )
 
     def _run(self, run: Transaction, ready: Ready | None) -> None:
         if self._fresh:
@@ -563,23 +589,3 @@ class Task:
         self._reader.close()
         self._store.close()
         self._marks.close()
-
-
-def contradictions(processor: Processor, tasks: int) -> list[str]:
-    """What of a processor can't work, whatever it reads: it would go wrong at its first restart only."""
-    out = []
-    closed = {spec.name for spec in processor.closes()}
-    for one in processor.inputs():
-        if one.lag > MARKERS_KEPT:
-            out.append(f"{one.topic} is read {one.lag} buckets late, and {MARKERS_KEPT} are kept")
-        if one.idle_after and not one.joins:
-            out.append(f"{one.topic} may fall idle, but does not join")
-        if one.lag and not one.bucketed:
-            out.append(f"{one.topic} is read late, but not by bucket")
-        if one.bucketed and not processor.tables:
-            out.append(f"{one.topic} is read by bucket, and no table keeps which buckets are closed")
-        if one.topic in processor.tables and (not one.lag or one.topic not in closed):
-            out.append(f"{one.topic} is its own: it can be read late only, and has to be closed")
-        if one.broadcast and tasks > 1 and not processor.tables:
-            out.append(f"{one.topic} is read by {tasks} tasks, and no table keeps how far each has come")
-    return out

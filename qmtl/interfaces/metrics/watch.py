@@ -90,8 +90,11 @@ class Watch:
             "qmtl_table_rows_written", "Rows that committed transactions changed in the store."
         )
         self._buckets = counter("qmtl_buckets_closed", "Buckets closed by committed transactions.")
-        self._late = counter(
-            "qmtl_late_records", "Records whose bucket was closed already; they are dead letters."
+        self._late = counter("qmtl_late_records", "Records whose bucket was closed already.")
+        self._expired = counter(
+            "qmtl_expired_cuts",
+            "Buckets of a table that were read when versions of their rows may have been cleaned away.",
+            "topic",
         )
         self._dead = counter("qmtl_dead_letters", "Other dead letters, by the code of their cause.", "code")
         self._ends = counter("qmtl_transactions", "Transactions by how they ended.", "outcome")
@@ -133,6 +136,9 @@ class Watch:
     def closed(self, task: TaskId) -> None:
         with self._lock:
             self._tasks.pop(task, None)
+
+    def expired(self, task: TaskId, topic: str) -> None:
+        self._expired.labels(*_names(task), topic).inc()
 
     def read(self, task: TaskId, records: int) -> None:
         if records:

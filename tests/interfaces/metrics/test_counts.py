@@ -17,9 +17,10 @@ from qmtl.engine.processor import Input
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.wire.keys import is_marker, is_reserved, is_stamp
+from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.interfaces.metrics import watch
 from tests.contract.driving import until
-from tests.engine.driving import messages
+from tests.engine.driving import bench, messages
 from tests.engine.faults import Fault, FaultyLog
 from tests.engine.models import minute
 from tests.engine.toys import (
@@ -29,6 +30,8 @@ from tests.engine.toys import (
     ECHO,
     ITEMS,
     XX,
+    A,
+    B,
     Counter,
     Feed,
     Item,
@@ -340,3 +343,24 @@ def test_reserved_records_are_no_data(embedded_log: EmbeddedLog, tmp_path: Path)
     )
     assert found.total("qmtl_records_processed_total") == 0
     assert found.total("qmtl_records_written_total") == written(embedded_log, COUNTS.name, "task.cuts") > 0
+
+
+@pytest.mark.parametrize("days, expired", [(0.5, False), (2, True)])
+def test_buckets_of_a_table_that_are_read_after_their_versions_may_have_gone_are_counted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, days: float, expired: bool
+) -> None:
+    """The cut that the next bucket looks back on is read again after a stop, and is as old as the stop was long."""
+    now = [minute(1)]
+    log = EmbeddedLog(tmp_path / "log", clock_ms=lambda: now[0])
+    make_topics(log)
+    with bench(log, tmp_path / "state", A, B) as runs:
+        Feed(log, X).bucket(minute(1), {0: [Item("x", 1, 1)]})
+        runs.settle()
+    now[0] += int(days * DAY_MS)
+    with shown(log, tmp_path / "state", A) as again:
+        again.settle()
+        found = again.scrape()
+    assert (found.total("qmtl_expired_cuts_total") > 0) == expired
+    told = [one.getMessage() for one in caplog.records if "older than the 86400 s" in one.getMessage()]
+    assert len(told) == (1 if expired else 0)
+    log.close()
