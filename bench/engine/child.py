@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,24 +18,26 @@ from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from bench.engine import hand
+from bench.engine.groups import anchor
 from bench.engine.sampling import Sampler
 from bench.engine.work import CODEC, Names, Positions, Relay
 from qmtl.bootstrap import open_log
-from qmtl.engine.log.port import Log, Reader, Record, TopicPartition
+from qmtl.engine.log.kafka_settings import KafkaSettings
+from qmtl.engine.log.port import Columns, Log, Reader, Record, TopicPartition
 from qmtl.engine.log.port import Positions as Offsets
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.worker import Worker, run
 
 STARTED: Final = time.perf_counter()
-HAS_COMMIT_INTERVAL: Final = "commit_interval_ms" in {field.name for field in fields(TaskSettings)}
-"""Whether a task of this engine collects a transaction for a time; without, it commits what each poll brought."""
+BY_TIME_ALONE: Final = 1_000_000
+"""Records per transaction, more than ever come in its time: the hand-written loop counts none either."""
+MEMBER_WAITS_S: Final = 0.02
 
 
 def settings(place: Path, commit_ms: float) -> TaskSettings:
     """How a task runs in the benchmark."""
-    chosen: dict[str, Any] = {"commit_interval_ms": commit_ms} if HAS_COMMIT_INTERVAL else {}
-    return TaskSettings(place, **chosen)
+    return TaskSettings(place, commit_records=BY_TIME_ALONE, commit_interval_ms=commit_ms)
 
 
 def say(**facts: object) -> None:
@@ -102,6 +103,21 @@ def _reached(log: Log, names: Names, ends: Offsets) -> bool:
     return all(done.get(where, 0) >= ends[where] - 1 for where in ends)
 
 
+def member(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
+    """Take part in a group, and tell of every change of the tasks when it was seen."""
+    log = open_log(told["log"], settings=KafkaSettings(group_protocol=told["protocol"]))
+    group = f"{told['run']}group"
+    membership = log.membership(group, f"{group}.{told['slot']}", anchor(told["run"]).name)
+    known: frozenset[int] = frozenset()
+    while not stopped():
+        tasks = membership.poll(MEMBER_WAITS_S)
+        if tasks != known:
+            known = tasks
+            say(tasks=sorted(tasks), at=time.time())
+    membership.close()
+    log.close()
+
+
 def restore(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
     """Open a task on an empty directory, which reads its whole table; tells the seconds of it."""
     names, log = Names(**told["names"]), open_log(told["log"])
@@ -158,6 +174,11 @@ class CountingReader:
         self.count += sum(record.topic == self._topic for record in found)
         return found
 
+    def poll_columns(self, max_records: int, timeout_s: float, ends: Offsets) -> list[Columns]:
+        found = self._reader.poll_columns(max_records, timeout_s, ends)
+        self.count += sum(len(one.keys) for one in found if one.where.topic == self._topic)
+        return found
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
 
@@ -211,6 +232,7 @@ ROLES: Final[dict[str, Callable[[dict[str, Any], Callable[[], bool]], None]]] = 
     "restore": restore,
     "read": read,
     "restart": restart,
+    "member": member,
 }
 
 

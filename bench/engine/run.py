@@ -20,13 +20,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from bench.engine import latency, memory, peers, profile, recovery, throughput
-from bench.engine.child import HAS_COMMIT_INTERVAL
+from bench.engine import groups, latency, memory, peers, profile, recovery, throughput
 from bench.engine.gauge import Failed
 from bench.engine.throughput import Arena, Sizes
 from qmtl.testing.broker import any_broker
 
-PARTS: Final = ("raw", "ours", "embedded", "quix", "faust", "restore", "latency", "memory", "profile")
+PARTS: Final = (
+    "raw",
+    "ours",
+    "embedded",
+    "quix",
+    "faust",
+    "restore",
+    "latency",
+    "memory",
+    "profile",
+    "groups",
+)
 RATIOS: Final = ("vs_raw_loop", "vs_quix", "vs_faust", "restore_vs_read")
 RESULTS: Final = Path(__file__).parents[1] / "results"
 
@@ -104,6 +114,8 @@ def measure(place: Path, bootstrap: str, asked: argparse.Namespace) -> dict[str,
             asked.latency_seconds,
             say,
         )
+    if "groups" in parts:
+        result["groups"] = groups.measure(bootstrap, prefix, asked.rounds, say)
     if "memory" in parts:
         result["memory"] = memory.measure(
             bootstrap, prefix, place, asked.memory_records, asked.keys, asked.commit_ms, say
@@ -133,7 +145,6 @@ def surroundings(asked: argparse.Namespace) -> dict[str, Any]:
             "code": code(),
         },
         "options": {name: str(value) for name, value in vars(asked).items() if name != "out"},
-        "ours_commits": "by time" if HAS_COMMIT_INTERVAL else "after every poll",
     }
 
 

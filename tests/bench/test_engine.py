@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.engine import peers, run, throughput
+from bench.engine import groups, peers, run, throughput
 from bench.engine.memory import last_rows
 from bench.engine.rows import expected, judge, rows, scaled, symbol_of
 from bench.engine.throughput import Arena, Sizes
@@ -50,6 +50,15 @@ def test_a_run_of_all_parts_of_ours_agrees_with_the_oracle_and_has_the_known_sha
     assert found["memory"]["records"] == 4000
     assert found["versions"]["quix"]["quixstreams"] == "3.28.1"
     assert found["versions"]["faust"]["faust-streaming"] == "0.15.3"
+
+
+def test_a_group_is_measured_for_how_long_tasks_are_nobodys(kafka_bootstrap: str, tmp_path: Path) -> None:
+    endings = groups.ENDINGS[:1]
+    (found,) = groups.measure(
+        kafka_bootstrap, f"{tmp_path.name}.", 1, lambda text: None, ["classic"], endings
+    )
+    assert (found["protocol"], found["ending"]) == ("classic", "killed and started again")
+    assert 0 < found["median"] < found["session_ms"] / 1e3
 
 
 def test_a_library_that_can_not_be_installed_is_left_out_aloud(kafka_bootstrap: str, tmp_path: Path) -> None:
