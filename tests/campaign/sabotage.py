@@ -9,14 +9,16 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException
 
-from qmtl.engine import recovery, task, transaction, watermark, worker
-from qmtl.engine.log import kafka
+from qmtl.engine import fold, recovery, task, transaction, watermark, worker
+from qmtl.engine.log import kafka, kafka_calls
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.table import Table
 from qmtl.foundation.common.errors import OutcomeUnknown, TransactionAborted
 
 # Patches reach into the engine on purpose: everything in here is Any.
 _kafka: Any = kafka
+_calls: Any = kafka_calls
+_fold: Any = fold
 _task: Any = task
 _worker: Any = worker
 _recovery: Any = recovery
@@ -119,15 +121,15 @@ def fresh_fence() -> None:
 
 def producer_reused() -> None:
     """What the client calls abortable is aborted, and the same producer goes on, though the broker has not said a word."""
-    classify = _kafka._classify
+    classify = _calls.classify
 
     def believing(error: KafkaException) -> None:
         problem = error.args[0]
-        if problem.txn_requires_abort() and problem.code() not in _kafka._FENCED:
+        if problem.txn_requires_abort() and problem.code() not in _calls.FENCED:
             raise TransactionAborted(problem.str()) from None
         classify(error)
 
-    _kafka._classify = believing
+    _calls.classify = believing
     _kafka.Caller.call = lambda self, call, timeout_s: call()
 
 
@@ -141,7 +143,8 @@ def unknown_is_done() -> None:
             return commit(self, positions, group, fence)
         except OutcomeUnknown:
             renewed = type(self)(self._log, self._id)
-            self._producer, self._caller, self._open = renewed._producer, renewed._caller, False
+            self._producer, self._produce = renewed._producer, renewed._produce
+            self._caller, self._open = renewed._caller, False
             return {where: ends[where] for where in self._tracked}
 
     _kafka.KafkaWriter.commit = done
@@ -217,14 +220,15 @@ def revoked_stays() -> None:
 
 def resumed_before_seek() -> None:
     """After an abort the reader goes on where it has been, and not where the last commit was."""
-    record = _kafka.KafkaReader._record
+    poll = _kafka.KafkaReader.poll
     assign = _kafka.KafkaReader.assign
     furthest: dict[TopicPartition, int] = {}
 
-    def noted(self: Any, message: Any) -> Any:
-        found = record(self, message)
-        where = TopicPartition(found.topic, found.partition)
-        furthest[where] = max(furthest.get(where, 0), found.offset + 1)
+    def noted(self: Any, max_records: int, timeout_s: float) -> Any:
+        found = poll(self, max_records, timeout_s)
+        for one in found:
+            where = TopicPartition(one.topic, one.partition)
+            furthest[where] = max(furthest.get(where, 0), one.offset + 1)
         return found
 
     def assigned(self: Any, positions: Mapping[TopicPartition, int]) -> None:
@@ -236,7 +240,7 @@ def resumed_before_seek() -> None:
             },
         )
 
-    _kafka.KafkaReader._record = noted
+    _kafka.KafkaReader.poll = noted
     _kafka.KafkaReader.assign = assigned
 
 
@@ -288,7 +292,19 @@ def tombstones_ignored() -> None:
         if data is not None:
             restore(self, raw, data, bucket_ms, horizon_ms)
 
+    directly = _fold.Fold.directly
+
+    def deaf_too(self: Any, batch: Any, found: Any) -> int:
+        rows = [row for row in zip(found.keys, found.values, strict=True) if row[1] is not None]
+        if not rows:
+            return 0
+        count: int = directly(
+            self, batch, found._replace(keys=[key for key, _ in rows], values=[value for _, value in rows])
+        )
+        return count
+
     _table.restore = deaf
+    _fold.Fold.directly = deaf_too
 
 
 def latest_for_cut() -> None:

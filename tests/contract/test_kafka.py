@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from qmtl.engine.log import kafka
+from qmtl.engine.log import kafka_calls
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import TopicPartition, partitions_of
@@ -344,7 +344,7 @@ def test_only_the_word_of_the_broker_ends_a_transaction(code: int, ends: type[Ex
     """The client calls its own time-outs abortable too, but their requests may still be on the way."""
     error = KafkaException(KafkaError(code, "told", txn_requires_abort=True))
     with pytest.raises(ends):
-        kafka._classify(error)
+        kafka_calls.classify(error)
 
 
 @pytest.mark.parametrize("protocol", GROUP_PROTOCOLS)

@@ -6,7 +6,6 @@ above this module sees it.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -22,8 +21,10 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from qmtl.engine.failpoint import due, entering, passing
-from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, MOVING, KafkaAdmin
+from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, KafkaAdmin
 from qmtl.engine.log.kafka_caller import Caller
+from qmtl.engine.log.kafka_calls import FENCED, asking, common, transactional
+from qmtl.engine.log.kafka_membership import KafkaMembership
 from qmtl.engine.log.kafka_rights import DENIED, denied
 from qmtl.engine.log.kafka_security import OPEN, Security
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
@@ -42,7 +43,6 @@ from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
     LogError,
-    MembershipLost,
     MissingRight,
     OffsetGone,
     OutcomeUnknown,
@@ -52,12 +52,8 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.wire.topics import TopicSpec
 
-_LOGGER: Final = logging.getLogger("qmtl.kafka")
-"""What the client itself has to say; without a logger it would write to the terminal, among what people read there."""
-_LOGGER.addHandler(logging.NullHandler())
 _NOWHERE: Final = -1
 _NOTHING: Final[dict[str, Any]] = {}
-_FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 PROOF: Final = TopicPartition("dead.letters", 0)
 """Where a writer proves its ownership, with a record that it aborts: every processor may write there, none reads it."""
 
@@ -95,7 +91,7 @@ class KafkaLog:
     def _client(self) -> Any:
         """A consumer that never joins a group: it answers questions about offsets."""
         if self._offsets_client is None:
-            self._offsets_client = Consumer({**_common(self), "group.id": f"{self.namespace}qmtl.questions"})
+            self._offsets_client = Consumer({**common(self), "group.id": f"{self.namespace}qmtl.questions"})
         return self._offsets_client
 
     def now_ms(self) -> int:
@@ -132,18 +128,18 @@ class KafkaLog:
         ends = self.end_offsets(partitions)
         asked = [self._place(where, timestamp_ms) for where in partitions]
         wait_s = self.settings.call_timeout_s
-        found = _asking(lambda: self._client().offsets_for_times(asked, timeout=wait_s), wait_s)
+        found = asking(lambda: self._client().offsets_for_times(asked, timeout=wait_s), wait_s)
         answers = {self._where(place): place.offset for place in found}
         return {where: answers[where] if answers[where] >= 0 else ends[where] for where in partitions}
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
         if not partitions:
             return {}
-        asker = Consumer({**_common(self), "group.id": self.namespace + group})
+        asker = Consumer({**common(self), "group.id": self.namespace + group})
         try:
             asked = [self._place(where) for where in partitions]
             wait_s = self.settings.call_timeout_s
-            found = _asking(lambda: asker.committed(asked, timeout=wait_s), wait_s)
+            found = asking(lambda: asker.committed(asked, timeout=wait_s), wait_s)
             for place in found:
                 if place.error is not None:  # a position that is left out would mean "never committed"
                     raise LogError(
@@ -190,7 +186,7 @@ class KafkaReader:
         self._log = log
         self._consumer = Consumer(
             {
-                **_common(log),
+                **common(log),
                 "group.id": f"{log.namespace}qmtl.readers",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -323,7 +319,7 @@ class KafkaWriter:
         self._names: dict[tuple[str, int], str] = {}
         self._producer = Producer(
             {
-                **_common(log),
+                **common(log),
                 "transactional.id": log.namespace + transactional_id,
                 "transaction.timeout.ms": log.settings.transaction_timeout_ms,
                 "linger.ms": 5,
@@ -337,9 +333,9 @@ class KafkaWriter:
         )
         self._produce: Any = self._producer.produce
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
-        _asking(lambda: self._producer.list_topics(timeout=self._wait_s), self._wait_s)
+        asking(lambda: self._producer.list_topics(timeout=self._wait_s), self._wait_s)
         try:
-            _transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s)
+            transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s)
         except MissingRight as error:
             raise MissingRight(
                 f"this client may not DESCRIBE and WRITE on transactional id {log.namespace}{transactional_id}.",
@@ -348,7 +344,7 @@ class KafkaWriter:
 
     def begin(self) -> None:
         self._tracked = {}
-        _transactional(self._producer.begin_transaction, self._wait_s)
+        transactional(self._producer.begin_transaction, self._wait_s)
         self._open = True
 
     def append(
@@ -400,7 +396,7 @@ class KafkaWriter:
             if positions and fence is not None:
                 places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
                 producer, wait_s = self._producer, self._wait_s
-                _transactional(
+                transactional(
                     lambda: self._caller.call(
                         lambda: producer.send_offsets_to_transaction(places, fence, wait_s), wait_s
                     ),
@@ -410,7 +406,7 @@ class KafkaWriter:
                 raise InvariantBroken("positions are committed without proof of membership.")
             passing("inside_commit")
             entering("commit_sent", 0.001)
-            _transactional(lambda: self._producer.commit_transaction(self._wait_s), self._wait_s)
+            transactional(lambda: self._producer.commit_transaction(self._wait_s), self._wait_s)
         except TransactionAborted:
             self.abort()
             raise
@@ -428,7 +424,7 @@ class KafkaWriter:
         try:
             self._producer.abort_transaction(self._wait_s)
         except KafkaException as error:
-            if error.args[0].code() in _FENCED:
+            if error.args[0].code() in FENCED:
                 raise Fenced(
                     f"transactional id {self._id!r} belongs to a newer writer.", "This one stops."
                 ) from None
@@ -453,164 +449,6 @@ class KafkaWriter:
             self._producer.flush(0)
 
 
-class KafkaMembership:
-    """Takes part in the group of a processor on its anchor topic, and reads nothing from it.
-
-    Partitions are paused at once: which task is whose comes from the group, what a task reads is its own business
-    (`Task`), so tasks may read topics that come and go at run time. In a classic group static membership lets a killed
-    worker have its tasks back at once; the `consumer` protocol moves single tasks and leaves the others where they are.
-    """
-
-    def __init__(self, log: KafkaLog, group: str, member: str, anchor: str) -> None:
-        self._mine: frozenset[int] = frozenset()
-        self._gone: frozenset[int] = frozenset()
-        settings = log.settings
-        incremental = settings.group_protocol == "consumer"
-        self._consumer = Consumer(
-            {
-                **_common(log),
-                **(_CONSUMER_GROUP if incremental else _classic_group(settings, log.namespace + member)),
-                "group.id": log.namespace + group,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 500,
-                "fetch.message.max.bytes": 1024,
-                "queued.max.messages.kbytes": 64,
-            }
-        )
-
-        def assigned(consumer: Any, places: Any) -> None:
-            numbers = frozenset(place.partition for place in places)
-            if incremental:
-                consumer.incremental_assign(places)
-                self._mine |= numbers
-            else:
-                consumer.assign(places)
-                self._mine = numbers
-            consumer.pause(places)
-
-        def revoked(consumer: Any, places: Any) -> None:
-            # Nothing is in flight here: the worker polls its membership only between transactions.
-            if incremental:
-                consumer.incremental_unassign(places)
-                numbers = frozenset(place.partition for place in places)
-            else:
-                consumer.unassign()
-                numbers = self._mine
-            self._mine -= numbers
-            self._gone |= numbers
-
-        self._consumer.subscribe(
-            [log.namespace + anchor], on_assign=assigned, on_revoke=revoked, on_lost=revoked
-        )
-
-    def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
-        self._gone = frozenset()
-        message = self._consumer.poll(timeout_s)
-        if message is not None and (refusal := message.error()) is not None and refusal.code() in DENIED:
-            raise denied("READ on the group of this worker's tasks", refusal)
-        # The client marks no error of a message as fatal: its code says so.
-        if (
-            message is not None
-            and (error := message.error()) is not None
-            and error.code() == KafkaError._FATAL
-        ):
-            raise MembershipLost(f"the group refused this member: {error.str()}", "Join again.")
-        # Tasks that went and came back within one poll were another's meanwhile: they are seen to go.
-        return self._mine - self._gone
-
-    def fence(self) -> Fence | None:
-        metadata: Any = self._consumer.consumer_group_metadata()
-        return metadata  # type: ignore[no-any-return] # an opaque object that only the producer reads
-
-    def close(self) -> None:
-        # An assignment that arrives during the close is never taken: its callback waits for ever. So first none may come
-        # any more, then the one that has come already is served.
-        with suppress(KafkaException):  # a member that was fenced has nothing to leave
-            self._consumer.unsubscribe()
-            self._consumer.poll(0.0)
-        self._consumer.close()
-
-
 def _offset(message: Message) -> int:
     offset: Any = message.offset()
     return int(offset)
-
-
-_CONSUMER_GROUP: Final[Mapping[str, Any]] = {"group.protocol": "consumer"}
-"""The rest is the broker's to decide: the client refuses a session time-out and a strategy of its own."""
-
-
-def _classic_group(settings: KafkaSettings, member: str) -> dict[str, Any]:
-    return {
-        "group.instance.id": member,
-        "session.timeout.ms": settings.session_timeout_ms,
-        "heartbeat.interval.ms": settings.heartbeat_ms,
-        "partition.assignment.strategy": "range",
-    }
-
-
-def _common(log: KafkaLog) -> dict[str, Any]:
-    return {
-        **log.security.settings,
-        "bootstrap.servers": log.bootstrap,
-        "client.id": "qmtl",
-        "log_level": 2,
-        "logger": _LOGGER,
-        "error_cb": lambda error: (
-            None
-        ),  # librdkafka retries by itself; what it can't mend comes back from the calls
-        "socket.connection.setup.timeout.ms": 5000,
-        "reconnect.backoff.ms": 50,
-        "reconnect.backoff.max.ms": 1000,
-        "topic.metadata.refresh.interval.ms": 30000,
-    }
-
-
-def _transactional(call: Callable[[], Any], timeout_s: float) -> None:
-    """Run one transactional call; the same call again while the client says that this is safe."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            call()
-            return
-        except KafkaException as error:
-            problem = error.args[0]
-            if problem.retriable() and time.monotonic() < deadline:
-                time.sleep(0.01)
-                continue
-            _classify(error)
-
-
-def _classify(error: KafkaException) -> None:
-    """The one place that says what an error of a transactional call means."""
-    problem = error.args[0]
-    if problem.code() in DENIED:
-        raise denied("to write transactions", problem) from None
-    if problem.code() in _FENCED:
-        raise Fenced(
-            f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
-            "This one stops.",
-        ) from None
-    # What only the client says (a time-out, a lost connection) leaves a request on its way: it would reach this producer's next
-    # transaction. A new producer's epoch shuts it out. Only the broker's own word, which has a positive code, ends the matter.
-    if problem.code() > 0 and (
-        problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID
-    ):
-        raise TransactionAborted(problem.str()) from None
-    raise OutcomeUnknown(problem.str()) from None
-
-
-def _asking(call: Callable[[], Any], timeout_s: float) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            return call()
-        except KafkaException as error:
-            problem = error.args[0]
-            if problem.code() in MOVING and time.monotonic() < deadline:
-                time.sleep(0.02)
-                continue
-            if problem.code() in DENIED:
-                raise denied("to ask for positions", problem) from None
-            raise LogError(f"the broker did not answer: {problem.str()}", "Check that it runs.") from None

@@ -47,7 +47,7 @@ from qmtl.engine.simulate.trace import Trace
 from qmtl.engine.table import unframe
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
-from qmtl.foundation.common.errors import Fenced, OffsetGone, SimulationFailed, StampMismatch
+from qmtl.foundation.common.errors import Fenced, OffsetGone, SimulationFailed
 
 QUIET_ROUNDS: Final = 6
 QUIET_TICK_MS: Final = 6_000
@@ -273,10 +273,10 @@ class World:
             self._bury(slot, live)
         except LawBroken:
             raise
-        except (StampMismatch, OffsetGone) as error:
+        except OffsetGone as error:
             if not running.slept:
                 raise LawBroken("no failure", f"{slot.name}: {error}") from error
-            # While it stood still others went on with its tasks: what it refuses to open or to read is theirs.
+            # While it stood still others went on with its tasks: what it can't read any more is theirs.
             self.coverage.note("a sleeper refused what it found")
             self._bury(slot, live)
         except Exception as error:

@@ -1,0 +1,89 @@
+"""What every client of the Kafka log is given, and what the errors of its calls mean."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+
+from qmtl.engine.log.kafka_admin import MOVING
+from qmtl.engine.log.kafka_rights import DENIED, denied
+from qmtl.foundation.common.errors import Fenced, LogError, OutcomeUnknown, TransactionAborted
+
+if TYPE_CHECKING:
+    from qmtl.engine.log.kafka import KafkaLog
+
+_LOGGER: Final = logging.getLogger("qmtl.kafka")
+"""What the client itself has to say; without a logger it would write to the terminal, among what people read there."""
+_LOGGER.addHandler(logging.NullHandler())
+FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+"""A newer writer has the transactional id."""
+
+
+def common(log: KafkaLog) -> dict[str, Any]:
+    return {
+        **log.security.settings,
+        "bootstrap.servers": log.bootstrap,
+        "client.id": "qmtl",
+        "log_level": 2,
+        "logger": _LOGGER,
+        "error_cb": lambda error: (
+            None
+        ),  # librdkafka retries by itself; what it can't mend comes back from the calls
+        "socket.connection.setup.timeout.ms": 5000,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1000,
+        "topic.metadata.refresh.interval.ms": 30000,
+    }
+
+
+def transactional(call: Callable[[], Any], timeout_s: float) -> None:
+    """Run one transactional call; the same call again while the client says that this is safe."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            call()
+            return
+        except KafkaException as error:
+            problem = error.args[0]
+            if problem.retriable() and time.monotonic() < deadline:
+                time.sleep(0.01)
+                continue
+            classify(error)
+
+
+def classify(error: KafkaException) -> None:
+    """The one place that says what an error of a transactional call means."""
+    problem = error.args[0]
+    if problem.code() in DENIED:
+        raise denied("to write transactions", problem) from None
+    if problem.code() in FENCED:
+        raise Fenced(
+            f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
+            "This one stops.",
+        ) from None
+    # What only the client says (a time-out, a lost connection) leaves a request on its way: it would reach this producer's next
+    # transaction. A new producer's epoch shuts it out. Only the broker's own word, which has a positive code, ends the matter.
+    if problem.code() > 0 and (
+        problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID
+    ):
+        raise TransactionAborted(problem.str()) from None
+    raise OutcomeUnknown(problem.str()) from None
+
+
+def asking(call: Callable[[], Any], timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            problem = error.args[0]
+            if problem.code() in MOVING and time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            if problem.code() in DENIED:
+                raise denied("to ask for positions", problem) from None
+            raise LogError(f"the broker did not answer: {problem.str()}", "Check that it runs.") from None
