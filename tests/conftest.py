@@ -10,7 +10,6 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,12 +22,8 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "search")
 
-ALONE = ("bench", "campaign", "flow", "testing")
-"""Rooms whose tests start many processes or measure: where tests run on several workers, one works off all of these."""
-
 BROKER_FIXTURES = frozenset({"kafka_bootstrap", "kafka_namespace"})
 LEFT_OUT = pytest.StashKey[list[str]]()
-TESTS = Path(__file__).resolve().parent
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +45,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
-        room = item.path.relative_to(TESTS).parts[0]
-        item.add_marker(pytest.mark.xdist_group("alone" if room in ALONE else str(item.path)))
     config.stash[LEFT_OUT] = []
     if os.environ.get("QMTL_TEST_BROKER") != "none":
         return

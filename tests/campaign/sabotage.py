@@ -68,15 +68,16 @@ def offsets_before_apply() -> None:
 
 def last_for_next() -> None:
     """The position of the last record is committed, and not the next one."""
-    offer = _task.Task._offer
+    sort_in = _task.Task._sort_in
 
-    def offered(self: Any, record: Any) -> None:
-        offer(self, record)
-        where = TopicPartition(record.topic, record.partition)
-        if self._merge.buffer(where) is None:
-            self._positions[where] = record.offset
+    def sorted_in(self: Any, batch: Any) -> None:
+        sort_in(self, batch)
+        for record in batch:
+            where = TopicPartition(record.topic, record.partition)
+            if self._merge.buffer(where) is None:
+                self._positions[where] = record.offset
 
-    _task.Task._offer = offered
+    _task.Task._sort_in = sorted_in
 
 
 def no_fence() -> None:

@@ -48,15 +48,16 @@ def commit_before_apply(patch: pytest.MonkeyPatch) -> None:
 
 def last_instead_of_next(patch: pytest.MonkeyPatch) -> None:
     """The position of the last record is committed, and not the one after it."""
-    offer = Task._offer
+    sort_in = Task._sort_in
 
-    def offering(self: Task, record: Record) -> None:
-        offer(self, record)
-        where = TopicPartition(record.topic, record.partition)
-        if self._merge.buffer(where) is None:
-            self._positions[where] = record.offset
+    def sorting(self: Task, batch: Sequence[Record]) -> None:
+        sort_in(self, batch)
+        for record in batch:
+            where = TopicPartition(record.topic, record.partition)
+            if self._merge.buffer(where) is None:
+                self._positions[where] = record.offset
 
-    patch.setattr(Task, "_offer", offering)
+    patch.setattr(Task, "_sort_in", sorting)
 
 
 def store_before_commit(patch: pytest.MonkeyPatch) -> None:
