@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime ## run a strategy over real bars, in one process, without
 
 test: $(VENV)/.dev ## run every test, also against a real Kafka that is started and stopped for it
 	@$(BIN)/python -m qmtl.testing.broker prepare
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, who may import whom, schemas, documents that run
 	$(BIN)/ruff format --check

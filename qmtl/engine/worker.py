@@ -86,8 +86,8 @@ class Worker:
             mine = self._membership.poll(0.0 if self._tasks else timeout_s)
         except OutcomeUnknown:
             return True  # nobody knows whether the slot is taken: it is asked for again
-        except MembershipLost:
-            self._rejoin()
+        except MembershipLost as error:
+            self._rejoin(error)
             return True
         self._settings.observer.polled(self.name, mine)
         for number in sorted(self._tasks.keys() - mine):
@@ -113,6 +113,7 @@ class Worker:
                 self._wait_for_room(number, error)
             except (TransactionAborted, OutcomeUnknown) as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
+                _log.warning("task %s of %s is opened again: %s", number, self.name, error.what)
                 # The task is opened anew at the next step, and reads the batch again from the committed positions.
                 self._drop(number)
                 if isinstance(error, OutcomeUnknown):
@@ -124,8 +125,9 @@ class Worker:
                 raise
         return busy
 
-    def _rejoin(self) -> None:
+    def _rejoin(self, error: MembershipLost) -> None:
         """Take part anew, unless another worker has the slot: two that take it from each other in turn serve nobody."""
+        _log.warning("%s joins its group again: %s", self._id, error.what)
         for number in sorted(self._tasks):
             self._drop(number)
         try:
@@ -150,8 +152,8 @@ class Worker:
             observer.ended(TaskId(self.name, number), outcome_of(error))
             self._drop(number)
             return None
-        except MembershipLost:
-            self._rejoin()
+        except MembershipLost as error:
+            self._rejoin(error)
             return None
         except BaseException as error:
             observer.ended(TaskId(self.name, number), outcome_of(error))

@@ -99,6 +99,11 @@ class Broker:
         return f"127.0.0.1:{self._second_port}"
 
     @property
+    def data_dir(self) -> Path:
+        """Where its partitions lie."""
+        return self._directory / "data"
+
+    @property
     def log_file(self) -> Path:
         return self._directory / "server.log"
 

@@ -147,16 +147,23 @@ def campaign(
 
 def tell(rows: Sequence[Row]) -> int:
     """The table; 1 if anything was wrong or could not be tried."""
-    print(f"\n{'fault':26} {'trials':>6} {'kills':>6} {'undone':>6} {'wrong':>6} {'silence s':>9}")
+    print(
+        f"\n{'fault':26} {'trials':>6} {'kills':>6} {'undone':>6} {'broker':>6} {'wrong':>6} {'silence s':>9}"
+    )
     for name, one in parts(rows).items():
         print(
-            f"{name:26} {one['trials']:6} {one['kills']:6} {one['undone']:6} {one['wrong']:6} {one['silence_s']:9.1f}"
+            f"{name:26} {one['trials']:6} {one['kills']:6} {one['undone']:6} {one['broker']:6} {one['wrong']:6} {one['silence_s']:9.1f}"
         )
-    judged = sum(not row.undone for row in rows)
+    judged = sum(not (row.undone or row.broker) for row in rows)
     bad = [row for row in rows if row.wrong]
     bound = f"; at most {min(100.0, 300 / judged):.1f} % fail, by 95 %" if judged and not bad else ""
     print(f"{judged} trials judged, {len(bad)} with a finding{bound}")
-    return 1 if bad or judged < len(rows) else 0
+    for row in rows:
+        if row.broker:
+            print(
+                f"set aside: --fault {row.fault} --seed {row.seed}: the broker broke its word: {row.broker}"
+            )
+    return 1 if bad or any(row.undone for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from qmtl.testing.broker import Broker
 from qmtl.testing.cluster import Cluster
 from qmtl.testing.proxy import KafkaProxy
 from tests.campaign import plain
+from tests.campaign.completed import unfinished
 from tests.campaign.crew import Crew, Slot
 from tests.campaign.feed import Feed
 from tests.campaign.pipeline import ALL_SPECS, PARTITIONS
@@ -89,7 +90,12 @@ class Fault:
 
 @dataclass(slots=True)
 class Row:
-    """The result of a trial; `wrong` empty and `harm` not is what is wanted."""
+    """The result of a trial; `wrong` empty and `harm` not is what is wanted.
+
+    Attributes:
+        broker: what the broker itself did wrong (`completed.unfinished`), where anything was; then `wrong` says nothing about the
+            engine, and is told in the notes.
+    """
 
     fault: str
     seed: int
@@ -102,6 +108,7 @@ class Row:
     wrong: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     undone: str = ""
+    broker: str = ""
     silence_s: float = 0.0
     seconds: float = 0.0
 
@@ -258,6 +265,16 @@ class Trial:
         )
         row.wrong.update(found.wrong())
         row.notes += found.notes
+        self._hold_the_broker_to_its_word()
+
+    def _hold_the_broker_to_its_word(self) -> None:
+        row, broker = self.row, self.bed.broker
+        if row.wrong and self.fault.needs == "broker" and broker is not None:
+            broken = unfinished(broker.data_dir, self.namespace)
+            if broken:
+                row.broker = f"{len(broken)} markers missing, as {broken[0]}"
+                row.notes.append(f"set aside: {row.wrong}")
+                row.wrong = {}
 
     def _clear(self) -> None:
         if not self.row.wrong:
@@ -272,10 +289,13 @@ def parts(rows: Sequence[Row]) -> dict[str, Any]:
     """Of many rows: trials, kills, undone ones, and everything that was wrong, by fault."""
     out: dict[str, Any] = {}
     for row in rows:
-        one = out.setdefault(row.fault, {"trials": 0, "kills": 0, "undone": 0, "wrong": 0, "silence_s": 0.0})
+        one = out.setdefault(
+            row.fault, {"trials": 0, "kills": 0, "undone": 0, "broker": 0, "wrong": 0, "silence_s": 0.0}
+        )
         one["trials"] += 1
         one["kills"] += row.kills
         one["undone"] += bool(row.undone)
+        one["broker"] += bool(row.broker)
         one["wrong"] += bool(row.wrong)
         one["silence_s"] = max(one["silence_s"], row.silence_s)
     return out

@@ -13,8 +13,9 @@ import yaml
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.processor import Input
+from qmtl.foundation.wire.topics import DAY_MS
 from tests.engine.models import minute
-from tests.engine.toys import XX, Feed, Item, X, make_topics, spread
+from tests.engine.toys import B_STATE, XX, Feed, Item, X, make_topics, spread
 from tests.interfaces.metrics.scraping import Scrape, shown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,12 +29,20 @@ LEGEND = re.compile(r"\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}")
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
-    """A scrape of a worker that has met everything: data, late records, and records that it could not use."""
+    """A scrape of a worker that has met everything: data, late and old buckets, and records that it could not use."""
     directory = tmp_path_factory.mktemp("seen")
-    log = EmbeddedLog(directory / "log")
+    now = [minute(1)]
+    log = EmbeddedLog(directory / "log", clock_ms=lambda: now[0])
     make_topics(log)
-    x, xx = Feed(log, X), Feed(log, XX)
-    joining = spread(Input(X.name, bucketed=True), Input(XX.name, bucketed=True, broadcast=True, joins=True))
+    x, xx, old = Feed(log, X), Feed(log, XX), Feed(log, B_STATE)
+    joining = spread(
+        Input(X.name, bucketed=True),
+        Input(XX.name, bucketed=True, broadcast=True, joins=True),
+        Input(B_STATE.name, bucketed=True),
+    )
+    for number in (3, 4):
+        old.bucket(minute(number))
+    now[0] += 2 * DAY_MS
 
     class Mirrored(joining):  # type: ignore[misc,valid-type] # a class that a function has made
         def on_bucket(self, step: Any, bucket: Any) -> None:

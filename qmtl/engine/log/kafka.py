@@ -313,6 +313,7 @@ class KafkaWriter:
         self._log = log
         self._id = transactional_id
         self._wait_s = log.settings.call_timeout_s
+        self._within_s = log.settings.within_transaction_s
         self._tracked: dict[TopicPartition, int] = {}
         self._open = False
         self._caller = Caller()
@@ -344,7 +345,7 @@ class KafkaWriter:
 
     def begin(self) -> None:
         self._tracked = {}
-        transactional(self._producer.begin_transaction, self._wait_s)
+        transactional(self._producer.begin_transaction, self._within_s)
         self._open = True
 
     def append(
@@ -391,11 +392,11 @@ class KafkaWriter:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
         try:
             if due("after_flush") or due("commit_sent"):
-                self._producer.flush(self._wait_s)
+                self._producer.flush(self._within_s)
             passing("after_flush")
             if positions and fence is not None:
                 places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
-                producer, wait_s = self._producer, self._wait_s
+                producer, wait_s = self._producer, self._within_s
                 transactional(
                     lambda: self._caller.call(
                         lambda: producer.send_offsets_to_transaction(places, fence, wait_s), wait_s
@@ -406,7 +407,7 @@ class KafkaWriter:
                 raise InvariantBroken("positions are committed without proof of membership.")
             passing("inside_commit")
             entering("commit_sent", 0.001)
-            transactional(lambda: self._producer.commit_transaction(self._wait_s), self._wait_s)
+            transactional(lambda: self._producer.commit_transaction(self._within_s), self._within_s)
         except TransactionAborted:
             self.abort()
             raise
@@ -422,11 +423,12 @@ class KafkaWriter:
             return
         self._open = False
         try:
-            self._producer.abort_transaction(self._wait_s)
+            self._producer.abort_transaction(self._within_s)
         except KafkaException as error:
             if error.args[0].code() in FENCED:
                 raise Fenced(
-                    f"transactional id {self._id!r} belongs to a newer writer.", "This one stops."
+                    f"transactional id {self._id!r} belongs to a newer writer: {error.args[0].str()}",
+                    "This one stops.",
                 ) from None
             raise OutcomeUnknown(
                 f"the abort of {self._id!r} was not confirmed: {error.args[0].str()}"
@@ -436,7 +438,7 @@ class KafkaWriter:
         self.begin()
         self.append(PROOF.topic, PROOF.partition, b"", None)
         with suppress(KafkaException):  # the abort says what it means
-            self._producer.flush(self._wait_s)  # an abort of nothing that was sent asks nobody
+            self._producer.flush(self._within_s)  # an abort of nothing that was sent asks nobody
         self.abort()
 
     def close(self) -> None:

@@ -11,6 +11,9 @@ GroupProtocol = Literal["classic", "consumer"]
 GROUP_PROTOCOLS: Final[tuple[GroupProtocol, ...]] = ("classic", "consumer")
 HEARTBEATS_PER_SESSION: Final = 3
 HEARTBEAT_MS: Final = 1000
+SHARE_OF_TRANSACTION: Final = 0.5
+"""A call that takes so much of what the broker gives a transaction is given up, and its writer replaced, before the broker ends the
+transaction for its age and shuts the writer out as if there were a newer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,8 @@ class KafkaSettings:
     """Time-outs and the group protocol.
 
     Attributes:
-        call_timeout_s: how long one question or one transactional call may take with all its repetitions, seconds.
+        call_timeout_s: how long one question or one transactional call may take with all its repetitions, seconds; a call
+            inside a transaction at most half as long as the broker leaves the transaction open.
         transaction_timeout_ms: age at which the broker itself ends a transaction that nobody ends.
         session_timeout_ms: silence after which the classic group gives a member's tasks away; with `consumer` the broker
             decides that (`group.consumer.session.timeout.ms`, or the group's own `consumer.session.timeout.ms`).
@@ -42,6 +46,11 @@ class KafkaSettings:
             raise InvalidValue(
                 f"group_protocol was {self.group_protocol!r}; it is one of {', '.join(GROUP_PROTOCOLS)}."
             )
+
+    @property
+    def within_transaction_s(self) -> float:
+        """How long a call inside a transaction may take."""
+        return min(self.call_timeout_s, SHARE_OF_TRANSACTION * self.transaction_timeout_ms / 1e3)
 
     @property
     def heartbeat_ms(self) -> int:
