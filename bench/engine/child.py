@@ -27,7 +27,7 @@ from qmtl.engine.log.port import Columns, Log, Reader, Record, TopicPartition
 from qmtl.engine.log.port import Positions as Offsets
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
-from qmtl.engine.worker import Worker, run
+from qmtl.engine.worker import Worker, collect_seldom, run
 
 STARTED: Final = time.perf_counter()
 BY_TIME_ALONE: Final = 1_000_000
@@ -54,6 +54,7 @@ def until_stopped() -> Callable[[], bool]:
 def work(make: Callable[[], Processor], log: Log, told: dict[str, Any], stopped: Callable[[], bool]) -> None:
     """Run a processor with a worker until stopped."""
     worker = Worker(log, make, CODEC, settings(Path(told["place"]), told["commit_ms"]))
+    collect_seldom()
     run([worker], stopped)
     worker.close()
 
@@ -88,6 +89,7 @@ def embedded(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
     worker = Worker(log, lambda: Positions(names), CODEC, settings(Path(told["place"]), told["commit_ms"]))
     source = [TopicPartition(names.source, number) for number in range(names.partitions)]
     ends = log.end_offsets(source)
+    collect_seldom()
     started = time.perf_counter()
     while not stopped() and not (worker.step() is False and _reached(log, names, ends)):
         pass

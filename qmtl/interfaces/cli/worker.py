@@ -120,7 +120,7 @@ def run_processor(
         metrics: the host and port on which /metrics and /healthz are served; None for nowhere.
     """
     from qmtl.bootstrap import make_workers, open_log, prepare
-    from qmtl.engine.worker import run
+    from qmtl.engine.worker import collect_seldom, run
 
     stopping = False
 
@@ -145,6 +145,7 @@ def run_processor(
             for one in workers:
                 open_now.callback(one.close)
             render.note(f"worker {name} slot {slot} runs on {address}")
+            collect_seldom()
             run(workers, lambda: stopping)
     finally:
         log.close()
