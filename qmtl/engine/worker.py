@@ -114,7 +114,7 @@ class Worker:
                 self._wait_for_room(number, error)
             except (TransactionAborted, OutcomeUnknown) as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
-                _log.warning("task %s of %s is opened again: %s", number, self.name, error.what)
+                _log.info("task %s of %s is opened again: %s", number, self.name, error.what)
                 # The task is opened anew at the next step, and reads the batch again from the committed positions.
                 self._drop(number)
                 if isinstance(error, OutcomeUnknown):
@@ -128,7 +128,7 @@ class Worker:
 
     def _rejoin(self, error: MembershipLost) -> None:
         """Take part anew, unless another worker has the slot: two that take it from each other in turn serve nobody."""
-        _log.warning("%s joins its group again: %s", self._id, error.what)
+        _log.info("%s joins its group again: %s", self._id, error.what)
         for number in sorted(self._tasks):
             self._drop(number)
         try:
