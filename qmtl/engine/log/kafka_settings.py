@@ -27,7 +27,8 @@ class KafkaSettings:
         session_timeout_ms: silence after which the classic group gives a member's tasks away; with `consumer` the broker
             decides that (`group.consumer.session.timeout.ms`, or the group's own `consumer.session.timeout.ms`).
         group_protocol: `classic` with static members, so that a killed worker has its tasks back at once; `consumer`
-            (KIP-848) with dynamic members, since it refuses a static one until the session of its predecessor has ended.
+            (KIP-848) with dynamic members, since it refuses a static one until the session of its predecessor has ended; there
+            the older of two workers in one slot learns that it has lost it with its next transaction.
 
     Raises:
         InvalidValue: a time-out that is not positive, or another protocol.
