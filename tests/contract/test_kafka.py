@@ -219,6 +219,15 @@ def test_in_a_group_of_the_consumer_protocol_only_the_tasks_that_move_are_seen_t
 
 
 @pytest.mark.parametrize(
+    "call_s, transaction_ms, within_s", [(30.0, 15_000, 7.5), (3.0, 15_000, 3.0), (30.0, 60_000, 30.0)]
+)
+def test_a_call_is_given_up_long_before_the_broker_gives_up_its_transaction(
+    call_s: float, transaction_ms: int, within_s: float
+) -> None:
+    assert KafkaSettings(call_s, transaction_ms).within_transaction_s == within_s
+
+
+@pytest.mark.parametrize(
     "wrong", [{"call_timeout_s": 0}, {"session_timeout_ms": -1}, {"group_protocol": "share"}]
 )
 def test_settings_that_cannot_be_are_refused_by_name(wrong: dict[str, Any]) -> None:
