@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +23,9 @@ from bench.engine.sampling import Sampler
 from bench.engine.work import CODEC, Names, Positions, Relay
 from qmtl.bootstrap import open_log
 from qmtl.engine.log.kafka_settings import KafkaSettings
-from qmtl.engine.log.port import Columns, Log, Reader, Record, TopicPartition
+from qmtl.engine.log.port import Columns, Fence, Log, Reader, Record, TopicPartition, Writer
 from qmtl.engine.log.port import Positions as Offsets
-from qmtl.engine.processor import Processor
+from qmtl.engine.processor import Arrival, Processor, Step
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.worker import Worker, collect_seldom, run
 
@@ -68,19 +68,66 @@ def engine(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
 def loop(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
     place = Path(told["place"])
     place.mkdir(parents=True, exist_ok=True)
+    collect_seldom()
     hand.run(told["bootstrap"], Names(**told["names"]), place, told["commit_ms"], stopped)
 
 
+class TimedWriter:
+    """A writer that notes when its commits were called for, and when they had returned."""
+
+    def __init__(self, writer: Writer, commits: hand.Commits) -> None:
+        self._writer, self._commits = writer, commits
+
+    def commit(self, positions: Offsets, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
+        called = time.perf_counter_ns()
+        found = self._writer.commit(positions, group, fence)
+        self._commits.took(called)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+class TimedLog:
+    """A log whose writers note their commits."""
+
+    def __init__(self, log: Log, commits: hand.Commits) -> None:
+        self._log, self._commits = log, commits
+
+    def writer(self, transactional_id: str) -> TimedWriter:
+        return TimedWriter(self._log.writer(transactional_id), self._commits)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
 def relay(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
-    log = open_log(told["log"])
-    work(lambda: Relay(told["run"], told["source"], told["out"]), log, told, stopped)
+    commits = hand.Commits()
+    log: Any = TimedLog(open_log(told["log"]), commits)
+
+    class Noting(Relay):
+        def on_record(self, step: Step, arrival: Arrival) -> None:
+            commits.last = arrival.message.fills
+            super().on_record(step, arrival)
+
+    work(lambda: Noting(told["run"], told["source"], told["out"]), log, told, stopped)
     log.close()
+    say(commits=commits.rows)
 
 
 def relay_loop(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
-    hand.relay(
-        told["bootstrap"], f"qmtl.{told['run']}", told["source"], told["out"], told["commit_ms"], stopped
+    group = f"qmtl.{told['run']}"
+    collect_seldom()
+    commits = hand.relay(
+        told["bootstrap"],
+        group,
+        told["source"],
+        told["out"],
+        told["commit_ms"],
+        stopped,
+        eager=told["eager"],
     )
+    say(commits=commits.rows)
 
 
 def embedded(told: dict[str, Any], stopped: Callable[[], bool]) -> None:

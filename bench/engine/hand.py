@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,18 @@ from qmtl.engine.log.rocks import options
 
 BATCH: Final = 4000
 TIMEOUT_S: Final = 30.0
+
+
+@dataclass(slots=True)
+class Commits:
+    """When transactions of ticks were committed: the number of each one's last tick, and the nanoseconds of call and return."""
+
+    last: int = -1
+    rows: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def took(self, called_ns: int) -> None:
+        """The commit that was called for then has returned."""
+        self.rows.append((self.last, called_ns, time.perf_counter_ns()))
 
 
 def clients(bootstrap: str, group: str, linger_ms: int) -> tuple[Consumer, Producer]:
@@ -114,9 +127,21 @@ def run(bootstrap: str, names: Names, place: Path, commit_ms: float, stopped: Ca
 
 
 def relay(
-    bootstrap: str, group: str, source: str, out: str, commit_ms: float, stopped: Callable[[], bool]
-) -> None:
-    """One hop of the latency part: read, write, commit, with nothing kept."""
+    bootstrap: str,
+    group: str,
+    source: str,
+    out: str,
+    commit_ms: float,
+    stopped: Callable[[], bool],
+    *,
+    eager: bool,
+) -> Commits:
+    """One hop of the latency part: read, write, commit, with nothing kept.
+
+    Args:
+        eager: a transaction ends when nothing more waits, as the engine's do, and not only when its time is over.
+    """
+    commits = Commits()
     consumer, producer = clients(bootstrap, group, linger_ms=0)
     consumer.subscribe([source])
     while not stopped():
@@ -135,12 +160,19 @@ def relay(
                 offset: Any = message.offset()
                 ends[partition] = offset + 1
                 value: Any = message.value()
-                producer.produce(out, CODEC.encode(CODEC.decode(value)), message.key(), partition)
+                tick: Snapshot = CODEC.decode(value)
+                commits.last = tick.fills
+                producer.produce(out, CODEC.encode(tick), message.key(), partition)
             left = until - time.perf_counter()
             if left <= 0:
                 break
-            batch = consumer.consume(1, left)
+            batch = consumer.consume(1, 0.0 if eager else left)
+            if eager and not batch:
+                break
+        called = time.perf_counter_ns()
         offsets = [KafkaPartition(source, partition, offset) for partition, offset in ends.items()]
         producer.send_offsets_to_transaction(offsets, fence, TIMEOUT_S)
         producer.commit_transaction(TIMEOUT_S)
+        commits.took(called)
     consumer.close()
+    return commits

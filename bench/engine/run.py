@@ -45,7 +45,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     asked = argparse.ArgumentParser(prog="python -m bench.engine.run", description=__doc__)
     asked.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     asked.add_argument("--records", type=int, default=300_000, help="fills of a batch")
-    asked.add_argument("--faust-records", type=int, default=30_000, help="fills of a batch for Faust")
+    asked.add_argument("--faust-rounds", type=int, default=1, help="of several minutes each")
     asked.add_argument("--keys", type=int, default=1000)
     asked.add_argument("--partitions", type=int, default=4)
     asked.add_argument("--rounds", type=int, default=3)
@@ -76,10 +76,10 @@ def measure(place: Path, bootstrap: str, asked: argparse.Namespace) -> dict[str,
         raise Failed(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     sizes = Sizes(
         asked.records,
-        asked.faust_records,
         asked.keys,
         asked.partitions,
         asked.rounds,
+        asked.faust_rounds,
         asked.commit_ms,
         asked.short_commit_ms,
     )
