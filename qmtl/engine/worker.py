@@ -77,7 +77,7 @@ class Worker:
         """One round over all tasks; says whether any of them did something.
 
         Args:
-            timeout_s: how long each task may wait for records; without a task, how long to wait for one.
+            timeout_s: how long the round may wait: for records, in equal parts by task; without a task, for one.
 
         Raises:
             Fenced: another worker has taken the slot.
@@ -108,7 +108,7 @@ class Worker:
                     return True  # what is mine is asked anew
                 task = found
             try:
-                busy |= task.step(self._the_writer(), fence, timeout_s)
+                busy |= task.step(self._the_writer(), fence, timeout_s / len(mine))
                 self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
                 self._wait_for_room(number, error)
@@ -221,13 +221,13 @@ def collect_seldom() -> None:
 
 
 def run(workers: Sequence[Worker], until: Callable[[], bool]) -> None:
-    """Step all workers in turn until `until` says so; waits a little whenever none had anything to do."""
+    """Step all workers in turn until `until` says so; when none had anything to do, a round waits `IDLE_S` in all."""
+    busy = True
     while not until():
+        wait_s = 0.0 if busy or not workers else IDLE_S / len(workers)
         busy = False
         for worker in workers:
-            busy |= worker.step()
-        if not busy and workers:
-            workers[0].step(IDLE_S)
+            busy |= worker.step(wait_s)
 
 
 __all__ = ["Fenced", "Worker", "collect_seldom", "run"]
