@@ -25,6 +25,7 @@ from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, KafkaAdmin
 from qmtl.engine.log.kafka_caller import Caller
 from qmtl.engine.log.kafka_calls import FENCED, asking, common, transactional
 from qmtl.engine.log.kafka_membership import KafkaMembership
+from qmtl.engine.log.kafka_offsets import AT_THE_END, NEVER_COMMITTED, sure
 from qmtl.engine.log.kafka_rights import DENIED, denied
 from qmtl.engine.log.kafka_security import OPEN, Security
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
@@ -128,8 +129,9 @@ class KafkaLog:
         ends = self.end_offsets(partitions)
         asked = [self._place(where, timestamp_ms) for where in partitions]
         wait_s = self.settings.call_timeout_s
-        found = asking(lambda: self._client().offsets_for_times(asked, timeout=wait_s), wait_s)
-        answers = {self._where(place): place.offset for place in found}
+        answers = asking(
+            lambda: self._told(self._client().offsets_for_times(asked, timeout=wait_s), AT_THE_END), wait_s
+        )
         return {where: answers[where] if answers[where] >= 0 else ends[where] for where in partitions}
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
@@ -139,13 +141,11 @@ class KafkaLog:
         try:
             asked = [self._place(where) for where in partitions]
             wait_s = self.settings.call_timeout_s
-            found = asking(lambda: asker.committed(asked, timeout=wait_s), wait_s)
-            for place in found:
-                if place.error is not None:  # a position that is left out would mean "never committed"
-                    raise LogError(
-                        f"the positions of {group!r} are unknown: {place.error.str()}", "Start again."
-                    )
-            return {self._where(place): place.offset for place in found if place.offset >= 0}
+            # A position that is left out means "never committed": of none may anything less than that be known.
+            answers = asking(
+                lambda: self._told(asker.committed(asked, timeout=wait_s), NEVER_COMMITTED), wait_s
+            )
+            return {where: offset for where, offset in answers.items() if offset >= 0}
         finally:
             asker.close()
 
@@ -174,6 +174,9 @@ class KafkaLog:
             if offset is None
             else KafkaPartition(name, where.partition, offset)
         )
+
+    def _told(self, places: Any, also: int) -> dict[TopicPartition, int]:
+        return {self._where(place): sure(place, place.offset, place.error, also=also) for place in places}
 
     def _where(self, place: Any) -> TopicPartition:
         return TopicPartition(place.topic[len(self.namespace) :], place.partition)
@@ -373,8 +376,10 @@ class KafkaWriter:
         tracked[where] = _NOWHERE
 
         def delivered(error: KafkaError | None, message: Message) -> None:
-            if error is None:
-                tracked[where] = int(message.offset() or 0)
+            offset = message.offset()
+            # A record that a repeated request found on the log already may be reported without its offset.
+            if error is None and offset is not None:
+                tracked[where] = max(offset, _NOWHERE)
 
         return delivered
 
