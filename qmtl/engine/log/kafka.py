@@ -23,7 +23,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from qmtl.engine.failpoint import due, entering, passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, KafkaAdmin
 from qmtl.engine.log.kafka_caller import Caller
-from qmtl.engine.log.kafka_calls import FENCED, asking, common, transactional
+from qmtl.engine.log.kafka_calls import asking, classify, common, transactional
 from qmtl.engine.log.kafka_membership import KafkaMembership
 from qmtl.engine.log.kafka_offsets import AT_THE_END, NEVER_COMMITTED, sure
 from qmtl.engine.log.kafka_rights import DENIED, denied
@@ -41,7 +41,6 @@ from qmtl.engine.log.port import (
 )
 from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import (
-    Fenced,
     InvariantBroken,
     LogError,
     MissingRight,
@@ -363,7 +362,7 @@ class KafkaWriter:
             except BufferError:  # the local queue is full; serving deliveries makes room
                 self._producer.poll(0.1)
             except KafkaException as error:
-                self._refused(topic, error.args[0])
+                self._refused(topic, error)
 
     def _name(self, topic: str, partition: int) -> str:
         """The name of a topic on the cluster, once it is known that it has the partition."""
@@ -383,14 +382,14 @@ class KafkaWriter:
 
         return delivered
 
-    def _refused(self, topic: str, problem: KafkaError) -> NoReturn:
-        """Say why a record was not taken. The client says only that the transaction has failed; the abort tells how."""
-        if problem.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+    def _refused(self, topic: str, error: KafkaException) -> NoReturn:
+        """Say why a record was not taken. The client says only that the transaction has failed; the abort tells of a fence."""
+        if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise TooLarge(
                 f"a record for {topic} was larger than {MESSAGE_MAX_BYTES} bytes.", "Send less at a time."
             )
         self.abort()
-        raise OutcomeUnknown(f"the open transaction took no more records: {problem.str()}")
+        classify(error)
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if not self._open:
@@ -428,16 +427,9 @@ class KafkaWriter:
             return
         self._open = False
         try:
-            self._producer.abort_transaction(self._within_s)
-        except KafkaException as error:
-            if error.args[0].code() in FENCED:
-                raise Fenced(
-                    f"transactional id {self._id!r} belongs to a newer writer: {error.args[0].str()}",
-                    "This one stops.",
-                ) from None
-            raise OutcomeUnknown(
-                f"the abort of {self._id!r} was not confirmed: {error.args[0].str()}"
-            ) from None
+            transactional(lambda: self._producer.abort_transaction(self._within_s), self._within_s)
+        except TransactionAborted as error:  # asked for again, and again not done
+            raise OutcomeUnknown(f"the abort of {self._id!r} was not confirmed: {error.what}") from None
 
     def prove(self) -> None:
         self.begin()
