@@ -53,6 +53,8 @@ from qmtl.foundation.common.errors import (
 from qmtl.foundation.wire.topics import TopicSpec
 
 _NOWHERE: Final = -1
+QUEUED_RECORDS: Final = 200_000
+"""So many records wait in a writer's client to be sent; who appends more waits for room."""
 _NOTHING: Final[dict[str, Any]] = {}
 PROOF: Final = TopicPartition("dead.letters", 0)
 """Where a writer proves its ownership, with a record that it aborts: every processor may write there, none reads it."""
@@ -330,7 +332,7 @@ class KafkaWriter:
                 "compression.type": "lz4",
                 # A new transaction right after a commit meets its markers still being written and waits one back-off.
                 "retry.backoff.ms": 2,
-                "queue.buffering.max.messages": 200000,
+                "queue.buffering.max.messages": QUEUED_RECORDS,
                 "message.max.bytes": MESSAGE_MAX_BYTES,
             }
         )
