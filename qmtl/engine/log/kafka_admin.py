@@ -296,7 +296,7 @@ class KafkaAdmin:
                 time.sleep(0.02)
         members = [
             Member(
-                (one.group_instance_id or "").removeprefix(self._namespace),
+                (one.group_instance_id or one.client_id or "").removeprefix(self._namespace),
                 one.host.lstrip("/"),
                 frozenset(place.partition for place in one.assignment.topic_partitions),
             )
