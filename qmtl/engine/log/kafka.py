@@ -23,7 +23,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from qmtl.engine.failpoint import due, entering, passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, KafkaAdmin
 from qmtl.engine.log.kafka_caller import Caller
-from qmtl.engine.log.kafka_calls import asking, classify, common, transactional
+from qmtl.engine.log.kafka_calls import Troubles, asking, classify, common, transactional
 from qmtl.engine.log.kafka_membership import KafkaMembership
 from qmtl.engine.log.kafka_offsets import AT_THE_END, NEVER_COMMITTED, sure
 from qmtl.engine.log.kafka_rights import DENIED, denied
@@ -86,6 +86,7 @@ class KafkaLog:
         self.namespace = namespace
         self.settings = settings
         self.security = security
+        self.troubles = Troubles()
         self.admin = KafkaAdmin(bootstrap, namespace, settings.call_timeout_s, security)
         self.log_id = self.admin.identity()
         self._offsets_client: Any = None
@@ -149,6 +150,9 @@ class KafkaLog:
             return {where: offset for where, offset in answers.items() if offset >= 0}
         finally:
             asker.close()
+
+    def client_errors(self) -> Mapping[str, int]:
+        return self.troubles.counts()
 
     def members(self, group: str) -> Group:
         return self.admin.members(group)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -23,6 +25,22 @@ FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH
 """A newer writer has the transactional id."""
 
 
+class Troubles:
+    """Counts what clients meet and mend by themselves; what they can't mend comes back from their calls. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def met(self, error: KafkaError) -> None:
+        with self._lock:
+            self._counts[error.name()] += 1
+
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)
+
+
 def common(log: KafkaLog) -> dict[str, Any]:
     return {
         **log.security.settings,
@@ -30,9 +48,7 @@ def common(log: KafkaLog) -> dict[str, Any]:
         "client.id": "qmtl",
         "log_level": 2,
         "logger": _LOGGER,
-        "error_cb": lambda error: (
-            None
-        ),  # librdkafka retries by itself; what it can't mend comes back from the calls
+        "error_cb": log.troubles.met,
         "socket.connection.setup.timeout.ms": 5000,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
