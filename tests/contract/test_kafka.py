@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from qmtl.engine.log import kafka_calls
+from qmtl.engine.log import kafka, kafka_calls
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import TopicPartition, partitions_of
@@ -336,6 +336,28 @@ def test_a_record_that_the_failed_transaction_does_not_take_ends_it(kafka_log: K
     writer.commit({}, "", None)
     writer.close()
     assert values(read_all(log, [A0])) == [b"v"]
+
+
+def test_a_record_for_which_the_queue_has_no_room_waits_until_there_is_some(
+    kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full: list[int] = []
+
+    class Counting(Producer):
+        def produce(self, *row: Any, **told: Any) -> None:
+            try:
+                super().produce(*row, **told)
+            except BufferError:
+                full.append(len(self))
+                raise
+
+    monkeypatch.setattr(kafka, "Producer", Counting)
+    monkeypatch.setattr(kafka, "QUEUED_RECORDS", 100)
+    kafka_log.ensure_topics([events("a")])
+    put(kafka_log, [(A0, b"k", b"%d" % number) for number in range(1000)])
+    assert full
+    assert max(full) <= 100
+    assert values(read_all(kafka_log, [A0])) == [b"%d" % number for number in range(1000)]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import Group, GroupState
 from tests.contract.driving import events, join, until
 
@@ -19,10 +22,11 @@ def test_a_group_that_never_was_is_empty(kafka_log: KafkaLog) -> None:
     assert kafka_log.members("g") == Group(GroupState.EMPTY)
 
 
+@pytest.mark.parametrize("protocol", GROUP_PROTOCOLS)
 def test_members_are_told_by_the_names_they_joined_with_and_tasks_by_their_numbers(
-    kafka_log: KafkaLog,
+    kafka_log: KafkaLog, protocol: GroupProtocol
 ) -> None:
-    log = kafka_log
+    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(group_protocol=protocol))
     log.ensure_topics([events("a", 3)])
     one = join(log, "g", "a", "one")
     (alone,) = log.members("g").members
@@ -44,6 +48,7 @@ def test_members_are_told_by_the_names_they_joined_with_and_tasks_by_their_numbe
     assert sorted(number for tasks in found.values() for number in tasks) == [0, 1, 2]
     two.close()
     one.membership.close()
+    log.close()
 
 
 def test_another_name_space_has_other_members(kafka_log: KafkaLog, kafka_bootstrap: str) -> None:

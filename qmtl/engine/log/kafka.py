@@ -23,8 +23,9 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from qmtl.engine.failpoint import due, entering, passing
 from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, KafkaAdmin
 from qmtl.engine.log.kafka_caller import Caller
-from qmtl.engine.log.kafka_calls import FENCED, asking, common, transactional
+from qmtl.engine.log.kafka_calls import Troubles, asking, classify, common, transactional
 from qmtl.engine.log.kafka_membership import KafkaMembership
+from qmtl.engine.log.kafka_offsets import AT_THE_END, NEVER_COMMITTED, sure
 from qmtl.engine.log.kafka_rights import DENIED, denied
 from qmtl.engine.log.kafka_security import OPEN, Security
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
@@ -40,7 +41,6 @@ from qmtl.engine.log.port import (
 )
 from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import (
-    Fenced,
     InvariantBroken,
     LogError,
     MissingRight,
@@ -53,6 +53,8 @@ from qmtl.foundation.common.errors import (
 from qmtl.foundation.wire.topics import TopicSpec
 
 _NOWHERE: Final = -1
+QUEUED_RECORDS: Final = 200_000
+"""So many records wait in a writer's client to be sent; who appends more waits for room."""
 _NOTHING: Final[dict[str, Any]] = {}
 PROOF: Final = TopicPartition("dead.letters", 0)
 """Where a writer proves its ownership, with a record that it aborts: every processor may write there, none reads it."""
@@ -84,6 +86,7 @@ class KafkaLog:
         self.namespace = namespace
         self.settings = settings
         self.security = security
+        self.troubles = Troubles()
         self.admin = KafkaAdmin(bootstrap, namespace, settings.call_timeout_s, security)
         self.log_id = self.admin.identity()
         self._offsets_client: Any = None
@@ -128,8 +131,9 @@ class KafkaLog:
         ends = self.end_offsets(partitions)
         asked = [self._place(where, timestamp_ms) for where in partitions]
         wait_s = self.settings.call_timeout_s
-        found = asking(lambda: self._client().offsets_for_times(asked, timeout=wait_s), wait_s)
-        answers = {self._where(place): place.offset for place in found}
+        answers = asking(
+            lambda: self._told(self._client().offsets_for_times(asked, timeout=wait_s), AT_THE_END), wait_s
+        )
         return {where: answers[where] if answers[where] >= 0 else ends[where] for where in partitions}
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
@@ -139,15 +143,16 @@ class KafkaLog:
         try:
             asked = [self._place(where) for where in partitions]
             wait_s = self.settings.call_timeout_s
-            found = asking(lambda: asker.committed(asked, timeout=wait_s), wait_s)
-            for place in found:
-                if place.error is not None:  # a position that is left out would mean "never committed"
-                    raise LogError(
-                        f"the positions of {group!r} are unknown: {place.error.str()}", "Start again."
-                    )
-            return {self._where(place): place.offset for place in found if place.offset >= 0}
+            # A position that is left out means "never committed": of none may anything less than that be known.
+            answers = asking(
+                lambda: self._told(asker.committed(asked, timeout=wait_s), NEVER_COMMITTED), wait_s
+            )
+            return {where: offset for where, offset in answers.items() if offset >= 0}
         finally:
             asker.close()
+
+    def client_errors(self) -> Mapping[str, int]:
+        return self.troubles.counts()
 
     def members(self, group: str) -> Group:
         return self.admin.members(group)
@@ -174,6 +179,9 @@ class KafkaLog:
             if offset is None
             else KafkaPartition(name, where.partition, offset)
         )
+
+    def _told(self, places: Any, also: int) -> dict[TopicPartition, int]:
+        return {self._where(place): sure(place, place.offset, place.error, also=also) for place in places}
 
     def _where(self, place: Any) -> TopicPartition:
         return TopicPartition(place.topic[len(self.namespace) :], place.partition)
@@ -328,7 +336,7 @@ class KafkaWriter:
                 "compression.type": "lz4",
                 # A new transaction right after a commit meets its markers still being written and waits one back-off.
                 "retry.backoff.ms": 2,
-                "queue.buffering.max.messages": 200000,
+                "queue.buffering.max.messages": QUEUED_RECORDS,
                 "message.max.bytes": MESSAGE_MAX_BYTES,
             }
         )
@@ -360,7 +368,7 @@ class KafkaWriter:
             except BufferError:  # the local queue is full; serving deliveries makes room
                 self._producer.poll(0.1)
             except KafkaException as error:
-                self._refused(topic, error.args[0])
+                self._refused(topic, error)
 
     def _name(self, topic: str, partition: int) -> str:
         """The name of a topic on the cluster, once it is known that it has the partition."""
@@ -373,19 +381,21 @@ class KafkaWriter:
         tracked[where] = _NOWHERE
 
         def delivered(error: KafkaError | None, message: Message) -> None:
-            if error is None:
-                tracked[where] = int(message.offset() or 0)
+            offset = message.offset()
+            # A record that a repeated request found on the log already may be reported without its offset.
+            if error is None and offset is not None:
+                tracked[where] = max(offset, _NOWHERE)
 
         return delivered
 
-    def _refused(self, topic: str, problem: KafkaError) -> NoReturn:
-        """Say why a record was not taken. The client says only that the transaction has failed; the abort tells how."""
-        if problem.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+    def _refused(self, topic: str, error: KafkaException) -> NoReturn:
+        """Say why a record was not taken. The client says only that the transaction has failed; the abort tells of a fence."""
+        if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise TooLarge(
                 f"a record for {topic} was larger than {MESSAGE_MAX_BYTES} bytes.", "Send less at a time."
             )
         self.abort()
-        raise OutcomeUnknown(f"the open transaction took no more records: {problem.str()}")
+        classify(error)
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if not self._open:
@@ -423,16 +433,9 @@ class KafkaWriter:
             return
         self._open = False
         try:
-            self._producer.abort_transaction(self._within_s)
-        except KafkaException as error:
-            if error.args[0].code() in FENCED:
-                raise Fenced(
-                    f"transactional id {self._id!r} belongs to a newer writer: {error.args[0].str()}",
-                    "This one stops.",
-                ) from None
-            raise OutcomeUnknown(
-                f"the abort of {self._id!r} was not confirmed: {error.args[0].str()}"
-            ) from None
+            transactional(lambda: self._producer.abort_transaction(self._within_s), self._within_s)
+        except TransactionAborted as error:  # asked for again, and again not done
+            raise OutcomeUnknown(f"the abort of {self._id!r} was not confirmed: {error.what}") from None
 
     def prove(self) -> None:
         self.begin()

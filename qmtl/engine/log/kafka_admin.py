@@ -22,6 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package 
     OffsetSpec,
 )
 
+from qmtl.engine.log.kafka_offsets import sure
 from qmtl.engine.log.kafka_rights import DENIED, denied, require_rights, require_version
 from qmtl.engine.log.kafka_security import OPEN, VARIABLE, Security
 from qmtl.engine.log.port import (
@@ -59,6 +60,7 @@ MOVING: Final = frozenset(
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.NOT_COORDINATOR,
@@ -263,7 +265,7 @@ class KafkaAdmin:
                 answers = self._client.list_offsets(
                     asked, isolation_level=isolation, request_timeout=self._wait_s
                 )
-                found = {place: future.result().offset for place, future in answers.items()}
+                found = {place: sure(place, future.result().offset) for place, future in answers.items()}
             except KafkaException as error:
                 if error.args[0].code() in MOVING and time.monotonic() < deadline:
                     time.sleep(0.02)
@@ -272,7 +274,7 @@ class KafkaAdmin:
                     continue
                 raise self._failure(error) from None
             return {
-                TopicPartition(place.topic[len(self._namespace) :], place.partition): int(offset)
+                TopicPartition(place.topic[len(self._namespace) :], place.partition): offset
                 for place, offset in found.items()
             }
 
@@ -294,7 +296,7 @@ class KafkaAdmin:
                 time.sleep(0.02)
         members = [
             Member(
-                (one.group_instance_id or "").removeprefix(self._namespace),
+                (one.group_instance_id or one.client_id or "").removeprefix(self._namespace),
                 one.host.lstrip("/"),
                 frozenset(place.partition for place in one.assignment.topic_partitions),
             )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -19,8 +21,24 @@ if TYPE_CHECKING:
 _LOGGER: Final = logging.getLogger("qmtl.kafka")
 """What the client itself has to say; without a logger it would write to the terminal, among what people read there."""
 _LOGGER.addHandler(logging.NullHandler())
-FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
 """A newer writer has the transactional id."""
+
+
+class Troubles:
+    """Counts what clients meet and mend by themselves; what they can't mend comes back from their calls. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def met(self, error: KafkaError) -> None:
+        with self._lock:
+            self._counts[error.name()] += 1
+
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)
 
 
 def common(log: KafkaLog) -> dict[str, Any]:
@@ -30,9 +48,7 @@ def common(log: KafkaLog) -> dict[str, Any]:
         "client.id": "qmtl",
         "log_level": 2,
         "logger": _LOGGER,
-        "error_cb": lambda error: (
-            None
-        ),  # librdkafka retries by itself; what it can't mend comes back from the calls
+        "error_cb": log.troubles.met,
         "socket.connection.setup.timeout.ms": 5000,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
@@ -55,8 +71,15 @@ def transactional(call: Callable[[], Any], timeout_s: float) -> None:
             classify(error)
 
 
-def classify(error: KafkaException) -> None:
-    """The one place that says what an error of a transactional call means."""
+def classify(error: KafkaException) -> NoReturn:
+    """The one place that says what an error of a transactional call means: of one that is not to be made again.
+
+    Raises:
+        MissingRight: somebody has to grant it.
+        Fenced: for good.
+        TransactionAborted: the broker has refused the transaction, and the producer can end it.
+        OutcomeUnknown: anything else; the producer is of no more use.
+    """
     problem = error.args[0]
     if problem.code() in DENIED:
         raise denied("to write transactions", problem) from None
@@ -67,9 +90,8 @@ def classify(error: KafkaException) -> None:
         ) from None
     # What only the client says (a time-out, a lost connection) leaves a request on its way: it would reach this producer's next
     # transaction. A new producer's epoch shuts it out. Only the broker's own word, which has a positive code, ends the matter.
-    if problem.code() > 0 and (
-        problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID
-    ):
+    told = problem.code() > 0 and not problem.fatal()
+    if told and (problem.txn_requires_abort() or problem.code() == KafkaError.FENCED_INSTANCE_ID):
         raise TransactionAborted(problem.str()) from None
     raise OutcomeUnknown(problem.str()) from None
 

@@ -35,6 +35,7 @@ class KafkaMembership:
             {
                 **common(log),
                 **(_CONSUMER_GROUP if incremental else _classic_group(settings, log.namespace + member)),
+                "client.id": log.namespace + member,  # the only name that others see of a dynamic member
                 "group.id": log.namespace + group,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

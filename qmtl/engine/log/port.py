@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from qmtl.foundation.common.errors import TopicMismatch
 from qmtl.foundation.wire.topics import TopicSpec
@@ -257,6 +257,14 @@ class Log(Protocol):
         """Join: the partitions of the anchor topic are the tasks."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Connected(Protocol):
+    """A log that is reached over connections, which may be lost."""
+
+    def client_errors(self) -> Mapping[str, int]:
+        """How often its clients have told of each error that they mend by themselves, by the client's name for it. Thread-safe."""
 
 
 def columns_of(records: Sequence[Record], ends: Positions) -> list[Columns]:

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from qmtl.engine.lag import Asked, InputLag, LagMeter
-from qmtl.engine.log.port import Log
+from qmtl.engine.log.port import Connected, Log
 from qmtl.engine.observer import TaskId
 from qmtl.interfaces.metrics.sampled import Sampled
 from qmtl.interfaces.metrics.sizes import StoreSize, store_sizes
@@ -29,6 +29,9 @@ _LAG_WAIT_S: Final = 2.0
 _SIZES_EVERY_S: Final = 15.0
 _SIZES_WAIT_S: Final = 1.0
 _METER_PATIENCE_S: Final = 5.0
+
+_LOST: Final = ("_TRANSPORT", "_ALL_BROKERS_DOWN")
+"""What a Kafka client calls a connection that was lost or refused, and that it has none left; a rate needs the zero before the first."""
 
 _TASK: Final = ("processor", "task")
 _INPUT: Final = (*_TASK, "topic", "partition")
@@ -52,6 +55,7 @@ class Gauges(Collector):
     """
 
     def __init__(self, log: Log, watch: Watch, state_dir: Path, *, series: int = SERIES) -> None:
+        self._log = log
         self._watch = watch
         self._series = series
         self._stopping = Event()
@@ -116,6 +120,18 @@ class Gauges(Collector):
             failures.add_metric((name,), errors)
         yield ages
         yield failures
+        yield self._client_errors()
+
+    def _client_errors(self) -> Metric:
+        out = CounterMetricFamily(
+            "qmtl_log_client_errors",
+            "What the clients of the log have met, and mend by themselves.",
+            labels=("error",),
+        )
+        told = self._log.client_errors() if isinstance(self._log, Connected) else {}
+        for name, count in sorted({**dict.fromkeys(_LOST, 0), **told}.items()):
+            out.add_metric((name,), count)
+        return out
 
     def _membership(self) -> Iterator[Metric]:
         owned = GaugeMetricFamily(

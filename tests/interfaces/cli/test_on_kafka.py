@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from qmtl.bootstrap import open_log
+from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import Log
 from qmtl.foundation.wire.topics import CATALOGUE
+from tests.contract.driving import until
 from tests.interfaces.cli.running import call
 from tests.replay.logs import (
     MINUTE_MS,
@@ -97,3 +99,20 @@ def test_a_kafka_log_is_listed_read_and_digested_like_an_embedded_one(
     assert here["configuration"] == there["configuration"]
     listed = [{json.loads(line)["topic"] for line in text.splitlines()} for text in told("topic", "list")]
     assert listed[0] == listed[1]
+
+
+@pytest.mark.parametrize("protocol", GROUP_PROTOCOLS)
+def test_workers_are_listed_by_their_slots_in_groups_of_either_protocol(
+    capsys: pytest.CaptureFixture[str], kafka_bootstrap: str, protocol: GroupProtocol
+) -> None:
+    address = f"kafka://{kafka_bootstrap}/cli-{uuid.uuid4().hex[:12]}"
+    log = open_log(address, settings=KafkaSettings(group_protocol=protocol))
+    log.ensure_topics(CATALOGUE)
+    member = log.membership("qmtl.worldservice", "qmtl.worldservice.7", "world.commands")
+    until(lambda: bool(member.poll(0.05)))
+    tasks = {str(number) for number in member.poll()}
+    ran = call(capsys, "worker", "list", "--json", "--log", address)
+    (mine,) = [one for one in ran.lines() if one["processor"] == "worldservice"]
+    assert (mine["slot"], mine["state"], set(mine["tasks"])) == ("7", "running", tasks)
+    member.close()
+    log.close()

@@ -1,0 +1,34 @@
+"""Connections to a broker that break are counted where a worker is watched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qmtl.engine.log.kafka import KafkaLog
+from qmtl.testing.broker import start_broker
+from tests.contract.driving import until
+from tests.engine.driving import messages
+from tests.engine.toys import ECHO, ITEMS, Counter, Feed, Item, make_topics
+from tests.interfaces.metrics.scraping import shown
+
+LOST = ("_TRANSPORT", "_ALL_BROKERS_DOWN")
+COUNT = "qmtl_log_client_errors_total"
+
+
+@pytest.mark.broker
+def test_a_worker_that_loses_its_broker_shows_it_and_stays(tmp_path: Path) -> None:
+    with start_broker() as broker:
+        log = KafkaLog(broker.bootstrap)
+        make_topics(log)
+        Feed(log, ITEMS).put({0: [Item("a", 0, 1)]})
+        with shown(log, tmp_path, Counter) as runs:
+            until(lambda: not runs.worker.step(0.02) and len(messages(log, ECHO.name)) == 1)
+            assert [runs.scrape().get(COUNT, error=error) for error in LOST] == [0, 0]
+            broker.kill()
+            until(lambda: not runs.worker.step(0.02) and LOST[1] in log.client_errors())
+            found = runs.scrape()
+            assert all((found.get(COUNT, error=error) or 0) >= 1 for error in LOST)
+            assert found.get(COUNT, error=LOST[1]) == log.client_errors()[LOST[1]]
+        log.close()
