@@ -65,6 +65,7 @@ def restore(
     keep_alive: KeepAlive | None = None,
     judge: Judge = refuse,
     simply: bool = False,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Restored:
     """Bring the store up to the high watermark of every table, captured once at the start.
 
@@ -76,6 +77,7 @@ def restore(
         tasks: how many tasks the processor has: given, the state is held to it and to the keys of the catalogue.
         judge: asked when the log is not the one that the store knows; where it returns, the store is built anew.
         simply: by the table alone; the measure of the faster ways.
+        clock: seconds that only go forward: what a standstill is measured by.
 
     Raises:
         LogRegressed: the log is shorter than the store knows, or another one, or becomes shorter meanwhile.
@@ -85,7 +87,7 @@ def restore(
         StateMismatch: the recorded state has another key or another number of partitions.
         DiskFull, and whatever `keep_alive` raises: what was restored so far is kept.
     """
-    one = _Restore(log, store, tables, codec, stall_s, progress, keep_alive, judge, simply, tasks)
+    one = _Restore(log, store, tables, codec, stall_s, progress, keep_alive, judge, simply, tasks, clock)
     one.prepare(until)
     try:
         one.run()
@@ -126,6 +128,7 @@ class _Restore:
     judge: Judge
     simply: bool
     tasks: int | None
+    clock: Callable[[], float]
     target: dict[TopicPartition, int] = field(default_factory=dict)
     begin: Positions = field(default_factory=dict)
     start: dict[TopicPartition, int] = field(default_factory=dict)
@@ -238,7 +241,7 @@ class _Restore:
         if many:
             self.store.begin_bulk()
         before = dict(reader.positions())
-        since = time.monotonic()
+        since = self.clock()
         asked = since
         while any(reader.positions().get(where, 0) < self.target[where] for where in left):
             if self.keep_alive is not None:
@@ -251,13 +254,13 @@ class _Restore:
             self._take(found, looked, reader.positions(), many=many)
             now = dict(reader.positions())
             if now != before:
-                before, since = now, time.monotonic()
+                before, since = now, self.clock()
                 asked = since
                 if self.progress is not None:
                     done = sum(max(0, now[where] - offset) for where, offset in left.items())
                     self.progress(min(done, to_do), to_do)
-            elif time.monotonic() - asked >= min(LOOK_S, self.stall_s):
-                asked = time.monotonic()
+            elif self.clock() - asked >= min(LOOK_S, self.stall_s):
+                asked = self.clock()
                 why = self._why(now, left)
                 if asked - since >= self.stall_s:
                     raise RecoveryStalled(f"no progress for {self.stall_s:g} s: {why[0]}", why[1])

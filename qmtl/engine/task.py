@@ -61,6 +61,7 @@ class TaskSettings:
         on_rebuild: called whenever a store is thrown away.
         failures: after more failures of the handlers than this, one after the other, the task stops.
         deaths: so many deaths of a process at one record make it a dead letter.
+        clock: seconds that only go forward, from whatever beginning; a simulation gives its own.
     """
 
     state_dir: Path
@@ -73,6 +74,7 @@ class TaskSettings:
     on_rebuild: Tell = log_rebuilt
     failures: int = FAILURES_IN_A_ROW
     deaths: int = DEATHS
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def room(self) -> int:
@@ -217,6 +219,7 @@ class Task:
                 progress=self._tell_progress,
                 keep_alive=keep_alive,
                 judge=judge,
+                clock=self._settings.clock,
             )
             accepted = None if restored.advanced else accepted
             self._positions, self._fresh = dict(restored.positions), restored.fresh
@@ -350,12 +353,12 @@ class Task:
                 min(settings.room - taken, settings.poll_records), 0.0 if taken else timeout_s
             )
             if batch and not taken:
-                until = time.monotonic() + settings.commit_interval_ms / 1e3
+                until = settings.clock() + settings.commit_interval_ms / 1e3
             taken += len(batch)
             ready = self._merge.take()
             if not batch or ready is not None or taken >= settings.room or self._recorded:
                 break
-            if time.monotonic() >= until:
+            if settings.clock() >= until:
                 break
         if not (self._free or self._dead or ready or self._fresh):
             self._marks.idle()

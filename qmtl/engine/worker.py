@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -99,7 +98,7 @@ class Worker:
         for number in sorted(mine):
             if number in self._tasks:
                 task = self._tasks[number]
-            elif number not in self._mine or time.monotonic() < self._full_until:
+            elif number not in self._mine or self._settings.clock() < self._full_until:
                 continue
             else:
                 found = self._open(number)
@@ -180,7 +179,7 @@ class Worker:
     def _wait_for_room(self, number: int, error: DiskFull) -> None:
         """Close a task that found no room on the disk, and open none before a while."""
         self._drop(number)
-        self._full_until = time.monotonic() + FULL_WAIT_S
+        self._full_until = self._settings.clock() + FULL_WAIT_S
         _log.warning("task %s of %s is closed: %s", number, self.name, error)
 
     def _drop(self, number: int) -> None:

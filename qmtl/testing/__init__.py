@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qmtl.testing.simulation import Close, Mark, Outcome, Simulated, crash, simulate, simulate_strategy
+    from qmtl.testing.simulation import (
+        Close,
+        Mark,
+        Moment,
+        Outcome,
+        Simulated,
+        crash,
+        simulate,
+        simulate_strategy,
+    )
 
-__all__ = ["Close", "Mark", "Outcome", "Simulated", "crash", "simulate", "simulate_strategy"]
+__all__ = ["Close", "Mark", "Moment", "Outcome", "Simulated", "crash", "simulate", "simulate_strategy"]
 
 
 def __getattr__(name: str) -> Any:

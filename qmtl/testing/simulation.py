@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 from qmtl.engine.failpoint import POINTS
-from qmtl.engine.log.port import Log
+from qmtl.engine.log.port import Log, Record, TopicPartition
 from qmtl.engine.processor import Processor
+from qmtl.engine.simulate.cluster import Cluster
 from qmtl.engine.simulate.coverage import Coverage
 from qmtl.engine.simulate.explore import Explorer
-from qmtl.engine.simulate.scenario import Said, Scenario, Start
+from qmtl.engine.simulate.scenario import Invariant, Said, Scenario, Start
 from qmtl.engine.simulate.schedule import Crash, Kill, Run, Schedule
 from qmtl.engine.simulate.trace import Normal
+from qmtl.engine.simulate.world import World
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.watermark import CutDigest
 from qmtl.engine.worker import Worker
@@ -125,6 +128,44 @@ Law: TypeAlias = Callable[[Outcome], object]
 """Raises where an outcome breaks it, or gives False."""
 
 
+class Moment:
+    """What a reader of committed records could have seen up to now, whatever was cleaned since. To look at it takes no time.
+
+    A transaction shows in every topic at once, but for those in which somebody's older transaction is still open.
+    """
+
+    def __init__(self, cluster: Cluster, decode: Callable[[bytes], Any]) -> None:
+        self._cluster = cluster
+        self._decode = decode
+
+    def messages(self, topic: str) -> list[Any]:
+        """Every message of a topic, by partition, then in their order.
+
+        Raises:
+            UnknownTopic: there is no such topic.
+        """
+        return [self._decode(one.value) for one in self._records(topic) if one.value is not None]
+
+    def rows(self, table: str) -> list[Any]:
+        """The newest value of each key of a table, in key order.
+
+        Raises:
+            UnknownTopic: there is no such topic.
+        """
+        newest = {one.key: one.value for one in self._records(table)}
+        return [self._decode(value) for _, value in sorted(newest.items()) if value is not None]
+
+    def _records(self, topic: str) -> Iterator[Record]:
+        for number in range(self._cluster.incarnation(topic).partitions):
+            partition = self._cluster.partition(TopicPartition(topic, number))
+            partition.settle()
+            yield from (one for one in partition.history if not is_reserved(one.key))
+
+
+Check: TypeAlias = Callable[[Moment], object]
+"""Raises where it does not hold at a moment, or gives False."""
+
+
 @dataclass(frozen=True, slots=True)
 class Simulated:
     """What a simulation has shown.
@@ -147,6 +188,7 @@ def simulate(
     topics: Sequence[TopicSpec] = (),
     seeds: int | Iterable[int] = SEEDS,
     laws: Sequence[Law] = (),
+    invariants: Sequence[Check] = (),
     workers: int = 1,
     ordered: Sequence[str] = (),
 ) -> Simulated:
@@ -158,6 +200,7 @@ def simulate(
         topics: those that are not in the catalogue, with their messages.
         seeds: how many, or which.
         laws: asked of the outcome of every run.
+        invariants: asked on the way, of every run: after each act of its schedule, and then after each round of all processes.
         workers: processes per processor.
         ordered: topics whose partitions have one order, and not only each of their keys.
 
@@ -187,6 +230,7 @@ def simulate(
         readers=readers(prototypes, specs),
         alone=alone(prototypes),
         cleans=all(read.lag <= 1 for one in prototypes for read in one.inputs()),
+        invariants=[_invariant(one, codec) for one in invariants],
     )
     return explore(scenario, codec, seeds, laws)
 
@@ -198,6 +242,7 @@ def simulate_strategy(
     settings: world.WorldSettings,
     seeds: int | Iterable[int] = SEEDS,
     laws: Sequence[Law] = (),
+    invariants: Sequence[Check] = (),
 ) -> Simulated:
     """Publish a strategy into a world of its own, open its gates, feed bars, and run every processor of the system.
 
@@ -205,7 +250,7 @@ def simulate_strategy(
         message: the strategy's DAG message.
         bars: of one interval, by open time; every bucket between the first and the last is closed, with or without bars.
         settings: of the world.
-        seeds, laws: see `simulate`.
+        seeds, laws, invariants: see `simulate`.
 
     Raises:
         SimulationFailed: see `simulate`; also where the strategy is refused, as a run that comes to no rest.
@@ -219,7 +264,9 @@ def simulate_strategy(
         )
 
     slots = {f"qmtl.{name}.0": slot(name) for name in NAMES}
-    return explore(strategy_scenario(slots, message, bars, settings), qmtl_codec, seeds, laws)
+    scenario = strategy_scenario(slots, message, bars, settings)
+    asked = [_invariant(one, qmtl_codec) for one in invariants]
+    return explore(replace(scenario, invariants=asked), qmtl_codec, seeds, laws)
 
 
 def strategy_scenario(
@@ -285,6 +332,20 @@ def _ask(outcome: Outcome, laws: Sequence[Law]) -> None:
     for law in laws:
         if law(outcome) is False:
             raise AssertionError(f"{getattr(law, '__name__', 'a law')} does not hold")
+
+
+def _invariant(check: Check, codec: Codec) -> Invariant:
+    decode = cache(codec.decode)  # the same records are looked at after every step
+
+    def invariant(world: World) -> Iterator[str]:
+        try:
+            if check(Moment(world.cluster, decode)) is False:
+                yield "does not hold"
+        except Exception as error:
+            yield f"{type(error).__name__}: {error}"
+
+    invariant.__name__ = getattr(check, "__name__", "an invariant")
+    return invariant
 
 
 def _slot(make: Callable[[], Processor], codec: Codec, number: str) -> Start:

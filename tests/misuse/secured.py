@@ -42,10 +42,32 @@ class Secured:
         rules = self._rules(who, kind, name, operations, False, AclPermissionType.DENY)
         self._add(rules)
 
+    def forbid_no_more(self, who: str, kind: str, name: str, operations: Sequence[str]) -> None:
+        """Takes back what `forbid` added."""
+        rules = set(self._rules(who, kind, name, operations, False, AclPermissionType.DENY))
+        filters = [
+            AclBindingFilter(
+                one.restype,
+                one.name,
+                one.resource_pattern_type,
+                one.principal,
+                one.host,
+                one.operation,
+                one.permission_type,
+            )
+            for one in rules
+        ]
+        for future in self._admin.delete_acls(filters).values():
+            future.result(10)
+        until(lambda: not rules & self._every())
+
     def _add(self, rules: list[Any]) -> None:
         """Returns when the broker goes by them."""
         for future in self._admin.create_acls(rules).values():
             future.result(10)
+        until(lambda: set(rules) <= self._every())
+
+    def _every(self) -> set[Any]:
         anything: Any = None  # what the package's own types do not know
         every = AclBindingFilter(
             ResourceType.ANY,
@@ -56,7 +78,7 @@ class Secured:
             AclOperation.ANY,
             AclPermissionType.ANY,
         )
-        until(lambda: set(rules) <= set(self._admin.describe_acls(every).result(10)))
+        return set(self._admin.describe_acls(every).result(10))
 
     def _rules(
         self,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,11 @@ from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.kafka_security import VARIABLE, Security
 from qmtl.engine.log.port import Log
 from qmtl.engine.task import TaskSettings
-from qmtl.engine.view import all_partitions
-from qmtl.foundation.common.errors import MissingRight
+from qmtl.engine.view import TableView, all_partitions, read_all
+from qmtl.foundation.common.errors import DeadLettersRefused, MissingRight
+from qmtl.foundation.contracts.world import CreateWorld, WorldSettings
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import topic
 from qmtl.topology import PROTOTYPES
 from tests.contract.driving import until
 from tests.interfaces.cli.running import Ran, assert_one_screen, run, start
@@ -160,6 +164,62 @@ def test_a_right_that_is_taken_away_while_a_worker_runs_ends_it_with_the_reason(
         until(lambda: worker.step(0.05) and False)
     worker.close()
     log.close()
+
+
+@pytest.mark.parametrize("letters_before", [0, 1])
+def test_no_record_is_skipped_while_letters_may_not_be_written_and_each_has_its_letter_when_they_may(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch, letters_before: int
+) -> None:
+    monkeypatch.setenv(VARIABLE, realm.login())
+    keeper = realm.keeper()
+    writer = keeper.writer("people")
+    settings = WorldSettings("USD", Decimal(1000), Decimal(0), Decimal(0), ())
+    spec = topic("world.commands")
+    partition = spec.partition_of(CreateWorld("c", "w", settings, 0))
+
+    def give(value: bytes) -> None:
+        writer.begin()
+        writer.append(spec.name, partition, b"key", value)
+        writer.commit({}, "people", None)
+
+    def create(number: int) -> bytes:
+        return codec.encode(CreateWorld(f"c{number}", "w", settings, 0))
+
+    def outcomes() -> list[str]:
+        return sorted(one.command_id for one in TableView(keeper, "world.outcomes", codec).refresh().rows())
+
+    def letters() -> list[bytes]:
+        found = read_all(keeper, all_partitions(keeper, "dead.letters"))
+        return [codec.decode(one.value).value for one in found if one.value is not None]
+
+    log = open_log(realm.address)
+    (worker,) = make_workers(log, TaskSettings(realm.place / "tasks"), ["worldservice"])
+    give(create(1))
+    for number in range(letters_before):
+        give(b"earlier %d" % number)
+    until(lambda: (worker.step(0.05), outcomes() == ["c1"] and len(letters()) == letters_before)[1])
+    until(lambda: not worker.step(0.05))
+
+    realm.secured.forbid("ann", "topic", f"{realm.name}.dead.letters", ["write"])
+    give(b"poison")
+    give(create(2))
+    with pytest.raises((DeadLettersRefused, MissingRight), match="Topic authorization failed"):
+        until(lambda: worker.step(0.05) and False)
+    worker.close()
+    with pytest.raises(
+        MissingRight, match=r"WRITE on topic .*\.dead\.letters"
+    ):  # started again, it says which
+        make_workers(log, TaskSettings(realm.place / "tasks"), ["worldservice"])
+    assert (outcomes(), len(letters())) == (["c1"], letters_before)
+
+    realm.secured.forbid_no_more("ann", "topic", f"{realm.name}.dead.letters", ["write"])
+    (worker,) = make_workers(log, TaskSettings(realm.place / "tasks"), ["worldservice"])
+    until(lambda: (worker.step(0.05), outcomes() == ["c1", "c2"])[1])
+    assert letters()[letters_before:] == [b"poison"]
+    worker.close()
+    writer.close()
+    log.close()
+    keeper.close()
 
 
 # ---- who somebody is ------------------------------------------------------------------------------------------------------

@@ -7,13 +7,22 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
+    AdminClient,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from qmtl.bootstrap import open_log, prepare
 from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_rights import require_version
+from qmtl.foundation.common.errors import BrokerTooOld, LogError
 from qmtl.testing.broker import Broker
 from qmtl.testing.broker_parts import Jvm, cache_dir, find_java
 from tests.interfaces.cli.running import assert_one_screen, run
@@ -59,6 +68,41 @@ def test_a_kafka_before_4_is_refused_and_gets_no_topic(old_broker: Broker, tmp_p
         assert_one_screen(ran, "QMTL-317", 3, says=["Kafka 3.9", "4.0", "--log"])
     admin = AdminClient({"bootstrap.servers": old_broker.bootstrap})
     assert [name for name in admin.list_topics(timeout=10).topics if not name.startswith("__")] == []
+
+
+class Answering:
+    """A client of the cluster's administration that gives one answer about the settings of a broker."""
+
+    def __init__(self, answer: dict[str, ConfigEntry] | KafkaException) -> None:
+        self._answer = answer
+
+    def describe_configs(self, resources: list[ConfigResource], request_timeout: float) -> dict[Any, Any]:
+        future: Future[dict[str, ConfigEntry]] = Future()
+        if isinstance(self._answer, KafkaException):
+            future.set_exception(self._answer)
+        else:
+            future.set_result(self._answer)
+        return dict.fromkeys(resources, future)
+
+
+def says(code: int) -> KafkaException:
+    return KafkaException(KafkaError(code))
+
+
+def test_what_only_a_kafka_before_4_says_of_itself_is_refused_with_its_version() -> None:
+    name = "inter.broker.protocol.version"  # a setting that Kafka 4.0 took away
+    old = Answering({name: ConfigEntry(name, "3.9-IV0")})
+    with pytest.raises(BrokerTooOld) as refused:
+        require_version(old, 2, 1.0)
+    assert refused.value.code == "QMTL-317"
+    assert "broker 2 is Kafka 3.9;" in refused.value.what
+    require_version(Answering({"log.dirs": ConfigEntry("log.dirs", "/data")}), 2, 1.0)
+
+
+def test_who_may_not_see_a_brokers_settings_goes_on_and_silence_is_no_version() -> None:
+    require_version(Answering(says(KafkaError.CLUSTER_AUTHORIZATION_FAILED)), 1, 1.0)
+    with pytest.raises(LogError, match="did not answer"):
+        require_version(Answering(says(KafkaError._TIMED_OUT)), 1, 1.0)
 
 
 def test_the_kafka_of_the_tests_is_not_too_old(kafka_bootstrap: str, kafka_namespace: str) -> None:

@@ -11,7 +11,7 @@ from qmtl.engine.processor import Arrival, Step
 from qmtl.engine.table import Table
 from qmtl.foundation.common.errors import InvalidValue, SimulationFailed
 from qmtl.foundation.contracts.trade import Position, Side
-from qmtl.testing import Close, Outcome, crash, simulate, simulate_strategy
+from qmtl.testing import Close, Moment, Outcome, crash, simulate, simulate_strategy
 from qmtl.testing.simulation import Given
 from tests.engine.models import counted, loop_model, minute, totals
 from tests.engine.toys import A_OUT, COUNTS, ECHO, ITEMS, SPECS, A, B, Counter, Item, Seen, X
@@ -85,6 +85,38 @@ def test_a_law_that_does_not_hold_is_told() -> None:
 
     with pytest.raises(SimulationFailed, match="nothing_is_echoed does not hold"):
         simulate(Counter, RECORDS, topics=SPECS, seeds=1, laws=[nothing_is_echoed])
+
+
+def test_an_invariant_that_breaks_on_the_way_and_holds_at_the_end_is_told_with_its_seed() -> None:
+    def both_names_come_along(run: Outcome | Moment) -> bool:
+        names = [one.name for one in run.messages(ECHO.name)]
+        return abs(names.count("n0") - names.count("n1")) <= 2
+
+    simulate(Counter, RECORDS, topics=SPECS, seeds=6, laws=[both_names_come_along])
+    with pytest.raises(SimulationFailed, match="both_names_come_along: does not hold") as told:
+        simulate(Counter, RECORDS, topics=SPECS, seeds=6, invariants=[both_names_come_along])
+    assert "seed" in told.value.what  # in the run without faults it holds
+
+
+def test_an_invariant_is_asked_on_the_way_of_all_that_could_be_read_by_then() -> None:
+    seen: list[int] = []
+
+    def nothing_is_echoed_twice(now: Moment) -> None:
+        echoed = now.messages(ECHO.name)
+        seen.append(len(echoed))
+        assert len({one.seq for one in echoed}) == len(echoed)
+        assert len(now.rows(COUNTS.name)) <= 2
+
+    simulate(Counter, RECORDS, topics=SPECS, seeds=2, invariants=[nothing_is_echoed_twice])
+    assert {*range(len(RECORDS) + 1)} <= {*seen}  # one record after the other, in the run without faults
+
+
+def test_an_invariant_that_raises_is_told_with_what_it_raised() -> None:
+    def is_early(now: Moment) -> None:
+        assert len(now.messages(ECHO.name)) < 5, "five are too many"
+
+    with pytest.raises(SimulationFailed, match="is_early: AssertionError: five are too many"):
+        simulate(Counter, RECORDS, topics=SPECS, seeds=1, invariants=[is_early])
 
 
 def test_a_crash_at_no_failpoint_is_refused() -> None:

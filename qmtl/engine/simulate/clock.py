@@ -13,6 +13,10 @@ class Clock:
     def __init__(self, now_ms: int = START_MS) -> None:
         self.now_ms = now_ms
 
+    def seconds(self) -> float:
+        """The same as `time.monotonic` would say it."""
+        return self.now_ms / 1e3
+
     def pass_ms(self, ms: int) -> int:
         """Let time pass; returns the time after it."""
         self.now_ms += ms

@@ -253,7 +253,8 @@ class World:
             slot.disks.append(slot.disk)
         process = Process(slot.name)
         log = SimulatedLog(self.cluster, process)
-        worker = slot.start(log, TaskSettings(slot.disk, self.scenario.poll_records))
+        settings = TaskSettings(slot.disk, self.scenario.poll_records, clock=self.cluster.clock.seconds)
+        worker = slot.start(log, settings)
         live = _Live(process, worker, slot.disk)
         self._busy[slot.disk] = live
         return live
