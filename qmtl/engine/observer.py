@@ -42,6 +42,30 @@ def outcome_of(error: BaseException) -> Outcome:
             return Outcome.FAILED
 
 
+class StallKind(Enum):
+    """Why a restore stands still."""
+
+    OPEN_TRANSACTION = "open_transaction"
+    SILENT_LOG = "silent_log"
+    """All that is wanted is committed, and the log does not give it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A restore that stands still.
+
+    Attributes:
+        what: the partitions with where they stand, and the cause.
+        remedy: what ends it.
+        seconds: since the last progress.
+    """
+
+    kind: StallKind
+    what: str
+    remedy: str
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """What a committed transaction contained. Of one that did not commit nothing is told: its records come again.
@@ -94,7 +118,11 @@ class Observer(Protocol):
         """A task begins to restore its tables: at its start, and again after a transaction that did not commit."""
 
     def restoring(self, task: TaskId, done: int, total: int) -> None:
-        """So many of the offsets that were missing from the local store have been read."""
+        """So many of the offsets that were missing from the local store have been read: with 0 at the beginning, and whenever
+        there is progress, which ends a stall."""
+
+    def stalled(self, task: TaskId, stall: Stall) -> None:
+        """The restore has made no progress for a second: told again each second as long as that lasts."""
 
     def opened(self, task: TaskId) -> None:
         """Everything is restored; the task runs."""
@@ -126,6 +154,8 @@ class Nobody:
     def opening(self, task: TaskId) -> None: ...
 
     def restoring(self, task: TaskId, done: int, total: int) -> None: ...
+
+    def stalled(self, task: TaskId, stall: Stall) -> None: ...
 
     def opened(self, task: TaskId) -> None: ...
 

@@ -11,6 +11,7 @@ from qmtl.engine.failpoint import passing
 from qmtl.engine.fold import SAMPLES, Fold
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
 from qmtl.engine.log.port import Columns, Log, Positions, Reader, TopicPartition
+from qmtl.engine.observer import Stall, StallKind
 from qmtl.engine.store import Cause, Store
 from qmtl.engine.stored import Checkpoint, TopicFacts
 from qmtl.engine.table import Table
@@ -23,13 +24,16 @@ from qmtl.foundation.wire.keys import is_stamp
 BATCH: Final = 5000
 STALL_S: Final = 30.0
 LOOK_S: Final = 1.0
-"""After so long without progress it is asked why."""
+"""After so long without progress it is asked why, and again after each further such time."""
 
 MANY: Final = 100_000
 """So many offsets are to be restored before the store takes rows without order and write-ahead log."""
 
 Progress = Callable[[int, int], None]
-"""Called with the offsets restored so far and to restore."""
+"""Called with the offsets restored so far and to restore: at the beginning of the reading, and after each progress."""
+
+Stalled = Callable[[Stall], None]
+"""Called with the cause each `LOOK_S` without progress."""
 
 KeepAlive = Callable[[], None]
 """Called between two batches; raises where the restore is to be given up."""
@@ -62,6 +66,7 @@ def restore(
     tasks: int | None = None,
     stall_s: float = STALL_S,
     progress: Progress | None = None,
+    stalled: Stalled | None = None,
     keep_alive: KeepAlive | None = None,
     judge: Judge = refuse,
     simply: bool = False,
@@ -87,7 +92,9 @@ def restore(
         StateMismatch: the recorded state has another key or another number of partitions.
         DiskFull, and whatever `keep_alive` raises: what was restored so far is kept.
     """
-    one = _Restore(log, store, tables, codec, stall_s, progress, keep_alive, judge, simply, tasks, clock)
+    one = _Restore(
+        log, store, tables, codec, stall_s, progress, stalled, keep_alive, judge, simply, tasks, clock
+    )
     one.prepare(until)
     try:
         one.run()
@@ -124,6 +131,7 @@ class _Restore:
     codec: Codec
     stall_s: float
     progress: Progress | None
+    stalled: Stalled | None
     keep_alive: KeepAlive | None
     judge: Judge
     simply: bool
@@ -243,6 +251,8 @@ class _Restore:
         before = dict(reader.positions())
         since = self.clock()
         asked = since
+        if self.progress is not None:
+            self.progress(0, to_do)
         while any(reader.positions().get(where, 0) < self.target[where] for where in left):
             if self.keep_alive is not None:
                 self.keep_alive()
@@ -261,12 +271,14 @@ class _Restore:
                     self.progress(min(done, to_do), to_do)
             elif self.clock() - asked >= min(LOOK_S, self.stall_s):
                 asked = self.clock()
-                why = self._why(now, left)
+                stall = self._why(now, left, asked - since)
                 if asked - since >= self.stall_s:
-                    raise RecoveryStalled(f"no progress for {self.stall_s:g} s: {why[0]}", why[1])
+                    raise RecoveryStalled(f"no progress for {self.stall_s:g} s: {stall.what}", stall.remedy)
+                if self.stalled is not None:
+                    self.stalled(stall)
 
-    def _why(self, now: Positions, left: Positions) -> tuple[str, str]:
-        """Why a restore stands still, and what to do about it.
+    def _why(self, now: Positions, left: Positions, seconds: float = 0.0) -> Stall:
+        """Why a restore stands still for so many seconds.
 
         Raises:
             LogRegressed: the log is shorter than the target by now.
@@ -296,16 +308,15 @@ class _Restore:
         held = [where for where in stuck if stable[where] < self.target[where]]
         if not held:
             remedy = "Look whether the leaders of these partitions answer."
-            return f"{', '.join(names)}: the log gives nothing.", remedy
+            what = f"{', '.join(names)}: the log gives nothing."
+            return Stall(StallKind.SILENT_LOG, what, remedy, seconds)
         place = f"{held[0].topic}[{held[0].partition}]"
         remedy = (
             "It ends with its producer, or by its time-out: wait, or find it with"
             f" `kafka-transactions.sh find-hanging --topic {held[0].topic}` and abort it."
         )
-        return (
-            f"{', '.join(names)}: a transaction is open from offset {stable[held[0]]} of {place} on.",
-            remedy,
-        )
+        what = f"{', '.join(names)}: a transaction is open from offset {stable[held[0]]} of {place} on."
+        return Stall(StallKind.OPEN_TRANSACTION, what, remedy, seconds)
 
     def _take(
         self, found: Sequence[Columns], looked: set[TopicPartition], now: Positions, *, many: bool

@@ -217,6 +217,7 @@ class Task:
                 self._codec,
                 tasks=self._tasks,
                 progress=self._tell_progress,
+                stalled=lambda stall: self._settings.observer.stalled(self.id, stall),
                 keep_alive=keep_alive,
                 judge=judge,
                 clock=self._settings.clock,

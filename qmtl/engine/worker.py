@@ -169,6 +169,7 @@ class Worker:
             MembershipLost: as `Membership.poll`.
         """
         mine = self._mine = self._membership.poll(0.0)
+        self._settings.observer.polled(self.name, mine)
         for other in sorted(self._tasks.keys() - mine - {number}):
             self._drop(other)
         if number not in mine:

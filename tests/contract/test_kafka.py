@@ -126,7 +126,7 @@ def test_a_restore_waits_for_an_open_transaction_and_is_then_complete(
             running = pool.submit(
                 restore, log, store, {"words": words}, CODEC, progress=lambda done, of: reached.append(done)
             )
-            until(lambda: bool(reached))
+            until(lambda: any(reached))
             assert not running.done()
         assert running.result(20).records == 4
     assert words.get("a") == Word("a", "behind")

@@ -148,7 +148,7 @@ def test_segments_that_go_while_they_are_read_are_told_and_then_built_again_whol
     went: list[int] = []
 
     def take_away(done: int, of: int) -> None:
-        if not went:
+        if done and not went:
             delete_before(log, where, ends[0])
             went.append(done)
 

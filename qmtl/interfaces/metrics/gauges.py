@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from qmtl.engine.lag import Asked, InputLag, LagMeter
 from qmtl.engine.log.port import Connected, Log
-from qmtl.engine.observer import TaskId
+from qmtl.engine.observer import StallKind, TaskId
 from qmtl.interfaces.metrics.sampled import Sampled
 from qmtl.interfaces.metrics.sizes import StoreSize, store_sizes
 from qmtl.interfaces.metrics.watch import Phase, Standing, Watch
@@ -167,13 +167,21 @@ def _phases(tasks: Mapping[TaskId, Standing], now: float) -> Iterator[Metric]:
     total = GaugeMetricFamily(
         "qmtl_restore_target_offsets", "Offsets that a restore has to read.", labels=_TASK
     )
+    stalled = GaugeMetricFamily(
+        "qmtl_restore_stalled_seconds",
+        "How long a restore makes no progress, for what cause; 0 when it does.",
+        labels=(*_TASK, "cause"),
+    )
     for task, one in tasks.items():
+        for kind in StallKind:
+            stands = one.stall is not None and one.stall.kind is kind
+            stalled.add_metric((*_names(task), kind.value), now - one.stalled_at if stands else 0)
         for each in Phase:
             phase.add_metric((*_names(task), each.value), one.phase is each)
         running.add_metric(_names(task), now - one.since if one.phase is Phase.RESTORING else 0)
         done.add_metric(_names(task), one.done)
         total.add_metric(_names(task), one.total)
-    yield from (phase, running, done, total)
+    yield from (phase, running, done, total, stalled)
 
 
 def _watermarks(tasks: Mapping[TaskId, Standing]) -> Iterator[Metric]:

@@ -67,6 +67,17 @@ def health(watch: Watch, stale_s: float = STALE_S) -> Health:
                     reasons.append(
                         f"{name}[{number}] restores its tables: {standing.done} of {standing.total} offsets"
                     )
+                if (stall := standing.stall) is not None:
+                    stands = round(now - standing.stalled_at, 3)
+                    reasons.append(
+                        f"{name}[{number}] makes no progress with that for {stands:.0f} s: {stall.what} {stall.remedy}"
+                    )
+                    row["stall"] = {
+                        "cause": stall.kind.value,
+                        "seconds": stands,
+                        "what": stall.what,
+                        "remedy": stall.remedy,
+                    }
             rows.append(row)
         if now - polled.at > stale_s:
             reasons.append(

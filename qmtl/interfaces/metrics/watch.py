@@ -11,7 +11,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
-from qmtl.engine.observer import Commit, Look, Outcome, TaskId
+from qmtl.engine.observer import Commit, Look, Outcome, Stall, TaskId
 
 LOOK_EVERY_S: Final = 0.2
 """A task is looked at no more often: under load a step takes milliseconds, and a look copies its positions."""
@@ -32,7 +32,9 @@ class Standing:
 
     Attributes:
         since: when the phase began, by the monotonic clock.
-        done, total: offsets restored and to restore; both 0 until the first batch of a restore.
+        done, total: offsets restored and to restore; both 0 where nothing is missing.
+        stall: why the restore stands still; None while it does not.
+        stalled_at: since when, by the monotonic clock.
         look: None until the first step is done.
     """
 
@@ -40,6 +42,8 @@ class Standing:
     since: float
     done: int = 0
     total: int = 0
+    stall: Stall | None = None
+    stalled_at: float = 0.0
     look: Look | None = None
     looked_at: float = 0.0
 
@@ -124,13 +128,18 @@ class Watch:
 
     def restoring(self, task: TaskId, done: int, total: int) -> None:
         with self._lock:
-            self._tasks[task] = replace(self._tasks[task], done=done, total=total)
+            self._tasks[task] = replace(self._tasks[task], done=done, total=total, stall=None)
+
+    def stalled(self, task: TaskId, stall: Stall) -> None:
+        with self._lock:
+            since = self.clock() - stall.seconds
+            self._tasks[task] = replace(self._tasks[task], stall=stall, stalled_at=since)
 
     def opened(self, task: TaskId) -> None:
         now = self.clock()
         with self._lock:
             before = self._tasks[task]
-            self._tasks[task] = replace(before, phase=Phase.RUNNING, since=now)
+            self._tasks[task] = replace(before, phase=Phase.RUNNING, since=now, stall=None)
         self._restores.labels(*_names(task)).observe(now - before.since)
 
     def closed(self, task: TaskId) -> None:

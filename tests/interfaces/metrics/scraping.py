@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,11 +99,18 @@ class Shown:
 
 @contextmanager
 def shown(
-    log: Log, state: Path, make: type[Toy], *, poll: int = 4000, stale_s: float = 15.0, series: int = 200
+    log: Log,
+    state: Path,
+    make: type[Toy],
+    *,
+    poll: int = 4000,
+    stale_s: float = 15.0,
+    series: int = 200,
+    on_restore: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[Shown]:
     """A worker of a toy, served on a free port."""
     metrics = Metrics([make.name])
-    settings = TaskSettings(state, poll, observer=metrics.watch)
+    settings = TaskSettings(state, poll, observer=metrics.watch, on_restore=on_restore)
     with metrics.serving(log, state, LOOPBACK, 0, stale_s=stale_s, series=series) as url:
         runs = Shown(Worker(log, make, CODEC, settings), url)
         try:

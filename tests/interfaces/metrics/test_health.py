@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from qmtl.engine.log.embedded import EmbeddedLog
-from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine import recovery
+from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
+from qmtl.engine.log.port import Log, Record, TopicPartition
 from qmtl.engine.observer import Look, Outcome, TaskId
 from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.metrics.health import health
@@ -149,6 +151,98 @@ def test_a_restore_is_told_with_its_progress(embedded_log: EmbeddedLog, tmp_path
     assert found.get("qmtl_restore_done_offsets", processor="counter", task=0) == everything
     assert found.get("qmtl_restore_running_seconds", processor="counter", task=0) == 0
     assert found.get("qmtl_task_phase", processor="counter", task=0, phase="running") == 1
+
+
+def test_a_scrape_in_the_middle_of_a_restore_sees_how_far_it_is_from_its_beginning_on(
+    embedded_log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_topics(embedded_log)
+    with shown(embedded_log, tmp_path / "first", Counter) as runs:
+        Feed(embedded_log, ITEMS).put({0: [Item(f"n{number}", 0, 1) for number in range(50)]})
+        runs.settle()
+    where = TopicPartition(COUNTS.name, 0)
+    everything = embedded_log.end_offsets([where])[where]
+    monkeypatch.setattr(recovery, "BATCH", 10)
+    task: Mapping[str, str | int] = {"processor": "counter", "task": 0}
+    seen: list[list[float | None]] = []
+    reasons: list[str] = []
+
+    def look(label: str, done: int, total: int) -> None:
+        if label == "counter[0]":
+            found = runs.scrape()
+            seen.append(
+                [
+                    found.get("qmtl_restore_done_offsets", **task),
+                    found.get("qmtl_restore_target_offsets", **task),
+                    found.get("qmtl_task_phase", **task, phase="restoring"),
+                ]
+            )
+            reasons.extend(runs.health().json()["reasons"])
+
+    with shown(embedded_log, tmp_path / "second", Counter, on_restore=look) as runs:
+        runs.settle()
+    assert seen[0] == [0, everything, 1]
+    assert [done for done, _, _ in seen[1:6]] == [10, 20, 30, 40, 50]
+    assert seen[-1] == [everything, everything, 1]
+    assert f"counter[0] restores its tables: 0 of {everything} offsets" in reasons
+    assert f"counter[0] restores its tables: 30 of {everything} offsets" in reasons
+
+
+class Mute(EmbeddedLog):
+    """An embedded log that gives nothing for a while."""
+
+    silent = False
+
+    def reader(self) -> EmbeddedReader:
+        return MuteReader(self)
+
+
+class MuteReader(EmbeddedReader):
+    def __init__(self, log: Mute) -> None:
+        super().__init__(log)
+        self._mute = log
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        return [] if self._mute.silent else super().poll(max_records, timeout_s)
+
+
+def test_a_restore_that_stands_still_is_told_with_its_cause_as_long_as_that_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Mute(tmp_path / "log")
+    make_topics(log)
+    with shown(log, tmp_path / "first", Counter) as runs:
+        Feed(log, ITEMS).put({0: [Item("n", 0, 1)]})
+        runs.settle()
+    monkeypatch.setattr(recovery, "LOOK_S", 0.05)
+    task: Mapping[str, str | int] = {"processor": "counter", "task": 0}
+    where = TopicPartition(COUNTS.name, 0)
+    says = f"{COUNTS.name}[0] at 0 of {log.end_offsets([where])[where]}: the log gives nothing."
+    log.silent = True
+
+    def stands(cause: str) -> float | None:
+        return runs.scrape().get("qmtl_restore_stalled_seconds", **task, cause=cause)
+
+    with shown(log, tmp_path / "second", Counter, stale_s=1.0) as runs, ThreadPoolExecutor(1) as pool:
+        try:
+            opening = pool.submit(runs.settle)
+            until(lambda: (stands("silent_log") or 0) > 1.5)
+            told = runs.health().json()
+            assert stands("open_transaction") == 0
+            assert any(
+                "counter[0] makes no progress with that for" in one and says in one for one in told["reasons"]
+            )
+            assert not any("the bound is" in one for one in told["reasons"]), (
+                "it takes part in its group meanwhile"
+            )
+            assert told["tasks"][0]["stall"]["what"] == says
+        finally:
+            log.silent = False
+        opening.result(20)
+        assert stands("silent_log") == 0
+        assert runs.health().json()["reasons"] == []
+        assert "stall" not in runs.health().json()["tasks"][0]
+    log.close()
 
 
 # ---- the server ---------------------------------------------------------------------------------------------------

@@ -237,7 +237,16 @@ def worker_behind_an_open_transaction(directory: Path, address: str, plain: Plai
     with plain.open_transaction(STATE):
         manager = worker(directory, address, "1")
         running = manager.__enter__()
-        until(lambda: "worldservice[0] restores its tables: 0 of 0 offsets" in running.reasons())
+        until(
+            lambda: any(
+                "makes no progress" in one and "a transaction is open from offset" in one
+                for one in running.reasons()
+            )
+        )
+        stands = running.scrape().get("qmtl_restore_stalled_seconds", **TASK, cause="open_transaction")
+        assert stands is not None
+        assert stands > 0
+        assert running.scrape().get("qmtl_restore_target_offsets", **TASK) == 1
         assert running.status() == 503
         assert running.scrape().get("qmtl_task_phase", **TASK, phase="restoring") == 1
         first = running.scrape().get("qmtl_restore_running_seconds", **TASK)
