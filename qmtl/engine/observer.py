@@ -76,12 +76,16 @@ class Look:
             aborted records and stamps, which a committed position stays in front of.
         bucketed: the input partitions that are taken bucket by bucket.
         buckets: the last closed buckets, oldest first, epoch ms; empty before the first, and for a task that has none.
+        held: how many records were read and wait for their bucket.
+        paused: input partitions that are not read, as they are too far ahead of the others.
     """
 
     committed: Positions
     reached: Positions
     bucketed: frozenset[TopicPartition] = field(default_factory=frozenset)
     buckets: tuple[int, ...] = ()
+    held: int = 0
+    paused: frozenset[TopicPartition] = field(default_factory=frozenset)
 
 
 class Observer(Protocol):
@@ -104,6 +108,9 @@ class Observer(Protocol):
 
     def read(self, task: TaskId, records: int) -> None:
         """A batch was read; after a transaction that did not commit the same records are read again."""
+
+    def paused(self, task: TaskId, partitions: Collection[TopicPartition]) -> None:
+        """These partitions are no longer read until the others have caught up: told once each time that it begins."""
 
     def expired(self, task: TaskId, topic: str) -> None:
         """A bucket of a table was read when its cleaner may have taken versions of it already."""
@@ -132,6 +139,8 @@ class Nobody:
     def closed(self, task: TaskId) -> None: ...
 
     def read(self, task: TaskId, records: int) -> None: ...
+
+    def paused(self, task: TaskId, partitions: Collection[TopicPartition]) -> None: ...
 
     def expired(self, task: TaskId, topic: str) -> None: ...
 

@@ -167,13 +167,21 @@ def _watermarks(tasks: Mapping[TaskId, Standing]) -> Iterator[Metric]:
         labels=_TASK,
     )
     inputs = GaugeMetricFamily("qmtl_task_inputs", "Input partitions of the task.", labels=_TASK)
+    held = GaugeMetricFamily(
+        "qmtl_task_held_records", "Records that were read and wait for their bucket.", labels=_TASK
+    )
+    paused = GaugeMetricFamily(
+        "qmtl_task_paused_inputs", "Input partitions that are too far ahead to be read now.", labels=_TASK
+    )
     for task, one in tasks.items():
         if one.look is None:
             continue
         inputs.add_metric(_names(task), len(one.look.committed))
+        held.add_metric(_names(task), one.look.held)
+        paused.add_metric(_names(task), len(one.look.paused))
         if one.look.buckets:
             watermark.add_metric(_names(task), one.look.buckets[-1] / 1000)
-    yield from (watermark, inputs)
+    yield from (watermark, inputs, held, paused)
 
 
 def _inputs(found: Sequence[TaskInput], series: int) -> Iterator[Metric]:
