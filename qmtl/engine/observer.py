@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from qmtl.engine.log.port import Positions, TopicPartition
+from qmtl.engine.watermark import Wait
 from qmtl.foundation.common.errors import Fenced, OutcomeUnknown, TransactionAborted
 
 
@@ -78,6 +79,7 @@ class Look:
         buckets: the last closed buckets, oldest first, epoch ms; empty before the first, and for a task that has none.
         held: how many records were read and wait for their bucket.
         paused: input partitions that are not read, as they are too far ahead of the others.
+        waits: what the next bucket waits for; nothing where it is complete, or where no input has closed one.
     """
 
     committed: Positions
@@ -86,6 +88,7 @@ class Look:
     buckets: tuple[int, ...] = ()
     held: int = 0
     paused: frozenset[TopicPartition] = field(default_factory=frozenset)
+    waits: tuple[Wait, ...] = ()
 
 
 class Observer(Protocol):

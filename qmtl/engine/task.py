@@ -596,6 +596,7 @@ class Task:
             tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
             self._merge.held,
             self._paused,
+            self._merge.waits(),
         )
 
     def close(self) -> None:

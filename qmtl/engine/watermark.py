@@ -184,7 +184,8 @@ class Wait:
 
     Attributes:
         needed_ms: the bucket that it has to close first, epoch ms; 0 is genesis.
-        have_ms: the newest bucket that it has closed, so far as it was read; None where there is none.
+        have_ms: the newest bucket that it has closed, as far as somebody has read it, a task since it was opened; None where
+            there is none.
     """
 
     where: TopicPartition

@@ -15,7 +15,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.observer import Nobody, TaskId
 from qmtl.engine.processor import Arrival, Input
-from qmtl.engine.watermark import Merge
+from qmtl.engine.watermark import Merge, Wait
 from qmtl.foundation.contracts.control import LateRecord
 from qmtl.foundation.wire.keys import encode_key
 from tests.engine.driving import bench, closed, messages, outcome
@@ -98,8 +98,8 @@ def test_an_own_table_read_late_shows_the_cut_of_that_bucket_whatever_the_transa
         log.close()
 
 
-def run_free(log: Log, place: Path, order: str) -> None:
-    """B is fed by itself; `order` says when it and A run: `y` and `x` feed a bucket, `b` and `a` run."""
+def run_free(log: Log, place: Path, order: str) -> tuple[Wait, ...]:
+    """B is fed by itself; `order` says when it and A run: `y` and `x` feed a bucket, `b` and `a` run. Gives what A waits for."""
     make_topics(log)
     feeds = {"x": Feed(log, X), "y": Feed(log, Y)}
     done = {"x": 0, "y": 0}
@@ -111,6 +111,7 @@ def run_free(log: Log, place: Path, order: str) -> None:
                 done[step] += 1
             else:
                 {"a": of_a, "b": of_b}[step].settle()
+        return of_a.workers[0].tasks[0].look().waits
 
 
 SEEN_FROM_B = [
@@ -138,6 +139,18 @@ def test_a_bucket_sees_the_other_exactly_as_it_was_one_bucket_ago(
 ) -> None:
     run_free(embedded_log, tmp_path / "state", order)
     assert messages(embedded_log, A_OUT.name) == SEEN_FROM_B[:seen]
+
+
+@pytest.mark.parametrize(
+    "order, needed, have",
+    [("xxa", 0, None), ("bxxa", minute(0), 0), ("xxxybaba", minute(1), minute(0)), ("xybaa", None, None)],
+)
+def test_a_task_tells_for_which_bucket_of_a_delayed_edge_it_waits(
+    embedded_log: EmbeddedLog, tmp_path: Path, order: str, needed: int | None, have: int | None
+) -> None:
+    waits = run_free(embedded_log, tmp_path, order)
+    where = TopicPartition(B_STATE.name, 0)
+    assert waits == (() if needed is None else (Wait(where, needed, have),))
 
 
 def test_a_waiting_bucket_leaves_its_input_where_it_was(embedded_log: EmbeddedLog, tmp_path: Path) -> None:
@@ -181,13 +194,25 @@ def test_a_silent_partition_holds_the_bucket_until_its_marker(
         feed.put({2: [Item("p2", 7, 1)]})
         runs.settle()
         assert closed(log, A_OUT.name) == [0]
+        silent = TopicPartition(XX.name, 2)
+        assert runs.workers[0].tasks[0].look().waits == (Wait(silent, minute(0), None),)
         feed.bucket(minute(0), closes=[2])
         runs.settle()
+        assert runs.workers[0].tasks[0].look().waits == (Wait(silent, minute(1), minute(0)),)
         assert closed(log, A_OUT.name) == [0, minute(0)]
         assert [seen.name for seen in messages(log, A_OUT.name)] == ["p0", "p2"]
         feed.bucket(minute(5), closes=[2])
         runs.settle()
         assert closed(log, A_OUT.name) == [0, minute(0), minute(1)]
+        behind = [TopicPartition(XX.name, number) for number in (0, 1)]
+        assert runs.workers[0].tasks[0].look().waits == tuple(
+            Wait(one, minute(5), minute(1)) for one in behind
+        )
+        feed.bucket(minute(5), closes=[0, 1])
+        runs.settle()
+        assert (
+            runs.workers[0].tasks[0].look().waits == ()
+        )  # nobody is ahead of the task: nothing is waited for
 
 
 def test_partitions_whose_markers_skip_buckets_merge_by_bucket(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.engine import watermark
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition, partitions_of
 from qmtl.engine.processor import Input
@@ -170,6 +171,49 @@ def test_late_records_and_closed_buckets_are_counted_apart(embedded_log: Embedde
     markers = [one for one in read_all(log, all_partitions(log, A_OUT.name)) if is_marker(one.key)]
     assert found.total("qmtl_buckets_closed_total") == len(markers) - 1  # the first is genesis
     assert found.get("qmtl_task_watermark_timestamp_seconds", processor="a", task=0) == minute(4) / 1000
+
+
+def test_what_a_task_waits_for_is_shown_until_it_comes(embedded_log: EmbeddedLog, tmp_path: Path) -> None:
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, XX)
+    with shown(log, tmp_path, spread(Input(XX.name, bucketed=True, broadcast=True))) as runs:
+        feed.bucket(minute(1))
+        feed.bucket(minute(2), closes=[0, 2])
+        runs.settle()
+        found = runs.scrape()
+        silent = {"processor": "a", "task": "0", "topic": XX.name, "partition": "1"}
+        for name, bucket in (("needed", 2), ("have", 1)):
+            assert found.labelled(f"qmtl_gate_{name}_timestamp_seconds") == [silent]
+            assert found.get(f"qmtl_gate_{name}_timestamp_seconds", **silent) == minute(bucket) / 1000
+        assert found.total("qmtl_task_waits_for_inputs") == 1
+        feed.bucket(minute(2), closes=[1])
+        runs.settle()
+        after = runs.scrape()
+    assert after.total("qmtl_task_waits_for_inputs") == 0
+    assert after.labelled("qmtl_gate_needed_timestamp_seconds") == []
+
+
+def test_a_partition_too_far_ahead_is_counted_once_each_time(
+    embedded_log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watermark, "BUFFERED_BUCKETS", 2)
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, XX)
+    with shown(log, tmp_path, spread(Input(XX.name, bucketed=True, broadcast=True))) as runs:
+        for turn in range(1, 4):
+            for number in (2 * turn, 2 * turn + 1):
+                feed.bucket(minute(number), {0: [Item("n", number, 1)]}, closes=[0])
+            runs.settle()
+            found = runs.scrape()
+            assert found.get("qmtl_input_pauses_total", processor="a", task=0, topic=XX.name) == turn
+            assert found.get("qmtl_task_paused_inputs", processor="a", task=0) == 1
+            assert found.get("qmtl_task_held_records", processor="a", task=0) == 2
+            for number in (2 * turn, 2 * turn + 1):
+                feed.bucket(minute(number), closes=[1, 2])
+            runs.settle()
+            assert runs.scrape().get("qmtl_task_paused_inputs", processor="a", task=0) == 0
 
 
 # ---- lag ------------------------------------------------------------------------------------------------------------
