@@ -133,7 +133,7 @@ def test_what_is_alarmed_is_on_the_dashboard_and_what_can_go_wrong_is_alarmed() 
     on_alerts = {name for rule in rules() for name in NAME.findall(rule["expr"])}
     assert on_alerts <= on_panels
     assert {
-        "qmtl_input_lag_records",
+        "qmtl_input_lag_offsets",
         "qmtl_input_stable_offset",
         "qmtl_transactions_total",
         "qmtl_restore_running_seconds",

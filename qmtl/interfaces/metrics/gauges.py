@@ -223,8 +223,8 @@ def _inputs(found: Sequence[TaskInput], series: int) -> Iterator[Metric]:
     position = gauge("position", "The next offset after the last committed transaction.")
     stable = gauge("stable_offset", "The last stable offset: as far as anybody can read now.")
     high = gauge("high_watermark", "One past the last record of any kind.")
-    lag = gauge("lag_records", "Offsets between what the task is done with and the high watermark.")
-    lag_stable = gauge("lag_stable_records", "The same to the last stable offset: what can be read now.")
+    lag = gauge("lag_offsets", "Offsets between what the task is done with and the high watermark.")
+    lag_stable = gauge("lag_stable_offsets", "The same to the last stable offset: what can be read now.")
     closed = gauge(
         "watermark_timestamp_seconds", "The newest bucket that the input has closed, by its close."
     )

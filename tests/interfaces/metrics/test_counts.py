@@ -102,7 +102,7 @@ def test_counts_are_those_of_the_log_whatever_aborts(
             assert found.total("qmtl_records_written_total") == written(
                 log, COUNTS.name, ECHO.name, DEAD.name, "task.cuts"
             )
-            assert found.total("qmtl_input_lag_records") == 0
+            assert found.total("qmtl_input_lag_offsets") == 0
             folded: dict[tuple[int, bytes], bytes | None] = {}
             for one in read_all(log, all_partitions(log, COUNTS.name)):
                 if not is_reserved(one.key):
@@ -239,7 +239,7 @@ def test_the_lag_in_records_buckets_and_seconds_is_that_of_the_log(
             runs.settle()
             labels = {"processor": "a", "task": "0", "topic": X.name, "partition": "0"}
             at_rest = runs.scrape()
-            assert at_rest.get("qmtl_input_lag_records", **labels) == 0
+            assert at_rest.get("qmtl_input_lag_offsets", **labels) == 0
             assert at_rest.get("qmtl_input_lag_buckets", **labels) == 0
             done = log.end_offsets([TopicPartition(X.name, 0)])[TopicPartition(X.name, 0)]
             for number, count in enumerate(after, len(before)):
@@ -250,8 +250,8 @@ def test_the_lag_in_records_buckets_and_seconds_is_that_of_the_log(
             (end,) = log.end_offsets([TopicPartition(X.name, 0)]).values()
             assert found.get("qmtl_input_high_watermark", **labels) == end
             assert found.get("qmtl_input_stable_offset", **labels) == end
-            assert found.get("qmtl_input_lag_records", **labels) == end - done
-            assert found.get("qmtl_input_lag_stable_records", **labels) == end - done
+            assert found.get("qmtl_input_lag_offsets", **labels) == end - done
+            assert found.get("qmtl_input_lag_stable_offsets", **labels) == end - done
             assert found.get("qmtl_input_lag_buckets", **labels) == len(after)
             assert found.get("qmtl_input_lag_seconds", **labels) == (60.0 * len(after) if before else None)
             newest = minute(len(before) + len(after) - 1) / 1000 if before or after else None
@@ -262,7 +262,7 @@ def test_the_lag_in_records_buckets_and_seconds_is_that_of_the_log(
             closed = max((one.offset + 1 for one in records if is_marker(one.key)), default=0)
             # Records behind the last marker wait for their bucket.
             waiting = end - closed if torn else 0
-            assert caught_up.get("qmtl_input_lag_records", **labels) == waiting
+            assert caught_up.get("qmtl_input_lag_offsets", **labels) == waiting
             assert caught_up.get("qmtl_input_lag_buckets", **labels) == 0
         log.close()
 
@@ -280,10 +280,10 @@ def test_partitions_beyond_the_bound_share_one_series_that_hides_no_lag(
         xx.bucket(minute(0), {2: [Item("n", 0, 1)] * 5, 1: [Item("n", 0, 1)]})
         found = runs.scrape()
     ends = log.end_offsets([*partitions_of(X.name, 1), *partitions_of(XX.name, 3)])
-    assert len(found.labelled("qmtl_input_lag_records")) == 3
-    assert found.total("qmtl_input_lag_records") == sum(ends.values())
+    assert len(found.labelled("qmtl_input_lag_offsets")) == 3
+    assert found.total("qmtl_input_lag_offsets") == sum(ends.values())
     others = {"processor": "a", "task": "0", "topic": "others", "partition": ""}
-    assert found.get("qmtl_input_lag_records", **others) == sum(
+    assert found.get("qmtl_input_lag_offsets", **others) == sum(
         ends[where] for where in partitions_of(XX.name, 3)[1:]
     )
     assert found.get("qmtl_task_inputs", processor="a", task=0) == 4
