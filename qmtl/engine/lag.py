@@ -51,6 +51,7 @@ class InputLag:
         own_ms: the newest bucket that the reader has closed.
         buckets: how many buckets the partition has closed that the reader has not: counted where few offsets lie between, else
             reckoned from the distance of the reader's last buckets; None where neither can be done.
+        next_ms: the oldest bucket that the partition has closed and the reader has not, known where `buckets` is counted.
         records: how many committed records wait, without stamps and tombstones of markers; None where more than `COUNTED` offsets lie between.
     """
 
@@ -63,6 +64,7 @@ class InputLag:
     own_ms: int | None = None
     buckets: int | None = None
     records: int | None = None
+    next_ms: int | None = None
 
     @property
     def lag(self) -> int:
@@ -187,8 +189,10 @@ def _with_buckets(
     own_ms = own[-1] if own else None
     records = None if waiting is None else sum(map(_counts, waiting))
     buckets: int | None = None
+    next_ms: int | None = None
     if one.bucketed and waiting is not None:
-        buckets = sum((_bucket(record) or GENESIS_MS) > (own_ms or GENESIS_MS) for record in waiting)
+        new = [ms for record in waiting if (ms := _bucket(record) or GENESIS_MS) > (own_ms or GENESIS_MS)]
+        buckets, next_ms = len(new), min(new, default=None)
     elif one.bucketed and closed_ms is not None and len(own) > 1:
         spacing = min(later - earlier for earlier, later in pairwise(own))
         buckets = max(0, closed_ms - own[-1]) // spacing
@@ -202,6 +206,7 @@ def _with_buckets(
         own_ms if one.bucketed else None,
         buckets,
         records,
+        next_ms,
     )
 
 

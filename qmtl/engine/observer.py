@@ -8,6 +8,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from qmtl.engine.log.port import Positions, TopicPartition
+from qmtl.engine.watermark import Wait
 from qmtl.foundation.common.errors import Fenced, OutcomeUnknown, TransactionAborted
 
 
@@ -100,12 +101,18 @@ class Look:
             aborted records and stamps, which a committed position stays in front of.
         bucketed: the input partitions that are taken bucket by bucket.
         buckets: the last closed buckets, oldest first, epoch ms; empty before the first, and for a task that has none.
+        held: how many records were read and wait for their bucket.
+        paused: input partitions that are not read, as they are too far ahead of the others.
+        waits: what the next bucket waits for; nothing where it is complete, or where no input has closed one.
     """
 
     committed: Positions
     reached: Positions
     bucketed: frozenset[TopicPartition] = field(default_factory=frozenset)
     buckets: tuple[int, ...] = ()
+    held: int = 0
+    paused: frozenset[TopicPartition] = field(default_factory=frozenset)
+    waits: tuple[Wait, ...] = ()
 
 
 class Observer(Protocol):
@@ -132,6 +139,9 @@ class Observer(Protocol):
 
     def read(self, task: TaskId, records: int) -> None:
         """A batch was read; after a transaction that did not commit the same records are read again."""
+
+    def paused(self, task: TaskId, partitions: Collection[TopicPartition]) -> None:
+        """These partitions are no longer read until the others have caught up: told once each time that it begins."""
 
     def expired(self, task: TaskId, topic: str) -> None:
         """A bucket of a table was read when its cleaner may have taken versions of it already."""
@@ -162,6 +172,8 @@ class Nobody:
     def closed(self, task: TaskId) -> None: ...
 
     def read(self, task: TaskId, records: int) -> None: ...
+
+    def paused(self, task: TaskId, partitions: Collection[TopicPartition]) -> None: ...
 
     def expired(self, task: TaskId, topic: str) -> None: ...
 

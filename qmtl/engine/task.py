@@ -121,6 +121,7 @@ class Task:
         self._slept: dict[TopicPartition, int] = {}
         self._kept_ms: dict[str, int] = {}
         self._told_expired: set[str] = set()
+        self._paused: frozenset[TopicPartition] = frozenset()
         described = log.describe(processor.anchor)
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
@@ -335,6 +336,7 @@ class Task:
             self._store.know(facts_of(self._log, unknown, {}))
         at = self._reader.positions() if reading is None else reading
         self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
+        self._paused = frozenset()
 
     # ---- one cycle ------------------------------------------------------------------------------------------------
 
@@ -380,7 +382,7 @@ class Task:
 
     def _take_in(self, room: int, timeout_s: float) -> Sequence[Record]:
         """Read once, and put each record where it belongs."""
-        self._reader.pause(self._merge.full())
+        self._pause()
         batch = self._reader.poll(room, timeout_s)
         passing("after_poll")
         self._settings.observer.read(self.id, len(batch))
@@ -393,6 +395,15 @@ class Task:
             self._let_go()
         passing("after_decode")
         return batch
+
+    def _pause(self) -> None:
+        """Leave unread what is too far ahead."""
+        paused = frozenset(self._merge.full())
+        if paused != self._paused:
+            self._reader.pause(paused)
+            if anew := paused - self._paused:
+                self._settings.observer.paused(self.id, anew)
+            self._paused = paused
 
     def _prepare(self, writer: Writer, ready: Ready | None) -> Transaction:
         """A transaction with all that is ready; where that fails, nothing of it is left."""
@@ -587,6 +598,9 @@ class Task:
             },
             frozenset(where for where in wheres if self._merge.buffer(where) is not None),
             tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
+            self._merge.held,
+            self._paused,
+            self._merge.waits(),
         )
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ all inputs have closed; an empty bucket closes too; a bucket that was already cl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker, DeadLette
 NOTHING_CLOSED: Final = -1
 BUFFERED_BUCKETS: Final = 4096
 """Closed buckets of one partition that may wait for the others before the partition is paused."""
+BUFFERED_RECORDS: Final = 200_000
+"""Records of one task that may wait for their bucket; from there on only partitions are read for which the next bucket waits."""
 
 
 class CutDigest:
@@ -71,6 +73,7 @@ class PartitionBuffer:
         "_cut",
         "_dead",
         "_epoch",
+        "_kept",
         "_whole",
         "_writer",
         "closed",
@@ -85,6 +88,7 @@ class PartitionBuffer:
         self.compacted = compacted
         self.watermark_ms = NOTHING_CLOSED
         self.closed: deque[_Closed] = deque()
+        self._kept = 0
         self._arrivals: list[Arrival] = []
         self._dead: list[DeadLetter] = []
         self._cut = CutDigest()
@@ -95,6 +99,17 @@ class PartitionBuffer:
     def waits(self) -> bool:
         """Whether anything of what was read has not been taken by a bucket."""
         return bool(self.closed or self._arrivals or self._dead or self._cut.count)
+
+    @property
+    def held(self) -> int:
+        """How many records and letters are kept here."""
+        return self._kept + len(self._arrivals) + len(self._dead)
+
+    def pop(self) -> _Closed:
+        """The oldest closed bucket, which is no longer kept here."""
+        closed = self.closed.popleft()
+        self._kept -= len(closed.arrivals) + len(closed.dead)
+        return closed
 
     def add(self, arrival: Arrival | DeadLetter | None, key: bytes, value: bytes | None) -> None:
         """Take a record: a letter where it could not be decoded, None for a tombstone; both count."""
@@ -139,6 +154,7 @@ class PartitionBuffer:
                     f" the reader saw {found[0]} with {found[1]!r}.",
                     "The log was altered, or retention took records that were not read yet.",
                 )
+        self._kept += len(self._arrivals) + len(self._dead)
         self.closed.append(_Closed(marker.bucket_ms, self._arrivals, self._dead, offset + 1))
         self.watermark_ms = marker.bucket_ms
         self._whole = True
@@ -160,6 +176,21 @@ class Ready:
     dead: list[DeadLetter]
     positions: Positions
     cuts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A partition for which the next bucket of a task waits.
+
+    Attributes:
+        needed_ms: the bucket that it has to close first, epoch ms; 0 is genesis.
+        have_ms: the newest bucket that it has closed, as far as somebody has read it, a task since it was opened; None where
+            there is none.
+    """
+
+    where: TopicPartition
+    needed_ms: int
+    have_ms: int | None
 
 
 class Merge:
@@ -214,12 +245,33 @@ class Merge:
         return frozenset(where for where, buffer in self._buffers.items() if buffer.waits)
 
     def full(self) -> list[TopicPartition]:
-        """Partitions that are far enough ahead of the others to wait."""
-        return [where for where, buffer in self._buffers.items() if len(buffer.closed) >= BUFFERED_BUCKETS]
+        """Partitions that are far enough ahead of the others to wait.
 
-    def behind(self, bucket_ms: int) -> list[TopicPartition]:
-        """Partitions that have not closed a bucket."""
-        return [where for where, buffer in self._buffers.items() if buffer.watermark_ms < bucket_ms]
+        Never one for which the next bucket waits, nor one that is told to be silent by how far it was read: a task that
+        paused these would stand still for ever. A bucket that is larger than the bound is read whole for the same reason.
+        """
+        if self._recorded:
+            return []
+        least = 1 if self.held >= BUFFERED_RECORDS else BUFFERED_BUCKETS
+        ahead = [
+            where
+            for where, buffer in self._buffers.items()
+            if len(buffer.closed) >= least and len(buffer.closed) > self._counted_of(where)
+        ]
+        if not ahead:
+            return []
+        needed = {one.where for one in self.waits()}.union(self.silent())
+        return [where for where in ahead if where not in needed]
+
+    def _counted_of(self, where: TopicPartition) -> int:
+        """How many closed buckets of a partition have to be read to tell that another input is silent."""
+        leads = not self._inputs[where.topic].joins and not self._inputs[where.topic].lag
+        return max((one.idle_after for one in self._inputs.values()), default=0) if leads else 0
+
+    @property
+    def held(self) -> int:
+        """How many records and letters wait for their bucket."""
+        return sum(buffer.held for buffer in self._buffers.values())
 
     def asleep(self) -> list[TopicPartition]:
         """Partitions of joining topics that take no part yet."""
@@ -269,6 +321,22 @@ class Merge:
 
     def take(self) -> Ready | None:
         """The next bucket that is complete, taken out of the buffers; None while an input has not closed it."""
+        head = self._head()
+        if head is None:
+            return None
+        bucket_ms, joined = head
+        cuts = self._cuts_of(bucket_ms)
+        if next(self._missing(bucket_ms, joined, cuts), None) is not None:
+            return None
+        return self._assemble(bucket_ms, joined, cuts)
+
+    def waits(self) -> tuple[Wait, ...]:
+        """What the next bucket waits for, delayed inputs last; nothing where it is complete, or where nobody has closed one."""
+        head = self._head()
+        return () if head is None else tuple(self._missing(*head, self._cuts_of(head[0])))
+
+    def _head(self) -> tuple[int, list[PartitionBuffer]] | None:
+        """The oldest bucket that an input has closed, with what takes part in it."""
         present = [buffer for buffer in self._buffers.values() if self._inputs[buffer.where.topic].lag == 0]
         awake = self._awake()
         joined = [
@@ -277,29 +345,30 @@ class Merge:
             if self._recorded or buffer.where.topic in awake or not self._inputs[buffer.where.topic].joins
         ]
         heads = [buffer.closed[0].bucket_ms for buffer in joined if buffer.closed]
-        if not heads:
-            return None
-        bucket_ms = min(heads)
-        if not self._recorded and any(buffer.watermark_ms < bucket_ms for buffer in joined):
-            return None
+        return (min(heads), joined) if heads else None
+
+    def _cuts_of(self, bucket_ms: int) -> dict[str, int]:
+        """Per delayed input the bucket that has to be closed there first; nothing looks back from a late bucket, or genesis."""
         if bucket_ms <= (self._buckets[-1] if self._buckets else GENESIS_MS):
-            return self._assemble(bucket_ms, joined, {})  # late, or genesis: nothing will look back from it
-        cuts = {}
-        for one in self._inputs.values():
-            if one.lag:
-                need = self._buckets[-one.lag] if len(self._buckets) >= one.lag else GENESIS_MS
-                if (
-                    not self._recorded
-                    and one.topic not in self._own
-                    and any(
-                        buffer.watermark_ms < need
-                        for buffer in self._buffers.values()
-                        if buffer.where.topic == one.topic
-                    )
-                ):
-                    return None
-                cuts[one.topic] = need
-        return self._assemble(bucket_ms, joined, cuts)
+            return {}
+        return {
+            one.topic: self._buckets[-one.lag] if len(self._buckets) >= one.lag else GENESIS_MS
+            for one in self._inputs.values()
+            if one.lag
+        }
+
+    def _missing(
+        self, bucket_ms: int, joined: Sequence[PartitionBuffer], cuts: Mapping[str, int]
+    ) -> Iterator[Wait]:
+        if self._recorded:
+            return
+        for buffer in joined:
+            if buffer.watermark_ms < bucket_ms:
+                yield _wait(buffer, bucket_ms)
+        for where, buffer in self._buffers.items() if cuts else ():
+            need = cuts.get(where.topic)
+            if need is not None and where.topic not in self._own and buffer.watermark_ms < need:
+                yield _wait(buffer, need)
 
     def _assemble(self, bucket_ms: int, joined: Sequence[PartitionBuffer], cuts: dict[str, int]) -> Ready:
         arrivals: dict[str, list[Arrival]] = {topic: [] for topic in self._inputs}
@@ -311,7 +380,7 @@ class Merge:
         for buffer in (*joined, *lagged):
             until = cuts.get(buffer.where.topic, bucket_ms)
             while buffer.closed and buffer.closed[0].bucket_ms <= until:
-                closed = buffer.closed.popleft()
+                closed = buffer.pop()
                 is_late = buffer.where.topic not in cuts and closed.bucket_ms <= last
                 dead.extend(closed.dead)
                 (late if is_late else arrivals[buffer.where.topic]).extend(closed.arrivals)
@@ -325,3 +394,8 @@ class Merge:
     def closed(self, buckets: Sequence[int]) -> None:
         """The task closed a bucket; its recent buckets are now these."""
         self._buckets = tuple(buckets)
+
+
+def _wait(buffer: PartitionBuffer, needed_ms: int) -> Wait:
+    have_ms = buffer.watermark_ms
+    return Wait(buffer.where, needed_ms, None if have_ms == NOTHING_CLOSED else have_ms)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from qmtl.engine.lag import Asked, InputLag, LagMeter, newest
 from qmtl.engine.log.port import GroupState, Log, Positions, Record, TopicPartition, partitions_of
-from qmtl.engine.processor import Processor
+from qmtl.engine.processor import Input, Processor
+from qmtl.engine.watermark import Wait
 from qmtl.foundation.common.errors import WireError
 from qmtl.foundation.contracts.control import GENESIS_MS, PositionStamp
 from qmtl.foundation.wire.codec import Codec
@@ -32,6 +34,8 @@ class TaskStanding:
         bucket_ms: the newest bucket that it has closed, epoch ms; None where it has none.
         inputs: its input partitions, sorted.
         stuck: those of them whose last stable offset stood still before the high watermark for `SETTLE_S`.
+        waits: what its next bucket waits for, as far as the log tells. A source that has fallen asleep for a task whose worker
+            is stopped looks like one that is waited for.
     """
 
     group: str
@@ -40,6 +44,7 @@ class TaskStanding:
     bucket_ms: int | None
     inputs: tuple[InputLag, ...]
     stuck: frozenset[TopicPartition]
+    waits: tuple[Wait, ...] = ()
 
 
 def group_of(processor: str) -> str:
@@ -72,7 +77,17 @@ def standings(
         mine = tuple(found[at : at + len(draft.asked)])
         at += len(mine)
         behind = frozenset(one.where for one in mine if one.where in stuck)
-        out.append(TaskStanding(draft.group, draft.processor, draft.number, draft.bucket_ms, mine, behind))
+        out.append(
+            TaskStanding(
+                draft.group,
+                draft.processor,
+                draft.number,
+                draft.bucket_ms,
+                mine,
+                behind,
+                _waits(draft, mine),
+            )
+        )
     return out
 
 
@@ -83,6 +98,45 @@ class _Draft:
     number: int | None
     bucket_ms: int | None
     asked: tuple[Asked, ...]
+    declared: Mapping[str, Input] = field(default_factory=dict)
+
+
+def _waits(draft: _Draft, found: Sequence[InputLag]) -> tuple[Wait, ...]:
+    """Reckons from the newest markers of the inputs what a task, which has its own in memory, waits for; see `Merge.waits`."""
+    buckets = next((asked.buckets for asked in draft.asked), ())
+    last = buckets[-1] if buckets else GENESIS_MS
+    taking, delayed = [], []
+    for asked, one in zip(draft.asked, found, strict=True):
+        # An input that is not declared is a source of nodes: like all that join, it is waited for once it has closed something.
+        read = draft.declared.get(one.where.topic, Input(one.where.topic, bucketed=True, joins=True))
+        if asked.bucketed and read.lag:
+            delayed.append((read.lag, one))
+        elif asked.bucketed and (not read.joins or one.closed_ms is not None):
+            taking.append(one)
+    ahead = [one for one in taking if (one.closed_ms or GENESIS_MS) > last]
+    if not ahead or draft.processor is None:
+        return ()
+    needed = min(_next_bucket(one, buckets) for one in ahead)
+    out = [Wait(one.where, needed, one.closed_ms) for one in taking if _is_before(one, needed)]
+    for lag, one in delayed:
+        cut_ms = buckets[-lag] if len(buckets) >= lag else GENESIS_MS
+        if _is_before(one, cut_ms):
+            out.append(Wait(one.where, cut_ms, one.closed_ms))
+    return tuple(out)
+
+
+def _is_before(one: InputLag, bucket_ms: int) -> bool:
+    return one.closed_ms is None or one.closed_ms < bucket_ms
+
+
+def _next_bucket(one: InputLag, buckets: Sequence[int]) -> int:
+    """The oldest new bucket of a partition; where too much waits to be read, the one that its distances make likely."""
+    assert one.closed_ms is not None
+    if one.next_ms is not None:
+        return one.next_ms
+    if len(buckets) < 2:
+        return one.closed_ms
+    return min(one.closed_ms, buckets[-1] + min(later - earlier for earlier, later in pairwise(buckets)))
 
 
 def _tasks(log: Log, one: Processor, known: Mapping[str, TopicSpec], codec: Codec) -> Iterator[_Draft]:
@@ -116,7 +170,7 @@ def _tasks(log: Log, one: Processor, known: Mapping[str, TopicSpec], codec: Code
             position = contained.get(where) if shared else committed.get(where)
             bucketed = known[where.topic].marked if read is None else read.bucketed
             asked.append(Asked(where, position, bucketed, buckets))
-        yield _Draft(group, one.name, number, buckets[-1] if buckets else None, tuple(asked))
+        yield _Draft(group, one.name, number, buckets[-1] if buckets else None, tuple(asked), declared)
 
 
 def _foreign(log: Log, group: str, known: Mapping[str, TopicSpec]) -> Iterator[_Draft]:

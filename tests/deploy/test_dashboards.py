@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from qmtl.engine import watermark
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.processor import Input
 from qmtl.foundation.wire.topics import DAY_MS
@@ -51,13 +52,17 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
 
             step.table(A_MIRROR.name).put(Total("n", 1))
 
-    with shown(log, directory / "state", Mirrored) as runs:
+    with pytest.MonkeyPatch.context() as patched, shown(log, directory / "state", Mirrored) as runs:
         x.bucket(minute(3), {0: [Item("x", 3, 1), b"\x00rubbish"]})
         runs.settle()
         xx.bucket(minute(1), {1: [Item("late", 9, 1)]})
         runs.settle()
         x.bucket(minute(4))
         xx.bucket(minute(4))
+        runs.settle()
+        patched.setattr(watermark, "BUFFERED_BUCKETS", 2)
+        for number in (5, 6, 7):
+            x.bucket(minute(number))  # far ahead of the other
         runs.settle()
         found = runs.scrape()
     log.close()
@@ -128,7 +133,7 @@ def test_what_is_alarmed_is_on_the_dashboard_and_what_can_go_wrong_is_alarmed() 
     on_alerts = {name for rule in rules() for name in NAME.findall(rule["expr"])}
     assert on_alerts <= on_panels
     assert {
-        "qmtl_input_lag_records",
+        "qmtl_input_lag_offsets",
         "qmtl_input_stable_offset",
         "qmtl_transactions_total",
         "qmtl_restore_running_seconds",

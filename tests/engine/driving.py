@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.observer import NOBODY, Observer
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import all_partitions, read_all
@@ -35,10 +36,11 @@ class Bench:
         poll: int = 4000,
         room: int | None = None,
         interval_ms: float = 60_000.0,
+        observer: Observer = NOBODY,
     ) -> None:
         self.log = log
         self.state = state
-        settings = TaskSettings(state, poll, room, interval_ms)
+        settings = TaskSettings(state, poll, room, interval_ms, observer)
         self.workers = [Worker(log, make, CODEC, settings) for make in makes]
 
     def step(self) -> bool:
@@ -68,8 +70,9 @@ def bench(
     poll: int = 4000,
     room: int | None = None,
     interval_ms: float = 60_000.0,
+    observer: Observer = NOBODY,
 ) -> Iterator[Bench]:
-    one = Bench(log, state, makes, poll, room, interval_ms)
+    one = Bench(log, state, makes, poll, room, interval_ms, observer)
     try:
         yield one
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from qmtl.engine import watermark
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
-from qmtl.engine.processor import Input
-from qmtl.engine.watermark import Merge
+from qmtl.engine.observer import Nobody, TaskId
+from qmtl.engine.processor import Arrival, Input
+from qmtl.engine.watermark import Merge, Wait
 from qmtl.foundation.contracts.control import LateRecord
 from qmtl.foundation.wire.keys import encode_key
 from tests.engine.driving import bench, closed, messages, outcome
@@ -46,11 +48,18 @@ from tests.engine.toys import (
 
 
 @settings(deadline=None, max_examples=25)
-@given(BUCKETS, st.integers(1, 3), st.sampled_from([1, 2, 3, 4000]), st.lists(st.integers(0, 3), max_size=40))
-def test_a_loop_over_a_delayed_edge_gives_the_same_for_any_poll_size_and_any_turns(
-    buckets: Buckets, lag: int, poll: int, turns: list[int]
+@given(
+    BUCKETS,
+    st.integers(1, 3),
+    st.sampled_from([1, 2, 3, 4000]),
+    st.lists(st.integers(0, 3), max_size=40),
+    st.sampled_from([1, 3, watermark.BUFFERED_RECORDS]),
+)
+def test_a_loop_over_a_delayed_edge_gives_the_same_for_any_poll_size_any_bound_and_any_turns(
+    buckets: Buckets, lag: int, poll: int, turns: list[int], bound: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(watermark, "BUFFERED_RECORDS", bound)
         log = EmbeddedLog(Path(place) / "log")
         make_topics(log)
         feed = Feed(log, X)
@@ -89,8 +98,8 @@ def test_an_own_table_read_late_shows_the_cut_of_that_bucket_whatever_the_transa
         log.close()
 
 
-def run_free(log: Log, place: Path, order: str) -> None:
-    """B is fed by itself; `order` says when it and A run: `y` and `x` feed a bucket, `b` and `a` run."""
+def run_free(log: Log, place: Path, order: str) -> tuple[Wait, ...]:
+    """B is fed by itself; `order` says when it and A run: `y` and `x` feed a bucket, `b` and `a` run. Gives what A waits for."""
     make_topics(log)
     feeds = {"x": Feed(log, X), "y": Feed(log, Y)}
     done = {"x": 0, "y": 0}
@@ -102,6 +111,7 @@ def run_free(log: Log, place: Path, order: str) -> None:
                 done[step] += 1
             else:
                 {"a": of_a, "b": of_b}[step].settle()
+        return of_a.workers[0].tasks[0].look().waits
 
 
 SEEN_FROM_B = [
@@ -129,6 +139,18 @@ def test_a_bucket_sees_the_other_exactly_as_it_was_one_bucket_ago(
 ) -> None:
     run_free(embedded_log, tmp_path / "state", order)
     assert messages(embedded_log, A_OUT.name) == SEEN_FROM_B[:seen]
+
+
+@pytest.mark.parametrize(
+    "order, needed, have",
+    [("xxa", 0, None), ("bxxa", minute(0), 0), ("xxxybaba", minute(1), minute(0)), ("xybaa", None, None)],
+)
+def test_a_task_tells_for_which_bucket_of_a_delayed_edge_it_waits(
+    embedded_log: EmbeddedLog, tmp_path: Path, order: str, needed: int | None, have: int | None
+) -> None:
+    waits = run_free(embedded_log, tmp_path, order)
+    where = TopicPartition(B_STATE.name, 0)
+    assert waits == (() if needed is None else (Wait(where, needed, have),))
 
 
 def test_a_waiting_bucket_leaves_its_input_where_it_was(embedded_log: EmbeddedLog, tmp_path: Path) -> None:
@@ -172,13 +194,25 @@ def test_a_silent_partition_holds_the_bucket_until_its_marker(
         feed.put({2: [Item("p2", 7, 1)]})
         runs.settle()
         assert closed(log, A_OUT.name) == [0]
+        silent = TopicPartition(XX.name, 2)
+        assert runs.workers[0].tasks[0].look().waits == (Wait(silent, minute(0), None),)
         feed.bucket(minute(0), closes=[2])
         runs.settle()
+        assert runs.workers[0].tasks[0].look().waits == (Wait(silent, minute(1), minute(0)),)
         assert closed(log, A_OUT.name) == [0, minute(0)]
         assert [seen.name for seen in messages(log, A_OUT.name)] == ["p0", "p2"]
         feed.bucket(minute(5), closes=[2])
         runs.settle()
         assert closed(log, A_OUT.name) == [0, minute(0), minute(1)]
+        behind = [TopicPartition(XX.name, number) for number in (0, 1)]
+        assert runs.workers[0].tasks[0].look().waits == tuple(
+            Wait(one, minute(5), minute(1)) for one in behind
+        )
+        feed.bucket(minute(5), closes=[0, 1])
+        runs.settle()
+        assert (
+            runs.workers[0].tasks[0].look().waits == ()
+        )  # nobody is ahead of the task: nothing is waited for
 
 
 def test_partitions_whose_markers_skip_buckets_merge_by_bucket(
@@ -301,22 +335,74 @@ def test_a_late_bucket_takes_nothing_from_a_delayed_edge(embedded_log: EmbeddedL
     assert [late.bucket_ms for late in messages(log, LATE.name)] == [minute(1)]
 
 
-def test_a_partition_far_ahead_waits_and_loses_nothing(
-    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Pauses(Nobody):
+    """Counts what was read and how often the worker took part in its group, and keeps what was paused."""
+
+    def __init__(self) -> None:
+        self.records = self.polls = 0
+        self.pauses: list[TopicPartition] = []
+
+    def read(self, task: TaskId, records: int) -> None:
+        self.records += records
+
+    def polled(self, processor: str, tasks: Collection[int]) -> None:
+        self.polls += 1
+
+    def paused(self, task: TaskId, partitions: Collection[TopicPartition]) -> None:
+        self.pauses += sorted(partitions)
+
+
+POLL = 2
+FEW_BUCKETS, FEW_RECORDS = ("BUFFERED_BUCKETS", 3), ("BUFFERED_RECORDS", 7)
+
+
+@pytest.mark.parametrize("bound, buffered", [(FEW_BUCKETS, 3 * (4 + 1)), (FEW_RECORDS, 7 + 2)])
+def test_of_a_partition_far_ahead_no_more_is_read_than_the_bound_while_the_group_is_polled_on(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int], buffered: int
 ) -> None:
-    monkeypatch.setattr(watermark, "BUFFERED_BUCKETS", 3)
+    monkeypatch.setattr(watermark, *bound)
+    make_topics(log)
+    feed, seen = Feed(log, XX), Pauses()
+    ahead = TopicPartition(XX.name, 0)
+    for number in range(12):
+        feed.bucket(minute(number), {0: [Item("p0", number, part) for part in range(4)]}, closes=[0])
+    with bench(log, tmp_path, ALL, poll=POLL, observer=seen) as runs:
+        runs.until(lambda: seen.pauses == [ahead])
+        polls = seen.polls
+        runs.until(lambda: seen.polls >= polls + 50)
+        assert seen.records <= buffered + POLL  # of 60 that lie there, its markers among them
+        look = runs.workers[0].tasks[0].look()
+        assert look.paused == frozenset({ahead})
+        assert look.held <= buffered + POLL
+        feed.put({1: [Item("p1", 0, 0)]})
+        runs.until(lambda: look.held < runs.workers[0].tasks[0].look().held)  # the others are read
+        feed.bucket(minute(0), {}, closes=[1, 2])
+        for number in range(1, 12):
+            feed.bucket(minute(number), {1: [Item("p1", number, 0)]}, closes=[1, 2])
+        runs.until(lambda: closed(log, A_OUT.name)[-1] == minute(11))
+        look = runs.workers[0].tasks[0].look()
+        assert (len(look.paused), look.held) == (0, 0)
+    assert [(seen.bucket_ms, seen.name) for seen in messages(log, A_OUT.name)] == [
+        (minute(number), name) for number in range(12) for name in ("p0", "p0", "p0", "p0", "p1")
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_bucket_larger_than_the_bound_closes_all_the_same(
+    embedded_log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(watermark, "BUFFERED_RECORDS", size)
+    log = embedded_log
     make_topics(log)
     feed = Feed(log, XX)
-    for number in range(12):
-        feed.bucket(minute(number), one(number), closes=[0])
-    with bench(log, tmp_path, ALL, poll=2) as runs:
-        runs.until(lambda: closed(log, A_OUT.name) == [0])
-        for number in range(12):
-            feed.bucket(minute(number), {1: [Item("p1", number, 1)]}, closes=[1, 2])
-        runs.until(lambda: closed(log, A_OUT.name)[-1] == minute(11))
-    assert [(seen.bucket_ms, seen.name) for seen in messages(log, A_OUT.name)] == [
-        (minute(number), name) for number in range(12) for name in ("p0", "p1")
-    ]
+    for number in range(3):
+        feed.bucket(minute(number), {0: [Item("p0", number, part) for part in range(20)]}, closes=[0])
+    for number in range(3):
+        feed.bucket(minute(number), {2: [Item("p2", number, part) for part in range(20)]}, closes=[1, 2])
+    with bench(log, tmp_path, ALL, poll=3) as runs:
+        runs.settle()
+    assert closed(log, A_OUT.name) == [0, minute(0), minute(1), minute(2)]
+    assert len(messages(log, A_OUT.name)) == 120
 
 
 def test_a_merge_gives_a_bucket_only_when_every_partition_has_closed_it() -> None:
@@ -328,11 +414,33 @@ def test_a_merge_gives_a_bucket_only_when_every_partition_has_closed_it() -> Non
         buffer = merge.buffer(where)
         assert buffer is not None
         buffer.close(marker(minute(0), 0, ""), 0)
-    assert merge.behind(minute(1)) == wheres
+        assert [one.where for one in merge.waits()] == wheres[where.partition + 1 :]
+    assert merge.waits() == ()
     ready = merge.take()
     assert ready is not None
     assert (ready.bucket_ms, dict(ready.positions)) == (minute(0), dict.fromkeys(wheres, 1))
     assert merge.take() is None
+
+
+def test_a_partition_for_which_the_next_bucket_waits_is_read_whatever_is_buffered_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A delayed input whose buckets are finer than the task's: it has closed some, and not yet the one that is looked back to."""
+    monkeypatch.setattr(watermark, "BUFFERED_RECORDS", 1)
+    merge = Merge([minute(1)])
+    source, edge = TopicPartition(X.name, 0), TopicPartition(B_STATE.name, 0)
+    late = Input(B_STATE.name, bucketed=True, lag=1)
+    merge.configure([(PLAIN, [source], False), (late, [edge], True)])
+    ahead, behind = merge.buffer(source), merge.buffer(edge)
+    assert ahead is not None
+    assert behind is not None
+    ahead.close(marker(minute(2), 0, ""), 0)
+    for number in range(3):
+        behind.add(Arrival(B_STATE.name, 0, 2 * number, None), b"", b"")
+        behind.close(marker(minute(0) + 1 + number, 1, ""), 2 * number + 1)
+    assert merge.take() is None
+    assert [one.where for one in merge.waits()] == [edge]
+    assert merge.full() == [source]
 
 
 def test_the_same_loop_gives_the_same_records_on_kafka_and_embedded(

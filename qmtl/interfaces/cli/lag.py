@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from qmtl.foundation.common.errors import UsageError
+from qmtl.foundation.contracts.control import GENESIS_MS
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.options import format_option, log_option, reading
 
 if TYPE_CHECKING:
     from qmtl.engine.lag import InputLag
+    from qmtl.engine.watermark import Wait
     from qmtl.interfaces.standing import TaskStanding
+
+WAITS_SHOWN: Final = 3
+"""So many partitions for which a task waits are named."""
 
 
 @click.command()
@@ -30,7 +35,8 @@ def lag(group: str | None, log_address: str, as_json: bool) -> None:
     POSITION is what the processor's group has committed. LAG is in offsets, to the high watermark; STABLE LAG is to the last
     stable offset, which is as far as anybody can read now: between the two lies what an open transaction holds up. Offsets have
     gaps, so RECORDS says how many records really wait, where they are few enough to be counted. CLOSED is the newest bucket of
-    the input, OWN that of the processor.
+    the input, OWN that of the processor. Where a processor closes no bucket because an input has not closed the one that is needed,
+    a line says which.
     """
     from qmtl.foundation.wire.registry import codec
     from qmtl.interfaces.standing import group_of, standings
@@ -48,6 +54,10 @@ def lag(group: str | None, log_address: str, as_json: bool) -> None:
         for one in task.inputs:
             if one.where in task.stuck:
                 render.note(_explained(task, one))
+        for wait in task.waits[:WAITS_SHOWN]:
+            render.note(_waits(task, wait))
+        if more := len(task.waits) - WAITS_SHOWN if len(task.waits) > WAITS_SHOWN else 0:
+            render.note(f"{_who(task)} waits for {more} more partitions.")
     if as_json:
         for task in found:
             for one in task.inputs:
@@ -103,6 +113,7 @@ def as_row(task: TaskStanding, one: InputLag) -> dict[str, Any]:
         "own_ms": one.own_ms,
         "lag_buckets": one.buckets,
         "lag_seconds": one.seconds,
+        "needed_ms": next((wait.needed_ms for wait in task.waits if wait.where == one.where), None),
         "open_transaction": one.where in task.stuck,
     }
 
@@ -126,10 +137,29 @@ def _cells(task: TaskStanding, one: InputLag) -> tuple[object, ...]:
     )
 
 
-def _explained(task: TaskStanding, one: InputLag) -> str:
-    who = task.group if task.processor is None else f"{task.processor}[{task.number}]"
+def _who(task: TaskStanding) -> str:
+    return task.group if task.processor is None else f"{task.processor}[{task.number}]"
+
+
+def _waits(task: TaskStanding, wait: Wait) -> str:
+    needed = (
+        "its genesis marker" if wait.needed_ms == GENESIS_MS else f"bucket {render.instant(wait.needed_ms)}"
+    )
+    if wait.have_ms is None:
+        have = "it has closed none"
+    elif wait.have_ms == GENESIS_MS:
+        have = "it has closed genesis alone"
+    else:
+        have = f"its newest is {render.instant(wait.have_ms)}"
     return (
-        f"{who} waits behind an open transaction: of {one.where.topic}[{one.where.partition}] the last stable offset stays at"
+        f"{_who(task)} closes no bucket until {wait.where.topic}[{wait.where.partition}] has closed {needed}; {have}."
+        " Whoever writes that topic has to close it: `qmtl lag` says how far that one is."
+    )
+
+
+def _explained(task: TaskStanding, one: InputLag) -> str:
+    return (
+        f"{_who(task)} waits behind an open transaction: of {one.where.topic}[{one.where.partition}] the last stable offset stays at"
         f" {one.stable}, and {one.unsettled} offsets up to the high watermark {one.high_watermark} have no outcome."
         " Its writer commits it, or the broker aborts it at its time-out; one that hangs is found with"
         " `kafka-transactions.sh find-hanging`."

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from qmtl.engine.lag import Asked, InputLag, LagMeter
 from qmtl.engine.log.port import Connected, Log
 from qmtl.engine.observer import StallKind, TaskId
+from qmtl.engine.watermark import Wait
 from qmtl.interfaces.metrics.sampled import Sampled
 from qmtl.interfaces.metrics.sizes import StoreSize, store_sizes
 from qmtl.interfaces.metrics.watch import Phase, Standing, Watch
@@ -103,6 +104,7 @@ class Gauges(Collector):
         yield from self._membership()
         yield from _phases(tasks, self._watch.clock())
         yield from _watermarks(tasks)
+        yield from _waits(tasks, self._series)
         yield from _inputs([one for one in sampled.value if one.task in tasks], self._series)
         yield from _sizes({task: size for task, size in sizes.value.items() if task in tasks})
         ages = GaugeMetricFamily(
@@ -191,13 +193,51 @@ def _watermarks(tasks: Mapping[TaskId, Standing]) -> Iterator[Metric]:
         labels=_TASK,
     )
     inputs = GaugeMetricFamily("qmtl_task_inputs", "Input partitions of the task.", labels=_TASK)
+    held = GaugeMetricFamily(
+        "qmtl_task_held_records", "Records that were read and wait for their bucket.", labels=_TASK
+    )
+    paused = GaugeMetricFamily(
+        "qmtl_task_paused_inputs", "Input partitions that are too far ahead to be read now.", labels=_TASK
+    )
     for task, one in tasks.items():
         if one.look is None:
             continue
         inputs.add_metric(_names(task), len(one.look.committed))
+        held.add_metric(_names(task), one.look.held)
+        paused.add_metric(_names(task), len(one.look.paused))
         if one.look.buckets:
             watermark.add_metric(_names(task), one.look.buckets[-1] / 1000)
-    yield from (watermark, inputs)
+    yield from (watermark, inputs, held, paused)
+
+
+def _waits(tasks: Mapping[TaskId, Standing], series: int) -> Iterator[Metric]:
+    count = GaugeMetricFamily(
+        "qmtl_task_waits_for_inputs",
+        "Input partitions that have not closed the bucket for which the task waits.",
+        labels=_TASK,
+    )
+    needed = GaugeMetricFamily(
+        "qmtl_gate_needed_timestamp_seconds",
+        "While the task waits for an input: the bucket that it has to close; 0 is genesis.",
+        labels=_INPUT,
+    )
+    have = GaugeMetricFamily(
+        "qmtl_gate_have_timestamp_seconds",
+        "While the task waits for an input: the newest bucket that the task has read there since it was opened.",
+        labels=_INPUT,
+    )
+    waits: list[tuple[TaskId, Wait]] = []
+    for task, one in tasks.items():
+        if one.look is None:
+            continue
+        count.add_metric(_names(task), len(one.look.waits))
+        waits += [(task, wait) for wait in one.look.waits]
+    for task, wait in waits[:series]:
+        names = (*_names(task), wait.where.topic, str(wait.where.partition))
+        needed.add_metric(names, wait.needed_ms / 1000)
+        if wait.have_ms is not None:
+            have.add_metric(names, wait.have_ms / 1000)
+    yield from (count, needed, have)
 
 
 def _inputs(found: Sequence[TaskInput], series: int) -> Iterator[Metric]:
@@ -207,8 +247,8 @@ def _inputs(found: Sequence[TaskInput], series: int) -> Iterator[Metric]:
     position = gauge("position", "The next offset after the last committed transaction.")
     stable = gauge("stable_offset", "The last stable offset: as far as anybody can read now.")
     high = gauge("high_watermark", "One past the last record of any kind.")
-    lag = gauge("lag_records", "Offsets between what the task is done with and the high watermark.")
-    lag_stable = gauge("lag_stable_records", "The same to the last stable offset: what can be read now.")
+    lag = gauge("lag_offsets", "Offsets between what the task is done with and the high watermark.")
+    lag_stable = gauge("lag_stable_offsets", "The same to the last stable offset: what can be read now.")
     closed = gauge(
         "watermark_timestamp_seconds", "The newest bucket that the input has closed, by its close."
     )

@@ -11,6 +11,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
+from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.observer import Commit, Look, Outcome, Stall, TaskId
 
 LOOK_EVERY_S: Final = 0.2
@@ -100,6 +101,9 @@ class Watch:
             "Buckets of a table that were read when versions of their rows may have been cleaned away.",
             "topic",
         )
+        self._paused = counter(
+            "qmtl_input_pauses", "Times that partitions of an input were too far ahead to be read.", "topic"
+        )
         self._dead = counter("qmtl_dead_letters", "Other dead letters, by the code of their cause.", "code")
         self._ends = counter("qmtl_transactions", "Transactions by how they ended.", "outcome")
         self._seconds = Histogram(
@@ -148,6 +152,10 @@ class Watch:
 
     def expired(self, task: TaskId, topic: str) -> None:
         self._expired.labels(*_names(task), topic).inc()
+
+    def paused(self, task: TaskId, partitions: Collection[TopicPartition]) -> None:
+        for where in partitions:
+            self._paused.labels(*_names(task), where.topic).inc()
 
     def read(self, task: TaskId, records: int) -> None:
         if records:

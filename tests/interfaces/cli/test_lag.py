@@ -48,7 +48,10 @@ def held(tmp_path: Path) -> Iterator[tuple[EmbeddedLog, str]]:
 
 def rows_of(capsys: pytest.CaptureFixture[str], *args: str) -> dict[tuple[str, str, int], dict[str, Any]]:
     ran = call(capsys, "lag", "--json", *args)
-    assert (ran.code, ran.err) == (0, ""), ran
+    assert ran.code == 0, ran
+    assert all(line.startswith("trading[0] ") for line in ran.err.splitlines()), (
+        ran
+    )  # nobody closes its inputs here
     return {(one["group"], one["topic"], one["partition"]): one for one in ran.lines()}
 
 
@@ -115,6 +118,51 @@ def test_a_marker_far_from_the_end_is_found(
     assert found["qmtl.trading", "activation", 0]["closed_ms"] == START_MS + 9 * MINUTE_MS
     assert found["qmtl.trading", "world.state", 0]["closed_ms"] == START_MS + 3 * MINUTE_MS
     assert found["qmtl.trading", "world.state", 0]["position"] is None
+
+
+def test_who_waits_for_an_input_says_for_which_which_bucket_it_needs_and_which_there_is(
+    capsys: pytest.CaptureFixture[str], held: tuple[EmbeddedLog, str]
+) -> None:
+    log, address = held
+    minute = [START_MS + number * MINUTE_MS for number in range(4)]
+
+    def needed() -> dict[tuple[str, int], int | None]:
+        found = rows_of(capsys, "--log", address, "--group", "trading")
+        return {(topic, number): one["needed_ms"] for (_, topic, number), one in found.items()}
+
+    def said() -> list[str]:
+        return call(capsys, "lag", "--log", address, "--group", "trading").err.splitlines()
+
+    sources = sorted(where for where in needed() if where[0] in ("trade.intents", "trade.market"))
+    assert len(sources) > 3
+    # The world service has closed minute 1 to 3; nobody has closed anything of the market or the intents.
+    assert needed() == {where: minute[1] if where in sources else None for where in needed()}
+    assert len(said()) == 4
+    assert said()[0].startswith(
+        "trading[0] closes no bucket until trade.intents[0] has closed bucket 2018-04-04T00:01:00"
+    )
+    assert "it has closed none" in said()[0]
+    assert said()[-1] == f"trading[0] waits for {len(sources) - 3} more partitions."
+    commit(log, [marker(name, ms, number) for name, number in sources for ms in (0, *minute[1:3])])
+    assert set(needed().values()) == {
+        None
+    }  # the next bucket is complete: nothing but the trading worker is missing
+    assert said() == []
+    # It has closed minute 2, and of its sources all partitions but one have closed minute 3.
+    inside = tuple(
+        InputPosition(where.topic, where.partition, end)
+        for where, end in log.end_offsets([TopicPartition(*one) for one in sources]).items()
+    )
+    commit(log, [marker("trade.portfolio", ms, processor="trading") for ms in (0, *minute[1:3])])
+    value = PositionStamp("trading", 0, inside, (minute[1], minute[2]))
+    commit(log, [("trade.worlds", 0, stamp_key("trading", 0), codec.encode(value))])
+    early_ms = minute[3] - MINUTE_MS // 2  # one has closed a bucket that the others skip
+    commit(log, [marker(sources[0][0], early_ms, sources[0][1])])
+    commit(log, [marker(name, minute[3], number) for name, number in sources[:-1]])
+    assert {where: ms for where, ms in needed().items() if ms} == {sources[-1]: early_ms}
+    (line,) = said()
+    assert "has closed bucket 2018-04-04T00:02:30" in line
+    assert "its newest is 2018-04-04T00:02:00" in line
 
 
 def test_any_group_that_has_committed_can_be_named(

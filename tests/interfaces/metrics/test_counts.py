@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.engine import watermark
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition, partitions_of
 from qmtl.engine.processor import Input
@@ -101,7 +102,7 @@ def test_counts_are_those_of_the_log_whatever_aborts(
             assert found.total("qmtl_records_written_total") == written(
                 log, COUNTS.name, ECHO.name, DEAD.name, "task.cuts"
             )
-            assert found.total("qmtl_input_lag_records") == 0
+            assert found.total("qmtl_input_lag_offsets") == 0
             folded: dict[tuple[int, bytes], bytes | None] = {}
             for one in read_all(log, all_partitions(log, COUNTS.name)):
                 if not is_reserved(one.key):
@@ -172,6 +173,49 @@ def test_late_records_and_closed_buckets_are_counted_apart(embedded_log: Embedde
     assert found.get("qmtl_task_watermark_timestamp_seconds", processor="a", task=0) == minute(4) / 1000
 
 
+def test_what_a_task_waits_for_is_shown_until_it_comes(embedded_log: EmbeddedLog, tmp_path: Path) -> None:
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, XX)
+    with shown(log, tmp_path, spread(Input(XX.name, bucketed=True, broadcast=True))) as runs:
+        feed.bucket(minute(1))
+        feed.bucket(minute(2), closes=[0, 2])
+        runs.settle()
+        found = runs.scrape()
+        silent = {"processor": "a", "task": "0", "topic": XX.name, "partition": "1"}
+        for name, bucket in (("needed", 2), ("have", 1)):
+            assert found.labelled(f"qmtl_gate_{name}_timestamp_seconds") == [silent]
+            assert found.get(f"qmtl_gate_{name}_timestamp_seconds", **silent) == minute(bucket) / 1000
+        assert found.total("qmtl_task_waits_for_inputs") == 1
+        feed.bucket(minute(2), closes=[1])
+        runs.settle()
+        after = runs.scrape()
+    assert after.total("qmtl_task_waits_for_inputs") == 0
+    assert after.labelled("qmtl_gate_needed_timestamp_seconds") == []
+
+
+def test_a_partition_too_far_ahead_is_counted_once_each_time(
+    embedded_log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watermark, "BUFFERED_BUCKETS", 2)
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, XX)
+    with shown(log, tmp_path, spread(Input(XX.name, bucketed=True, broadcast=True))) as runs:
+        for turn in range(1, 4):
+            for number in (2 * turn, 2 * turn + 1):
+                feed.bucket(minute(number), {0: [Item("n", number, 1)]}, closes=[0])
+            runs.settle()
+            found = runs.scrape()
+            assert found.get("qmtl_input_pauses_total", processor="a", task=0, topic=XX.name) == turn
+            assert found.get("qmtl_task_paused_inputs", processor="a", task=0) == 1
+            assert found.get("qmtl_task_held_records", processor="a", task=0) == 2
+            for number in (2 * turn, 2 * turn + 1):
+                feed.bucket(minute(number), closes=[1, 2])
+            runs.settle()
+            assert runs.scrape().get("qmtl_task_paused_inputs", processor="a", task=0) == 0
+
+
 # ---- lag ------------------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +239,7 @@ def test_the_lag_in_records_buckets_and_seconds_is_that_of_the_log(
             runs.settle()
             labels = {"processor": "a", "task": "0", "topic": X.name, "partition": "0"}
             at_rest = runs.scrape()
-            assert at_rest.get("qmtl_input_lag_records", **labels) == 0
+            assert at_rest.get("qmtl_input_lag_offsets", **labels) == 0
             assert at_rest.get("qmtl_input_lag_buckets", **labels) == 0
             done = log.end_offsets([TopicPartition(X.name, 0)])[TopicPartition(X.name, 0)]
             for number, count in enumerate(after, len(before)):
@@ -206,8 +250,8 @@ def test_the_lag_in_records_buckets_and_seconds_is_that_of_the_log(
             (end,) = log.end_offsets([TopicPartition(X.name, 0)]).values()
             assert found.get("qmtl_input_high_watermark", **labels) == end
             assert found.get("qmtl_input_stable_offset", **labels) == end
-            assert found.get("qmtl_input_lag_records", **labels) == end - done
-            assert found.get("qmtl_input_lag_stable_records", **labels) == end - done
+            assert found.get("qmtl_input_lag_offsets", **labels) == end - done
+            assert found.get("qmtl_input_lag_stable_offsets", **labels) == end - done
             assert found.get("qmtl_input_lag_buckets", **labels) == len(after)
             assert found.get("qmtl_input_lag_seconds", **labels) == (60.0 * len(after) if before else None)
             newest = minute(len(before) + len(after) - 1) / 1000 if before or after else None
@@ -218,7 +262,7 @@ def test_the_lag_in_records_buckets_and_seconds_is_that_of_the_log(
             closed = max((one.offset + 1 for one in records if is_marker(one.key)), default=0)
             # Records behind the last marker wait for their bucket.
             waiting = end - closed if torn else 0
-            assert caught_up.get("qmtl_input_lag_records", **labels) == waiting
+            assert caught_up.get("qmtl_input_lag_offsets", **labels) == waiting
             assert caught_up.get("qmtl_input_lag_buckets", **labels) == 0
         log.close()
 
@@ -236,10 +280,10 @@ def test_partitions_beyond_the_bound_share_one_series_that_hides_no_lag(
         xx.bucket(minute(0), {2: [Item("n", 0, 1)] * 5, 1: [Item("n", 0, 1)]})
         found = runs.scrape()
     ends = log.end_offsets([*partitions_of(X.name, 1), *partitions_of(XX.name, 3)])
-    assert len(found.labelled("qmtl_input_lag_records")) == 3
-    assert found.total("qmtl_input_lag_records") == sum(ends.values())
+    assert len(found.labelled("qmtl_input_lag_offsets")) == 3
+    assert found.total("qmtl_input_lag_offsets") == sum(ends.values())
     others = {"processor": "a", "task": "0", "topic": "others", "partition": ""}
-    assert found.get("qmtl_input_lag_records", **others) == sum(
+    assert found.get("qmtl_input_lag_offsets", **others) == sum(
         ends[where] for where in partitions_of(XX.name, 3)[1:]
     )
     assert found.get("qmtl_task_inputs", processor="a", task=0) == 4

@@ -180,7 +180,7 @@ def test_a_worker_on_kafka_shows_what_a_plain_client_sees(
     commit(log, [create("w1"), activate("w1", "s1"), *ticks(1, 3)])
     with worker_behind_an_open_transaction(tmp_path, address, plain) as running:
         until(lambda: running.status() == 200)
-        until(lambda: running.scrape().total("qmtl_input_lag_records", **TASK) == 0)
+        until(lambda: running.scrape().total("qmtl_input_lag_offsets", **TASK) == 0)
         until(lambda: running.scrape().total("qmtl_table_rows", **TASK) > 0)
         assert_counts(running.scrape(), log)
         assert_offsets(running, capsys, address, plain)
@@ -192,8 +192,8 @@ def test_a_worker_on_kafka_shows_what_a_plain_client_sees(
             clock = {**TASK, "topic": "clock", "partition": 0}
             held = plain.high_watermark(CLOCK) - plain.stable(CLOCK)
             assert held >= 4
-            assert found.get("qmtl_input_lag_stable_records", **clock) == 0
-            assert found.get("qmtl_input_lag_records", **clock) == held
+            assert found.get("qmtl_input_lag_stable_offsets", **clock) == 0
+            assert found.get("qmtl_input_lag_offsets", **clock) == held
             assert rows["clock"]["open_transaction"] is True
             assert rows["world.commands"]["open_transaction"] is False
             assert "worldservice[0] waits behind an open transaction" in said
@@ -272,3 +272,12 @@ def assert_offsets(running: Running, capsys: pytest.CaptureFixture[str], address
         assert (row["position"], row["stable"], row["high_watermark"]) == (position, stable, high)
         assert (row["lag"], row["lag_stable"]) == (high - position, stable - position)
         assert row["records"] == 0
+        # No record waits that can be read: a task that runs is past what lies there, its group's position before it.
+        assert (
+            found.get("qmtl_input_lag_offsets", **labels) == row["lag"] - row["lag_stable"] == high - stable
+        )
+        assert found.get("qmtl_input_lag_stable_offsets", **labels) == 0
+        assert found.get("qmtl_input_lag_buckets", **labels) == row["lag_buckets"]
+        assert found.get("qmtl_input_lag_seconds", **labels) == row["lag_seconds"]
+    clock = rows["clock"]
+    assert (clock["lag_buckets"], clock["lag_seconds"]) == (0, 0)
