@@ -19,6 +19,7 @@ from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import KeepAlive, restore
 from qmtl.engine.refusal import require_letters
+from qmtl.engine.silence import Silence
 from qmtl.engine.soundness import contradictions
 from qmtl.engine.store import Store, Tell, log_rebuilt
 from qmtl.engine.stored import Accepted, Checkpoint, TopicFacts
@@ -118,7 +119,6 @@ class Task:
         self._fresh = False
         self._open_order = self._sorted = False
         self._pinned: dict[TopicPartition, int] = {}
-        self._slept: dict[TopicPartition, int] = {}
         self._kept_ms: dict[str, int] = {}
         self._told_expired: set[str] = set()
         self._paused: frozenset[TopicPartition] = frozenset()
@@ -140,6 +140,7 @@ class Task:
             for name in processor.tables
         }
         self._merge = Merge(recorded=recorded)
+        self._silence = Silence(log, self._merge)
         self._dead: list[DeadLetter] = []
         self._keys = Keys()
         self._marks = CrashMarks(settings.state_dir / f"{processor.name}-{number}", log.log_id)
@@ -203,7 +204,6 @@ class Task:
         for table in self._tables.values():
             table.rollback()
         self._free, self._dead = [], []
-        self._slept.clear()
         self._marks.idle()
         known, accepted = self._store.topics, self._store.accepted
         own = [TopicPartition(name, self.number) for name in self._tables]
@@ -229,6 +229,7 @@ class Task:
         else:
             self._positions, self._fresh = dict(committed), False
             self._merge = Merge(recorded=self._recorded)
+        self._silence = Silence(self._log, self._merge)
         self.processor.restore(self._tables)
         self._check_inputs(known, accepted, lambda found: self._judge(found, judge, own, ends))
         self._pinned = dict(self._positions)
@@ -391,8 +392,8 @@ class Task:
         self._sort_in(batch)
         if not self._recorded:
             if batch:
-                self._wake()
-            self._let_go()
+                self._silence.wake(self._positions)
+            self._silence.let_go(self._reader.positions)
         passing("after_decode")
         return batch
 
@@ -432,32 +433,6 @@ class Task:
                 require_letters(self._log, run, error)
             raise
         return run
-
-    def _wake(self) -> None:
-        """Let sources join that somebody feeds by now: what is on the log decides, not what a poll has brought first."""
-        asleep = self._merge.asleep()
-        if asleep:
-            # Up to the high watermark: of a transaction over several topics, one may show its records before the other.
-            ends = self._log.end_offsets(asleep)
-            self._merge.join(
-                {
-                    where.topic
-                    for where in asleep
-                    if ends[where] > max(self._positions[where], self._slept.get(where, 0))
-                }
-            )
-
-    def _let_go(self) -> None:
-        """Let sources leave that nobody feeds any more.
-
-        Asked also after a poll that brought nothing: only then a reader may know that it has come to the end.
-        """
-        silent = self._merge.silent()
-        if silent:
-            ends, read = self._log.end_offsets(silent), self._reader.positions()
-            pending = {where.topic for where in silent if ends[where] > read.get(where, 0)}
-            self._merge.fall_asleep({where.topic for where in silent} - pending)
-            self._slept.update({where: ends[where] for where in silent if where.topic not in pending})
 
     def _sort_in(self, batch: Sequence[Record]) -> None:
         """Put each record where it belongs; most are data of a free input, and come in runs of one partition."""

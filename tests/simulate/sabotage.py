@@ -12,6 +12,7 @@ from qmtl.engine import recovery, task, worker
 from qmtl.engine.fold import Fold
 from qmtl.engine.log.port import Columns, Fence, Log, Positions, Record, TopicPartition, Writer
 from qmtl.engine.processor import Processor
+from qmtl.engine.silence import Silence
 from qmtl.engine.simulate.log import SimulatedLog, SimulatedReader
 from qmtl.engine.store import Cause
 from qmtl.engine.stored import Checkpoint, Reading
@@ -83,7 +84,7 @@ def producer_reused(patch: pytest.MonkeyPatch) -> None:
 
 def fence_taken_fresh(patch: pytest.MonkeyPatch) -> None:
     """A worker takes part in its group while a batch is worked on, and commits with the proof of that moment."""
-    step, wake, commit = Worker.step, Task._wake, Task._commit
+    step, wake, commit = Worker.step, Silence.wake, Task._commit
     stepping: list[Worker] = []
 
     def stepped(self: Worker, timeout_s: float = 0.0) -> bool:
@@ -93,11 +94,11 @@ def fence_taken_fresh(patch: pytest.MonkeyPatch) -> None:
         finally:
             stepping.pop()
 
-    def woken(self: Task) -> None:
+    def woken(self: Silence, read: Positions) -> None:
         with suppress(MembershipLost):
             for _ in range(3):
                 stepping[-1]._membership.poll()
-        wake(self)
+        wake(self, read)
 
     def committed(self: Task, run: Transaction, writer: Writer, fence: Fence | None) -> int:
         with suppress(MembershipLost):
@@ -105,7 +106,7 @@ def fence_taken_fresh(patch: pytest.MonkeyPatch) -> None:
         return commit(self, run, writer, stepping[-1]._membership.fence())
 
     patch.setattr(Worker, "step", stepped)
-    patch.setattr(Task, "_wake", woken)
+    patch.setattr(Silence, "wake", woken)
     patch.setattr(Task, "_commit", committed)
 
 
