@@ -368,6 +368,8 @@ def test_names_end_in_their_unit_and_counters_in_total(embedded_log: EmbeddedLog
                 "table",
                 "outcome",
                 "code",
+                "cause",
+                "error",
                 "phase",
                 "sample",
                 "le",
