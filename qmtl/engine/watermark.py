@@ -147,7 +147,9 @@ class PartitionBuffer:
             return  # an heir begins with genesis too; what its predecessor has closed stays closed
         if marker.bucket_ms <= self.watermark_ms:
             raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self.watermark_ms}.")
-        if not self.compacted:  # compaction may have taken superseded rows, so only events can be counted
+        # Only events are counted: compaction may have taken superseded rows of a table, and how many there were depends on how its
+        # owner split its work into transactions, which no result may show.
+        if not self.compacted:
             found = (self._cut.count, self._cut.hexdigest())
             if found != (marker.count, marker.digest) and not self._whole:
                 self._arrivals, self._dead = [], []
