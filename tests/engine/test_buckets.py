@@ -15,9 +15,11 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.observer import Nobody, TaskId
 from qmtl.engine.processor import Arrival, Input
+from qmtl.engine.view import all_partitions, read_all
 from qmtl.engine.watermark import Merge, Wait
 from qmtl.foundation.contracts.control import LateRecord
-from qmtl.foundation.wire.keys import encode_key
+from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker
+from qmtl.foundation.wire.topics import DAY_MS
 from tests.engine.driving import bench, closed, messages, outcome
 from tests.engine.models import BUCKETS, MINUTE, Buckets, items, late_model, loop_model, minute
 from tests.engine.toys import (
@@ -28,6 +30,7 @@ from tests.engine.toys import (
     DEAD,
     LATE,
     LATE_OUT,
+    LATE_STATE,
     XX,
     A,
     B,
@@ -157,6 +160,41 @@ def test_a_waiting_bucket_leaves_its_input_where_it_was(embedded_log: EmbeddedLo
     run_free(embedded_log, tmp_path / "state", "bxxxa")
     where = TopicPartition(X.name, 0)
     assert embedded_log.committed("qmtl.a", [where]) == {where: 2}  # behind the first marker
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 20])
+def test_of_a_tables_markers_the_last_eight_and_genesis_are_live_on_the_log_and_when_it_was_cleaned(
+    tmp_path: Path, count: int
+) -> None:
+    now = [minute(0)]
+    log = EmbeddedLog(tmp_path / "log", clock_ms=lambda: now[0])
+    make_topics(log)
+    feed = Feed(log, X)
+    for number in range(count):
+        feed.bucket(minute(number), {0: [Item("n", number, 1)]})
+        if number in (5, 12):  # what a task was told by its stamp decides as what it knew
+            with bench(log, tmp_path / "state", lambda: Late(2)) as runs:
+                runs.settle()
+    with bench(log, tmp_path / "state", lambda: Late(2), poll=3) as runs:
+        runs.settle()
+    expected = [0, *[minute(number) for number in range(count)][-8:]]
+
+    def markers() -> list[tuple[int, bool]]:
+        """Buckets and whether the record is a tombstone, as they lie in the partition."""
+        found = read_all(log, all_partitions(log, LATE_STATE.name))
+        return [(decode_marker_bucket(one.key), one.value is None) for one in found if is_marker(one.key)]
+
+    newest = dict(markers())
+    assert sorted(bucket_ms for bucket_ms, dead in newest.items() if not dead) == expected
+    assert closed(log, LATE_OUT.name) == [
+        0,
+        *(minute(number) for number in range(count)),
+    ]  # events keep them all
+    for _ in range(2):  # tombstones go once they were seen to be the newest
+        now[0] += 400 * DAY_MS
+        log.clean()
+    assert markers() == [(bucket_ms, False) for bucket_ms in expected]
+    log.close()
 
 
 # ---- who waits for whom ---------------------------------------------------------------------------------------------

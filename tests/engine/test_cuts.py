@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,25 +11,30 @@ import pytest
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
-from qmtl.engine.processor import Input
+from qmtl.engine.processor import Input, Processor
+from qmtl.engine.task import TaskSettings
 from qmtl.engine.watermark import CutDigest
+from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import CutMismatch, InvariantBroken
 from qmtl.foundation.contracts.control import CloseMarker, DeadLetter
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.topics import TopicSpec
-from tests.contract.driving import put
+from tests.contract.driving import put, until
 from tests.engine.driving import bench, closed, messages
 from tests.engine.models import minute
 from tests.engine.toys import (
     A_OUT,
+    B_STATE,
     CODEC,
     DEAD,
+    LATE_STATE,
     A,
     B,
     Feed,
     Item,
     Seen,
     X,
+    Y,
     make_topics,
     marker,
     spread,
@@ -101,6 +108,45 @@ def test_a_writer_of_a_new_configuration_goes_on_and_one_of_the_old_is_refused(
         feed.forge(marker(minute(2), 0, ""))
         with pytest.raises(InvariantBroken, match="after 2 began"):
             runs.settle()
+
+
+class Heir(spread(Input(Y.name, bucketed=True))):  # type: ignore[misc] # a class that a function has made
+    """Writes what A has written before, from another source and with a table of its own."""
+
+    name = "heir"
+    anchor = Y.name
+    tables = (LATE_STATE.name,)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_another_processor_goes_on_with_a_topic_under_a_new_configuration_and_under_no_other(
+    log: Log, tmp_path: Path, epoch: int
+) -> None:
+    make_topics(log)
+    x, y = Feed(log, X), Feed(log, Y)
+
+    def write(make: Callable[[], Processor], config_epoch: int, bucket_ms: int) -> None:
+        with closing(Worker(log, make, CODEC, TaskSettings(tmp_path, config_epoch=config_epoch))) as worker:
+            until(lambda: not worker.step() and closed(log, A_OUT.name)[-1:] == [bucket_ms])
+
+    first = spread(Input(X.name, bucketed=True))
+    for number in (0, 1):
+        x.bucket(minute(number), {0: [Item("n", number, 1)]})
+        y.bucket(minute(number + 2), {0: [Item("n", number, 10)]})
+    write(first, 1, minute(1))
+    write(Heir, epoch, minute(3))
+    with bench(log, tmp_path, B) as runs:
+        if epoch == 1:
+            with pytest.raises(InvariantBroken, match="one writer"):
+                runs.until(lambda: False)
+            return
+        runs.until(lambda: closed(log, B_STATE.name)[-1:] == [minute(3)])
+        assert closed(log, B_STATE.name) == [0, *(minute(number) for number in range(4))]
+        assert [row.amount for row in messages(log, B_STATE.name)] == [1, 2, 12, 22]
+        x.bucket(minute(4))
+        write(first, 1, minute(4))
+        with pytest.raises(InvariantBroken, match="after 2 began"):
+            runs.until(lambda: False)
 
 
 @pytest.mark.parametrize("again", [minute(0), minute(1)])

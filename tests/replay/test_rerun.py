@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
+from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import all_partitions, read_all
+from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import CannotReplay
-from qmtl.foundation.wire.keys import is_reserved
+from qmtl.foundation.wire.keys import is_marker, is_reserved
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.replay import rerun as rerun_module
 from qmtl.replay.rerun import rerun
+from tests.contract.driving import until
 from tests.engine.driving import bench, messages
 from tests.engine.models import minute
 from tests.engine.toys import (
@@ -133,6 +137,22 @@ def test_a_second_run_by_the_cuts_writes_the_same_bytes(
         live = list(read_all(log, all_partitions(log, events)))
         assert written[events] == len(live)
         log.close()
+
+
+def test_under_another_configuration_the_second_run_closes_the_same_buckets(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    make_topics(log)
+    feed = Feed(log, X)
+    for epoch in (1, 3):
+        for number in (2 * epoch, 2 * epoch + 1):
+            feed.bucket(minute(number), {0: [Item("x", number, number)]})
+        settings = TaskSettings(tmp_path / "state", config_epoch=epoch)
+        with closing(Worker(log, lambda: Late(1), CODEC, settings)) as worker:
+            until(lambda: not worker.step() and not worker.step())
+    found = [one.value for one in read_all(log, all_partitions(log, LATE_OUT.name)) if is_marker(one.key)]
+    assert [CODEC.decode(value or b"").config_epoch for value in found] == [1, 1, 1, 3, 3]
+    assert rerun(log, CODEC, lambda: Late(1), 0, tmp_path / "again").differences == []
+    log.close()
 
 
 def test_without_the_cuts_the_interleaving_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,13 @@ def worker() -> None:
     help="On Kafka, how workers share tasks; the same for all workers of a processor.",
 )
 @click.option(
+    "--config-epoch",
+    type=click.IntRange(1, 1_000_000),
+    default=1,
+    show_default=True,
+    help="Count it up when another processor or task than before writes a topic, so that readers take the new writer.",
+)
+@click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
     default=None,
@@ -86,6 +93,7 @@ def run_worker(
     commit_records: int | None,
     commit_interval_ms: float | None,
     group_protocol: GroupProtocol,
+    config_epoch: int,
     metrics_port: int | None,
     metrics_host: str,
 ) -> None:
@@ -100,6 +108,7 @@ def run_worker(
         poll_records or POLL_RECORDS,
         commit_records,
         COMMIT_INTERVAL_MS if commit_interval_ms is None else commit_interval_ms,
+        config_epoch=config_epoch,
         on_restore=on_stderr(),
     )
     metrics = None if metrics_port is None else (metrics_host, metrics_port)

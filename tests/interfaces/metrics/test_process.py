@@ -21,7 +21,7 @@ from qmtl.bootstrap import open_log, prepare
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.control import PositionStamp
-from qmtl.foundation.wire.keys import is_reserved, is_stamp
+from qmtl.foundation.wire.keys import is_marker, is_reserved, is_stamp
 from qmtl.foundation.wire.registry import codec
 from tests.contract.driving import until
 from tests.interfaces.cli.running import call, start
@@ -125,7 +125,7 @@ def worker(directory: Path, address: str, slot: str) -> Iterator[Running]:
     """`qmtl worker run worldservice`, killed at the end if it still runs."""
     process = start(
         directory,
-        *("worker", "run", "worldservice", "--log", address, "--slot", slot),
+        *("worker", "run", "worldservice", "--log", address, "--slot", slot, "--config-epoch", "7"),
         *("--state-dir", str(directory / slot), "--metrics-port", "0"),
         PYTHONPATH=os.environ.get("PYTHONPATH", str(Path.cwd())),
     )
@@ -169,6 +169,8 @@ def assert_counts(found: Scrape, log: Log) -> None:
         for _ in read_all(log, all_partitions(log, name))
     )
     assert found.get("qmtl_records_written_total", **TASK) == written
+    markers = [one.value for one in state if is_marker(one.key) and one.value is not None]
+    assert {codec.decode(value).config_epoch for value in markers} == {7}  # as the command line says
     keys = {one.key for one in state if not is_reserved(one.key)}
     assert found.get("qmtl_table_rows", **TASK, table="world.state") == len(keys)
 
