@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Final
 
 from qmtl.engine.log.embedded import EmbeddedLog
@@ -19,7 +22,8 @@ from qmtl.engine.processor import Arrival, Bucket, Step
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import CrashLoop
-from tests.engine.poison_toys import DEADLY_CODEC, Column, Ledger
+from tests.contract.driving import until
+from tests.engine.poison_toys import DEADLY, DEADLY_CODEC, Column, Ledger
 from tests.engine.toys import X
 
 FAILED: Final = 99
@@ -27,10 +31,13 @@ FAILED: Final = 99
 
 PATIENCE_S: Final = 60.0
 
+LARGE: Final = 66
+"""An amount for which there may be too little memory."""
+
 _BIRTHS = multiprocessing.get_context("forkserver")
 _BIRTHS.set_forkserver_preload(["tests.engine.poison_lives"])
 
-Make = type[Ledger] | type[Column]
+Make = Callable[[], Ledger | Column]
 
 
 class Crowded(Column):
@@ -50,6 +57,48 @@ class Slow(Ledger):
         until = time.perf_counter() + 0.0005
         while time.perf_counter() < until:
             pass
+
+
+class Hanging(Ledger):
+    """Comes to no end with a deadly record, and says so.
+
+    Args:
+        hung: a file that is made when it hangs.
+    """
+
+    def __init__(self, hung: Path) -> None:
+        super().__init__()
+        self._hung = hung
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        if arrival.message.amount == DEADLY:
+            self._hung.touch()
+            Event().wait()
+        super().on_record(step, arrival)
+
+
+class Greedy(Ledger):
+    """Wants more memory for a large amount than the operating system gives its process."""
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        if arrival.message.amount == LARGE:
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+            bytearray(2 << 30)
+        super().on_record(step, arrival)
+
+
+def watched(place: Path, poll: int) -> int:
+    """One life of a worker that may hang, under somebody who kills it when it does; returns as `live`."""
+    hung = place / "hung"
+    life = _BIRTHS.Process(target=_live, args=(place, partial(Hanging, hung), poll, -1))
+    life.start()
+    until(lambda: hung.exists() or life.exitcode is not None, PATIENCE_S)
+    if hung.exists():
+        hung.unlink()
+        life.kill()
+    life.join(PATIENCE_S)
+    assert life.exitcode is not None
+    return life.exitcode
 
 
 def live(place: Path, make: Make, poll: int = 4000, kill_after_s: float = -1) -> int:

@@ -21,7 +21,7 @@ from qmtl.foundation.common.errors import CrashLoop, Quarantined
 from qmtl.foundation.contracts.control import DeadLetter
 from tests.engine.driving import messages
 from tests.engine.models import minute
-from tests.engine.poison_lives import FAILED, Crowded, Slow, live
+from tests.engine.poison_lives import FAILED, LARGE, Crowded, Greedy, Slow, live, watched
 from tests.engine.poison_toys import (
     DEADLY,
     DECODES_DEADLY,
@@ -138,6 +138,34 @@ def test_a_record_that_kills_its_bucket_is_found_and_the_bucket_is_computed_with
     assert [one.value for one in letters(tmp_path)] == [
         CODEC.encode(one) for _, bucket in made for one in bucket if one.amount == DEADLY
     ]
+
+
+@pytest.mark.parametrize("poll", [1, 4000])
+def test_a_record_at_which_a_worker_hangs_is_quarantined_when_it_was_killed_there_so_many_times(
+    tmp_path: Path, poll: int
+) -> None:
+    items = items_with(2, 5)
+    fed(tmp_path, lambda log: Feed(log, ITEMS).put({0: items}))
+    ends = [watched(tmp_path, poll)]
+    while ends[-1] != 0:
+        assert len(ends) < 12
+        ends.append(watched(tmp_path, poll))
+    assert {*ends[:-1]} == {-signal.SIGKILL}
+    assert 2 * DEATHS <= len(ends) - 1 <= 2 * (DEATHS + 1)
+    assert seen(tmp_path, ECHO.name) == ledger_model([one for one in items if one.amount != DEADLY])[0]
+    assert [(one.code, one.attempts, one.offset) for one in letters(tmp_path)] == [
+        (Quarantined.code, DEATHS, 2),
+        (Quarantined.code, DEATHS, 5),
+    ]
+
+
+def test_a_process_that_is_refused_memory_ends_blames_no_record_and_loses_none(tmp_path: Path) -> None:
+    items = [Item("a", seq, LARGE if seq == 3 else seq) for seq in range(6)]
+    fed(tmp_path, lambda log: Feed(log, ITEMS).put({0: items}))
+    assert {live(tmp_path, Greedy) for _ in range(DEATHS + 2)} == {FAILED}
+    assert live(tmp_path, Ledger) == 0  # where there is enough
+    assert seen(tmp_path, ECHO.name) == ledger_model(items)[0]
+    assert letters(tmp_path) == []
 
 
 def test_a_bucket_that_kills_by_no_one_record_keeps_the_task_closed_and_blames_none(tmp_path: Path) -> None:

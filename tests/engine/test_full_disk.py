@@ -18,7 +18,7 @@ from tests.engine.toys import ECHO
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
-ITEMS = 1600
+ITEMS = 800
 
 
 def why_not() -> str | None:

@@ -19,8 +19,8 @@ from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import StrategyVersion
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeStatus, NodeValue
-from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker
-from qmtl.foundation.wire.topics import SHARDS
+from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker
+from qmtl.foundation.wire.topics import SHARDS, topic
 from qmtl.services.nodes.plan import shards_of
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, target
 from tests.services.nodes.floor import STEP_MS, Closes, Floor, LateLog, bars_of
@@ -118,6 +118,32 @@ def test_every_shard_closes_every_bucket_of_the_clock(floor: Floor) -> None:
                 if is_marker(record.key)
             ]
             assert closed == [0, *(T0 + at * MINUTE for at in range(1, 11))]
+
+
+def test_a_strategy_whose_row_is_taken_away_runs_on_and_so_does_its_shard_also_after_a_restart(
+    floor: Floor,
+) -> None:
+    """No message withdraws a strategy yet: what is deployed is what `node.deployments` says, and nothing but a shard writes it."""
+    gone, stays = floor.deploy(mean_of(3)), floor.deploy({**mean_of(4), "strategy_id": "stays"})
+    floor.feed(gone, {"BTC-USD": rising(10)})
+    floor.work()
+    spec = topic("dag.strategies")
+    writer = floor.log.writer("test")
+    writer.begin()
+    writer.append(spec.name, spec.partition_of(gone), encode_key(spec.key_of(gone)), None)
+    writer.commit({}, "test", None)
+    writer.close()
+    floor.work()
+    for minutes in (15, 20):
+        floor.feed(gone, {"BTC-USD": rising(minutes)})
+        floor.work()
+        for deployed, period in ((gone, 3), (stays, 4)):
+            assert [one.bucket_ms for one in floor.outputs(deployed, "mean")] == [
+                T0 + at * MINUTE for at in range(period, minutes + 1)
+            ]
+        floor.stop(lose_store=True)
+        floor.start()
+    assert floor.events("dead.letters") == []
 
 
 # ---- warm-up --------------------------------------------------------------------------------------------------------
