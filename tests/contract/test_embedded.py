@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.engine.log import embedded
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Record, TopicPartition, partitions_of
+from qmtl.engine.log.rocks import options
 from qmtl.foundation.common.errors import LogError, LogLocked, LogUnreachable, OffsetGone
 from qmtl.foundation.wire.topics import TopicSpec
 from tests.contract.driving import events, gather, put, read_all, table, until, values
@@ -268,3 +271,27 @@ def test_what_is_kept_for_ever_is_kept(aging: tuple[EmbeddedLog, Clock]) -> None
     clock.now += 10**12
     log.clean()
     assert values(read_all(log, [where])) == [b"1", None]
+
+
+# ---- its database -----------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_exists_is_opened_with_the_options_of_now_and_not_with_those_it_was_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settled() -> str:
+        newest = max(tmp_path.glob("log/OPTIONS-*"), key=lambda file: int(file.name.removeprefix("OPTIONS-")))
+        (found,) = re.findall(r"^\s*write_buffer_size=(\d+)$", newest.read_text(), re.MULTILINE)
+        return str(found)
+
+    monkeypatch.setattr(embedded, "options", lambda: options(write_buffer_mb=4))
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("a")])
+    put(log, [(A0, b"k", b"kept")])
+    log.close()
+    assert settled() == str(4 << 20)
+    monkeypatch.setattr(embedded, "options", lambda: options(write_buffer_mb=8))
+    log = EmbeddedLog(tmp_path / "log")
+    assert values(read_all(log, [A0])) == [b"kept"]
+    log.close()
+    assert settled() == str(8 << 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from qmtl.foundation.common.errors import LogRegressed, OffsetGone, StampMismatc
 from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import TopicSpec
+from qmtl.testing.broker import start_broker
 from tests.contract.driving import put, until
 from tests.engine.driving import bench, messages, table
 from tests.engine.toys import (
@@ -351,3 +353,61 @@ def test_a_record_that_somebody_put_where_the_last_transaction_ended_is_no_reaso
     )
     with pytest.raises(StampMismatch):
         run(embedded_log, tmp_path, echoed=1)
+
+
+# ---- a broker that lost the end of a segment ------------------------------------------------------------------------
+
+
+def cut_off(data_dir: Path, name: str, batches: int) -> int:
+    """Takes the last batches from the only segment of a partition of a dead broker, as a power failure does with what was not on
+    the disk yet; gives the offset at which it then ends.
+
+    A batch begins with its first offset and its length, https://kafka.apache.org/documentation/#recordbatch.
+    """
+    (segment,) = (data_dir / name).glob("*.log")
+    data = segment.read_bytes()
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < len(data):
+        first, length = struct.unpack_from(">qi", data, at)
+        found.append((at, first))
+        at += 12 + length
+    assert at == len(data)
+    place, end = found[-batches]
+    segment.write_bytes(data[:place])
+    for known in data_dir.glob("*-checkpoint"):  # how far it was on the disk, which no longer holds
+        known.unlink()
+    return end
+
+
+@pytest.mark.broker
+def test_a_broker_that_lost_the_last_transaction_of_a_table_keeps_the_task_closed_until_it_is_accepted(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    with start_broker() as broker:
+        log = KafkaLog(broker.bootstrap, "cut.")
+        make_topics(log)
+        with bench(log, state, Counter) as runs:
+            give(log, Item("a", 0, 1))
+            runs.until(lambda: len(messages(log, ECHO.name)) == 1)
+            give(log, Item("a", 1, 2))
+            runs.until(lambda: len(messages(log, ECHO.name)) == 2)
+        known = log.incarnations([COUNTS.name])
+        ends = log.end_offsets([COUNTS0])[COUNTS0]
+        log.close()
+        broker.kill()
+        left = cut_off(broker.data_dir, "cut.toy.counts-0", 2)  # the records of a transaction, and its marker
+        assert left < ends
+        broker.start()
+        log = KafkaLog(broker.bootstrap, "cut.")
+        assert log.end_offsets([COUNTS0]) == {COUNTS0: left}
+        assert log.incarnations([COUNTS.name]) == known, "the topic is the one that it was"
+        with pytest.raises(LogRegressed, match=r"toy.counts\[0\]: the log is shorter than it was"):
+            run(log, state, echoed=99)
+        # The group's positions were on another partition, and are ahead of the table by now.
+        assert [one.kind for one in accept(log, state)] == [Kind.SHORTER, Kind.MOVED]
+        give(log, Item("a", 2, 5))
+        run(log, state, echoed=4)
+        assert counts(log) == {"a": 8}
+        log.close()

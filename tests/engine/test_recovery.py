@@ -17,9 +17,10 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Input, Step
 from qmtl.engine.store import Store
 from qmtl.engine.stored import Checkpoint
+from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import InvariantBroken, LogRegressed, StampMismatch
 from qmtl.foundation.contracts.control import PositionStamp
-from qmtl.foundation.wire.keys import encode_key, stamp_key
+from qmtl.foundation.wire.keys import encode_key, is_reserved, stamp_key
 from qmtl.foundation.wire.topics import DAY_MS
 from tests.contract.driving import put
 from tests.engine.driving import Bench, bench, closed, messages, table
@@ -304,6 +305,42 @@ def test_positions_that_somebody_moved_are_refused(counting: Counting, to: int, 
     with pytest.raises(StampMismatch, match=ITEMS.name):
         counting.run()
     assert len(messages(counting.log, ECHO.name)) == 3
+
+
+class Shared(Counter):
+    """A counter whose two tasks both read all of one topic."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (Input(SIDE.name, broadcast=True),)
+
+
+@pytest.mark.parametrize("to", [0, 1, 50])
+@pytest.mark.parametrize("keep", [True, False])
+def test_of_an_input_that_tasks_share_the_tables_alone_say_how_far_it_was_read(
+    embedded_log: EmbeddedLog, tmp_path: Path, to: int, keep: bool
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, SIDE)
+    given = [Item(name, number, 1) for number, name in enumerate("abab")]
+    feed.put({0: given[:3]})
+    with bench(log, tmp_path / "state", Shared) as runs:
+        runs.settle()
+    writer = log.writer("somebody")
+    writer.begin()
+    writer.commit({TopicPartition(SIDE.name, 0): to}, "qmtl.counter", None)
+    if not keep:
+        shutil.rmtree(tmp_path / "state")
+    feed.put({0: given[3:]})
+    with bench(log, tmp_path / "state", Shared) as runs:
+        runs.settle()
+    for task in range(ITEMS.partitions):  # each has read each item once
+        rows: dict[str, Total] = {}
+        for record in read_all(log, [TopicPartition(COUNTS.name, task)]):
+            if not is_reserved(record.key):
+                rows[CODEC.decode(record.value or b"").name] = CODEC.decode(record.value or b"")
+        assert {name: row.amount for name, row in rows.items()} == {"a": 2, "b": 2}
+    assert len(messages(log, ECHO.name)) == ITEMS.partitions * len(given)
 
 
 class TwoTables(Toy):

@@ -553,7 +553,9 @@ def _open(directory: Path, read_only: bool) -> Any:
         )
     try:
         if not read_only:
-            return Rdict(str(directory), options())
+            chosen = options()
+            # Named, as the options of an unnamed column family are taken from what the database was made with.
+            return Rdict(str(directory), chosen, column_families={"default": chosen})
         chosen = Options(raw_mode=True)
         chosen.set_max_open_files(-1)
         return Rdict(

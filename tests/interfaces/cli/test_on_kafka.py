@@ -88,9 +88,11 @@ def test_a_kafka_log_is_listed_read_and_digested_like_an_embedded_one(
         ("topic", "read", RAW, "--partition", "1", "--limit", "3"),
         ("state", "world.state", "--tombstones"),
         ("state", RAW, "--key", "ETH"),
+        ("state", RAW, "--until-time", "2100-01-01T00:00:00Z"),
     ):
         here, there = (seen(text) for text in told(*args))
         assert here == there != [], args
+    assert [seen(text) for text in told("state", RAW, "--until-time", "0")] == [[], []]
 
     here, there = (json.loads(text) for text in told("topic", "describe", RAW))
     assert [one["last_marker"] for one in here["partitions"]] == [
