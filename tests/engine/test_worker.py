@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
 from qmtl.engine.table import Table
@@ -270,10 +271,11 @@ def test_a_worker_without_a_task_waits_for_one(kafka_log: Log, tmp_path: Path) -
     spare.close()
 
 
+@pytest.mark.parametrize("protocol", GROUP_PROTOCOLS)
 def test_tasks_that_move_to_another_worker_and_back_lose_and_double_nothing(
-    kafka_log: Log, tmp_path: Path
+    kafka_log: KafkaLog, tmp_path: Path, protocol: GroupProtocol
 ) -> None:
-    log = kafka_log
+    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(group_protocol=protocol))
     make_topics(log)
     crowd = Feed(log, ITEMS)
     given: list[Item] = []
@@ -304,8 +306,12 @@ def test_tasks_that_move_to_another_worker_and_back_lose_and_double_nothing(
         assert [
             one for one in messages(log, ECHO.name) if home(Item(one.name, 0, 0)) == partition
         ] == counted(mine)
-    for worker in workers:
-        worker.close()
+    workers.pop().close()
+    until(lambda: [worker.step() for worker in workers] != [] and len(workers[0].tasks) == 2, 60.0)
+    feed_and_wait()
+    assert sorted(one.seq for one in messages(log, ECHO.name)) == list(range(len(given)))
+    workers.pop().close()
+    log.close()
 
 
 # ---- topics that come at run time -------------------------------------------------------------------------------------
