@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
 from qmtl.engine.table import Table
@@ -220,6 +221,33 @@ def test_a_second_worker_in_a_slot_takes_it_over(log: Log, tmp_path: Path) -> No
     second.close()
 
 
+def test_where_members_are_dynamic_the_older_of_two_workers_in_a_slot_ends_with_its_next_transaction(
+    kafka_log: KafkaLog, tmp_path: Path
+) -> None:
+    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(group_protocol="consumer"))
+    make_topics(log)
+    crowd = Feed(log, ITEMS)
+    given = [Item("a", number, 1) for number in range(4)]
+    crowd.put({0: given[:2], 1: [Item("b", 0, 1)]})
+    older = Worker(log, Counter, CODEC, TaskSettings(tmp_path / "older"))
+    until(lambda: not older.step(0.02) and len(messages(log, ECHO.name)) == 3)
+    newer = Worker(log, Counter, CODEC, TaskSettings(tmp_path / "newer"))
+    newer.claim()
+    crowd.put({0: given[2:], 1: [Item("b", 1, 1)]})
+
+    def go_on() -> bool:
+        older.step(0.02)
+        return False
+
+    with pytest.raises(Fenced):
+        until(go_on)
+    older.close()
+    until(lambda: not newer.step(0.02) and len(messages(log, ECHO.name)) == 6)
+    assert [one for one in messages(log, ECHO.name) if one.name == "a"] == counted(given)
+    newer.close()
+    log.close()
+
+
 def test_a_worker_whose_slot_another_has_ends_even_with_nothing_to_write(
     kafka_log: Log, tmp_path: Path
 ) -> None:
@@ -270,10 +298,11 @@ def test_a_worker_without_a_task_waits_for_one(kafka_log: Log, tmp_path: Path) -
     spare.close()
 
 
+@pytest.mark.parametrize("protocol", GROUP_PROTOCOLS)
 def test_tasks_that_move_to_another_worker_and_back_lose_and_double_nothing(
-    kafka_log: Log, tmp_path: Path
+    kafka_log: KafkaLog, tmp_path: Path, protocol: GroupProtocol
 ) -> None:
-    log = kafka_log
+    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(group_protocol=protocol))
     make_topics(log)
     crowd = Feed(log, ITEMS)
     given: list[Item] = []
@@ -304,8 +333,12 @@ def test_tasks_that_move_to_another_worker_and_back_lose_and_double_nothing(
         assert [
             one for one in messages(log, ECHO.name) if home(Item(one.name, 0, 0)) == partition
         ] == counted(mine)
-    for worker in workers:
-        worker.close()
+    workers.pop().close()
+    until(lambda: [worker.step() for worker in workers] != [] and len(workers[0].tasks) == 2, 60.0)
+    feed_and_wait()
+    assert sorted(one.seq for one in messages(log, ECHO.name)) == list(range(len(given)))
+    workers.pop().close()
+    log.close()
 
 
 # ---- topics that come at run time -------------------------------------------------------------------------------------
