@@ -37,7 +37,7 @@ FOUND_BY: Final[dict[str, tuple[str, ...]]] = {
     "offsets-before-apply": ("point-after_decode", "kill-random"),
     "last-for-next": ("kill-random",),
     "no-fence": ("zombie",),
-    "fresh-fence": ("drowsy", "zombie"),
+    "fresh-fence": ("zombie", "drowsy"),
     "producer-reused": ("held-txn_offset_commit", "held-produce", "held-add_offsets_to_txn", "held-end_txn"),
     "unknown-is-done": ("held-end_txn", "held-txn_offset_commit"),
     "aborted-is-done": ("zombie",),
@@ -144,9 +144,10 @@ def main() -> int:
             tell_of_hunts(hunts)
             keep(chosen.result, about | of_hunts(hunts))
             return 0 if all(one.found for one in hunts) else 1
-        asked = [(name, seed) for seed in range(chosen.seed, chosen.seed + chosen.trials) for name in faults]
+        seeds = range(chosen.seed, chosen.seed + chosen.trials)
+        asked = [(name, seed, chosen.protocol) for seed in seeds for name in faults]
         bug = planted[0] if planted else ""
-        rows = campaign(bed, asked, directory, bug, scale, chosen.at_a_time, chosen.protocol)
+        rows = campaign(bed, asked, directory, bug, scale, chosen.at_a_time)
     tell(rows)
     keep(chosen.result, about | of_rows(rows))
     return 1 if any(row.wrong or row.undone for row in rows) else 0
@@ -154,17 +155,16 @@ def main() -> int:
 
 def campaign(
     bed: Bed,
-    asked: Sequence[tuple[str, int]],
+    asked: Sequence[tuple[str, int, str]],
     directory: Path,
     sabotage: str,
     scale: Scale,
     at_a_time: int,
-    protocol: str = "",
 ) -> list[Row]:
-    """The trials that are asked for, as fault and seed. One that kills a broker runs alone."""
+    """The trials that are asked for, as fault, seed and group protocol (empty: drawn). One that kills a broker runs alone."""
 
-    def run(one: tuple[str, int]) -> Row:
-        return trial(bed, one[0], one[1], directory, sabotage, scale, protocol)
+    def run(one: tuple[str, int, str]) -> Row:
+        return trial(bed, one[0], one[1], directory, sabotage, scale, one[2])
 
     alone = [one for one in asked if FAULTS[one[0]].needs in ("broker", "cluster")]
     with ThreadPoolExecutor(at_a_time) as pool:

@@ -58,11 +58,11 @@ def told(rows: list[Row]) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_no_fault_of_the_slice_loses_doubles_or_tears_anything(bed: Bed, tmp_path: Path) -> None:
-    rows = campaign(bed, [(name, SEED) for name in SLICE], tmp_path, "", SMALL, AT_A_TIME, "classic")
-    asked = [(name, SEED) for name in INCREMENTAL]
-    rows += campaign(bed, asked, tmp_path, "", SMALL, AT_A_TIME, "consumer")
+    asked = [(name, SEED, "classic") for name in SLICE] + [(name, SEED, "consumer") for name in INCREMENTAL]
+    rows = campaign(bed, asked, tmp_path, "", SMALL, AT_A_TIME)
     assert told(rows) == []
     assert all(row.harm for row in rows)
+    assert Counter(row.protocol for row in rows) == {"classic": len(SLICE), "consumer": len(INCREMENTAL)}
 
 
 def test_the_protocol_of_a_trial_is_drawn_from_its_seed_unless_one_is_asked_for(
