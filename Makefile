@@ -53,7 +53,7 @@ campaign-stores: $(VENV)/.dev ## flip bytes in every kind of file of a store, so
 campaign-simulate: $(VENV)/.dev ## run toys and the whole system under many seeds of faults, without a broker; ARGS="--seeds 1000"
 	@$(BIN)/python -m tests.simulate.campaign $(ARGS)
 
-campaign-engine: $(VENV)/.dev ## disturb the engine on a real broker in every way, many times; ARGS="--trials 20", ARGS="--sabotage all"
+campaign-engine: $(VENV)/.dev ## disturb the engine on a real broker in every way, many times; ARGS="--trials 20 --result FILE.json", ARGS="--sabotage all"
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m tests.campaign $(ARGS)
 

@@ -57,6 +57,7 @@ class Broker:
             to come to that port: none of them goes past the proxy.
         heap_mb: of the JVM, at most.
         cluster_id: of an empty data directory; a new one by itself.
+        features: levels that an empty data directory is given instead of the newest ones, as `{"transaction.version": 0}`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Broker:
         advertise_at: int | None = None,
         heap_mb: int = HEAP_MB,
         cluster_id: str = "",
+        features: Mapping[str, int] | None = None,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="qmtl-broker-") if data_dir is None else None
         self._directory = Path(self._temporary.name) if self._temporary else (data_dir or Path()).absolute()
@@ -80,6 +82,7 @@ class Broker:
         self._advertise_at = advertise_at
         self._heap_mb = heap_mb
         self._cluster_id = cluster_id or new_cluster_id()
+        self._features = dict(features or {})
         self.choose_other_ports()
         self._project = f"qmtl-broker-{uuid.uuid4().hex[:12]}"
         self.pid = 0
@@ -237,6 +240,7 @@ class Broker:
             f"--cluster-id={self._cluster_id}",
             "-c",
             str(self.properties_file),
+            *(f"--feature={name}={level}" for name, level in sorted(self._features.items())),
         ]
         said = subprocess.run(
             [*self._java(jvm), *command],
@@ -315,6 +319,7 @@ def start_broker(
     extra: Mapping[str, str] | None = None,
     guarded: bool = True,
     advertise_at: int | None = None,
+    features: Mapping[str, int] | None = None,
 ) -> Broker:
     """A broker of one's own, running and answering.
 
@@ -325,6 +330,7 @@ def start_broker(
             the broker's own, `$$` for a dollar sign.
         guarded: False lets it outlive this process.
         advertise_at: the port of a proxy (`qmtl.testing.proxy`) that a second listener sends its clients to.
+        features: levels of features that an empty data directory is formatted with; the newest ones by themselves.
 
     Raises:
         NoBroker: no way to a broker is open here, or QMTL_TEST_BROKER=none forbids one.
@@ -334,7 +340,11 @@ def start_broker(
     parts = find_parts(os.environ)
     if advertise_at is not None and not isinstance(parts, Jvm):
         raise NoBroker("A second listener needs a local JVM; a container engine was found.", REMEDY)
-    broker = Broker(parts, data_dir, extra or {}, guarded=guarded, advertise_at=advertise_at)
+    if features and not isinstance(parts, Jvm):
+        raise NoBroker("Levels of features need a local JVM; a container engine was found.", REMEDY)
+    broker = Broker(
+        parts, data_dir, extra or {}, guarded=guarded, advertise_at=advertise_at, features=features
+    )
     try:
         for _ in range(START_TRIES - 1):
             try:

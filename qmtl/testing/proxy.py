@@ -1,8 +1,10 @@
-"""A TCP proxy between Kafka clients and one broker that can hold back one request, or lose its answer, and let it go later.
+"""A TCP proxy between Kafka clients and one broker: it holds back a request, loses an answer, slows, blocks or cuts the network.
 
     proxy = KafkaProxy()
     with start_broker(advertise_at=proxy.port) as broker, proxy.forwarding_to(broker.behind_proxy):
         held = proxy.hold(Api.END_TXN, release_at=Api.END_TXN)
+        apart = proxy.disturb(Network(to_broker=False, to_client=False, lost=True))
+        proxy.heal(apart)
 
 It reads the frames of Kafka's protocol (4 bytes length, 2 bytes api key, 2 bytes version, 4 bytes correlation id, then the
 client id) as far as the transactional id, which comes first in the body of every request of a transaction. What it does not
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -122,6 +124,55 @@ class Hold:
     _link: _Link | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network that is not well.
+
+    Attributes:
+        delay_s: a frame takes so long on its way, each direction by itself; the next one sets out behind it.
+        to_broker, to_client: whether anything passes in this direction. What does not waits for the healing and arrives
+            then, however late, as what the sending system sends again and again.
+        lost: what waits is lost with the healing, and its connection ends, as when a device between has forgotten it.
+    """
+
+    delay_s: float = 0.0
+    to_broker: bool = True
+    to_client: bool = True
+    lost: bool = False
+
+
+@dataclass(eq=False)
+class Disturbance:
+    """A network that some clients have until it is healed.
+
+    Attributes:
+        whose: says by the port of a client's end of a connection whether it is one of those; asked once per connection.
+        met: set once a frame was slowed or stopped.
+    """
+
+    network: Network
+    whose: Callable[[int], bool]
+    met: threading.Event = field(default_factory=threading.Event)
+    _healed: asyncio.Event = field(default_factory=asyncio.Event)
+    _known: dict[_Link, bool] = field(default_factory=dict)
+
+    def _concerns(self, link: _Link) -> bool:
+        if link not in self._known:
+            self._known[link] = self.whose(link.port)
+        return self._known[link]
+
+    async def _carry(self, *, to_broker: bool) -> None:
+        network = self.network
+        if not (network.to_broker if to_broker else network.to_client):
+            self.met.set()
+            await self._healed.wait()
+            if network.lost:
+                raise ConnectionResetError("lost on a network that was cut")
+        elif network.delay_s:
+            self.met.set()
+            await asyncio.sleep(network.delay_s)
+
+
 class KafkaProxy:
     """Listens on `port` of 127.0.0.1 while `forwarding_to` a broker, in a thread of its own."""
 
@@ -129,6 +180,7 @@ class KafkaProxy:
         self.port = port or free_ports(1)[0]
         self._loop = asyncio.new_event_loop()
         self._holds: list[Hold] = []
+        self._disturbances: list[Disturbance] = []
         self._target: tuple[str, int] = ("127.0.0.1", 0)
 
     @property
@@ -186,6 +238,28 @@ class KafkaProxy:
 
         self._loop.call_soon_threadsafe(let_go)
 
+    def disturb(self, network: Network, whose: Callable[[int], bool] = lambda port: True) -> Disturbance:
+        """Give clients a bad network until `heal`.
+
+        Connections can still be made: a client sees one that is open and on which nothing comes.
+
+        Args:
+            whose: which clients, by the port of their end of a connection; all by itself.
+        """
+        one = Disturbance(network, whose)
+        self._loop.call_soon_threadsafe(self._disturbances.append, one)
+        return one
+
+    def heal(self, one: Disturbance) -> None:
+        """End a disturbance; what waited goes on its way, or is lost."""
+
+        def well() -> None:
+            if one in self._disturbances:
+                self._disturbances.remove(one)
+            one._healed.set()
+
+        self._loop.call_soon_threadsafe(well)
+
     async def _end(self) -> None:
         """End what is left of every connection."""
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -197,8 +271,9 @@ class KafkaProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            link = _Link(self, *await asyncio.open_connection(*self._target))
-        except OSError:
+            port = int(writer.get_extra_info("peername")[1])
+            link = _Link(self, port, *await asyncio.open_connection(*self._target))
+        except (OSError, TypeError):  # no broker, or a client that has gone already
             writer.close()
             return
         with suppress(asyncio.CancelledError):  # the end of the proxy is nothing to tell of
@@ -247,11 +322,12 @@ class KafkaProxy:
 
 
 class _Link:
-    """One client's connection and the broker's side of it."""
+    """One client's connection and the broker's side of it; `port` is the client's own."""
 
     def __init__(
-        self, proxy: KafkaProxy, broker: asyncio.StreamReader, to_broker: asyncio.StreamWriter
+        self, proxy: KafkaProxy, port: int, broker: asyncio.StreamReader, to_broker: asyncio.StreamWriter
     ) -> None:
+        self.port = port
         self._proxy = proxy
         self._broker = broker
         self._to_broker = to_broker
@@ -272,9 +348,20 @@ class _Link:
                 with suppress(OSError):
                     writer.close()
 
+    async def _on_its_way(self, *, to_broker: bool) -> None:
+        """Returns when a frame has arrived.
+
+        Raises:
+            ConnectionResetError: it is lost.
+        """
+        for one in list(self._proxy._disturbances):
+            if one._concerns(self):
+                await one._carry(to_broker=to_broker)
+
     async def _requests(self, client: asyncio.StreamReader) -> None:
         while True:
             frame = await _frame(client)
+            await self._on_its_way(to_broker=True)
             request = read_request(frame)
             await self._proxy._before(request)
             hold = self._proxy._wanted(self, request)
@@ -306,6 +393,7 @@ class _Link:
         with suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 frame = await _frame(self._broker)
+                await self._on_its_way(to_broker=False)
                 if self._proxy._answer_is_lost(self, int.from_bytes(frame[:4], "big")):
                     continue
                 with suppress(OSError):  # the client of a late request has gone
@@ -326,4 +414,4 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
-__all__ = ["Api", "Hold", "KafkaProxy", "Request", "read_request"]
+__all__ = ["Api", "Disturbance", "Hold", "KafkaProxy", "Network", "Request", "read_request"]

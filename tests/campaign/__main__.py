@@ -1,7 +1,8 @@
 """The campaign against the engine: `python -m tests.campaign [--fault NAME…] [--trials K] [--seed N] [--sabotage NAME|all]`.
 
-One JSON line per trial, then a table. Each row names its fault and seed, and `--fault NAME --seed N` runs that trial again.
-With `--sabotage`, each planted bug is looked for in the trials that should find it, and the table says after how many. The
+One JSON line per trial, then a table. Each row carries the command that runs that trial again (`again`): fault, seed, group
+protocol (drawn from both, half of them each, unless `--protocol` or QMTL_GROUP_PROTOCOL says otherwise) and scale. `--result`
+keeps the figures in a file. With `--sabotage`, each planted bug is looked for in the trials that should find it, and the table says after how many. The
 exit code is 1 if a trial found anything, or if a planted bug was found by none.
 """
 
@@ -22,8 +23,9 @@ from qmtl.testing.broker import start_broker
 from qmtl.testing.cluster import start_cluster
 from qmtl.testing.proxy import KafkaProxy
 from tests.campaign.faults import FAULTS
+from tests.campaign.report import Hunt, keep, of_hunts, of_rows, surroundings, tell, tell_of_hunts
 from tests.campaign.sabotage import SABOTAGES
-from tests.campaign.trial import Bed, Row, Scale, Trial, parts
+from tests.campaign.trial import PROTOCOLS, Bed, Row, Scale, Trial
 
 QUICK_GROUPS: Final = {
     "group.consumer.session.timeout.ms": "2000",
@@ -35,7 +37,7 @@ FOUND_BY: Final[dict[str, tuple[str, ...]]] = {
     "offsets-before-apply": ("point-after_decode", "kill-random"),
     "last-for-next": ("kill-random",),
     "no-fence": ("zombie",),
-    "fresh-fence": ("drowsy", "zombie"),
+    "fresh-fence": ("zombie", "drowsy"),
     "producer-reused": ("held-txn_offset_commit", "held-produce", "held-add_offsets_to_txn", "held-end_txn"),
     "unknown-is-done": ("held-end_txn", "held-txn_offset_commit"),
     "aborted-is-done": ("zombie",),
@@ -43,9 +45,9 @@ FOUND_BY: Final[dict[str, tuple[str, ...]]] = {
     "stage-kept-on-abort": ("zombie",),
     "restore-to-stable": ("open-foreign",),
     "revoked-stays": ("storm", "zombie"),
-    "resumed-before-seek": ("zombie",),
+    "resumed-before-seek": ("answer-end_txn", "held-produce", "held-txn_offset_commit"),
     "uncommitted-read": ("kill-random",),
-    "uncommitted-restored": ("point-inside_commit", "kill-all"),
+    "uncommitted-restored": ("point-after_flush", "point-commit_sent"),
     "no-marker-when-empty": ("kill-random",),
     "tombstones-ignored": ("kill-all",),
     "latest-for-cut": ("kill-random",),
@@ -60,37 +62,46 @@ CRASH: Final = "exit 1"
 
 
 @contextmanager
-def bed_for(faults: Sequence[str], directory: Path) -> Iterator[Bed]:
-    """A broker of one's own behind a proxy, and three more where a fault needs them."""
+def bed_for(faults: Sequence[str], directory: Path, transaction_version: int | None = None) -> Iterator[Bed]:
+    """A broker of one's own behind a proxy, and three more where a fault needs them.
+
+    Args:
+        transaction_version: the level of `transaction.version` of the one broker; None, its newest.
+    """
     with ExitStack() as stack:
         proxy = KafkaProxy()
+        features = {} if transaction_version is None else {"transaction.version": transaction_version}
         broker = stack.enter_context(
-            start_broker(directory / "broker", extra=QUICK_GROUPS, advertise_at=proxy.port)
+            start_broker(directory / "broker", extra=QUICK_GROUPS, advertise_at=proxy.port, features=features)
         )
         stack.enter_context(proxy.forwarding_to(broker.behind_proxy))
         cluster = None
         if any(FAULTS[name].needs == "cluster" for name in faults):
             cluster = stack.enter_context(start_cluster(directory / "cluster", extra=QUICK_GROUPS))
-        yield Bed(broker.bootstrap, broker, proxy, cluster)
+        yield Bed(broker.bootstrap, broker, proxy, cluster, transaction_version)
 
 
-def trial(bed: Bed, fault: str, seed: int, directory: Path, sabotage: str, scale: Scale) -> Row:
-    row = Trial(bed, FAULTS[fault], seed, directory, sabotage, scale).run()
+def trial(
+    bed: Bed, fault: str, seed: int, directory: Path, sabotage: str, scale: Scale, protocol: str = ""
+) -> Row:
+    row = Trial(bed, FAULTS[fault], seed, directory, sabotage, scale, protocol).run()
     print(json.dumps(asdict(row), sort_keys=True), flush=True)
     return row
 
 
-def hunt(bed: Bed, sabotage: str, seed: int, directory: Path, scale: Scale) -> tuple[int, str, str]:
-    """Trials until one finds a planted bug: how many, the fault, and what was wrong; the fault is empty where none did."""
+def hunt(bed: Bed, sabotage: str, seed: int, directory: Path, scale: Scale, protocol: str = "") -> Hunt:
+    """Trials until one finds a planted bug."""
     faults = FOUND_BY[sabotage]
+    rows = []
     for number in range(TRIES):
         fault = faults[number % len(faults)]
-        row = trial(bed, fault, seed + number, directory, sabotage, scale)
+        row = trial(bed, fault, seed + number, directory, sabotage, scale, protocol)
         if CRASH in row.endings:
             raise RuntimeError(f"{sabotage} does not run: {row.notes}")
+        rows.append(row)
         if row.wrong:
-            return number + 1, fault, ", ".join(f"{kind} {count}" for kind, count in row.wrong.items())
-    return TRIES, "", ""
+            break
+    return Hunt(sabotage, tuple(rows))
 
 
 def main() -> int:
@@ -110,60 +121,55 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, help="where the files of trials lie; those of good ones are removed"
     )
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="", help="of the group, in every trial")
+    parser.add_argument(
+        "--transaction-version", type=int, choices=(0, 1, 2), help="what the broker is formatted with"
+    )
+    parser.add_argument("--result", type=Path, metavar="FILE.json", help="where the figures are kept")
     chosen = parser.parse_args()
     planted = list(SABOTAGES) if "all" in (chosen.sabotage or ()) else chosen.sabotage or []
     faults = chosen.fault or ([one for name in planted for one in FOUND_BY[name]] or list(FAULTS))
     scale = Scale(chosen.items, chosen.buckets, chosen.seconds)
+    about = surroundings(
+        scale, chosen.transaction_version
+    )  # before the first trial: it names the code that runs
     with ExitStack() as stack:
         directory = chosen.keep or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="qmtl-campaign-"))
         )
         directory.mkdir(parents=True, exist_ok=True)
-        bed = stack.enter_context(bed_for(faults, directory))
+        bed = stack.enter_context(bed_for(faults, directory, chosen.transaction_version))
         if planted and not chosen.fault:
-            hunts = {name: hunt(bed, name, chosen.seed, directory, scale) for name in planted}
-            print(f"\n{'planted bug':22} {'trials':>6}  found by")
-            for name, (tried, fault, wrong) in hunts.items():
-                print(f"{name:22} {tried:6}  {f'{fault}: {wrong}' if fault else 'NOBODY'}")
-            return 0 if all(fault for _, fault, _ in hunts.values()) else 1
-        asked = [(name, seed) for seed in range(chosen.seed, chosen.seed + chosen.trials) for name in faults]
-        rows = campaign(bed, asked, directory, planted[0] if planted else "", scale, chosen.at_a_time)
-    return tell(rows)
+            hunts = [hunt(bed, name, chosen.seed, directory, scale, chosen.protocol) for name in planted]
+            tell_of_hunts(hunts)
+            keep(chosen.result, about | of_hunts(hunts))
+            return 0 if all(one.found for one in hunts) else 1
+        seeds = range(chosen.seed, chosen.seed + chosen.trials)
+        asked = [(name, seed, chosen.protocol) for seed in seeds for name in faults]
+        bug = planted[0] if planted else ""
+        rows = campaign(bed, asked, directory, bug, scale, chosen.at_a_time)
+    tell(rows)
+    keep(chosen.result, about | of_rows(rows))
+    return 1 if any(row.wrong or row.undone for row in rows) else 0
 
 
 def campaign(
-    bed: Bed, asked: Sequence[tuple[str, int]], directory: Path, sabotage: str, scale: Scale, at_a_time: int
+    bed: Bed,
+    asked: Sequence[tuple[str, int, str]],
+    directory: Path,
+    sabotage: str,
+    scale: Scale,
+    at_a_time: int,
 ) -> list[Row]:
-    """The trials that are asked for, as fault and seed. One that kills a broker runs alone."""
+    """The trials that are asked for, as fault, seed and group protocol (empty: drawn). One that kills a broker runs alone."""
 
-    def run(one: tuple[str, int]) -> Row:
-        return trial(bed, one[0], one[1], directory, sabotage, scale)
+    def run(one: tuple[str, int, str]) -> Row:
+        return trial(bed, one[0], one[1], directory, sabotage, scale, one[2])
 
     alone = [one for one in asked if FAULTS[one[0]].needs in ("broker", "cluster")]
     with ThreadPoolExecutor(at_a_time) as pool:
         rows = list(pool.map(run, [one for one in asked if one not in alone]))
     return rows + [run(one) for one in alone]
-
-
-def tell(rows: Sequence[Row]) -> int:
-    """The table; 1 if anything was wrong or could not be tried."""
-    print(
-        f"\n{'fault':26} {'trials':>6} {'kills':>6} {'undone':>6} {'broker':>6} {'wrong':>6} {'silence s':>9}"
-    )
-    for name, one in parts(rows).items():
-        print(
-            f"{name:26} {one['trials']:6} {one['kills']:6} {one['undone']:6} {one['broker']:6} {one['wrong']:6} {one['silence_s']:9.1f}"
-        )
-    judged = sum(not (row.undone or row.broker) for row in rows)
-    bad = [row for row in rows if row.wrong]
-    bound = f"; at most {min(100.0, 300 / judged):.1f} % fail, by 95 %" if judged and not bad else ""
-    print(f"{judged} trials judged, {len(bad)} with a finding{bound}")
-    for row in rows:
-        if row.broker:
-            print(
-                f"set aside: --fault {row.fault} --seed {row.seed}: the broker broke its word: {row.broker}"
-            )
-    return 1 if bad or any(row.undone for row in rows) else 0
 
 
 if __name__ == "__main__":

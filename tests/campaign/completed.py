@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,6 +26,7 @@ _ABORT, _COMMIT = 0, 1
 _PREPARED: Final = {2: _COMMIT, 3: _ABORT}
 _COMPLETED: Final = {4: _COMMIT, 5: _ABORT}
 SLACK_MS: Final = 5
+POSITIONS: Final = "__consumer_offsets"
 
 
 class Batch(NamedTuple):
@@ -38,14 +39,28 @@ class Batch(NamedTuple):
     records: bytes
 
 
+class Missed(NamedTuple):
+    """A marker that a partition owes a transaction.
+
+    Attributes:
+        topic: of the partition, with its namespace.
+        lanes: the number of the partition; where it is one of committed positions, those of the transaction's other partitions.
+    """
+
+    topic: str
+    lanes: frozenset[int]
+    what: str
+
+
 class State(NamedTuple):
-    """One value of `__transaction_state`, and when it was appended."""
+    """One value of `__transaction_state`, and when it was appended; `version` is that of its form."""
 
     transactional_id: str
     producer_id: int
     status: int
     partitions: tuple[str, ...]
     time_ms: int
+    version: int
 
 
 @dataclass(slots=True)
@@ -119,7 +134,8 @@ def states(directory: Path) -> Iterator[State]:
 
 
 def _state(transactional_id: str, value: _Bytes, time_ms: int) -> State:
-    flexible = value.number(">h") > 0
+    version = value.number(">h")
+    flexible = version > 0
     producer_id = value.number(">q")
     value.take(6)  # epoch, time-out
     status = value.number(">b")
@@ -130,7 +146,7 @@ def _state(transactional_id: str, value: _Bytes, time_ms: int) -> State:
         partitions += [f"{topic}-{value.number('>i')}" for _ in range(_count(value, flexible))]
         if flexible:
             value.uvarint()  # no tagged fields
-    return State(transactional_id, producer_id, status, tuple(partitions), time_ms)
+    return State(transactional_id, producer_id, status, tuple(partitions), time_ms, version)
 
 
 def _count(value: _Bytes, flexible: bool) -> int:
@@ -149,13 +165,13 @@ def markers(directory: Path) -> dict[tuple[int, int], list[int]]:
     return out
 
 
-def unfinished(data: Path, namespace: str) -> list[str]:
+def unfinished(data: Path, namespace: str) -> list[Missed]:
     """Of transactions under a namespace what the coordinator calls complete, and which partition has no marker of it.
 
     Args:
         data: the directory of a broker that leads everything.
     """
-    out: list[str] = []
+    out: list[Missed] = []
     prepared: dict[str, State] = {}
     seen: dict[str, dict[tuple[int, int], list[int]]] = {}
     for log in sorted(data.glob("__transaction_state-*")):
@@ -176,7 +192,14 @@ def unfinished(data: Path, namespace: str) -> list[str]:
                 times = seen[name].get((state.producer_id, _PREPARED[begun.status]), [])
                 if not any(begun.time_ms - SLACK_MS <= one <= state.time_ms + SLACK_MS for one in times):
                     kind = "commit" if _PREPARED[begun.status] == _COMMIT else "abort"
+                    topic = name.rpartition("-")[0]
+                    told = f"{name}: no {kind} of {state.transactional_id} between {begun.time_ms} and {state.time_ms}"
                     out.append(
-                        f"{name}: no {kind} of {state.transactional_id} between {begun.time_ms} and {state.time_ms}"
+                        Missed(topic, _lanes(begun.partitions if topic == POSITIONS else [name]), told)
                     )
     return out
+
+
+def _lanes(partitions: Iterable[str]) -> frozenset[int]:
+    split = (name.rpartition("-") for name in partitions)
+    return frozenset(int(number) for topic, _, number in split if topic != POSITIONS)

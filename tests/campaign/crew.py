@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,20 @@ class Slot:
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    def has_port(self, port: int) -> bool:
+        """Whether its process has a connection with this port of 127.0.0.1 at its own end."""
+        process = self.process
+        if process is None:
+            return False
+        with suppress(OSError):  # it has ended
+            for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
+                fields = line.split()
+                if fields[1] == f"0100007F:{port:04X}":
+                    wanted = f"socket:[{fields[9]}]"
+                    files = list(Path(f"/proc/{process.pid}/fd").iterdir())
+                    return any(_target(file) == wanted for file in files)
+        return False
+
     def paused(self) -> bool:
         """Whether its process is stopped by a signal."""
         if not self.running():
@@ -54,6 +69,13 @@ class Slot:
         except OSError:
             return False
         return text.rpartition(")")[2].split()[0] == "T"
+
+
+def _target(file: Path) -> str:
+    try:
+        return os.readlink(file)
+    except OSError:  # closed meanwhile
+        return ""
 
 
 class Crew:

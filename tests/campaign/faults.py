@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from collections.abc import Callable
 from typing import Final
@@ -10,7 +11,7 @@ from confluent_kafka import Producer
 
 from qmtl.engine.failpoint import POINTS
 from qmtl.testing.broker import Broker
-from qmtl.testing.proxy import Api
+from qmtl.testing.proxy import Api, Network
 from tests.campaign.crew import Slot
 from tests.campaign.trial import Fault, Trial, Undone
 
@@ -341,6 +342,34 @@ def answer_lost(api: Api) -> Callable[[Trial], None]:
     return harm
 
 
+def disturbed(draw: Callable[[random.Random], Network]) -> Callable[[Trial], None]:
+    """The network between one worker and the broker is not well, for longer than the group waits for it, and then it is."""
+
+    def harm(trial: Trial) -> None:
+        proxy = trial.bed.proxy
+        if proxy is None:
+            raise Undone("there is no proxy")
+        trial.start_all()
+        for _ in range(2):
+            trial.until_flowing(10)
+            trial.tend(trial.rng.uniform(0.0, 0.8))
+            slot, network = trial.some_slot(), draw(trial.rng)
+            one = proxy.disturb(network, slot.has_port)
+            trial.tend(SESSION_S + trial.rng.uniform(0.5, 2.5))
+            proxy.heal(one)
+            if one.met.is_set():
+                trial.did(f"{slot.name} had {network}")
+        if not trial.row.harm:
+            raise Undone("nobody felt the network")
+
+    return harm
+
+
+def _one_way(rng: random.Random) -> Network:
+    to_broker = rng.random() < 0.5
+    return Network(to_broker=to_broker, to_client=not to_broker)
+
+
 _LATE_ENDS: Final = frozenset({"LogError", "LogUnreachable", "OutcomeUnknown", "Fenced"})
 
 FAULTS: Final[dict[str, Fault]] = {
@@ -407,6 +436,22 @@ FAULTS: Final[dict[str, Fault]] = {
             workers=(1, 2),
             ends=_LATE_ENDS,
             call_s=1.5,
+        ),
+        *(
+            Fault(
+                name,
+                disturbed(draw),
+                needs="proxy",
+                workers=(1, 3),
+                ends=_LATE_ENDS,
+                call_s=1.5,
+                transaction_ms=4000,
+            )
+            for name, draw in (
+                ("slow-network", lambda rng: Network(delay_s=rng.uniform(0.01, 0.1))),
+                ("one-way", _one_way),
+                ("cut", lambda rng: Network(to_broker=False, to_client=False, lost=True)),
+            )
         ),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -25,6 +26,15 @@ _recovery: Any = recovery
 _transaction: Any = transaction
 _watermark: Any = watermark
 _table: Any = Table
+
+FED: Final = frozenset({"c.items", "c.bars"})
+"""The topics that nothing but a reader of inputs reads: all others are restored too."""
+
+REJOIN_S: Final = 5.0
+"""A member that lost its place has it again within this, as soon as the others have noticed."""
+
+LONG_S: Final = 1.0
+"""A batch that takes longer is one during which an engine asks its group."""
 
 
 def offsets_before_apply() -> None:
@@ -104,18 +114,45 @@ def no_fence() -> None:
 
 
 def fresh_fence() -> None:
-    """The proof of membership is taken when a transaction is committed, and not when its batch is read."""
+    """The proof of membership is taken when a transaction is committed, by a member that takes part in its group until then.
+
+    Today's worker asks its group nothing between reading a batch and committing it, and the client joins nothing by itself:
+    taken late, the proof alone is the same one, or that of no member, which the broker refuses. Only together with the
+    asking is it what it is in other engines: a proof of the next generation, for work of the last one.
+    """
     commit = _kafka.KafkaWriter.commit
+    poll = _kafka.KafkaMembership.poll
+    fence = _kafka.KafkaMembership.fence
 
     class Later:
         def __init__(self, membership: Any) -> None:
-            self.membership = membership
+            self.membership, self.since = membership, time.monotonic()
 
-    fence = _kafka.KafkaMembership.fence
+        def taken(self) -> Any:
+            member, begun = self.membership, time.monotonic()
+            if (
+                begun - self.since > LONG_S
+            ):  # time enough to notice what has become of its place, and to get another
+                while not noted(member) or time.monotonic() < begun + LONG_S:
+                    if time.monotonic() > begun + REJOIN_S:
+                        break
+            return fence(member)
+
+    def noted(member: Any) -> Any:
+        found = poll(member, 0.05)
+        member._campaign_gone = getattr(member, "_campaign_gone", frozenset()) | member._gone
+        return found
+
+    def told(self: Any, timeout_s: float = 0.0) -> Any:
+        gone: Any = getattr(self, "_campaign_gone", frozenset())
+        self._campaign_gone = frozenset()
+        return poll(self, timeout_s) - gone
+
+    _kafka.KafkaMembership.poll = told
     _kafka.KafkaMembership.fence = lambda self: Later(self)
 
     def late(self: Any, positions: Any, group: str, found: Any) -> Any:
-        return commit(self, positions, group, fence(found.membership) if isinstance(found, Later) else found)
+        return commit(self, positions, group, found.taken() if isinstance(found, Later) else found)
 
     _kafka.KafkaWriter.commit = late
 
@@ -220,7 +257,7 @@ def revoked_stays() -> None:
 
 
 def resumed_before_seek() -> None:
-    """After an abort the reader goes on where it has been, and not where the last commit was."""
+    """After a transaction that failed the reader goes on where it has been, and not where the last commit was."""
     poll = _kafka.KafkaReader.poll
     assign = _kafka.KafkaReader.assign
     furthest: dict[TopicPartition, int] = {}
@@ -236,7 +273,7 @@ def resumed_before_seek() -> None:
         assign(
             self,
             {
-                where: max(offset, furthest.get(where, 0)) if where.topic == "c.items" else offset
+                where: max(offset, furthest.get(where, 0)) if where.topic in FED else offset
                 for where, offset in positions.items()
             },
         )
@@ -256,7 +293,10 @@ def uncommitted_read() -> None:
 
 
 def uncommitted_restored() -> None:
-    """A restore takes rows of transactions that were aborted."""
+    """A restore takes rows of transactions that were aborted.
+
+    It shows where such rows are the last of their table: those that follow are written from the same input, over them.
+    """
     restore = _recovery.restore
     consumer = _kafka.Consumer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from qmtl.engine.failpoint import POINTS
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import TopicPartition
 from tests.campaign.__main__ import FOUND_BY, bed_for, campaign, hunt
-from tests.campaign.completed import markers, unfinished
+from tests.campaign.completed import POSITIONS, Missed, markers, unfinished
 from tests.campaign.faults import FAULTS
+from tests.campaign.report import Hunt, of_hunts, of_rows, surroundings
 from tests.campaign.sabotage import SABOTAGES
-from tests.campaign.trial import Bed, Row, Scale
+from tests.campaign.trial import PROTOCOLS, Bed, Row, Scale, protocol_of, set_aside
+from tests.campaign.verdict import ANYWHERE, Verdict
 from tests.contract.driving import events, put, until
 
 SLICE = (
@@ -30,6 +33,8 @@ SLICE = (
     "held-txn_offset_commit",
     "broker-kill",
 )
+INCREMENTAL = ("kill-all", "zombie")
+"""The faults that are tried in a group of the consumer protocol too."""
 SMALL = Scale(items=150, buckets=15, seconds=1.5)
 SEED = 20_261_121
 AT_A_TIME = 3
@@ -48,25 +53,80 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 
 def told(rows: list[Row]) -> list[str]:
     """What is wrong with which trial, and how to run it again."""
-    return [
-        f"--fault {row.fault} --seed {row.seed}: {row.wrong or row.undone} {row.notes}"
-        for row in rows
-        if row.wrong or row.undone
-    ]
+    return [f"{row.again}: {row.wrong or row.undone} {row.notes}" for row in rows if row.wrong or row.undone]
 
 
 @pytest.mark.timeout(600)
 def test_no_fault_of_the_slice_loses_doubles_or_tears_anything(bed: Bed, tmp_path: Path) -> None:
-    rows = campaign(bed, [(name, SEED) for name in SLICE], tmp_path, "", SMALL, AT_A_TIME)
+    asked = [(name, SEED, "classic") for name in SLICE] + [(name, SEED, "consumer") for name in INCREMENTAL]
+    rows = campaign(bed, asked, tmp_path, "", SMALL, AT_A_TIME)
     assert told(rows) == []
     assert all(row.harm for row in rows)
+    assert Counter(row.protocol for row in rows) == {"classic": len(SLICE), "consumer": len(INCREMENTAL)}
+
+
+def test_the_protocol_of_a_trial_is_drawn_from_its_seed_unless_one_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("QMTL_GROUP_PROTOCOL", raising=False)
+    drawn = Counter(protocol_of(name, seed) for name in FAULTS for seed in range(200))
+    assert drawn.keys() == set(PROTOCOLS)
+    assert min(drawn.values()) > 0.45 * drawn.total()
+    assert protocol_of("zombie", 5) == protocol_of("zombie", 5)
+    for one in PROTOCOLS:
+        assert protocol_of("zombie", 5, one) == one
+    monkeypatch.setenv("QMTL_GROUP_PROTOCOL", "consumer")
+    assert {protocol_of("zombie", seed) for seed in range(20)} == {"consumer"}
+
+
+def test_what_the_broker_owes_excuses_its_own_partitions_only() -> None:
+    """Two partitions are wrong, of one the broker owes a marker: the other one counts."""
+    found = Verdict()
+    found.add("lost", 1, 3)
+    found.add("lost", 2, 1)
+    found.add("positions", ANYWHERE)
+    said = [
+        "0: StampMismatch: sums[1]: c.items[1]: other",
+        "0: StampMismatch: sums[2]: c.items[1]: other",
+        "0: Crash: x",
+    ]
+    one = Missed("n.c.sums", frozenset({1}), "")
+    assert set_aside([one], found, said, {1}) == {"lost": 3, "unexplained": 1, "stalled": 1, "slow": 1}
+    assert set_aside([one], found, said, {1, 2}) == {"lost": 3, "unexplained": 1}
+    of_positions = Missed(POSITIONS, frozenset({2}), "")
+    assert set_aside([of_positions], found, [], ()) == {"lost": 1, "positions": 1}
+
+
+def row(seed: int, **more: object) -> Row:
+    return Row("zombie", seed, "classic", "", kills=1, again=f"again {seed}", **more)  # type: ignore[arg-type] # by name
+
+
+def test_the_figures_count_what_was_judged_and_name_what_was_not() -> None:
+    rows = [row(1), row(2, broker="owes"), row(3, broker="owes", wrong={"lost": 1}), row(4, undone="no harm")]
+    figures = of_rows(rows)
+    assert (figures["trials"], figures["kills"], figures["judged"], figures["undone"]) == (4, 4, 2, 1)
+    assert [one["again"] for one in figures["set_aside"]] == ["again 2", "again 3"]
+    assert figures["findings"] == [{"again": "again 3", "what": {"lost": 1}}]
+    assert (figures["bound_percent_95"], figures["seeds"], figures["protocols"]) == (
+        None,
+        [1, 4],
+        {"classic": 4},
+    )
+    assert of_rows([row(seed) for seed in range(600)])["bound_percent_95"] == 0.5
+    hunts = of_hunts([Hunt("a", (row(1), row(2, wrong={"torn": 1}))), Hunt("b", (row(1),))])
+    assert (hunts["planted"], hunts["found"], hunts["bugs"]["a"]["trials"]) == (2, 1, 2)
+
+
+def test_the_figures_name_the_code_and_the_programs() -> None:
+    about = surroundings(SMALL, 0)
+    assert about["scale"] == {"items": 150, "buckets": 15, "seconds": 1.5}
+    assert about["transaction_version"] == 0
+    assert all(about["versions"][name] for name in ("python", "confluent-kafka", "librdkafka"))
 
 
 @pytest.mark.parametrize("sabotage", ["latest-for-cut"])
 def test_a_planted_bug_is_found(bed: Bed, tmp_path: Path, sabotage: str) -> None:
-    _, fault, wrong = hunt(bed, sabotage, SEED, tmp_path, SMALL)
-    assert fault
-    assert wrong
+    assert hunt(bed, sabotage, SEED, tmp_path, SMALL).found
 
 
 def test_every_point_has_its_fault_and_every_planted_bug_its_hunters() -> None:
@@ -93,4 +153,5 @@ def test_a_marker_that_the_broker_owes_is_missed_and_one_that_it_wrote_is_not(
     _, length = struct.unpack_from(">qi", whole)
     segment.write_bytes(whole[: 12 + length])
     (missed,) = unfinished(copied, log.namespace)
-    assert missed.startswith(f"{log.namespace}a-1: no commit of {log.namespace}writer between ")
+    assert (missed.topic, missed.lanes) == (f"{log.namespace}a", frozenset({1}))
+    assert missed.what.startswith(f"{log.namespace}a-1: no commit of {log.namespace}writer between ")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,11 +21,11 @@ from qmtl.testing.broker import Broker
 from qmtl.testing.cluster import Cluster
 from qmtl.testing.proxy import KafkaProxy
 from tests.campaign import plain
-from tests.campaign.completed import unfinished
+from tests.campaign.completed import POSITIONS, Missed, unfinished
 from tests.campaign.crew import Crew, Slot
 from tests.campaign.feed import Feed
 from tests.campaign.pipeline import ALL_SPECS, PARTITIONS
-from tests.campaign.verdict import Verdict, Watcher, end_of_commits, judge
+from tests.campaign.verdict import ANYWHERE, Verdict, Watcher, end_of_commits, judge
 
 TEND_S: Final = 0.02
 FLOWING_S: Final = 40.0
@@ -43,12 +44,14 @@ class Bed:
 
     Attributes:
         broker: one's own, that may be killed.
+        transaction_version: the level of `transaction.version` that the broker was formatted with; None, its newest.
     """
 
     bootstrap: str
     broker: Broker | None = None
     proxy: KafkaProxy | None = None
     cluster: Cluster | None = None
+    transaction_version: int | None = None
 
 
 class Undone(Exception):
@@ -93,8 +96,9 @@ class Row:
     """The result of a trial; `wrong` empty and `harm` not is what is wanted.
 
     Attributes:
-        broker: what the broker itself did wrong (`completed.unfinished`), where anything was; then `wrong` says nothing about the
-            engine, and is told in the notes.
+        broker: what the broker itself did wrong (`completed.unfinished`), where anything was; what was found in those partitions
+            says nothing about the engine: it is told in the notes, and `wrong` has only the rest.
+        again: the command that runs this trial again.
     """
 
     fault: str
@@ -111,30 +115,60 @@ class Row:
     broker: str = ""
     silence_s: float = 0.0
     seconds: float = 0.0
+    again: str = ""
+
+
+PROTOCOLS: Final = ("classic", "consumer")
+
+
+def protocol_of(fault: str, seed: int, asked: str = "") -> str:
+    """The group protocol of a trial: as asked for, or as QMTL_GROUP_PROTOCOL says, or drawn from fault and seed, half of them each."""
+    drawn = random.Random(f"protocol-{fault}-{seed}").choice(PROTOCOLS)
+    return asked or os.environ.get("QMTL_GROUP_PROTOCOL") or drawn
 
 
 class Trial:
     """A trial while it runs; a fault's harm gets it."""
 
     def __init__(
-        self, bed: Bed, fault: Fault, seed: int, directory: Path, sabotage: str, scale: Scale
+        self,
+        bed: Bed,
+        fault: Fault,
+        seed: int,
+        directory: Path,
+        sabotage: str,
+        scale: Scale,
+        protocol: str = "",
     ) -> None:
         self.bed, self.fault, self.scale = bed, fault, scale
         self.rng = random.Random(f"{fault.name}-{seed}")
-        self.protocol = os.environ.get("QMTL_GROUP_PROTOCOL", "classic")
-        self.row = Row(fault.name, seed, self.protocol, sabotage)
+        self.protocol = protocol_of(fault.name, seed, protocol)
+        self.row = Row(fault.name, seed, self.protocol, sabotage, again=self._command(seed, sabotage))
+        self.stalled: set[int] = set()
         self.namespace = f"c-{fault.name}-{seed}-{uuid.uuid4().hex[:6]}."
         self.directory = directory / self.namespace
         self.directory.mkdir(parents=True)
         self.bootstrap = bed.cluster.bootstrap if fault.needs == "cluster" and bed.cluster else bed.bootstrap
         self.door = bed.proxy.bootstrap if fault.needs == "proxy" and bed.proxy else self.bootstrap
         self.workers = self.rng.randint(*fault.workers)
-        settings = ["--call-s", str(fault.call_s), "--session-ms", str(fault.session_ms)]
+        settings = ["--protocol", self.protocol]
+        settings += ["--call-s", str(fault.call_s), "--session-ms", str(fault.session_ms)]
         settings += ["--slow-ms", str(fault.slow_ms), "--transaction-ms", str(fault.transaction_ms)]
         settings += ["--poll-records", str(self.rng.choice((5, 20, 100)))]
         settings += ["--sabotage", sabotage] if sabotage else []
         self.crew = Crew(self.directory, self.door, self.namespace, settings)
         self.extra: list[str] = []
+
+    def _command(self, seed: int, sabotage: str) -> str:
+        scale, version = self.scale, self.bed.transaction_version
+        words = [
+            "python -m tests.campaign",
+            f"--fault {self.fault.name} --seed {seed} --protocol {self.protocol}",
+        ]
+        words += [f"--items {scale.items} --buckets {scale.buckets} --seconds {scale.seconds:g}"]
+        words += [f"--sabotage {sabotage}"] if sabotage else []
+        words += [] if version is None else [f"--transaction-version {version}"]
+        return " ".join(words)
 
     # ---- what a fault does with it -----------------------------------------------------------------------------
 
@@ -211,6 +245,7 @@ class Trial:
             raise Undone(f"the feed failed: {self.feed.failure or 'it did not end'}")
         limit_s = SABOTAGED_S if self.row.sabotage else COMPLETE_S
         if not self.tend_until(self.complete, limit_s):
+            self.stalled = self.short()
             self.wrong("stalled", f"not complete after {limit_s:g} s: {self._where_it_stands()}")
             self.row.notes += self.crew.stacks()
         self.watcher.pending.clear()
@@ -218,19 +253,25 @@ class Trial:
 
     def complete(self) -> bool:
         """Whether every output was seen."""
-        if self.feed.is_alive():
-            return False
-        lines = self.watcher.lines
-        if any(self.watcher.count(name) < count for name, count in self._wanted().items()):
-            return False
-        last = self.feed.loop.last
-        return all(
-            any(
-                plain.is_marker(one.key) and one.key == plain.marker_key("after", number, last)
-                for one in reversed(lines["c.after", number])
-            )
-            for number in range(PARTITIONS)
-        )
+        return not self.feed.is_alive() and not self.short()
+
+    def short(self) -> set[int]:
+        """The partitions in which outputs are missing; once the feed has ended."""
+        lines, last = self.watcher.lines, self.feed.loop.last
+        wanted: Counter[tuple[str, int]] = Counter()
+        for topic, answers in (("c.echo", self.feed.sums.answers), ("c.late", self.feed.loop.answers)):
+            for name, rows in answers.items():
+                wanted[topic, plain.partition_of(name, PARTITIONS)] += len(rows)
+        out = {
+            lane
+            for (topic, lane), count in wanted.items()
+            if len({one.key for one in list(lines[topic, lane])}) < count
+        }
+        for number in range(PARTITIONS):
+            marker = plain.marker_key("after", number, last)
+            if not any(one.key == marker for one in reversed(lines["c.after", number])):
+                out.add(number)
+        return out
 
     def _wanted(self) -> dict[str, int]:
         """How many answers there must be."""
@@ -265,16 +306,17 @@ class Trial:
         )
         row.wrong.update(found.wrong())
         row.notes += found.notes
-        self._hold_the_broker_to_its_word()
+        self._hold_the_broker_to_its_word(found, said)
 
-    def _hold_the_broker_to_its_word(self) -> None:
+    def _hold_the_broker_to_its_word(self, found: Verdict, said: Sequence[str]) -> None:
         row, broker = self.row, self.bed.broker
         if row.wrong and self.fault.needs == "broker" and broker is not None:
             broken = unfinished(broker.data_dir, self.namespace)
             if broken:
-                row.broker = f"{len(broken)} markers missing, as {broken[0]}"
-                row.notes.append(f"set aside: {row.wrong}")
-                row.wrong = {}
+                row.broker = f"{len(broken)} markers missing, as {broken[0].what}"
+                aside = set_aside(broken, found, said, self.stalled)
+                row.notes.append(f"set aside: {dict(aside)}")
+                row.wrong = dict(Counter(row.wrong) - aside)
 
     def _clear(self) -> None:
         if not self.row.wrong:
@@ -285,6 +327,28 @@ class Trial:
             done.result()
 
 
+def set_aside(
+    broken: Sequence[Missed], found: Verdict, said: Sequence[str], stalled: Collection[int]
+) -> Counter[str]:
+    """What of a trial's findings lies in partitions whose markers the broker owes, by kind; all others count.
+
+    Args:
+        said: with what words workers have ended; those that name such partitions only, as `sums[1]`, lie in them.
+        stalled: the partitions that were not complete at the end.
+    """
+    lanes = {lane for one in broken for lane in one.lanes}
+    out: Counter[str] = Counter()
+    for lane in lanes:
+        out += found.by_lane.get(lane, Counter())
+    if any(one.topic == POSITIONS for one in broken):
+        out["positions"] += found.by_lane.get(ANYWHERE, Counter())["positions"]
+    if stalled and lanes.issuperset(stalled):
+        out.update(("stalled", "slow"))
+    named = [{int(number) for number in re.findall(r"\[(\d+)\]", one)} for one in said]
+    out["unexplained"] += sum(bool(lanes_of) and lanes_of <= lanes for lanes_of in named)
+    return +out
+
+
 def parts(rows: Sequence[Row]) -> dict[str, Any]:
     """Of many rows: trials, kills, undone ones, and everything that was wrong, by fault."""
     out: dict[str, Any] = {}
@@ -292,6 +356,8 @@ def parts(rows: Sequence[Row]) -> dict[str, Any]:
         one = out.setdefault(
             row.fault, {"trials": 0, "kills": 0, "undone": 0, "broker": 0, "wrong": 0, "silence_s": 0.0}
         )
+        protocols = one.setdefault("protocols", dict.fromkeys(PROTOCOLS, 0))
+        protocols[row.protocol] = protocols.get(row.protocol, 0) + 1
         one["trials"] += 1
         one["kills"] += row.kills
         one["undone"] += bool(row.undone)

@@ -33,6 +33,9 @@ INPUTS: Final[Mapping[str, tuple[str, ...]]] = {
 COMMITS: Final = "__consumer_offsets"
 """Where the broker writes committed positions; test brokers give it one partition."""
 
+ANYWHERE: Final = -1
+"""The lane of a finding that lies in no partition."""
+
 OPEN_TRANSACTION_S: Final = 40.0
 
 Where = tuple[str, int]
@@ -134,8 +137,10 @@ class Watcher(threading.Thread):
         self.join()
 
 
-def read_everything(bootstrap: str, namespace: str, topics: Sequence[str], partitions: int) -> Lines | str:
-    """Every committed record of the topics up to their high watermarks; a text where somebody's transaction stays open."""
+def read_everything(
+    bootstrap: str, namespace: str, topics: Sequence[str], partitions: int
+) -> tuple[Lines, list[Where]]:
+    """Every committed record of the topics up to their high watermarks, and where somebody's transaction stays open."""
     asked = places(namespace, topics, partitions)
     looker, consumer = reader(bootstrap, committed=False), reader(bootstrap)
     lines: Lines = {(one.topic[len(namespace) :], one.partition): [] for one in asked}
@@ -146,7 +151,7 @@ def read_everything(bootstrap: str, namespace: str, topics: Sequence[str], parti
         deadline = time.monotonic() + OPEN_TRANSACTION_S
         while any(at[where] < ends[where] for where in ends):
             if time.monotonic() > deadline:
-                return f"an open transaction hides records: {[w for w in ends if at[w] < ends[w]]}"
+                break
             for message in consumer.consume(1000, 0.1):
                 where = (message.topic(), message.partition())
                 error = message.error()
@@ -159,7 +164,10 @@ def read_everything(bootstrap: str, namespace: str, topics: Sequence[str], parti
     finally:
         looker.close()
         consumer.close()
-    return lines
+    hidden = [
+        (topic[len(namespace) :], number) for topic, number in ends if at[topic, number] < ends[topic, number]
+    ]
+    return lines, hidden
 
 
 def end_of_commits(bootstrap: str) -> int:
@@ -204,28 +212,26 @@ def read_commits(bootstrap: str, namespace: str, since: int) -> Commits | str:
 
 @dataclass(slots=True)
 class Verdict:
-    """What is wrong, by kind; all zero and empty is good.
+    """What is wrong; nothing counted is good.
+
+    Kinds: lost, doubled, alien, misordered answers; torn, transactions of which a reader sees a part (tables that are no prefix
+    at a stamp, stamps that differ, or an open transaction that hides the rest); tables, positions, markers; unstable, what a
+    reader saw and is gone; input, which is nobody's fault but the feed's.
 
     Attributes:
-        torn: transactions of which a reader sees a part: tables that are no prefix at a stamp, stamps that differ.
+        by_lane: how often each kind, by the partition it is in: a task reads and writes only its own. `ANYWHERE` has no partition.
         notes: the first few of what was found, in words.
     """
 
-    lost: int = 0
-    doubled: int = 0
-    torn: int = 0
-    alien: int = 0
-    misordered: int = 0
-    tables: int = 0
-    positions: int = 0
-    markers: int = 0
-    unstable: int = 0
-    input: int = 0
+    by_lane: dict[int, Counter[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def add(self, kind: str, lane: int, count: int = 1) -> None:
+        self.by_lane.setdefault(lane, Counter())[kind] += count
+
     def wrong(self) -> dict[str, int]:
-        names = (name for name in self.__slots__ if name != "notes")
-        return {name: value for name in names if (value := getattr(self, name))}
+        """How often each kind was found."""
+        return dict(sum(self.by_lane.values(), Counter()))
 
     def note(self, text: str) -> None:
         if len(self.notes) < 12:
@@ -236,14 +242,16 @@ def judge(
     bootstrap: str, namespace: str, feed: Input, watched: Lines, partitions: int, since: int
 ) -> Verdict:
     """The verdict over a trial that has come to rest; `since` is where `end_of_commits` was before it."""
-    lines = read_everything(bootstrap, namespace, [*OUTPUTS, "c.items", "c.bars"], partitions)
-    if isinstance(lines, str):
-        return Verdict(torn=1, notes=[lines])
-
+    lines, hidden = read_everything(bootstrap, namespace, [*OUTPUTS, "c.items", "c.bars"], partitions)
     commits = read_commits(bootstrap, namespace, since)
+    out = judge_lines(lines, {} if isinstance(commits, str) else commits, feed, watched, partitions)
+    for topic, number in hidden:
+        out.add("torn", number)
+        out.notes.insert(0, f"an open transaction hides records of {topic}[{number}]")
     if isinstance(commits, str):
-        return Verdict(torn=1, notes=[commits])
-    return judge_lines(lines, commits, feed, watched, partitions)
+        out.add("positions", ANYWHERE)
+        out.notes.insert(0, commits)
+    return out
 
 
 def judge_lines(
@@ -256,26 +264,27 @@ def judge_lines(
     """The verdict over what lies in the topics.
 
     Args:
-        commits: every position that the group of a stage has committed, in order.
+        commits: every position that the group of a stage has committed, in order; empty where that is not known.
         watched: what a reader saw along the way.
     """
     out = Verdict()
     _input(out, lines, feed)
-    if out.input:
+    if out.by_lane:
         return out
-    _events(out, lines, "c.echo", feed.sums.answers, ("seq", "total", "open"))
-    _events(out, lines, "c.late", feed.loop.answers, ("bucket_ms", "seq", "state", "before", "other"))
+    _events(out, lines, "c.echo", feed.sums.answers, ("seq", "total", "open"), partitions)
+    seen = ("bucket_ms", "seq", "state", "before", "other")
+    _events(out, lines, "c.late", feed.loop.answers, seen, partitions)
     for line in lines["dead.letters", 0]:
-        out.alien += 1
+        out.add("alien", ANYWHERE)
         out.note(f"dead letter: {plain.decode(line.value or b'')[1]}")
     for partition in range(partitions):
         _prefixes_of_sums(out, lines, feed, partition)
         _prefixes_of_loop(out, lines, feed, partition, partitions)
         _markers(out, lines, feed, partition, partitions)
         _positions(out, commits, lines, partition)
-    for where, seen in watched.items():
-        if seen != lines[where][: len(seen)]:
-            out.unstable += 1
+    for where, before in watched.items():
+        if before != lines[where][: len(before)]:
+            out.add("unstable", where[1])
             out.note(f"{where}: a reader saw during the trial what is not there after it")
     return out
 
@@ -284,7 +293,7 @@ def _input(out: Verdict, lines: Lines, feed: Input) -> None:
     for partition, puts in feed.items.items():
         found = [plain.decode(line.value or b"")[1] for line in lines["c.items", partition]]
         if found != [one._asdict() for one in puts]:
-            out.input += 1
+            out.add("input", partition)
             out.note(f"c.items[{partition}] is not what the feed believes to have written")
 
 
@@ -294,6 +303,7 @@ def _events(
     topic: str,
     wanted: Mapping[str, Sequence[tuple[int, ...]]],
     fields: Sequence[str],
+    partitions: int,
 ) -> None:
     found: dict[str, list[tuple[int, ...]]] = {}
     for (name, _), mine in sorted(lines.items()):
@@ -305,14 +315,13 @@ def _events(
         lost, more = want - have, have - want
         doubled = {row: count for row, count in more.items() if row in want}
         alien = {row: count for row, count in more.items() if row not in want}
-        out.lost += sum(lost.values())
-        out.doubled += sum(doubled.values())
-        out.alien += sum(alien.values())
+        lane = plain.partition_of(name, partitions)
         for kind, rows in (("lost", lost), ("doubled", doubled), ("alien", alien)):
             if rows:
+                out.add(kind, lane, sum(rows.values()))
                 out.note(f"{topic} {name} {kind}: {sorted(rows)[:3]}")
         if not (lost or more) and list(wanted[name]) != found[name]:
-            out.misordered += 1
+            out.add("misordered", lane)
             out.note(f"{topic} {name}: another order")
 
 
@@ -360,20 +369,20 @@ def _prefixes_of_sums(out: Verdict, lines: Lines, feed: Input, partition: int) -
             end[topic] = rows
             at = [one["offset"] for one in stamp.get("positions", ()) if one["topic"] == "c.items"]
             if not at or (taken and at[0] <= offsets[taken - 1]):
-                out.torn += 1
+                out.add("torn", partition)
                 out.note(f"{topic}[{partition}]: rows without a stamp, or one that goes back: {stamp}")
                 continue
             while taken < len(offsets) and offsets[taken] < at[0]:
                 model.take(feed.items[partition][taken])
                 taken += 1
             if rows != getattr(model, part):
-                out.torn += 1
+                out.add("torn", partition)
                 out.note(f"{topic}[{partition}] at {at[0]}: {_difference(rows, getattr(model, part))}")
         whole = Sums()
         for item in feed.items[partition]:
             whole.take(item)
         if end.get(topic, {}) != getattr(whole, part):
-            out.tables += 1
+            out.add("tables", partition)
             out.note(
                 f"{topic}[{partition}] in the end: {_difference(end.get(topic, {}), getattr(whole, part))}"
             )
@@ -392,12 +401,12 @@ def _prefixes_of_loop(out: Verdict, lines: Lines, feed: Input, partition: int, p
             bucket_ms = stamp["buckets"][-1] if stamp.get("buckets") else 0
             wanted = _mine(model[bucket_ms], partition, partitions) if bucket_ms in model else None
             if rows != wanted or not stamp or bucket_ms < before:
-                out.torn += 1
+                out.add("torn", partition)
                 out.note(f"{topic}[{partition}] at bucket {bucket_ms}: {_difference(rows, wanted or {})}")
             before = max(before, bucket_ms)
         wanted = _mine(model[feed.loop.last], partition, partitions)
         if last != wanted:
-            out.tables += 1
+            out.add("tables", partition)
             out.note(f"{topic}[{partition}] in the end: {_difference(last, wanted)}")
 
 
@@ -424,7 +433,7 @@ def _markers(out: Verdict, lines: Lines, feed: Input, partition: int, partitions
         found = [(one["bucket_ms"], one["task"], one["tasks"]) for one in markers]
         wanted = [(bucket_ms, partition, partitions) for bucket_ms in (0, *feed.buckets)]
         if found != wanted:
-            out.markers += 1
+            out.add("markers", partition)
             out.note(f"{topic}[{partition}]: {len(found)} markers, wanted {len(wanted)}: {found[-3:]}")
 
 
@@ -433,16 +442,17 @@ def _positions(out: Verdict, commits: Commits, lines: Lines, partition: int) -> 
     for stage, tables in GROUPS.items():
         first, *others = _stamps(lines, tables, partition)
         if any(one != first for one in others):
-            out.torn += 1
+            out.add("torn", partition)
             out.note(f"{tables} [{partition}]: their stamps are not the same")
         stamped: dict[Where, list[int]] = {}
         for stamp in first:
             for one in stamp["positions"]:
                 stamped.setdefault((one["topic"], one["partition"]), []).append(one["offset"])
         for where in sorted(INPUTS[stage]):
-            have, found = stamped.get((where, partition), []), commits[stage].get((where, partition), [])
+            have = stamped.get((where, partition), [])
+            found = commits[stage].get((where, partition), []) if commits else have
             if have != found:
-                out.positions += 1
+                out.add("positions", partition)
                 at = next((n for n, (a, b) in enumerate(zip(have, found, strict=False)) if a != b), -1)
                 some = (
                     f"{have[at : at + 3]} in the tables, {found[at : at + 3]} in the group, from commit {at}"
@@ -450,5 +460,5 @@ def _positions(out: Verdict, commits: Commits, lines: Lines, partition: int) -> 
                 out.note(f"{stage}[{partition}] {where}: {len(have)} stamps, {len(found)} commits: {some}")
             read = lines[where, partition]
             if not have or (read and have[-1] <= read[-1].offset and where in ("c.items", "c.bars")):
-                out.positions += 1
+                out.add("positions", partition)
                 out.note(f"{stage}[{partition}]: {where} was read up to {have[-1:]} only")

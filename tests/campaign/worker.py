@@ -1,7 +1,7 @@
 """One worker process of a campaign: stages of the pipeline on Kafka in one slot, until SIGTERM or until an error ends it.
 
-Run as `python -m tests.campaign.worker --bootstrap HOST:PORT --namespace NAME --state DIR --slot N`. QMTL_GROUP_PROTOCOL names
-the group protocol. The last line on standard error is the error that ended it, as JSON with its code. SIGUSR1 makes it say there where it stands.
+Run as `python -m tests.campaign.worker --bootstrap HOST:PORT --namespace NAME --state DIR --slot N`. The last
+line on standard error is the error that ended it, as JSON with its code. SIGUSR1 makes it say there where it stands.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument("--transaction-ms", type=int, default=20_000)
     parser.add_argument("--session-ms", type=int, default=2000)
     parser.add_argument("--slow-ms", type=int, default=0)
+    parser.add_argument("--protocol", choices=("classic", "consumer"), default="classic")
     parser.add_argument("--sabotage", default="")
     chosen = parser.parse_args()
     over = False
@@ -70,11 +71,10 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, stop)
     faulthandler.register(signal.SIGUSR1)
-    protocol: Any = os.environ.get("QMTL_GROUP_PROTOCOL", "classic")
     try:
         if chosen.sabotage:
             commit_sabotage(chosen.sabotage)
-        settings = KafkaSettings(chosen.call_s, chosen.transaction_ms, chosen.session_ms, protocol)
+        settings = KafkaSettings(chosen.call_s, chosen.transaction_ms, chosen.session_ms, chosen.protocol)
         log = KafkaLog(chosen.bootstrap, chosen.namespace, settings)
         runs = TaskSettings(chosen.state, chosen.poll_records)
         makes = [STAGES[name] for name in chosen.stages.split(",")]

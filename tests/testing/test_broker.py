@@ -12,8 +12,10 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -21,6 +23,7 @@ from qmtl.foundation.common.errors import NoBroker
 from qmtl.testing import broker as broker_module
 from qmtl.testing.broker import any_broker, find_bootstrap, start_broker, wait_until_it_answers
 from qmtl.testing.broker_parts import cached_jars, jars_dir
+from tests.campaign.completed import states
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -353,3 +356,24 @@ def test_a_process_id_that_now_belongs_to_another_program_is_not_touched(tmp_pat
         assert "none is running" in cli("stop", "--dir", str(tmp_path)).stdout
         assert other.poll() is None
         other.communicate(b"\n")
+
+
+@pytest.mark.broker
+@pytest.mark.usefixtures("own_broker")
+@pytest.mark.parametrize("level, form", [(0, 0), (2, 1)])
+def test_a_broker_has_the_level_of_a_feature_that_it_was_formatted_with(level: int, form: int) -> None:
+    """Kafka writes states of transactions in the flexible form (version 1 of TransactionLogValue) from level 1 on."""
+    with start_broker(features={"transaction.version": level}) as broker:
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin.create_topics([NewTopic("one", 1)])["one"].result(timeout=30)
+        producer: Any = Producer(
+            {"bootstrap.servers": broker.bootstrap, "transactional.id": "t", "log_level": 0}
+        )
+        producer.init_transactions(20)
+        producer.begin_transaction()
+        producer.produce("one", b"")
+        producer.commit_transaction(20)
+        found = {
+            state.version for log in broker.data_dir.glob("__transaction_state-*") for state in states(log)
+        }
+    assert found == {form}

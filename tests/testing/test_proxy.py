@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,8 +13,12 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_settings import KafkaSettings
+from qmtl.engine.log.port import TopicPartition
+from qmtl.foundation.common.errors import LogError
 from qmtl.testing.broker import start_broker
-from qmtl.testing.proxy import Api, KafkaProxy, Request, read_request
+from qmtl.testing.proxy import Api, KafkaProxy, Network, Request, read_request
 from tests.contract.driving import until
 
 CLIENT = b"\x00\x04qmtl"
@@ -151,3 +155,28 @@ def test_a_request_is_let_go_right_before_another_of_its_writer(doors: tuple[str
     two.commit_transaction(10)
     assert late.released.is_set()
     assert values(straight, topic) == [b"other", b"second"]
+
+
+def test_on_a_slow_network_no_late_answer_is_taken_for_the_end_of_a_log(
+    doors: tuple[str, KafkaProxy],
+) -> None:
+    """The client gives an offset below zero, and no error, where a leader did not answer in time."""
+    bootstrap, proxy = doors
+    where = TopicPartition(topic_on(bootstrap), 0)
+    log = KafkaLog(proxy.bootstrap, settings=KafkaSettings(call_timeout_s=1.0))
+    assert log.end_offsets([where]) == {where: 0}
+    slow = proxy.disturb(Network(delay_s=0.6))
+    until(lambda: slow in proxy._disturbances)
+    with pytest.raises(LogError):
+        log.end_offsets([where])
+    proxy.heal(slow)
+    until(lambda: found(log, where) == {where: 0})
+    log.close()
+
+
+def found(log: KafkaLog, where: TopicPartition) -> Mapping[TopicPartition, int]:
+    """The end of a log; nothing where it is not told."""
+    try:
+        return log.end_offsets([where])
+    except LogError:
+        return {}
