@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from qmtl.engine.crash_marks import CrashMarks
+from qmtl.engine.cut import OpenRows
 from qmtl.engine.failpoint import passing
 from qmtl.engine.handling import FAILURES_IN_A_ROW, Again, Handling
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
 from qmtl.engine.intake import DEATHS, Intake
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
+from qmtl.engine.open_rows import read_open_rows
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import KeepAlive, restore
 from qmtl.engine.refusal import require_letters
@@ -122,6 +124,7 @@ class Task:
         self._kept_ms: dict[str, int] = {}
         self._told_expired: set[str] = set()
         self._paused: frozenset[TopicPartition] = frozenset()
+        self._open_rows: dict[str, OpenRows] = {}
         described = log.describe(processor.anchor)
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
@@ -230,6 +233,11 @@ class Task:
             self._positions, self._fresh = dict(committed), False
             self._merge = Merge(recorded=self._recorded)
         self._silence = Silence(self._log, self._merge)
+        self._open_rows = {
+            name: read_open_rows(self._log, TopicPartition(name, self.number))
+            for name, table in self._tables.items()
+            if table.spec.marked
+        }
         self.processor.restore(self._tables)
         self._check_inputs(known, accepted, lambda found: self._judge(found, judge, own, ends))
         self._pinned = dict(self._positions)
@@ -418,6 +426,7 @@ class Task:
             self.processor.topics,
             self._settings.config_epoch,
             self._keys,
+            self._open_rows,
         )
         run.positions.update(self._positions)
         try:
@@ -459,17 +468,20 @@ class Task:
             return
         found = self._intake.read(record)
         if isinstance(found, CloseMarker):
-            self._notice_age(record)
-            buffer.close(found, record.offset)
+            kept_ms = self._kept_ms.get(record.topic)
+            if kept_ms is not None:
+                self._notice_age(record, kept_ms)
+            # Half of the time: clocks differ, and a record waits before it is on the log.
+            since_ms = None if kept_ms is None else self._log.now_ms() - kept_ms // 2
+            buffer.close(found, record.offset, at_ms=record.timestamp_ms, since_ms=since_ms)
         elif not is_marker(record.key):
             buffer.add(found, record.key, record.value)
         elif isinstance(found, DeadLetter):
             buffer.refuse(found)
 
-    def _notice_age(self, marker: Record) -> None:
+    def _notice_age(self, marker: Record, kept_ms: int) -> None:
         """Tell of a bucket of a table whose versions the cleaner may have begun to take; no marker says whether it has."""
-        kept_ms = self._kept_ms.get(marker.topic)
-        if kept_ms is None or self._recorded or marker.timestamp_ms + kept_ms >= self._log.now_ms():
+        if self._recorded or marker.timestamp_ms + kept_ms >= self._log.now_ms():
             return
         self._settings.observer.expired(self.id, marker.topic)
         if marker.topic not in self._told_expired:
@@ -539,6 +551,7 @@ class Task:
         self._intake.committed(run.positions)
         self._marks.committed(run.positions, run.buckets)
         self._free, self._dead, self._fresh = [], [], False
+        self._open_rows = run.open_rows
         self._configure()
         return len(changes)
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from qmtl.engine.cut import CutDigest, OpenRows, proof_of
 from qmtl.engine.log.port import TopicPartition, Writer
 from qmtl.engine.observer import Commit
 from qmtl.engine.table import Table
-from qmtl.engine.watermark import CutDigest
 from qmtl.foundation.common.errors import InvalidTopology
 from qmtl.foundation.contracts.control import (
     GENESIS_MS,
@@ -49,6 +49,7 @@ class Transaction:
         dynamic: the topics outside the catalogue; asked anew for each unknown name, as a record may bring new ones.
         config_epoch: of the close markers.
         keys: remembers the keys of outputs from one transaction to the next.
+        open_rows: of each marked table, the rows since its last marker.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Transaction:
         dynamic: Callable[[], Mapping[str, TopicSpec]],
         config_epoch: int = 1,
         keys: Keys | None = None,
+        open_rows: Mapping[str, OpenRows] | None = None,
     ) -> None:
         self._config_epoch = config_epoch
         self._writer = writer
@@ -71,6 +73,10 @@ class Transaction:
         self._tables = tables
         self._dynamic = dynamic
         self._cuts: dict[TopicPartition, CutDigest] = {}
+        known = open_rows or {}
+        self.open_rows = {
+            name: dict(known.get(name, ())) for name, table in tables.items() if table.spec.marked
+        }
         self._outlets: dict[str, _Outlet] = {}
         self._keys = Keys() if keys is None else keys
         self._encoded: dict[int, tuple[Any, bytes]] = {}
@@ -139,9 +145,12 @@ class Transaction:
     def seal(self) -> None:
         """Write what is staged in the tables; it belongs to the bucket that is open."""
         open_ms = (self.buckets[-1] if self.buckets else GENESIS_MS) + 1
-        for table in self._tables.values():
+        for name, table in self._tables.items():
+            rows = self.open_rows.get(name)
             for key, value in table.seal(open_ms, horizon_of(self.buckets, table.look_back), self._encode):
-                self._append(table.spec.name, table.partition, key, value)
+                if rows is not None:
+                    rows[key] = value
+                self._append(name, table.partition, key, value)
 
     def close(self, bucket_ms: int, closes: Sequence[TopicSpec], tasks: int) -> None:
         """Seal the tables and write a marker into every partition that this task writes of the marked topics."""
@@ -158,8 +167,12 @@ class Transaction:
         for spec in closes:
             table = self._tables.get(spec.name)
             for partition in (self._task,) if table is not None or spec.by_writer else range(spec.partitions):
-                cut = self._cuts.pop(TopicPartition(spec.name, partition), None)
-                proof = (0, "") if cut is None else (cut.count, cut.hexdigest())
+                if table is not None:
+                    proof = proof_of(self.open_rows[spec.name])
+                    self.open_rows[spec.name] = {}
+                else:
+                    cut = self._cuts.pop(TopicPartition(spec.name, partition), None)
+                    proof = (0, "") if cut is None else (cut.count, cut.hexdigest())
                 value = values.get(proof)
                 if value is None:
                     marker = CloseMarker(

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from blake3 import blake3
-
+from qmtl.engine.cut import CutDigest, OpenRows, proof_of
 from qmtl.engine.log.port import Positions, TopicPartition
 from qmtl.engine.processor import Arrival, Input
 from qmtl.foundation.common.errors import CutMismatch, InvariantBroken
@@ -23,33 +22,6 @@ BUFFERED_BUCKETS: Final = 4096
 """Closed buckets of one partition that may wait for the others before the partition is paused."""
 BUFFERED_RECORDS: Final = 200_000
 """Records of one task that may wait for their bucket; from there on only partitions are read for which the next bucket waits."""
-
-
-class CutDigest:
-    """Counts and digests the records between two markers; writer and reader compute the same."""
-
-    __slots__ = ("_hash", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._hash: Any = None
-
-    def add(self, key: bytes, value: bytes | None) -> None:
-        if self._hash is None:
-            self._hash = blake3()
-        body = b"" if value is None else value
-        self._hash.update(b"%d:%d:%d:" % (len(key), value is not None, len(body)) + key + body)
-        self.count += 1
-
-    def copy(self) -> CutDigest:
-        """One that goes on from here by itself."""
-        other = CutDigest()
-        other.count = self.count
-        other._hash = None if self._hash is None else self._hash.copy()
-        return other
-
-    def hexdigest(self) -> str:
-        return "" if self._hash is None else self._hash.hexdigest(8)
 
 
 @dataclass(slots=True)
@@ -70,10 +42,12 @@ class PartitionBuffer:
 
     __slots__ = (
         "_arrivals",
+        "_closed_at_ms",
         "_cut",
         "_dead",
         "_epoch",
         "_kept",
+        "_rows",
         "_whole",
         "_writer",
         "closed",
@@ -92,13 +66,15 @@ class PartitionBuffer:
         self._arrivals: list[Arrival] = []
         self._dead: list[DeadLetter] = []
         self._cut = CutDigest()
+        self._rows: OpenRows = {}
+        self._closed_at_ms: int | None = None
         self._writer: tuple[str, int] | None = None
         self._epoch = 0
 
     @property
     def waits(self) -> bool:
         """Whether anything of what was read has not been taken by a bucket."""
-        return bool(self.closed or self._arrivals or self._dead or self._cut.count)
+        return bool(self.closed or self._arrivals or self._dead or self._cut.count or self._rows)
 
     @property
     def held(self) -> int:
@@ -117,15 +93,21 @@ class PartitionBuffer:
             self._dead.append(arrival)
         elif arrival is not None:
             self._arrivals.append(arrival)
-        if not self.compacted:
+        if self.compacted:
+            self._rows[key] = value
+        else:
             self._cut.add(key, value)
 
     def refuse(self, letter: DeadLetter) -> None:
         """Take what should have been a marker and is none."""
         self._dead.append(letter)
 
-    def close(self, marker: CloseMarker, offset: int) -> None:
+    def close(self, marker: CloseMarker, offset: int, *, at_ms: int = 0, since_ms: int | None = None) -> None:
         """Take a marker. One of a higher configuration epoch may come from another writer, which goes on where the first ended.
+
+        Args:
+            at_ms: its timestamp.
+            since_ms: of a compacted topic, what was written from then on has certainly not been cleaned; None of the others.
 
         Raises:
             InvariantBroken: a second writer of the same epoch closes this partition, or one of an epoch that is over.
@@ -147,23 +129,36 @@ class PartitionBuffer:
             return  # an heir begins with genesis too; what its predecessor has closed stays closed
         if marker.bucket_ms <= self.watermark_ms:
             raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self.watermark_ms}.")
-        # Only events are counted: compaction may have taken superseded rows of a table, and how many there were depends on how its
-        # owner split its work into transactions, which no result may show.
-        if not self.compacted:
-            found = (self._cut.count, self._cut.hexdigest())
-            if found != (marker.count, marker.digest) and not self._whole:
-                self._arrivals, self._dead = [], []
-            elif found != (marker.count, marker.digest):
-                raise CutMismatch(
-                    f"{self.where} closes bucket {marker.bucket_ms} with {marker.count} records, digest {marker.digest!r};"
-                    f" the reader saw {found[0]} with {found[1]!r}.",
-                    "The log was altered, or retention took records that were not read yet.",
-                )
+        self._prove(marker, since_ms)
         self._kept += len(self._arrivals) + len(self._dead)
         self.closed.append(_Closed(marker.bucket_ms, self._arrivals, self._dead, offset + 1))
         self.watermark_ms = marker.bucket_ms
         self._whole = True
-        self._arrivals, self._dead, self._cut = [], [], CutDigest()
+        self._closed_at_ms = at_ms
+        self._arrivals, self._dead, self._cut, self._rows = [], [], CutDigest(), {}
+
+    def _prove(self, marker: CloseMarker, since_ms: int | None) -> None:
+        """Hold what was read since the last marker to what this one says of it."""
+        if not self.compacted:
+            found = (self._cut.count, self._cut.hexdigest())
+            if found != (marker.count, marker.digest) and not self._whole:
+                self._arrivals, self._dead = [], []
+                return
+        elif (
+            since_ms is None
+            or self._closed_at_ms is None
+            or self._closed_at_ms < since_ms
+            or not marker.digest
+        ):
+            return  # compaction may have taken versions, or nobody has counted them
+        else:
+            found = proof_of(self._rows)
+        if found != (marker.count, marker.digest):
+            raise CutMismatch(
+                f"{self.where} closes bucket {marker.bucket_ms} with {marker.count} records, digest {marker.digest!r};"
+                f" the reader saw {found[0]} with {found[1]!r}.",
+                "The log was altered, or retention took records that were not read yet.",
+            )
 
 
 @dataclass(frozen=True, slots=True)

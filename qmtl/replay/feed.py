@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
+from qmtl.engine.cut import CutDigest
 from qmtl.engine.log.port import Log, TopicPartition, Writer, partitions_of
-from qmtl.engine.watermark import CutDigest
 from qmtl.foundation.common.errors import InvalidBarsFile
 from qmtl.foundation.contracts.control import CloseMarker
 from qmtl.foundation.contracts.market import Bar

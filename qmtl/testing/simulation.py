@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any, Final, TypeAlias
 
+from qmtl.engine.cut import CutDigest
 from qmtl.engine.failpoint import POINTS
 from qmtl.engine.log.port import Log, Record, TopicPartition
 from qmtl.engine.processor import Processor
@@ -25,7 +26,6 @@ from qmtl.engine.simulate.schedule import Crash, Kill, Run, Schedule
 from qmtl.engine.simulate.trace import Normal
 from qmtl.engine.simulate.world import World
 from qmtl.engine.view import TableView, all_partitions, read_all
-from qmtl.engine.watermark import CutDigest
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import InvalidValue, SimulationFailed, WireError
 from qmtl.foundation.contracts import market, world

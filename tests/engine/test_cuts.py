@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from qmtl.engine.cut import CutDigest
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Input, Processor
 from qmtl.engine.task import TaskSettings
-from qmtl.engine.watermark import CutDigest
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import CutMismatch, InvariantBroken
 from qmtl.foundation.contracts.control import CloseMarker, DeadLetter

@@ -29,8 +29,9 @@ class CloseMarker:
         processor: who closes.
         task: which task of it, of `tasks` tasks that write to this partition.
         bucket_ms: the instant at which the bucket closes (exclusive end), epoch ms; 0 is genesis.
-        count: data records of this writer in this partition since its previous marker.
-        digest: BLAKE3 (16 hex) over the keys and values of those records, in order.
+        count: data records of this writer in this partition since its previous marker; of a table, the rows that were written.
+        digest: BLAKE3 (16 hex) over the keys and values of those records, in order; of a table, over the last values of those
+            rows, in the order of their keys. Empty: over no records, or not told.
         config_epoch: a new epoch starts a new sequence of markers.
     """
 

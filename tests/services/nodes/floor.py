@@ -10,7 +10,7 @@ from typing import Any
 
 from qmtl.bootstrap import make_workers, prepare
 from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
-from qmtl.engine.log.port import TopicPartition
+from qmtl.engine.log.port import Record, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
@@ -46,12 +46,17 @@ class LateReader(EmbeddedReader):
     def __init__(self, log: LateLog) -> None:
         super().__init__(log)
         self._late = log
+        self._asked: Collection[TopicPartition] = ()
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._asked = partitions
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         late = self._late.late if self._late.polls > 0 else ()
         self._late.polls -= 1
         held = [where for where in self.positions() if where.topic in late]
-        super().pause([*partitions, *held])
+        super().pause([*self._asked, *held])
+        return super().poll(max_records, timeout_s)
 
 
 class LateLog(EmbeddedLog):

@@ -7,10 +7,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from qmtl.engine.cut import CutDigest
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
-from qmtl.engine.watermark import CutDigest
 from qmtl.engine.worker import Worker
 from qmtl.foundation.contracts.control import CloseMarker
 from qmtl.foundation.contracts.market import Bar, WorldBar
