@@ -161,11 +161,11 @@ def producer_reused() -> None:
     """What the client calls abortable is aborted, and the same producer goes on, though the broker has not said a word."""
     classify = _calls.classify
 
-    def believing(error: KafkaException) -> None:
+    def believing(error: KafkaException, writer: str) -> None:
         problem = error.args[0]
         if problem.txn_requires_abort() and problem.code() not in _calls.FENCED:
             raise TransactionAborted(problem.str()) from None
-        classify(error)
+        classify(error, writer)
 
     _calls.classify = believing
     _kafka.Caller.call = lambda self, call, timeout_s: call()

@@ -375,7 +375,7 @@ def test_only_the_word_of_the_broker_ends_a_transaction(code: int, ends: type[Ex
     """The client calls its own time-outs abortable too, but their requests may still be on the way."""
     error = KafkaException(KafkaError(code, "told", txn_requires_abort=True))
     with pytest.raises(ends):
-        kafka_calls.classify(error)
+        kafka_calls.classify(error, "w")
 
 
 @pytest.mark.parametrize("protocol", GROUP_PROTOCOLS)

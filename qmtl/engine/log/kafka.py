@@ -344,7 +344,7 @@ class KafkaWriter:
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
         asking(lambda: self._producer.list_topics(timeout=self._wait_s), self._wait_s)
         try:
-            transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s)
+            transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s, self._id)
         except MissingRight as error:
             raise MissingRight(
                 f"this client may not DESCRIBE and WRITE on transactional id {log.namespace}{transactional_id}.",
@@ -353,7 +353,7 @@ class KafkaWriter:
 
     def begin(self) -> None:
         self._tracked = {}
-        transactional(self._producer.begin_transaction, self._within_s)
+        transactional(self._producer.begin_transaction, self._within_s, self._id)
         self._open = True
 
     def append(
@@ -395,7 +395,7 @@ class KafkaWriter:
                 f"a record for {topic} was larger than {MESSAGE_MAX_BYTES} bytes.", "Send less at a time."
             )
         self.abort()
-        classify(error)
+        classify(error, self._id)
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if not self._open:
@@ -412,12 +412,13 @@ class KafkaWriter:
                         lambda: producer.send_offsets_to_transaction(places, fence, wait_s), wait_s
                     ),
                     wait_s,
+                    self._id,
                 )
             elif positions:
                 raise InvariantBroken("positions are committed without proof of membership.")
             passing("inside_commit")
             entering("commit_sent", 0.001)
-            transactional(lambda: self._producer.commit_transaction(self._within_s), self._within_s)
+            transactional(lambda: self._producer.commit_transaction(self._within_s), self._within_s, self._id)
         except TransactionAborted:
             self.abort()
             raise
@@ -433,7 +434,7 @@ class KafkaWriter:
             return
         self._open = False
         try:
-            transactional(lambda: self._producer.abort_transaction(self._within_s), self._within_s)
+            transactional(lambda: self._producer.abort_transaction(self._within_s), self._within_s, self._id)
         except TransactionAborted as error:  # asked for again, and again not done
             raise OutcomeUnknown(f"the abort of {self._id!r} was not confirmed: {error.what}") from None
 

@@ -56,8 +56,8 @@ def common(log: KafkaLog) -> dict[str, Any]:
     }
 
 
-def transactional(call: Callable[[], Any], timeout_s: float) -> None:
-    """Run one transactional call; the same call again while the client says that this is safe."""
+def transactional(call: Callable[[], Any], timeout_s: float, writer: str) -> None:
+    """Run one transactional call of a writer; the same call again while the client says that this is safe."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -68,11 +68,14 @@ def transactional(call: Callable[[], Any], timeout_s: float) -> None:
             if problem.retriable() and time.monotonic() < deadline:
                 time.sleep(0.01)
                 continue
-            classify(error)
+            classify(error, writer)
 
 
-def classify(error: KafkaException) -> NoReturn:
+def classify(error: KafkaException, writer: str) -> NoReturn:
     """The one place that says what an error of a transactional call means: of one that is not to be made again.
+
+    Args:
+        writer: its transactional id.
 
     Raises:
         MissingRight: somebody has to grant it.
@@ -85,7 +88,8 @@ def classify(error: KafkaException) -> NoReturn:
         raise denied("to write transactions", problem) from None
     if problem.code() in FENCED:
         raise Fenced(
-            f"a newer writer owns the transactional id, or the broker ended the transaction for its age: {problem.str()}",
+            f"transactional id {writer!r} belongs to a newer writer, or the broker ended its transaction for its age:"
+            f" {problem.str()}",
             "This one stops.",
         ) from None
     # What only the client says (a time-out, a lost connection) leaves a request on its way: it would reach this producer's next
