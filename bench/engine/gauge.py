@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -51,8 +51,7 @@ class Child:
 
     def facts(self) -> list[dict[str, Any]]:
         """What it has told so far."""
-        self.out.seek(0)
-        return [json.loads(line) for line in self.out.read().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in _whole_lines(self.out) if line.startswith("{")]
 
     def require_alive(self) -> None:
         """Raises: Failed: it has ended."""
@@ -60,8 +59,7 @@ class Child:
             raise Failed(f"{self.name} ended with code {self.process.returncode}: {self.last_words()}")
 
     def last_words(self) -> str:
-        self.words.seek(0)
-        return "\n".join(self.words.read().splitlines()[-8:])
+        return "\n".join(_whole_lines(self.words)[-8:])
 
     def cpu_s(self) -> float:
         """Processor seconds so far, its own and the system's for it."""
@@ -101,6 +99,17 @@ class Child:
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _whole_lines(file: IO[str]) -> list[str]:
+    """What lies in a file that another process goes on writing, read without moving the position that both share."""
+    number = file.fileno()
+    return (
+        os.pread(number, os.fstat(number).st_size, 0)
+        .decode(errors="replace")
+        .rpartition("\n")[0]
+        .splitlines()
+    )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.engine import groups, peers, run, throughput
+from bench.engine.gauge import started
 from bench.engine.memory import last_rows
 from bench.engine.rows import expected, judge, rows, scaled, symbol_of
 from bench.engine.sampling import STEPS
@@ -166,3 +168,12 @@ def test_no_output_with_one_fault_is_right(at: int, fault: str) -> None:
         case _:
             bad[at] = bad[at][:-1] + bytes((bad[at][-1] ^ 1,))
     assert judge(WANT, bad, HEADER_BYTES) is not None
+
+
+def test_no_word_of_a_child_is_lost_while_it_is_read() -> None:
+    """Both sides have the same open file; a reader that moved its position would make the child write over itself."""
+    telling = "import sys\nfor number in range(20_000): print('{\"number\": %d}' % number, flush=True)"
+    with started([sys.executable, "-c", telling], "teller") as child:
+        while child.process.poll() is None:
+            child.facts()
+        assert [fact["number"] for fact in child.facts()] == list(range(20_000))
