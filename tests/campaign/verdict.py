@@ -137,6 +137,19 @@ class Watcher(threading.Thread):
         self.join()
 
 
+def _end_of(looker: Consumer, place: Place) -> int:
+    """Where a partition ends, from its leader, which may just have changed."""
+    deadline = time.monotonic() + OPEN_TRANSACTION_S
+    while True:
+        try:
+            found: int = looker.get_watermark_offsets(place, timeout=10)[1]
+            return found
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def read_everything(
     bootstrap: str, namespace: str, topics: Sequence[str], partitions: int
 ) -> tuple[Lines, list[Where]]:
@@ -145,7 +158,7 @@ def read_everything(
     looker, consumer = reader(bootstrap, committed=False), reader(bootstrap)
     lines: Lines = {(one.topic[len(namespace) :], one.partition): [] for one in asked}
     try:
-        ends = {(one.topic, one.partition): looker.get_watermark_offsets(one, timeout=10)[1] for one in asked}
+        ends = {(one.topic, one.partition): _end_of(looker, one) for one in asked}
         at = dict.fromkeys(ends, 0)
         consumer.assign(asked)
         deadline = time.monotonic() + OPEN_TRANSACTION_S
