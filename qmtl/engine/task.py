@@ -551,7 +551,7 @@ class Task:
         self._intake.committed(run.positions)
         self._marks.committed(run.positions, run.buckets)
         self._free, self._dead, self._fresh = [], [], False
-        self._open_rows = run.open_rows
+        run.keep_open_rows(self._open_rows)
         self._configure()
         return len(changes)
 

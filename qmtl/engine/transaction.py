@@ -49,7 +49,7 @@ class Transaction:
         dynamic: the topics outside the catalogue; asked anew for each unknown name, as a record may bring new ones.
         config_epoch: of the close markers.
         keys: remembers the keys of outputs from one transaction to the next.
-        open_rows: of each marked table, the rows since its last marker.
+        open_rows: of each marked table, the rows since its last marker; not changed here, see `keep_open_rows`.
     """
 
     def __init__(
@@ -73,10 +73,9 @@ class Transaction:
         self._tables = tables
         self._dynamic = dynamic
         self._cuts: dict[TopicPartition, CutDigest] = {}
-        known = open_rows or {}
-        self.open_rows = {
-            name: dict(known.get(name, ())) for name, table in tables.items() if table.spec.marked
-        }
+        self._rows_before = open_rows or {}
+        self._rows: dict[str, OpenRows] = {name: {} for name, table in tables.items() if table.spec.marked}
+        self._closed_tables: dict[str, None] = {}
         self._outlets: dict[str, _Outlet] = {}
         self._keys = Keys() if keys is None else keys
         self._encoded: dict[int, tuple[Any, bytes]] = {}
@@ -146,7 +145,7 @@ class Transaction:
         """Write what is staged in the tables; it belongs to the bucket that is open."""
         open_ms = (self.buckets[-1] if self.buckets else GENESIS_MS) + 1
         for name, table in self._tables.items():
-            rows = self.open_rows.get(name)
+            rows = self._rows.get(name)
             for key, value in table.seal(open_ms, horizon_of(self.buckets, table.look_back), self._encode):
                 if rows is not None:
                     rows[key] = value
@@ -168,8 +167,7 @@ class Transaction:
             table = self._tables.get(spec.name)
             for partition in (self._task,) if table is not None or spec.by_writer else range(spec.partitions):
                 if table is not None:
-                    proof = proof_of(self.open_rows[spec.name])
-                    self.open_rows[spec.name] = {}
+                    proof = proof_of(self._take_open_rows(spec.name))
                 else:
                     cut = self._cuts.pop(TopicPartition(spec.name, partition), None)
                     proof = (0, "") if cut is None else (cut.count, cut.hexdigest())
@@ -184,6 +182,22 @@ class Transaction:
                     self._append(spec.name, partition, forget, None)
         self.buckets = (*self.buckets, bucket_ms)[-MARKERS_KEPT:]
         self._closed += bucket_ms > GENESIS_MS
+
+    def _take_open_rows(self, name: str) -> OpenRows:
+        """The rows of a table since its last marker; the next one begins without them."""
+        rows, self._rows[name] = self._rows[name], {}
+        if name not in self._closed_tables:
+            self._closed_tables[name] = None
+            rows = {**self._rows_before.get(name, {}), **rows}
+        return rows
+
+    def keep_open_rows(self, known: dict[str, OpenRows]) -> None:
+        """Bring what is known of the rows since the last markers up to this transaction, which was committed."""
+        for name, rows in self._rows.items():
+            if name in self._closed_tables:
+                known[name] = rows
+            else:
+                known.setdefault(name, {}).update(rows)
 
     def stamp(self) -> None:
         """End every table partition with the input positions that it now contains."""

@@ -56,8 +56,8 @@ def lag(group: str | None, log_address: str, as_json: bool) -> None:
                 render.note(_explained(task, one))
         for wait in task.waits[:WAITS_SHOWN]:
             render.note(_waits(task, wait))
-        if more := len(task.waits) - WAITS_SHOWN if len(task.waits) > WAITS_SHOWN else 0:
-            render.note(f"{_who(task)} waits for {more} more partitions.")
+        if len(task.waits) > WAITS_SHOWN:
+            render.note(f"{_who(task)} waits for {len(task.waits) - WAITS_SHOWN} more partitions.")
     if as_json:
         for task in found:
             for one in task.inputs:

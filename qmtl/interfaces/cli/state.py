@@ -125,10 +125,11 @@ def _until(log: Log, spans: Spans, time_ms: int | None, offset: int | None) -> S
         )
     if time_ms is not None:
         cut = log.offsets_at_time(list(spans), time_ms)
-        return {where: (begin, max(begin, min(end, cut[where]))) for where, (begin, end) in spans.items()}
-    if offset is not None:
-        return {where: (begin, max(begin, min(end, offset))) for where, (begin, end) in spans.items()}
-    return spans
+    elif offset is not None:
+        cut = dict.fromkeys(spans, offset)
+    else:
+        return spans
+    return {where: (begin, max(begin, min(end, cut[where]))) for where, (begin, end) in spans.items()}
 
 
 def _keeps_every_version(log: Log, name: str, spans: Spans) -> bool:
