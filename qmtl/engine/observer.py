@@ -44,7 +44,7 @@ def outcome_of(error: BaseException) -> Outcome:
 
 
 class StallKind(Enum):
-    """Why a restore stands still."""
+    """Why a restore stands still, or can't begin."""
 
     OPEN_TRANSACTION = "open_transaction"
     SILENT_LOG = "silent_log"
@@ -129,7 +129,8 @@ class Observer(Protocol):
         there is progress, which ends a stall."""
 
     def stalled(self, task: TaskId, stall: Stall) -> None:
-        """The restore has made no progress for a second: told again each second as long as that lasts."""
+        """The restore has made no progress for a second: told again each second as long as that lasts; and after each attempt
+        to open the task that came to nothing for it."""
 
     def opened(self, task: TaskId) -> None:
         """Everything is restored; the task runs."""

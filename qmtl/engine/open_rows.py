@@ -12,28 +12,27 @@ from qmtl.foundation.wire.keys import is_marker, is_reserved
 SPAN: Final = 1000
 """So many offsets are looked through for the last marker at first, and four times as many each time it isn't there."""
 POLL_S: Final = 0.2
-STALL_S: Final = 30.0
 
 
-def read_open_rows(log: Log, where: TopicPartition) -> OpenRows:
+def read_open_rows(log: Log, where: TopicPartition, stall_s: float) -> OpenRows:
     """What lies behind the last marker of a table's partition, read back to front in growing steps.
 
     Only for whoever alone writes there, with nothing in flight.
 
     Raises:
-        RecoveryStalled: the log gives nothing for half a minute.
+        RecoveryStalled: the log gives nothing for so long.
     """
     begin, end = log.begin_offsets([where])[where], log.end_offsets([where])[where]
     span = SPAN
     while True:
         start = max(begin, end - span)
-        marked, rows = _read(log, where, start, end)
+        marked, rows = _read(log, where, start, end, stall_s)
         if marked or start == begin:
             return rows
         span *= 4
 
 
-def _read(log: Log, where: TopicPartition, start: int, end: int) -> tuple[bool, OpenRows]:
+def _read(log: Log, where: TopicPartition, start: int, end: int, stall_s: float) -> tuple[bool, OpenRows]:
     rows: OpenRows = {}
     marked = False
     reader = log.reader()
@@ -49,10 +48,12 @@ def _read(log: Log, where: TopicPartition, start: int, end: int) -> tuple[bool, 
                     marked = True
                     rows.clear()
             silent = silent + POLL_S if reader.positions().get(where, 0) == before else 0.0
-            if silent >= STALL_S:
+            if silent >= stall_s:
+                held = log.stable_offsets([where])[where] < end
                 raise RecoveryStalled(
-                    f"{where}: nothing was given from offset {before} on, up to {end}.",
+                    f"{where.topic}[{where.partition}]: nothing was given from offset {before} on, up to {end}.",
                     "Look whether its leader answers, and whether a transaction is open on it.",
+                    "open_transaction" if held else "silent_log",
                 )
     finally:
         reader.close()

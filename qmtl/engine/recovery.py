@@ -273,7 +273,8 @@ class _Restore:
                 asked = self.clock()
                 stall = self._why(now, left, asked - since)
                 if asked - since >= self.stall_s:
-                    raise RecoveryStalled(f"no progress for {self.stall_s:g} s: {stall.what}", stall.remedy)
+                    what = f"no progress for {self.stall_s:g} s: {stall.what}"
+                    raise RecoveryStalled(what, stall.remedy, stall.kind.value)
                 if self.stalled is not None:
                     self.stalled(stall)
 

@@ -19,7 +19,7 @@ from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, 
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.open_rows import read_open_rows
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
-from qmtl.engine.recovery import KeepAlive, restore
+from qmtl.engine.recovery import STALL_S, KeepAlive, restore
 from qmtl.engine.refusal import require_letters
 from qmtl.engine.silence import Silence
 from qmtl.engine.soundness import contradictions
@@ -152,18 +152,20 @@ class Task:
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
-    def open(self, keep_alive: KeepAlive | None = None) -> None:
+    def open(self, keep_alive: KeepAlive | None = None, stall_s: float = STALL_S) -> None:
         """Restore the tables and continue where the last transaction ended; safe to repeat after any failure.
 
         Args:
             keep_alive: called again and again while the tables are restored; raises where the task is no longer wanted.
+            stall_s: how long the log may tell no positions, or give nothing of the tables.
 
         Raises:
+            UnstableOffsets: a transaction that holds positions has not ended.
             LogRegressed, OffsetGone, StampMismatch: the log or the positions are not those that the task knows; it stays
                 closed until an operator decides (`accept`).
             RecoveryStalled, StateMismatch, DiskFull: see `restore`.
         """
-        self._open(self._refuse, keep_alive)
+        self._open(self._refuse, keep_alive, stall_s)
 
     def accept(
         self, by: str, reason: str, record: Callable[[Sequence[Finding]], None]
@@ -180,7 +182,7 @@ class Task:
         Returns: what was found; nothing is decided where nothing was.
         """
         found: list[Finding] = []
-        self._open(found.extend, None)
+        self._open(found.extend, None, STALL_S)
         if found:
             record(found)
             wheres = self._wheres()
@@ -203,7 +205,7 @@ class Task:
         )
         refuse(findings, self.label, remedy)
 
-    def _open(self, judge: Judge, keep_alive: KeepAlive | None) -> None:
+    def _open(self, judge: Judge, keep_alive: KeepAlive | None, stall_s: float) -> None:
         for table in self._tables.values():
             table.rollback()
         self._free, self._dead = [], []
@@ -212,7 +214,7 @@ class Task:
         own = [TopicPartition(name, self.number) for name in self._tables]
         ends = self._log.end_offsets(own)
         # Positions first, then the tables: what commits in between is then in the tables and read again, never missed.
-        committed = self._committed(self.processor.inputs())
+        committed = self._log.committed(self.group, self._wheres(), stall_s)
         if self._tables:
             restored = restore(
                 self._log,
@@ -220,6 +222,7 @@ class Task:
                 self._tables,
                 self._codec,
                 tasks=self._tasks,
+                stall_s=stall_s,
                 progress=self._tell_progress,
                 stalled=lambda stall: self._settings.observer.stalled(self.id, stall),
                 keep_alive=keep_alive,
@@ -234,12 +237,13 @@ class Task:
             self._merge = Merge(recorded=self._recorded)
         self._silence = Silence(self._log, self._merge)
         self._open_rows = {
-            name: read_open_rows(self._log, TopicPartition(name, self.number))
+            name: read_open_rows(self._log, TopicPartition(name, self.number), stall_s)
             for name, table in self._tables.items()
             if table.spec.marked
         }
         self.processor.restore(self._tables)
-        self._check_inputs(known, accepted, lambda found: self._judge(found, judge, own, ends))
+        now = self._log.committed(self.group, self._wheres(), stall_s)
+        self._check_inputs(known, accepted, now, lambda found: self._judge(found, judge, own, ends))
         self._pinned = dict(self._positions)
         self._inputs = ()
         self._configure(reading={})
@@ -257,12 +261,13 @@ class Task:
         if self._settings.on_restore is not None:
             self._settings.on_restore(self.label, done, total)
 
-    def _check_inputs(self, known: Mapping[str, TopicFacts], accepted: Accepted | None, judge: Judge) -> None:
+    def _check_inputs(
+        self, known: Mapping[str, TopicFacts], accepted: Accepted | None, committed: Positions, judge: Judge
+    ) -> None:
         """Hold the positions to what the log has, and to what the group has committed."""
         wheres = self._wheres()
         facts = facts_of(self._log, {where.topic for where in wheres}, {})
         contradicted(known, facts)
-        committed = self._log.committed(self.group, wheres)
         if accepted is not None and all(
             committed.get(where, -1) == at for where, at in accepted.committed.items()
         ):
@@ -286,10 +291,6 @@ class Task:
         """The partitions that are read, of inputs that are not the task's own tables."""
         inputs = self.processor.inputs()
         return [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
-
-    def _committed(self, inputs: Sequence[Input]) -> Positions:
-        wheres = [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
-        return self._log.committed(self.group, wheres)
 
     def _is_mine_alone(self, topic_name: str) -> bool:
         return self._tasks == 1 or not any(

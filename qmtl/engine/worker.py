@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from qmtl.engine.log.port import Log, Membership, Writer
-from qmtl.engine.observer import TaskId, outcome_of
+from qmtl.engine.observer import Stall, StallKind, TaskId, outcome_of
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import (
@@ -17,20 +19,43 @@ from qmtl.foundation.common.errors import (
     Fenced,
     MembershipLost,
     OutcomeUnknown,
+    RecoveryStalled,
     TaskRevoked,
     TransactionAborted,
+    UnstableOffsets,
 )
 from qmtl.foundation.wire.codec import Codec
 
 IDLE_S: Final = 0.02
 FULL_WAIT_S: Final = 1.0
 """A task that found the disk full is opened again after this."""
+STALL_S: Final = 2.0
+"""A task that can't be opened keeps the others of its worker waiting no longer than this at a time."""
+LONGEST_WAIT_S: Final = 30.0
+"""Between two attempts to open it; the first waits last a second, two, four …"""
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Opening:
+    """A task that is mine and not open yet: the last attempt came to a standstill whose cause may end.
+
+    Attributes:
+        since: when the first attempt of those began that came to nothing, by the worker's clock.
+        waits_s: how long it waits for the next one, which comes at `until`.
+    """
+
+    task: Task
+    since: float = math.inf
+    waits_s: float = 0.0
+    until: float = 0.0
+
+
 class Worker:
     """Runs the tasks of one processor in one slot. Not thread-safe.
+
+    A task whose positions the log can't tell, or whose tables it does not give, waits by itself; the others go on.
 
     Args:
         make: gives a new processor for a task, with its own derived memory.
@@ -53,6 +78,7 @@ class Worker:
         self._membership = self._join()
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
+        self._opening: dict[int, _Opening] = {}
         self._mine: frozenset[int] = frozenset()
         self._full_until = 0.0
         self._closed = False
@@ -90,7 +116,7 @@ class Worker:
             self._rejoin(error)
             return True
         self._settings.observer.polled(self.name, mine)
-        for number in sorted(self._tasks.keys() - mine):
+        for number in sorted((self._tasks.keys() | self._opening.keys()) - mine):
             self._drop(number)
         fence = self._membership.fence()
         busy = False
@@ -98,7 +124,7 @@ class Worker:
         for number in sorted(mine):
             if number in self._tasks:
                 task = self._tasks[number]
-            elif number not in self._mine or self._settings.clock() < self._full_until:
+            elif number not in self._mine or self._settings.clock() < self._opens_at(number):
                 continue
             else:
                 found = self._open(number)
@@ -128,8 +154,7 @@ class Worker:
     def _rejoin(self, error: MembershipLost) -> None:
         """Take part anew, unless another worker has the slot: two that take it from each other in turn serve nobody."""
         _log.info("%s joins its group again: %s", self._id, error.what)
-        for number in sorted(self._tasks):
-            self._drop(number)
+        self._drop_all()
         try:
             self._the_writer().prove()
         except (TransactionAborted, OutcomeUnknown):
@@ -139,12 +164,19 @@ class Worker:
 
     def _open(self, number: int) -> Task | None:
         """Open a task; None where it has to be tried again, or is no longer mine."""
-        observer = self._settings.observer
+        observer, began = self._settings.observer, self._settings.clock()
         try:
-            task = self._tasks[number] = Task(self._log, self._make(), number, self._codec, self._settings)
-            observer.opening(task.id)
-            task.open(lambda: self._stay(number))
+            if number not in self._opening:
+                task = Task(self._log, self._make(), number, self._codec, self._settings)
+                self._opening[number] = _Opening(task)
+                observer.opening(task.id)
+            task = self._opening[number].task
+            task.open(lambda: self._stay(number), STALL_S)
+            self._tasks[number] = self._opening.pop(number).task
             observer.opened(task.id)
+        except (UnstableOffsets, RecoveryStalled) as error:
+            self._wait_by_itself(number, began, error)
+            return None
         except DiskFull as error:
             self._wait_for_room(number, error)
             return None
@@ -170,7 +202,7 @@ class Worker:
         """
         mine = self._mine = self._membership.poll(0.0)
         self._settings.observer.polled(self.name, mine)
-        for other in sorted(self._tasks.keys() - mine - {number}):
+        for other in sorted((self._tasks.keys() | self._opening.keys()) - mine - {number}):
             self._drop(other)
         if number not in mine:
             raise TaskRevoked(
@@ -183,11 +215,32 @@ class Worker:
         self._full_until = self._settings.clock() + FULL_WAIT_S
         _log.warning("task %s of %s is closed: %s", number, self.name, error)
 
+    def _wait_by_itself(self, number: int, began: float, error: UnstableOffsets | RecoveryStalled) -> None:
+        """Keep a task that can't be opened for a later attempt, and tell why."""
+        one, now = self._opening[number], self._settings.clock()
+        one.since = min(one.since, began)
+        one.waits_s = min(LONGEST_WAIT_S, max(1.0, 2 * one.waits_s))
+        one.until = now + one.waits_s
+        stall = Stall(StallKind(error.cause), error.what, error.remedy, now - one.since)
+        self._settings.observer.stalled(one.task.id, stall)
+        again = f"the next attempt is in {one.waits_s:g} s"
+        _log.warning("task %s of %s can't be opened, %s: %s", number, self.name, again, error)
+
+    def _opens_at(self, number: int) -> float:
+        """The time before which a task that is not open yet is not opened."""
+        known = self._opening.get(number)
+        return self._full_until if known is None else max(self._full_until, known.until)
+
     def _drop(self, number: int) -> None:
-        task = self._tasks.pop(number, None)
+        opening = self._opening.pop(number, None)
+        task = self._tasks.pop(number, None) if opening is None else opening.task
         if task is not None:
             task.close()
             self._settings.observer.closed(task.id)
+
+    def _drop_all(self) -> None:
+        for number in sorted(self._tasks.keys() | self._opening.keys()):
+            self._drop(number)
 
     def _the_writer(self) -> Writer:
         if self._writer is None:
@@ -204,8 +257,7 @@ class Worker:
         if self._closed:
             return
         self._closed = True
-        for number in sorted(self._tasks):
-            self._drop(number)
+        self._drop_all()
         self._discard_writer()
         self._membership.close()
 

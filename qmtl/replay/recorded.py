@@ -81,8 +81,10 @@ class RecordedLog:
     def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
         return self._source.offsets_at_time(partitions, timestamp_ms)
 
-    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
-        return self._scratch.committed(group, partitions)
+    def committed(
+        self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
+    ) -> Positions:
+        return self._scratch.committed(group, partitions, wait_s)
 
     def members(self, group: str) -> Group:
         return Group(GroupState.UNKNOWN)

@@ -62,12 +62,12 @@ def offsets_before_apply() -> None:
     # Such an engine believes the group's positions, and checks them against nothing.
     opened = _task.Task.open
 
-    def believing(self: Any, progress: Any = None) -> None:
+    def believing(self: Any, *how: Any) -> None:
         mine = self._is_mine_alone
         self._is_mine_alone = lambda name: False
-        opened(self, progress)
+        opened(self, *how)
         self._is_mine_alone = mine
-        committed = self._committed(self.processor.inputs())
+        committed = self._log.committed(self.group, self._wheres())
         self._positions.update(committed)
         self._reader.assign(
             {where: self._positions[where] for where in self._reader.positions() if where in self._positions}

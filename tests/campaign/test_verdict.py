@@ -84,6 +84,13 @@ def group_ahead_of_tables(history: History) -> None:
     history.commits["after"]["c.state", 0].append(history.commits["after"]["c.state", 0][-1] + 1)
 
 
+def repeated(history: History) -> None:
+    """The positions of a transaction are written again, as a client does whose answer was lost."""
+    for commits in history.commits["late"].values():
+        commits.insert(2, commits[1])
+        commits.append(commits[-1])
+
+
 def unread(history: History) -> None:
     """One more item is in the topic than was ever taken."""
     put = Put(history.items[0][0].name, 99, 3)
@@ -134,6 +141,13 @@ HARMS: dict[str, tuple[Harm, set[str]]] = {
 
 def test_a_right_history_has_no_finding() -> None:
     found = verdict(History(), watched=True)
+    assert found.wrong() == {}, found.notes
+
+
+def test_positions_that_were_sent_again_are_one_commit() -> None:
+    history = History()
+    repeated(history)
+    found = verdict(history)
     assert found.wrong() == {}, found.notes
 
 

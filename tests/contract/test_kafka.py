@@ -6,9 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,30 +39,11 @@ from qmtl.testing.broker import start_broker
 from qmtl.testing.proxy import Api, KafkaProxy
 from tests.contract.driving import events, join, put, read_all, read_until, table, until, values
 from tests.contract.leavers import LEAVERS
+from tests.contract.outsiders import outsider
 
 ROOT = Path(__file__).resolve().parents[2]
 A0 = TopicPartition("a", 0)
 B0 = TopicPartition("b", 0)
-
-
-@contextmanager
-def outsider(log: KafkaLog, where: TopicPartition) -> Iterator[Producer]:
-    """Somebody else's transaction that is open on a partition, with one record in it."""
-    producer = Producer(
-        {
-            "bootstrap.servers": log.bootstrap,
-            "transactional.id": f"{log.namespace}outsider",
-            "transaction.timeout.ms": 60_000,
-        }
-    )
-    producer.init_transactions(10)
-    producer.begin_transaction()
-    producer.produce(log.namespace + where.topic, b"open", b"outsider", where.partition)
-    producer.flush(10)
-    try:
-        yield producer
-    finally:
-        producer.abort_transaction(10)
 
 
 def test_an_open_transaction_holds_back_what_was_committed_behind_it(kafka_log: KafkaLog) -> None:

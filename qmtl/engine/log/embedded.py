@@ -222,7 +222,9 @@ class EmbeddedLog:
                     break
         return out
 
-    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
+    def committed(
+        self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
+    ) -> Positions:
         self._look()
         found = ((where, self._db.get(_group_key(group, where))) for where in partitions)
         return {where: _number(value) for where, value in found if value is not None}

@@ -43,12 +43,14 @@ from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import (
     InvariantBroken,
     LogError,
+    LogUnreachable,
     MissingRight,
     OffsetGone,
     OutcomeUnknown,
     TooLarge,
     TransactionAborted,
     UnknownTopic,
+    UnstableOffsets,
 )
 from qmtl.foundation.wire.topics import TopicSpec
 
@@ -56,6 +58,8 @@ _NOWHERE: Final = -1
 QUEUED_RECORDS: Final = 200_000
 """So many records wait in a writer's client to be sent; who appends more waits for room."""
 _NOTHING: Final[dict[str, Any]] = {}
+SURELY_S: Final = 1.0
+"""In so much time a coordinator that has just answered tells stable positions too, if it can."""
 PROOF: Final = TopicPartition("dead.letters", 0)
 """Where a writer proves its ownership, with a record that it aborts: every processor may write there, none reads it."""
 
@@ -136,13 +140,41 @@ class KafkaLog:
         )
         return {where: answers[where] if answers[where] >= 0 else ends[where] for where in partitions}
 
-    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
+    def committed(
+        self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
+    ) -> Positions:
         if not partitions:
             return {}
-        asker = Consumer({**common(self), "group.id": self.namespace + group})
+        patience_s = self.settings.call_timeout_s
+        try:
+            return self._committed(group, partitions, patience_s if wait_s is None else wait_s)
+        except LogUnreachable:
+            # The client waits by itself for the end of a transaction, and says only that its time was over. So the same is asked
+            # without that condition: who answers now could have answered before.
+            self._committed(group, partitions, patience_s, stable=False)
+        try:
+            return self._committed(group, partitions, SURELY_S)
+        except LogUnreachable:
+            names = ", ".join(f"{where.topic}[{where.partition}]" for where in sorted(partitions))
+            raise UnstableOffsets(
+                f"what {group} has committed of {names} is not told: a transaction that holds new positions has not ended.",
+                "It ends with its producer, or by its time-out: wait; one that hangs is found with `kafka-transactions.sh"
+                " find-hanging --topic __consumer_offsets` and ended with its `abort`.",
+            ) from None
+
+    def _committed(
+        self, group: str, partitions: Collection[TopicPartition], wait_s: float, *, stable: bool = True
+    ) -> Positions:
+        """
+        Args:
+            stable: whether an answer has to wait for the end of transactions that hold new positions.
+        """
+        level = "read_committed" if stable else "read_uncommitted"
+        asker = Consumer(
+            {**common(self), "group.id": self.namespace + group, "isolation.level": level}
+        )
         try:
             asked = [self._place(where) for where in partitions]
-            wait_s = self.settings.call_timeout_s
             # A position that is left out means "never committed": of none may anything less than that be known.
             answers = asking(
                 lambda: self._told(asker.committed(asked, timeout=wait_s), NEVER_COMMITTED), wait_s

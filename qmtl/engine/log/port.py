@@ -238,8 +238,18 @@ class Log(Protocol):
     def offsets_at_time(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Positions:
         """The first offset whose record was written at or after the time; the end where there is none."""
 
-    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
-        """The committed positions; partitions without one are left out."""
+    def committed(
+        self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
+    ) -> Positions:
+        """The committed positions; partitions without one are left out.
+
+        Args:
+            wait_s: how long to wait for the end of a transaction that holds new positions; None, as long as any call may take.
+
+        Raises:
+            UnstableOffsets: it has not ended by then.
+            LogError: the log did not answer.
+        """
 
     def members(self, group: str) -> Group:
         """Who takes part in a group now, seen from outside.

@@ -17,7 +17,13 @@ from qmtl.engine.simulate.coverage import Coverage
 from qmtl.engine.simulate.group import Group, Running, SimulatedFence
 from qmtl.engine.simulate.network import Held, Request
 from qmtl.engine.simulate.partition import Partition, Share
-from qmtl.foundation.common.errors import Fenced, InvariantBroken, TransactionAborted, UnknownTopic
+from qmtl.foundation.common.errors import (
+    Fenced,
+    InvariantBroken,
+    TransactionAborted,
+    UnknownTopic,
+    UnstableOffsets,
+)
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec
 
 TRANSACTION_TIMEOUT_MS: Final = 15_000
@@ -302,11 +308,20 @@ class Cluster:
 
     # ---- positions and groups ---------------------------------------------------------------------------------------
 
-    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
-        """The committed positions; waits while a transaction is open or unfinished that may change one."""
+    def committed(
+        self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
+    ) -> Positions:
+        """The committed positions; waits while a transaction is open or unfinished that may change one.
+
+        Raises:
+            UnstableOffsets: it is that for `wait_s` already.
+        """
+        until_ms = None if wait_s is None else self.clock.now_ms + wait_s * 1e3
         while any(
             where in one.offsets.get(group, {}) for one in self._producers.values() for where in partitions
         ):
+            if until_ms is not None and self.clock.now_ms >= until_ms:
+                raise UnstableOffsets(f"a transaction with positions of {group!r} has not ended.")
             self.wait(50)
         known = self.positions.get(group, {})
         return {where: known[where] for where in partitions if where in known}

@@ -107,9 +107,11 @@ class SimulatedLog:
         self.ask()
         return {where: self.cluster.partition(where).first_at(timestamp_ms) for where in partitions}
 
-    def committed(self, group: str, partitions: Collection[TopicPartition]) -> Positions:
+    def committed(
+        self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
+    ) -> Positions:
         self.ask()
-        return self.cluster.committed(group, partitions)
+        return self.cluster.committed(group, partitions, wait_s)
 
     def members(self, group: str) -> Group:
         self.ask()

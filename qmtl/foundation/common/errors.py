@@ -126,9 +126,17 @@ class OffsetGone(LogError):
 
 
 class RecoveryStalled(LogError):
-    """A restore that makes no progress towards its captured target."""
+    """A restore that makes no progress towards its captured target.
+
+    Attributes:
+        cause: `open_transaction` or `silent_log`.
+    """
 
     code = "QMTL-306"
+
+    def __init__(self, what: str, remedy: str = "", cause: str = "silent_log") -> None:
+        super().__init__(what, remedy)
+        self.cause = cause
 
 
 class LogRegressed(LogError):
@@ -210,6 +218,13 @@ class DeadLettersRefused(LogError):
     """The topic of dead letters, or of late records, takes none: the task stops, so that nothing is skipped."""
 
     code = "QMTL-319"
+
+
+class UnstableOffsets(LogError):
+    """Committed positions that can't be told: a transaction that holds new ones has not ended. Kafka's UNSTABLE_OFFSET_COMMIT."""
+
+    code = "QMTL-320"
+    cause = "open_transaction"
 
 
 # ---- engine -----------------------------------------------------------------------------------------------

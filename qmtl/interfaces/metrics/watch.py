@@ -132,12 +132,15 @@ class Watch:
 
     def restoring(self, task: TaskId, done: int, total: int) -> None:
         with self._lock:
-            self._tasks[task] = replace(self._tasks[task], done=done, total=total, stall=None)
+            known = self._tasks[task]
+            # A restore that begins anew behind a standstill has not moved yet.
+            self._tasks[task] = replace(known, done=done, total=total, stall=None if done else known.stall)
 
     def stalled(self, task: TaskId, stall: Stall) -> None:
         with self._lock:
-            since = self.clock() - stall.seconds
-            self._tasks[task] = replace(self._tasks[task], stall=stall, stalled_at=since)
+            known, since = self._tasks[task], self.clock() - stall.seconds
+            since = since if known.stall is None else min(since, known.stalled_at)
+            self._tasks[task] = replace(known, stall=stall, stalled_at=since)
 
     def opened(self, task: TaskId) -> None:
         now = self.clock()
