@@ -96,7 +96,7 @@ def positions(proxy: KafkaProxy, level: str) -> list[tuple[str, str, int, int]]:
             "enable.partition.eof": True,
         }
     )
-    out = []
+    out: list[tuple[str, str, int, int]] = []
     try:
         reader.assign([Place(POSITIONS, 0, 0)])
         while True:

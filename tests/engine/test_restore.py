@@ -27,7 +27,7 @@ from qmtl.foundation.common.errors import LogRegressed, OffsetGone, TransactionA
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.topics import TopicSpec
 from tests.contract.driving import Row, put, until
-from tests.contract.test_kafka import outsider
+from tests.contract.outsiders import outsider
 from tests.engine.toys import CODEC, COUNTS, ITEMS, Counter, Feed, Item, Total, make_topics
 
 WHERE = TopicPartition(COUNTS.name, 0)

@@ -125,7 +125,7 @@ def test_the_rows_since_the_last_marker_are_found_however_far_back_it_lies(tmp_p
     log = EmbeddedLog(tmp_path)
     make_topics(log)
     where = TopicPartition(LATE_STATE.name, 0)
-    assert read_open_rows(log, where) == {}
+    assert read_open_rows(log, where, 5.0) == {}
     writer = log.writer("somebody")
     rows: dict[bytes, bytes | None] = {}
     for number in range(3):
@@ -135,14 +135,14 @@ def test_the_rows_since_the_last_marker_are_found_however_far_back_it_lies(tmp_p
             rows[key] = None if at % 7 == 0 else b"%d" % number
             writer.append(*where, key, rows[key])
         writer.commit({}, "", None)
-        assert read_open_rows(log, where) == rows
+        assert read_open_rows(log, where, 5.0) == rows
     feed = Feed(log, LATE_STATE, "another")
     feed.forge(CloseMarker("another", 0, 1, minute(0), 0, "", 1))
-    assert read_open_rows(log, where) == {}
+    assert read_open_rows(log, where, 5.0) == {}
     writer.begin()
     writer.append(*where, encode_key(("z",)), b"1")
     writer.commit({}, "", None)
-    assert read_open_rows(log, where) == {encode_key(("z",)): b"1"}
+    assert read_open_rows(log, where, 5.0) == {encode_key(("z",)): b"1"}
     log.close()
 
 

@@ -170,9 +170,7 @@ class KafkaLog:
             stable: whether an answer has to wait for the end of transactions that hold new positions.
         """
         level = "read_committed" if stable else "read_uncommitted"
-        asker = Consumer(
-            {**common(self), "group.id": self.namespace + group, "isolation.level": level}
-        )
+        asker = Consumer({**common(self), "group.id": self.namespace + group, "isolation.level": level})
         try:
             asked = [self._place(where) for where in partitions]
             # A position that is left out means "never committed": of none may anything less than that be known.

@@ -113,5 +113,7 @@ def asking(call: Callable[[], Any], timeout_s: float) -> Any:
             if problem.code() in DENIED:
                 raise denied("to ask for positions", problem) from None
             if problem.code() == KafkaError._TIMED_OUT:
-                raise LogUnreachable(f"the broker did not answer in {timeout_s:g} s.", "Check that it runs.") from None
+                raise LogUnreachable(
+                    f"the broker did not answer in {timeout_s:g} s.", "Check that it runs."
+                ) from None
             raise LogError(f"the broker did not answer: {problem.str()}", "Check that it runs.") from None

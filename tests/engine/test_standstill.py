@@ -1,0 +1,187 @@
+"""A task that can't be opened for what stands on the log waits by itself: the others of its worker go on, and all is told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.port import Log, Positions, TopicPartition
+from qmtl.engine.observer import Nobody, Stall, StallKind, TaskId
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.worker import LONGEST_WAIT_S, Worker
+from qmtl.foundation.common.errors import UnstableOffsets
+from tests.contract.driving import until
+from tests.contract.outsiders import holder, outsider
+from tests.engine.driving import bench, messages
+from tests.engine.models import counted
+from tests.engine.toys import CODEC, COUNTS, ECHO, ITEMS, Counter, Feed, Item, make_topics
+from tests.interfaces.metrics.scraping import shown
+
+HELD, FREE = TopicPartition(ITEMS.name, 0), TopicPartition(ITEMS.name, 1)
+
+
+def given(feed: Feed, begin: int, end: int) -> list[Item]:
+    """Items for both tasks, with the numbers from `begin` to `end`."""
+    rows = {number: [Item(f"{number}", seq, 1) for seq in range(begin, end)] for number in (0, 1)}
+    feed.put(rows)
+    return [one for items in rows.values() for one in items]
+
+
+def seen(log: Log) -> dict[str, list[Any]]:
+    """What came out, by name: the name is the number of the task."""
+    out: dict[str, list[Any]] = {"0": [], "1": []}
+    for one in messages(log, ECHO.name):
+        out[one.name].append(one)
+    return out
+
+
+@contextmanager
+def stuck(log: KafkaLog, what: str) -> Iterator[None]:
+    """An open transaction of somebody else: with positions of the first task, or in its table."""
+    if what == "positions":
+        with holder(log, "qmtl.counter", {HELD: 1}):
+            yield
+    else:
+        with outsider(log, TopicPartition(COUNTS.name, 0)):
+            yield
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("what", ["positions", "table"])
+def test_behind_somebodys_transaction_one_task_waits_and_the_other_goes_on(
+    kafka_log: KafkaLog, tmp_path: Path, what: str
+) -> None:
+    log = kafka_log
+    make_topics(log)
+    feed = Feed(log, ITEMS)
+    items = given(feed, 0, 3)
+    with bench(log, tmp_path / "first", Counter, interval_ms=50) as runs:
+        runs.until(lambda: all(len(one) == 3 for one in seen(log).values()))
+    with shown(log, tmp_path / "second", Counter) as fresh:
+        with stuck(log, what):
+
+            def stands() -> float:
+                fresh.worker.step(0.02)
+                name, cause = "qmtl_restore_stalled_seconds", "open_transaction"
+                return fresh.scrape().get(name, processor="counter", task=0, cause=cause) or 0
+
+            until(lambda: stands() > 0)
+            before = stands()
+            items += given(feed, 3, 5)
+            until(lambda: stands() > before + 3 and len(seen(log)["1"]) == 5)
+            told = fresh.health()
+            assert told.status == 503
+            (reason,) = [one for one in told.json()["reasons"] if "makes no progress" in one]
+            assert reason.startswith("counter[0] makes no progress with that for ")
+            assert "find-hanging" in reason
+            assert [one["phase"] for one in told.json()["tasks"]] == ["restoring", "running"]
+            assert len(seen(log)["0"]) == 3
+        until(lambda: fresh.worker.step(0.02) is not None and fresh.health().status == 200)
+        until(lambda: fresh.worker.step(0.02) is not None and len(seen(log)["0"]) == 5)
+    assert sorted(messages(log, ECHO.name), key=lambda one: (one.name, one.seq)) == sorted(
+        counted(items), key=lambda one: (one.name, one.seq)
+    )
+
+
+# ---- how long it waits ----------------------------------------------------------------------------------------
+
+
+class Held(EmbeddedLog):
+    """An embedded log on which a transaction holds positions as long as it is told to."""
+
+    held: Collection[TopicPartition] = ()
+    asked = 0
+
+    def committed(
+        self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
+    ) -> Positions:
+        if any(where in self.held for where in partitions):
+            self.asked += 1
+            raise UnstableOffsets("a transaction has not ended.", "Wait.")
+        return super().committed(group, partitions, wait_s)
+
+
+class Told(Nobody):
+    """Remembers what it is told of stalls."""
+
+    def __init__(self) -> None:
+        self.stalls: list[tuple[TaskId, Stall]] = []
+        self.opens: list[TaskId] = []
+        self.closes: list[TaskId] = []
+
+    def stalled(self, task: TaskId, stall: Stall) -> None:
+        self.stalls.append((task, stall))
+
+    def opened(self, task: TaskId) -> None:
+        self.opens.append(task)
+
+    def closed(self, task: TaskId) -> None:
+        self.closes.append(task)
+
+
+class Bed:
+    """A worker by a clock that is set by hand."""
+
+    def __init__(self, place: Path) -> None:
+        self.log = Held(place / "log")
+        make_topics(self.log)
+        self.now = 100.0
+        self.told = Told()
+        settings = TaskSettings(place / "state", observer=self.told, clock=lambda: self.now)
+        self.worker = Worker(self.log, Counter, CODEC, settings)
+
+    def settle(self) -> None:
+        idle = 0
+        while idle < 3:
+            idle = 0 if self.worker.step() else idle + 1
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    one = Bed(tmp_path)
+    yield one
+    one.worker.close()
+    one.log.close()
+
+
+def test_it_is_tried_again_less_and_less_often_and_at_once_less_often_than_its_bound(bed: Bed) -> None:
+    bed.log.held = [HELD]
+    tries: list[float] = []
+    for _ in range(200):
+        bed.settle()
+        if len(tries) < bed.log.asked:
+            tries.append(bed.now)
+        bed.now += 1.0
+    assert bed.log.asked == len(tries), "between two attempts there is time"
+    waits = [after - before for before, after in pairwise(tries)]
+    assert waits == [1, 2, 4, 8, 16, *[LONGEST_WAIT_S] * (len(waits) - 5)]
+    assert [task.number for task, _ in bed.told.stalls] == [0] * len(tries)
+    assert [stall.seconds for _, stall in bed.told.stalls] == [at - tries[0] for at in tries]
+    assert {stall.kind for _, stall in bed.told.stalls} == {StallKind.OPEN_TRANSACTION}
+    assert list(bed.worker.tasks) == [1]
+    bed.log.held = []
+    bed.now += LONGEST_WAIT_S
+    bed.settle()
+    assert list(bed.worker.tasks) == [1, 0]
+    assert [task.number for task in bed.told.opens] == [1, 0]
+
+
+def test_a_task_that_waits_is_closed_with_its_worker_and_leaves_nothing_locked(
+    bed: Bed, tmp_path: Path
+) -> None:
+    bed.log.held = [HELD, FREE]
+    bed.settle()
+    assert list(bed.worker.tasks) == []
+    bed.worker.close()
+    assert sorted(task.number for task in bed.told.closes) == [0, 1]
+    bed.log.held = []
+    with bench(bed.log, tmp_path / "state", Counter) as runs:  # the same stores
+        runs.settle()
+        assert list(runs.workers[0].tasks) == [0, 1]
