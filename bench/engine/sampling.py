@@ -61,6 +61,7 @@ class Sampler:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._pending: defaultdict[str, float] = defaultdict(float)
         self._last = 0.0
+        self._looking = False
         self._known: dict[CodeType, str | None] = {}
 
     def start(self) -> None:
@@ -74,10 +75,14 @@ class Sampler:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
 
     def _look(self, number: int, frame: FrameType | None) -> None:
+        if self._looking:
+            return  # a look that comes in the middle of one: the next books its time
+        self._looking = True
         now, step = time.perf_counter(), self._step(frame)
         if self.seconds or step == "decode":
             self._book(step, now - self._last)
         self._last = now
+        self._looking = False
 
     def _book(self, step: str, seconds: float) -> None:
         self._pending[step] += seconds
