@@ -170,6 +170,7 @@ def member(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
 def restore(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
     """Open a task on an empty directory, which reads its whole table; tells the seconds of it."""
     names, log = Names(**told["names"]), open_log(told["log"])
+    collect_seldom()
     started = time.perf_counter()
     task = Task(log, Positions(names), 0, CODEC, settings(Path(told["place"]), 0.0))
     task.open()
@@ -185,6 +186,7 @@ def restore(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
 
 def read(told: dict[str, Any], stopped: Callable[[], bool]) -> None:
     """Read and discard one partition with the client alone; tells the seconds from its making to the last record."""
+    collect_seldom()
     started = time.perf_counter()
     consumer = Consumer(
         {
