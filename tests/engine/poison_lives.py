@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
-from typing import Final
+from threading import Event, Semaphore, Thread
+from typing import Final, NamedTuple
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.processor import Arrival, Bucket, Step
@@ -50,10 +50,17 @@ class Crowded(Column):
 
 
 class Slow(Ledger):
-    """Takes its time at every record, so that a death at any time meets one."""
+    """Takes its time at every record, so that a death at any time meets one.
+
+    Attributes:
+        begun: released at each record.
+    """
+
+    begun = Semaphore(0)
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         super().on_record(step, arrival)
+        self.begun.release()
         until = time.perf_counter() + 0.0005
         while time.perf_counter() < until:
             pass
@@ -90,7 +97,7 @@ class Greedy(Ledger):
 def watched(place: Path, poll: int) -> int:
     """One life of a worker that may hang, under somebody who kills it when it does; returns as `live`."""
     hung = place / "hung"
-    life = _BIRTHS.Process(target=_live, args=(place, partial(Hanging, hung), poll, -1))
+    life = _BIRTHS.Process(target=_live, args=(place, partial(Hanging, hung), poll, None))
     life.start()
     until(lambda: hung.exists() or life.exitcode is not None, PATIENCE_S)
     if hung.exists():
@@ -101,19 +108,26 @@ def watched(place: Path, poll: int) -> int:
     return life.exitcode
 
 
-def live(place: Path, make: Make, poll: int = 4000, kill_after_s: float = -1) -> int:
-    """One life, until nothing is left to do; returns its exit code, below 0 the signal that it died of."""
-    life = _BIRTHS.Process(target=_live, args=(place, make, poll, kill_after_s))
+class Death(NamedTuple):
+    """So many records after the birth, and then so many seconds."""
+
+    records: int
+    seconds: float
+
+
+def live(place: Path, make: Make, poll: int = 4000, death: Death | None = None) -> int:
+    """One life, until nothing is left to do or so long; returns its exit code, below 0 the signal that it died of."""
+    life = _BIRTHS.Process(target=_live, args=(place, make, poll, death))
     life.start()
     life.join(PATIENCE_S)
     assert life.exitcode is not None, "a life goes on and on"
     return life.exitcode
 
 
-def _live(place: Path, make: Make, poll: int, kill_after_s: float) -> None:
+def _live(place: Path, make: Make, poll: int, death: Death | None) -> None:
     try:
-        if kill_after_s >= 0:
-            Thread(target=_kill_me, args=(kill_after_s,), daemon=True).start()
+        if death is not None:
+            Thread(target=_kill_me, args=(death,), daemon=True).start()
         log = EmbeddedLog(place / "log")
         worker = Worker(log, make, DEADLY_CODEC, TaskSettings(place / "state", poll))
         idle = 0
@@ -128,6 +142,8 @@ def _live(place: Path, make: Make, poll: int, kill_after_s: float) -> None:
         os._exit(FAILED)
 
 
-def _kill_me(after_s: float) -> None:
-    time.sleep(after_s)  # the hour of its death, which nothing that it waits for brings about
+def _kill_me(death: Death) -> None:
+    for _ in range(death.records):
+        Slow.begun.acquire()
+    time.sleep(death.seconds)  # the hour of its death, which nothing that it waits for brings about
     os.kill(os.getpid(), signal.SIGKILL)

@@ -21,7 +21,7 @@ from qmtl.foundation.common.errors import CrashLoop, Quarantined
 from qmtl.foundation.contracts.control import DeadLetter
 from tests.engine.driving import messages
 from tests.engine.models import minute
-from tests.engine.poison_lives import FAILED, LARGE, Crowded, Greedy, Slow, live, watched
+from tests.engine.poison_lives import FAILED, LARGE, Crowded, Death, Greedy, Slow, live, watched
 from tests.engine.poison_toys import (
     DEADLY,
     DECODES_DEADLY,
@@ -202,7 +202,9 @@ def test_deaths_at_random_times_make_no_letter_of_a_sound_record(tmp_path: Path,
     chance = random.Random(seed)
     items = [Item("a", seq, seq % 5) for seq in range(400)]
     fed(tmp_path, lambda log: Feed(log, ITEMS).put({0: items}))
-    ended = [live(tmp_path, Slow, 60, kill_after_s=chance.uniform(0, 0.15)) for _ in range(25)]
+    # Later than at its second record, so that each life gets further than the one before it, on a slow machine too.
+    deaths = [Death(chance.randint(2, 30), chance.uniform(0, 0.004)) for _ in range(25)]
+    ended = [live(tmp_path, Slow, 60, death) for death in deaths]
     assert ended.count(-signal.SIGKILL) > 5
     assert lives(tmp_path, Slow, 60) == 0
     assert letters(tmp_path) == []
