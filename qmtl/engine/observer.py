@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from qmtl.engine.log.port import Positions, TopicPartition
 from qmtl.engine.watermark import Wait
-from qmtl.foundation.common.errors import Fenced, OutcomeUnknown, TransactionAborted
+from qmtl.foundation.common.errors import Fenced, LogUnreachable, OutcomeUnknown, TransactionAborted
 
 
 class TaskId(NamedTuple):
@@ -33,7 +33,7 @@ class Outcome(Enum):
 def outcome_of(error: BaseException) -> Outcome:
     """What an error means for the transaction in which it came."""
     match error:
-        case TransactionAborted():
+        case TransactionAborted() | LogUnreachable():
             return Outcome.ABORTED
         case OutcomeUnknown():
             return Outcome.UNKNOWN

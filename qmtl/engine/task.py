@@ -111,6 +111,9 @@ class Task:
         self._codec = codec
         self._settings = settings
         self.label = f"{processor.name}[{number}]"
+        described = log.describe(processor.anchor)  # what may fail comes before what has to be closed
+        if described is None:
+            raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
         self._store = Store(
             settings.state_dir / f"{processor.name}-{number}", log.log_id, settings.on_rebuild
         )
@@ -125,9 +128,6 @@ class Task:
         self._told_expired: set[str] = set()
         self._paused: frozenset[TopicPartition] = frozenset()
         self._open_rows: dict[str, OpenRows] = {}
-        described = log.describe(processor.anchor)
-        if described is None:
-            raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
         self._tasks = described.partitions
         if found := contradictions(processor, self._tasks):
             self._reader.close()

@@ -17,6 +17,7 @@ from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import (
     DiskFull,
     Fenced,
+    LogUnreachable,
     MembershipLost,
     OutcomeUnknown,
     RecoveryStalled,
@@ -42,11 +43,12 @@ class _Opening:
     """A task that is mine and not open yet: the last attempt came to a standstill whose cause may end.
 
     Attributes:
+        task: None before it could be made.
         since: when the first attempt of those began that came to nothing, by the worker's clock.
         waits_s: how long it waits for the next one, which comes at `until`.
     """
 
-    task: Task
+    task: Task | None = None
     since: float = math.inf
     waits_s: float = 0.0
     until: float = 0.0
@@ -110,7 +112,7 @@ class Worker:
         try:
             self._the_writer()  # before any task opens: it ends what a dead predecessor left open on the tables
             mine = self._membership.poll(0.0 if self._tasks else timeout_s)
-        except OutcomeUnknown:
+        except (OutcomeUnknown, LogUnreachable):
             return True  # nobody knows whether the slot is taken: it is asked for again
         except MembershipLost as error:
             self._rejoin(error)
@@ -137,7 +139,7 @@ class Worker:
                 self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
                 self._wait_for_room(number, error)
-            except (TransactionAborted, OutcomeUnknown) as error:
+            except (TransactionAborted, OutcomeUnknown, LogUnreachable) as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 _log.info("task %s of %s is opened again: %s", number, self.name, error.what)
                 # The task is opened anew at the next step, and reads the batch again from the committed positions.
@@ -157,7 +159,7 @@ class Worker:
         self._drop_all()
         try:
             self._the_writer().prove()
-        except (TransactionAborted, OutcomeUnknown):
+        except (TransactionAborted, OutcomeUnknown, LogUnreachable):
             self._discard_writer()
         self._membership.close()
         self._membership = self._join()
@@ -166,15 +168,17 @@ class Worker:
         """Open a task; None where it has to be tried again, or is no longer mine."""
         observer, began = self._settings.observer, self._settings.clock()
         try:
-            if number not in self._opening:
-                task = Task(self._log, self._make(), number, self._codec, self._settings)
-                self._opening[number] = _Opening(task)
-                observer.opening(task.id)
-            task = self._opening[number].task
+            one = self._opening.setdefault(number, _Opening())
+            if one.since == math.inf:
+                observer.opening(TaskId(self.name, number))
+            if one.task is None:
+                one.task = Task(self._log, self._make(), number, self._codec, self._settings)
+            task = one.task
             task.open(lambda: self._stay(number), STALL_S)
-            self._tasks[number] = self._opening.pop(number).task
+            self._tasks[number] = task
+            self._opening.pop(number)
             observer.opened(task.id)
-        except (UnstableOffsets, RecoveryStalled) as error:
+        except (UnstableOffsets, RecoveryStalled, LogUnreachable) as error:
             self._wait_by_itself(number, began, error)
             return None
         except DiskFull as error:
@@ -215,14 +219,16 @@ class Worker:
         self._full_until = self._settings.clock() + FULL_WAIT_S
         _log.warning("task %s of %s is closed: %s", number, self.name, error)
 
-    def _wait_by_itself(self, number: int, began: float, error: UnstableOffsets | RecoveryStalled) -> None:
+    def _wait_by_itself(
+        self, number: int, began: float, error: UnstableOffsets | RecoveryStalled | LogUnreachable
+    ) -> None:
         """Keep a task that can't be opened for a later attempt, and tell why."""
         one, now = self._opening[number], self._settings.clock()
         one.since = min(one.since, began)
         one.waits_s = min(LONGEST_WAIT_S, max(1.0, 2 * one.waits_s))
         one.until = now + one.waits_s
         stall = Stall(StallKind(error.cause), error.what, error.remedy, now - one.since)
-        self._settings.observer.stalled(one.task.id, stall)
+        self._settings.observer.stalled(TaskId(self.name, number), stall)
         again = f"the next attempt is in {one.waits_s:g} s"
         _log.warning("task %s of %s can't be opened, %s: %s", number, self.name, again, error)
 
@@ -236,7 +242,8 @@ class Worker:
         task = self._tasks.pop(number, None) if opening is None else opening.task
         if task is not None:
             task.close()
-            self._settings.observer.closed(task.id)
+        if task is not None or opening is not None:
+            self._settings.observer.closed(TaskId(self.name, number))
 
     def _drop_all(self) -> None:
         for number in sorted(self._tasks.keys() | self._opening.keys()):

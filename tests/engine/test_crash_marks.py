@@ -200,10 +200,10 @@ def test_without_the_state_directory_counting_begins_again(tmp_path: Path) -> No
 @pytest.mark.parametrize("seed", [1, 2])
 def test_deaths_at_random_times_make_no_letter_of_a_sound_record(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    items = [Item("a", seq, seq % 5) for seq in range(400)]
+    items = [Item("a", seq, seq % 5) for seq in range(2000)]
     fed(tmp_path, lambda log: Feed(log, ITEMS).put({0: items}))
-    # Later than at its second record, so that each life gets further than the one before it, on a slow machine too.
-    deaths = [Death(chance.randint(2, 30), chance.uniform(0, 0.004)) for _ in range(25)]
+    # Counted in records, so that most lives end a batch, on a slow machine too.
+    deaths = [Death(chance.randint(1, 240), chance.uniform(0, 0.004)) for _ in range(25)]
     ended = [live(tmp_path, Slow, 60, death) for death in deaths]
     assert ended.count(-signal.SIGKILL) > 5
     assert lives(tmp_path, Slow, 60) == 0

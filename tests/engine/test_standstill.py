@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -12,11 +13,14 @@ import pytest
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.kafka_settings import KafkaSettings
 from qmtl.engine.log.port import Log, Positions, TopicPartition
 from qmtl.engine.observer import Nobody, Stall, StallKind, TaskId
+from qmtl.engine.processor import Arrival, Step
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import LONGEST_WAIT_S, Worker
 from qmtl.foundation.common.errors import UnstableOffsets
+from qmtl.testing.broker import Broker, start_broker
 from tests.contract.driving import until
 from tests.contract.outsiders import holder, outsider
 from tests.engine.driving import bench, messages
@@ -185,3 +189,44 @@ def test_a_task_that_waits_is_closed_with_its_worker_and_leaves_nothing_locked(
     with bench(bed.log, tmp_path / "state", Counter) as runs:  # the same stores
         runs.settle()
         assert list(runs.workers[0].tasks) == [0, 1]
+
+
+class Fatal(Counter):
+    """Kills its broker at the fourth item of a name, once."""
+
+    name = "counter"
+    broker: Broker | None = None
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        if arrival.message.seq == 3 and Fatal.broker is not None:
+            broker, Fatal.broker = Fatal.broker, None
+            broker.kill()
+        super().on_record(step, arrival)
+
+
+@pytest.mark.broker
+@pytest.mark.timeout(180)
+def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_any_call_may_take(tmp_path: Path) -> None:
+    with start_broker() as broker:
+        log = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=2.0))
+        make_topics(log)
+        feed = Feed(KafkaLog(broker.bootstrap), ITEMS)  # more patient
+        items = given(feed, 0, 3)
+        with shown(log, tmp_path / "state", Fatal) as runs:
+
+            def step() -> bool:
+                return runs.worker.step(0.02) is not None
+
+            until(lambda: step() and all(len(one) == 3 for one in seen(log).values()))
+            items += given(feed, 3, 5)
+            Fatal.broker = broker
+            until(lambda: step() and Fatal.broker is None and runs.health().status == 503, 60)
+            away = time.monotonic()
+            until(lambda: step() and time.monotonic() - away > 8, 60)  # several calls that nobody answers
+            broker.start()
+            until(lambda: step() and runs.health().status == 200, 60)
+            until(lambda: step() and all(len(one) == 5 for one in seen(log).values()))
+        assert sorted(messages(log, ECHO.name), key=lambda one: (one.name, one.seq)) == sorted(
+            counted(items), key=lambda one: (one.name, one.seq)
+        )
+        log.close()

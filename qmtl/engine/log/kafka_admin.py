@@ -67,6 +67,18 @@ MOVING: Final = frozenset(
         KafkaError._NOENT,  # "no leaders found"
     }
 )
+_AWAY: Final = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+    }
+)
+"""Nobody answered; with `MOVING` for long enough, nobody did either."""
 """Answers of a cluster in which a broker has just come or gone: the question is asked again."""
 
 _KEPT_OUT: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
@@ -319,7 +331,13 @@ class KafkaAdmin:
             )
         if problem.code() in DENIED:
             return denied("to describe its topics", problem)
-        return LogError(f"the cluster did not answer: {problem.str()}.", "Check that it runs.")
+        return unanswered(problem)
+
+
+def unanswered(problem: KafkaError) -> LogError:
+    """What to say of a question that got no answer, and whether that is because the cluster is away for now."""
+    kind = LogUnreachable if problem.code() in _AWAY | MOVING else LogError
+    return kind(f"the cluster did not answer: {problem.str()}.", "Check that it runs.")
 
 
 def _unreachable(bootstrap: str, problem: KafkaError, said: Sequence[KafkaError]) -> LogUnreachable:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException
 
-from qmtl.engine.log.kafka_admin import MOVING
+from qmtl.engine.log.kafka_admin import MOVING, unanswered
 from qmtl.engine.log.kafka_rights import DENIED, denied
-from qmtl.foundation.common.errors import Fenced, LogError, LogUnreachable, OutcomeUnknown, TransactionAborted
+from qmtl.foundation.common.errors import Fenced, OutcomeUnknown, TransactionAborted
 
 if TYPE_CHECKING:
     from qmtl.engine.log.kafka import KafkaLog
@@ -112,8 +112,4 @@ def asking(call: Callable[[], Any], timeout_s: float) -> Any:
                 continue
             if problem.code() in DENIED:
                 raise denied("to ask for positions", problem) from None
-            if problem.code() == KafkaError._TIMED_OUT:
-                raise LogUnreachable(
-                    f"the broker did not answer in {timeout_s:g} s.", "Check that it runs."
-                ) from None
-            raise LogError(f"the broker did not answer: {problem.str()}", "Check that it runs.") from None
+            raise unanswered(problem) from None

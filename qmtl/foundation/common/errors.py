@@ -99,6 +99,7 @@ class LogUnreachable(LogError):
     """No broker answered, or the directory can't be opened."""
 
     code = "QMTL-301"
+    cause = "silent_log"
 
 
 class LogLocked(LogError):
