@@ -19,7 +19,14 @@ from qmtl.engine.log.kafka import KafkaLog, KafkaWriter
 from qmtl.engine.log.kafka_settings import KafkaSettings
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.stored import TopicFacts
-from qmtl.foundation.common.errors import Fenced, LogError, MissingRight, OutcomeUnknown, TransactionAborted
+from qmtl.foundation.common.errors import (
+    Fenced,
+    LogError,
+    LogUnreachable,
+    MissingRight,
+    OutcomeUnknown,
+    TransactionAborted,
+)
 
 A0 = TopicPartition("a", 0)
 A1 = TopicPartition("a", 1)
@@ -145,7 +152,7 @@ def test_an_offset_that_nobody_knows_until_the_deadline_is_an_error_and_no_fact(
 ) -> None:
     with pytest.raises(LogError, match=r"a\[1\] had no offset to tell, only -2") as refused:
         ask(meeting([-2], 0.1))
-    assert type(refused.value) is LogError  # of no kind that keeps a task closed
+    assert type(refused.value) is LogUnreachable  # of no kind that keeps a task closed: it asks again
 
 
 def test_a_group_that_never_committed_has_no_position(meeting: Meet) -> None:
@@ -174,7 +181,7 @@ def test_a_log_whose_leader_is_being_replaced_has_not_regressed(meeting: Meet) -
     assert regressions(log, {"a": TopicFacts("id", 2)}, {A1: 5}) == []
     with pytest.raises(LogError) as refused:
         regressions(meeting([-1001], 0.1), {"a": TopicFacts("id", 2)}, {A1: 5})
-    assert type(refused.value) is LogError
+    assert type(refused.value) is LogUnreachable
 
 
 # ---- transactions -----------------------------------------------------------------------------------------------------
