@@ -40,7 +40,7 @@ from qmtl.foundation.common.errors import (
     InvalidTopology,
     InvalidValue,
     InvariantBroken,
-    LogUnreachable,
+    LogError,
     PoisonRecord,
 )
 from qmtl.foundation.contracts.control import DeadLetter
@@ -224,7 +224,7 @@ class Fixed(Ledger):
         OSError(28, "no space left"),
         InvariantBroken("a bug."),
         InvalidTopology("a bug."),
-        LogUnreachable("no broker."),
+        LogError("refused."),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -19,13 +19,13 @@ from qmtl.engine.observer import Nobody, Stall, StallKind, TaskId
 from qmtl.engine.processor import Arrival, Step
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import LONGEST_WAIT_S, Worker
-from qmtl.foundation.common.errors import UnstableOffsets
+from qmtl.foundation.common.errors import LogUnreachable, UnstableOffsets
 from qmtl.testing.broker import Broker, start_broker
 from tests.contract.driving import until
 from tests.contract.outsiders import holder, outsider
 from tests.engine.driving import bench, messages
 from tests.engine.models import counted
-from tests.engine.toys import CODEC, COUNTS, ECHO, ITEMS, Counter, Feed, Item, make_topics
+from tests.engine.toys import CODEC, COUNTS, DEAD, ECHO, ITEMS, Counter, Feed, Item, make_topics
 from tests.interfaces.metrics.scraping import shown
 
 HELD, FREE = TopicPartition(ITEMS.name, 0), TopicPartition(ITEMS.name, 1)
@@ -230,3 +230,30 @@ def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_any_call_may_ta
             counted(items), key=lambda one: (one.name, one.seq)
         )
         log.close()
+
+
+class Patient(Counter):
+    """Asks a log that is away three times."""
+
+    name = "counter"
+    away = 3
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        if Patient.away:
+            Patient.away -= 1
+            raise LogUnreachable("no broker.")
+        super().on_record(step, arrival)
+
+
+def test_a_handler_that_reaches_no_log_is_asked_again_and_nothing_is_a_letter(
+    embedded_log: EmbeddedLog, tmp_path: Path
+) -> None:
+    make_topics(embedded_log)
+    items = given(Feed(embedded_log, ITEMS), 0, 3)
+    with bench(embedded_log, tmp_path, Patient) as runs:
+        runs.settle()
+    assert Patient.away == 0
+    assert messages(embedded_log, DEAD.name) == []
+    assert sorted(messages(embedded_log, ECHO.name), key=lambda one: (one.name, one.seq)) == sorted(
+        counted(items), key=lambda one: (one.name, one.seq)
+    )
