@@ -77,7 +77,7 @@ class Worker:
         self._join: Callable[[], Membership] = lambda: log.membership(
             f"qmtl.{self.name}", self._id, prototype.anchor
         )
-        self._membership = self._join()
+        self._membership: Membership | None = self._join()
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
         self._opening: dict[int, _Opening] = {}
@@ -111,7 +111,7 @@ class Worker:
         """
         try:
             self._the_writer()  # before any task opens: it ends what a dead predecessor left open on the tables
-            mine = self._membership.poll(0.0 if self._tasks else timeout_s)
+            mine = self._the_membership().poll(0.0 if self._tasks else timeout_s)
         except (OutcomeUnknown, LogUnreachable):
             return True  # nobody knows whether the slot is taken: it is asked for again
         except MembershipLost as error:
@@ -120,7 +120,7 @@ class Worker:
         self._settings.observer.polled(self.name, mine)
         for number in sorted((self._tasks.keys() | self._opening.keys()) - mine):
             self._drop(number)
-        fence = self._membership.fence()
+        fence = self._the_membership().fence()
         busy = False
         self._mine = mine
         for number in sorted(mine):
@@ -130,9 +130,10 @@ class Worker:
                 continue
             else:
                 found = self._open(number)
-                fence = self._membership.fence()  # a long restore may have lived through several generations
                 if found is None:
                     return True  # what is mine is asked anew
+                # a long restore may have lived through several generations
+                fence = self._the_membership().fence()
                 task = found
             try:
                 busy |= task.step(self._the_writer(), fence, timeout_s / len(mine))
@@ -154,22 +155,22 @@ class Worker:
         return busy
 
     def _rejoin(self, error: MembershipLost) -> None:
-        """Take part anew, unless another worker has the slot: two that take it from each other in turn serve nobody."""
+        """Take part anew at the next step, unless another worker has the slot: two that take it from each other in turn serve nobody."""
         _log.info("%s joins its group again: %s", self._id, error.what)
         self._drop_all()
         try:
             self._the_writer().prove()
         except (TransactionAborted, OutcomeUnknown, LogUnreachable):
             self._discard_writer()
-        self._membership.close()
-        self._membership = self._join()
+        self._leave()
 
     def _open(self, number: int) -> Task | None:
         """Open a task; None where it has to be tried again, or is no longer mine."""
         observer, began = self._settings.observer, self._settings.clock()
         try:
-            one = self._opening.setdefault(number, _Opening())
-            if one.since == math.inf:
+            one = self._opening.get(number)
+            if one is None:
+                one = self._opening[number] = _Opening()
                 observer.opening(TaskId(self.name, number))
             if one.task is None:
                 one.task = Task(self._log, self._make(), number, self._codec, self._settings)
@@ -204,7 +205,7 @@ class Worker:
             TaskRevoked: the task is another's by now.
             MembershipLost: as `Membership.poll`.
         """
-        mine = self._mine = self._membership.poll(0.0)
+        mine = self._mine = self._the_membership().poll(0.0)
         self._settings.observer.polled(self.name, mine)
         for other in sorted((self._tasks.keys() | self._opening.keys()) - mine - {number}):
             self._drop(other)
@@ -249,6 +250,16 @@ class Worker:
         for number in sorted(self._tasks.keys() | self._opening.keys()):
             self._drop(number)
 
+    def _the_membership(self) -> Membership:
+        if self._membership is None:
+            self._membership = self._join()
+        return self._membership
+
+    def _leave(self) -> None:
+        if self._membership is not None:
+            self._membership.close()
+            self._membership = None
+
     def _the_writer(self) -> Writer:
         if self._writer is None:
             self._writer = self._log.writer(self._id)
@@ -266,7 +277,7 @@ class Worker:
         self._closed = True
         self._drop_all()
         self._discard_writer()
-        self._membership.close()
+        self._leave()
 
 
 def collect_seldom() -> None:

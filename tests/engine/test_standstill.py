@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedMembership
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.kafka_settings import KafkaSettings
 from qmtl.engine.log.port import Log, Positions, TopicPartition
@@ -19,7 +19,7 @@ from qmtl.engine.observer import Nobody, Stall, StallKind, TaskId
 from qmtl.engine.processor import Arrival, Step
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import LONGEST_WAIT_S, Worker
-from qmtl.foundation.common.errors import LogUnreachable, UnstableOffsets
+from qmtl.foundation.common.errors import LogUnreachable, MembershipLost, UnstableOffsets
 from qmtl.testing.broker import Broker, start_broker
 from tests.contract.driving import until
 from tests.contract.outsiders import holder, outsider
@@ -44,6 +44,11 @@ def seen(log: Log) -> dict[str, list[Any]]:
     for one in messages(log, ECHO.name):
         out[one.name].append(one)
     return out
+
+
+def check(log: Log, items: list[Item]) -> None:
+    """Everything came out once, in the order of each name."""
+    assert seen(log) == {name: counted([one for one in items if one.name == name]) for name in ("0", "1")}
 
 
 @contextmanager
@@ -89,9 +94,7 @@ def test_behind_somebodys_transaction_one_task_waits_and_the_other_goes_on(
             assert len(seen(log)["0"]) == 3
         until(lambda: fresh.worker.step(0.02) is not None and fresh.health().status == 200)
         until(lambda: fresh.worker.step(0.02) is not None and len(seen(log)["0"]) == 5)
-    assert sorted(messages(log, ECHO.name), key=lambda one: (one.name, one.seq)) == sorted(
-        counted(items), key=lambda one: (one.name, one.seq)
-    )
+    check(log, items)
 
 
 # ---- how long it waits ----------------------------------------------------------------------------------------
@@ -226,9 +229,7 @@ def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_any_call_may_ta
             broker.start()
             until(lambda: step() and runs.health().status == 200, 60)
             until(lambda: step() and all(len(one) == 5 for one in seen(log).values()))
-        assert sorted(messages(log, ECHO.name), key=lambda one: (one.name, one.seq)) == sorted(
-            counted(items), key=lambda one: (one.name, one.seq)
-        )
+        check(log, items)
         log.close()
 
 
@@ -254,6 +255,45 @@ def test_a_handler_that_reaches_no_log_is_asked_again_and_nothing_is_a_letter(
         runs.settle()
     assert Patient.away == 0
     assert messages(embedded_log, DEAD.name) == []
-    assert sorted(messages(embedded_log, ECHO.name), key=lambda one: (one.name, one.seq)) == sorted(
-        counted(items), key=lambda one: (one.name, one.seq)
-    )
+    check(embedded_log, items)
+
+
+class Leaving(EmbeddedLog):
+    """An embedded log that takes its members' places away when it is told to, and can't be asked to join for a while then."""
+
+    lost = False
+    away = 0
+
+    def membership(self, group: str, member: str, anchor: str) -> EmbeddedMembership:
+        if self.away:
+            self.away -= 1
+            raise LogUnreachable("no broker.")
+        made = super().membership(group, member, anchor)
+        return LeavingMembership(made.poll(), self)
+
+
+class LeavingMembership(EmbeddedMembership):
+    def __init__(self, tasks: frozenset[int], log: Leaving) -> None:
+        super().__init__(tasks)
+        self._log = log
+
+    def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
+        if self._log.lost:
+            self._log.lost = False
+            raise MembershipLost("another has it.")
+        return super().poll(timeout_s)
+
+
+def test_a_worker_that_lost_its_place_while_the_log_is_away_joins_when_it_is_back(tmp_path: Path) -> None:
+    log = Leaving(tmp_path / "log")
+    make_topics(log)
+    feed = Feed(log, ITEMS)
+    items = given(feed, 0, 3)
+    with bench(log, tmp_path / "state", Counter) as runs:
+        runs.settle()
+        items += given(feed, 3, 5)
+        log.lost, log.away = True, 3
+        runs.settle()
+    assert (log.lost, log.away) == (False, 0)
+    check(log, items)
+    log.close()

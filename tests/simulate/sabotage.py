@@ -97,13 +97,13 @@ def fence_taken_fresh(patch: pytest.MonkeyPatch) -> None:
     def woken(self: Silence, read: Positions) -> None:
         with suppress(MembershipLost):
             for _ in range(3):
-                stepping[-1]._membership.poll()
+                stepping[-1]._the_membership().poll()
         wake(self, read)
 
     def committed(self: Task, run: Transaction, writer: Writer, fence: Fence | None) -> int:
         with suppress(MembershipLost):
-            stepping[-1]._membership.poll()
-        return commit(self, run, writer, stepping[-1]._membership.fence())
+            stepping[-1]._the_membership().poll()
+        return commit(self, run, writer, stepping[-1]._the_membership().fence())
 
     patch.setattr(Worker, "step", stepped)
     patch.setattr(Silence, "wake", woken)

@@ -67,6 +67,7 @@ MOVING: Final = frozenset(
         KafkaError._NOENT,  # "no leaders found"
     }
 )
+"""Answers of a cluster in which a broker has just come or gone: the question is asked again."""
 _AWAY: Final = frozenset(
     {
         KafkaError._TIMED_OUT,
@@ -79,7 +80,6 @@ _AWAY: Final = frozenset(
     }
 )
 """Nobody answered; with `MOVING` for long enough, nobody did either."""
-"""Answers of a cluster in which a broker has just come or gone: the question is asked again."""
 
 _KEPT_OUT: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 """How a client tells that a broker does not take its name, or the proof of it."""
