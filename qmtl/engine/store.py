@@ -330,14 +330,17 @@ class Store:
 
 
 def _bulk_options() -> Options:
-    """RocksDB takes rows as they come, and sorts and merges them on its own threads."""
-    chosen = options(write_buffer_mb=16)
-    chosen.set_max_write_buffer_number(4)
+    """RocksDB takes rows as they come, and sorts and merges them on its own threads.
+
+    The buffers are small: the end of a restore waits for what is not yet sorted when the last row has come.
+    """
+    chosen = options(write_buffer_mb=4)
+    chosen.set_max_write_buffer_number(8)
     chosen.set_memtable_factory(MemtableFactory.vector())
     chosen.set_allow_concurrent_memtable_write(False)
-    chosen.set_level_zero_file_num_compaction_trigger(24)
-    chosen.set_level_zero_slowdown_writes_trigger(48)
-    chosen.set_level_zero_stop_writes_trigger(64)
+    chosen.set_level_zero_file_num_compaction_trigger(96)
+    chosen.set_level_zero_slowdown_writes_trigger(192)
+    chosen.set_level_zero_stop_writes_trigger(256)
     return chosen
 
 

@@ -283,8 +283,9 @@ class KafkaReader:
         return found
 
     def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
-        found = self._consume(max_records, timeout_s)
-        good = [message for message in found if message.error() is None]
+        found = good = self._consume(max_records, timeout_s)
+        if any(map(Message.error, found)):
+            good = [message for message in found if message.error() is None]
         out = []
         if good:
             only = next(iter(self._positions)) if len(self._positions) == 1 else None
@@ -294,8 +295,10 @@ class KafkaReader:
                 if self._positions[where] > ends[where]:
                     group = [message for message in group if _offset(message) < ends[where]]
                 if group:
-                    keys: list[Any] = [message.key() or b"" for message in group]
-                    out.append(Columns(where, _offset(group[0]), keys, [one.value() for one in group]))
+                    keys: list[Any] = list(map(Message.key, group))
+                    if not all(keys):
+                        keys = [key or b"" for key in keys]
+                    out.append(Columns(where, _offset(group[0]), keys, list(map(Message.value, group))))
         if len(good) < len(found):
             for message in found:
                 if (error := message.error()) is not None:
