@@ -90,6 +90,27 @@ def write_word(log: KafkaLog, word: Word) -> None:
     )
 
 
+def test_a_record_that_somebody_wrote_without_a_key_has_an_empty_one(kafka_log: KafkaLog) -> None:
+    kafka_log.ensure_topics([events("a")])
+    producer = Producer({"bootstrap.servers": kafka_log.bootstrap})
+    for key in (b"k", None):
+        producer.produce(f"{kafka_log.namespace}a", b"v", key, A0.partition)
+    assert producer.flush(10) == 0
+    reader = kafka_log.reader()
+    reader.assign({A0: 0})
+    keys: list[bytes] = []
+
+    def read() -> bool:
+        for one in reader.poll_columns(10, 0.05, {A0: 2}):
+            keys.extend(one.keys)
+        return len(keys) == 2
+
+    until(read)
+    reader.close()
+    assert keys == [b"k", b""]
+    assert [one.key for one in read_all(kafka_log, [A0])] == keys
+
+
 def test_a_restore_waits_for_an_open_transaction_and_is_then_complete(
     kafka_log: KafkaLog, tmp_path: Path
 ) -> None:

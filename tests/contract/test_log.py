@@ -476,6 +476,7 @@ def test_columns_are_the_records_that_a_poll_gives_up_to_the_ends(log: Log) -> N
                 return all(reader.positions()[where] >= target[where] for where in assigned)  # noqa: B023
 
             until(reached)
+            assert reader.positions() == {where: target[where] for where in assigned}
             reader.close()
             for where in assigned:
                 same = [one for one in wanted if (one.topic, one.partition) == where]
