@@ -70,6 +70,16 @@ class Slot:
             return False
         return text.rpartition(")")[2].split()[0] == "T"
 
+    def catches(self, kind: signal.Signals) -> bool:
+        """Whether its process has a handler for a signal that would end it otherwise."""
+        if self.process is None:
+            return False
+        with suppress(OSError):  # it has ended
+            text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+            caught = next(line.split()[1] for line in text.splitlines() if line.startswith("SigCgt:"))
+            return bool(int(caught, 16) >> (kind - 1) & 1)
+        return False
+
 
 def _target(file: Path) -> str:
     try:
@@ -181,6 +191,9 @@ class Crew:
         """Where the workers that run stand, innermost line first."""
         out = []
         for slot in self.alive():
+            if not slot.catches(signal.SIGUSR1):
+                out.append(f"{slot.name} is starting")
+                continue
             assert slot.process is not None
             file = self._errors(slot)
             before = file.stat().st_size

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import TopicPartition
 from tests.campaign.__main__ import FOUND_BY, bed_for, campaign, hunt
 from tests.campaign.completed import POSITIONS, Missed, markers, unfinished
+from tests.campaign.crew import Crew, Slot
 from tests.campaign.faults import FAULTS
 from tests.campaign.report import Hunt, of_hunts, of_rows, surroundings
 from tests.campaign.sabotage import SABOTAGES
@@ -77,6 +80,25 @@ def test_the_protocol_of_a_trial_is_drawn_from_its_seed_unless_one_is_asked_for(
         assert protocol_of("zombie", 5, one) == one
     monkeypatch.setenv("QMTL_GROUP_PROTOCOL", "consumer")
     assert {protocol_of("zombie", seed) for seed in range(20)} == {"consumer"}
+
+
+def test_a_worker_that_is_asked_where_it_stands_before_it_can_tell_lives_on(tmp_path: Path) -> None:
+    crew = Crew(tmp_path, "", "", ())
+    slot = crew.slots["0"] = Slot("0", "0", tmp_path / "state-0", "")
+    (tmp_path / "0.err").touch()
+    for begins, told in (("", "0 is starting"), ("faulthandler.register(signal.SIGUSR1);", "<string>")):
+        code = f"import faulthandler, signal; {begins} print(1, flush=True); input()"
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(tmp_path / "0.err").open("ab"),
+        ) as slot.process:
+            assert slot.process.stdout is not None
+            slot.process.stdout.readline()
+            assert told in crew.stacks()[0]
+            slot.process.communicate(b"go on")
+        assert slot.process.returncode == 0
 
 
 def test_what_the_broker_owes_excuses_its_own_partitions_only() -> None:
