@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +57,10 @@ class Bed:
 
 class Undone(Exception):
     """The trial could not do its harm, or its input failed: it says nothing about the engine."""
+
+
+class Enough(Exception):
+    """Some harm was done and nothing comes out that could be harmed once more: what there is has to be judged."""
 
 
 @dataclass(slots=True)
@@ -201,7 +206,7 @@ class Trial:
         """Wait until outputs are seen, so that the fault meets work."""
         goal = self.watcher.count("c.echo") + more
         if not self.tend_until(lambda: self.watcher.count("c.echo") >= goal or self.complete(), FLOWING_S):
-            raise Undone("nothing came out before the fault")
+            raise Enough if self.row.harm else Undone("nothing came out before the fault")
         self.watcher.pending.set()
 
     def some_slot(self) -> Slot:
@@ -225,7 +230,8 @@ class Trial:
         self.feed.start()
         self.row.workers = self.workers
         try:
-            self.fault.harm(self)
+            with suppress(Enough):
+                self.fault.harm(self)
             self._rest()
         except Undone as undone:
             self.row.undone = str(undone)
