@@ -476,7 +476,8 @@ def test_columns_are_the_records_that_a_poll_gives_up_to_the_ends(log: Log) -> N
                 return all(reader.positions()[where] >= target[where] for where in assigned)  # noqa: B023
 
             until(reached)
-            assert reader.positions() == {where: target[where] for where in assigned}
+            now = log.end_offsets(assigned)  # a marker may have come since
+            assert all(target[where] <= place <= now[where] for where, place in reader.positions().items())
             reader.close()
             for where in assigned:
                 same = [one for one in wanted if (one.topic, one.partition) == where]
