@@ -119,6 +119,7 @@ class Task:
         )
         self._reader = log.reader()
         self._inputs: tuple[Input, ...] = ()
+        self._reads: list[TopicPartition] = []
         self._positions: dict[TopicPartition, int] = {}
         self._free: list[Arrival] = []
         self._fresh = False
@@ -315,19 +316,24 @@ class Task:
         if inputs == self._inputs:
             return
         self._inputs = inputs
-        reads = sum(len(self._partitions(one)) for one in inputs if one.topic not in self._tables)
-        self._open_order = reads > 1 and any(not one.bucketed or one.joins for one in inputs)
+        before, self._reads = {where.topic for where in self._reads}, self._wheres()
+        self._open_order = len(self._reads) > 1 and any(not one.bucketed or one.joins for one in inputs)
         # One partition comes in its order; the records of several are put in one when the last of a step is here.
-        self._sorted = reads == 1
+        self._sorted = len(self._reads) == 1
         self._intake.allow({one.topic: self._spec(one.topic).messages for one in inputs})
         read = [(one, self._spec(one.topic)) for one in inputs if one.topic not in self._tables]
         self._kept_ms = {
             one.topic: spec.min_compaction_lag_ms for one, spec in read if one.bucketed and spec.compacted
         }
-        wheres = [where for one, _ in read for where in self._partitions(one)]
+        wheres = self._reads
+        joined = [where for where in wheres if reading is None and where.topic not in before]
+        if joined:
+            back = {where: self._positions[where] for where in joined if where in self._positions}
+            if found := regressions(self._log, self._store.topics, back):
+                self._refuse(found)
+            self._store.know(facts_of(self._log, {where.topic for where in joined}, {}))
         begin = self._log.begin_offsets(wheres)
-        for where in wheres:
-            self._positions.setdefault(where, begin[where])
+        self._positions = {**begin, **self._positions}
         self._merge.configure(
             [
                 (
@@ -342,8 +348,6 @@ class Task:
             # What has given a bucket before is waited for again after a restart.
             joined={where.topic for where in wheres if self._positions[where] > begin[where]},
         )
-        if unknown := {where.topic for where in wheres} - self._store.topics.keys():
-            self._store.know(facts_of(self._log, unknown, {}))
         at = self._reader.positions() if reading is None else reading
         self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
         self._paused = frozenset()
@@ -533,8 +537,9 @@ class Task:
         passing("after_produce")
         changes = [row for table in self._tables.values() for row in table.changes()]
         passing("before_commit")
+        # Only what is read: positions of a topic that is no more, the client would commit again until the transaction expires.
         try:
-            tracked = writer.commit(run.positions, self.group, fence)
+            tracked = writer.commit({one: run.positions[one] for one in self._reads}, self.group, fence)
         except TransactionError as error:
             require_letters(self._log, run, error)
             raise
@@ -575,17 +580,14 @@ class Task:
         """Where this task stands; to be asked between two steps."""
         read = self._reader.positions()
         waiting = self._merge.waiting()
-        wheres = [
-            where for one in self._inputs if one.topic not in self._tables for where in self._partitions(one)
-        ]
-        committed = {where: self._positions[where] for where in wheres}
+        committed = {where: self._positions[where] for where in self._reads}
         return Look(
             committed,
             {
                 where: at if where in waiting else max(at, read.get(where, at))
                 for where, at in committed.items()
             },
-            frozenset(where for where in wheres if self._merge.buffer(where) is not None),
+            frozenset(where for where in committed if self._merge.buffer(where) is not None),
             tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
             self._merge.held,
             self._paused,

@@ -16,13 +16,14 @@ import pytest
 from qmtl.engine.failpoint import POINTS
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import TopicPartition
+from tests.campaign import trial as trial_module
 from tests.campaign.__main__ import FOUND_BY, bed_for, campaign, hunt
 from tests.campaign.completed import POSITIONS, Missed, markers, unfinished
 from tests.campaign.crew import Crew, Slot
 from tests.campaign.faults import FAULTS
 from tests.campaign.report import Hunt, of_hunts, of_rows, surroundings
 from tests.campaign.sabotage import SABOTAGES
-from tests.campaign.trial import PROTOCOLS, Bed, Row, Scale, protocol_of, set_aside
+from tests.campaign.trial import PROTOCOLS, Bed, Fault, Row, Scale, Trial, protocol_of, set_aside
 from tests.campaign.verdict import ANYWHERE, Verdict
 from tests.contract.driving import events, put, until
 
@@ -80,6 +81,25 @@ def test_the_protocol_of_a_trial_is_drawn_from_its_seed_unless_one_is_asked_for(
         assert protocol_of("zombie", 5, one) == one
     monkeypatch.setenv("QMTL_GROUP_PROTOCOL", "consumer")
     assert {protocol_of("zombie", seed) for seed in range(20)} == {"consumer"}
+
+
+@pytest.mark.parametrize("harmed", [True, False])
+def test_a_trial_that_stands_still_is_judged_once_it_was_harmed_and_undone_before(
+    bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harmed: bool
+) -> None:
+    monkeypatch.setattr(trial_module, "FLOWING_S", 2.0)
+    monkeypatch.setattr(trial_module, "COMPLETE_S", 2.0)
+
+    def harm(trial: Trial) -> None:
+        for slot in trial.start_all():
+            trial.crew.kill(slot, keep=False)  # and nobody starts it again
+        if harmed:
+            trial.did("killed all for good")
+        trial.until_flowing()
+
+    row = Trial(bed, Fault("standstill", harm), SEED, tmp_path, "", SMALL).run()
+    assert bool(row.undone) is not harmed
+    assert row.wrong.get("stalled", 0) == harmed
 
 
 def test_a_worker_that_is_asked_where_it_stands_before_it_can_tell_lives_on(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka.admin import AdminClient
+
+from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.observer import NOBODY, Observer
 from qmtl.engine.processor import Processor
@@ -133,3 +136,10 @@ def closed(log: Log, topic: str, partition: int = 0) -> list[int]:
     return [
         CODEC.decode(one.value).bucket_ms for one in found if is_marker(one.key) and one.value is not None
     ]
+
+
+def delete(log: KafkaLog, topic: str) -> None:
+    """Delete a topic of a real Kafka, and wait until it is gone."""
+    admin = AdminClient({"bootstrap.servers": log.bootstrap})  # its answers end with it
+    admin.delete_topics([log.namespace + topic])[log.namespace + topic].result(20)
+    until(lambda: log.describe(topic) is None)

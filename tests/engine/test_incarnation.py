@@ -24,8 +24,8 @@ from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.testing.broker import start_broker
-from tests.contract.driving import put, until
-from tests.engine.driving import bench, messages, table
+from tests.contract.driving import put
+from tests.engine.driving import bench, delete, messages, table
 from tests.engine.toys import (
     CODEC,
     COUNTS,
@@ -286,12 +286,6 @@ def test_another_number_of_partitions_than_the_state_was_recorded_with_is_refuse
 
 def admin_of(log: KafkaLog) -> AdminClient:
     return AdminClient({"bootstrap.servers": log.bootstrap})
-
-
-def delete(log: KafkaLog, name: str) -> None:
-    admin = admin_of(log)  # its answers end with it
-    admin.delete_topics([log.namespace + name])[log.namespace + name].result(20)
-    until(lambda: name not in log.topics())
 
 
 @pytest.mark.broker

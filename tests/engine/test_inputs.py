@@ -10,14 +10,15 @@ import pytest
 
 from qmtl.engine import watermark
 from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.task import Task, TaskSettings
-from qmtl.foundation.common.errors import InvalidTopology
+from qmtl.foundation.common.errors import InvalidTopology, LogRegressed
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.topics import TopicSpec
 from tests.contract.driving import put, until
-from tests.engine.driving import bench, closed, messages, trail
+from tests.engine.driving import Bench, bench, closed, delete, messages, trail
 from tests.engine.models import minute
 from tests.engine.toys import (
     A_MIRROR,
@@ -165,6 +166,45 @@ def test_inputs_may_come_and_go_while_a_task_runs(log: Log, tmp_path: Path, rest
     seen = {(one.bucket_ms, one.name, one.seq) for one in messages(log, A_OUT.name)}
     assert {(minute(3), "toy.x", 3), (minute(3), "toy.y", 3)} <= seen
     assert len(seen) == len(messages(log, A_OUT.name))
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("made_again", [False, True])
+def test_an_input_that_has_gone_may_be_deleted_and_never_comes_back_as_another_one(
+    kafka_log: KafkaLog, tmp_path: Path, made_again: bool
+) -> None:
+    log = kafka_log
+    make_topics(log)
+    feeds = {"x": Feed(log, X), "y": Feed(log, Y)}
+
+    def read(names: str, number: int) -> None:
+        item = Item(names, number, 1)
+        spot = TopicPartition(SIDE.name, 0)
+        put(log, [(spot, encode_key(SIDE.key_of(item)), CODEC.encode(item))], writer="side")
+
+    def reaches(runs: Bench, names: str, number: int) -> None:
+        for name in names:
+            feeds[name].bucket(minute(number), {0: [Item("n", number, 1)]})
+        runs.until(lambda: closed(log, A_OUT.name)[-1:] == [minute(number)])
+
+    with bench(log, tmp_path, Steered) as runs:
+        read("xy", 0)
+        reaches(runs, "xy", 1)
+        read("x", 1)
+        reaches(runs, "x", 2)
+        delete(log, Y.name)
+        reaches(runs, "x", 3)  # the positions of a topic that is no more are not committed again
+        if made_again:
+            again = KafkaLog(log.bootstrap, log.namespace)
+            make_topics(again)
+            Feed(again, Y).bucket(minute(3), {0: [Item("n", 3, 1)]})
+            again.close()
+            read("xy", 2)
+            with pytest.raises(LogRegressed, match=rf"{Y.name}\[0\]: the topic was deleted and made again"):
+                reaches(runs, "x", 4)
+    if not made_again:
+        with bench(log, tmp_path, Steered) as runs:
+            reaches(runs, "x", 4)
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------------

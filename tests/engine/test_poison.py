@@ -47,8 +47,7 @@ from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec, topic
-from tests.contract.driving import until
-from tests.engine.driving import bench, closed, messages, table
+from tests.engine.driving import bench, closed, delete, messages, table
 from tests.engine.faults import Fault, FaultyLog
 from tests.engine.models import minute
 from tests.engine.poison_toys import (
@@ -432,12 +431,6 @@ def test_any_other_error_of_a_bucket_stops_the_task(
 # ---- letters that nobody takes ---------------------------------------------------------------------------------------
 
 
-def drop_topic(log: KafkaLog, name: str) -> None:
-    admin = AdminClient({"bootstrap.servers": log.bootstrap})
-    admin.delete_topics([log.namespace + name])[log.namespace + name].result()
-    until(lambda: log.describe(name) is None)
-
-
 @pytest.mark.parametrize("missing", ["dead.letters", "late.records"])
 def test_a_log_that_takes_no_letters_stops_the_task_and_nothing_is_skipped(
     embedded_log: EmbeddedLog, tmp_path: Path, missing: str
@@ -476,7 +469,7 @@ def test_a_topic_of_letters_that_goes_while_a_task_runs_stops_it_and_nothing_is_
     with bench(log, tmp_path, Ledger) as runs:
         feed.put({0: items[:2]})
         runs.until(lambda: len(letters(log)) == 1)
-        drop_topic(log, DEAD.name)
+        delete(log, DEAD.name)
         feed.put({0: items[2:]})
         with pytest.raises(DeadLettersRefused, match="no such topic"):
             runs.until(lambda: False)
