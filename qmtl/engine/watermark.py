@@ -286,7 +286,11 @@ class Merge:
         self._idle -= frozenset(topics)
 
     def silent(self) -> list[TopicPartition]:
-        """Partitions of topics that are waited for, and have missed as many buckets as their input allows."""
+        """Partitions of topics that are waited for, and have missed as many buckets as their input allows.
+
+        Never of a topic that has closed a bucket which waits here: all that it has closed is part of its bucket, however much
+        a poll has brought of the others. The next bucket does not wait for such a topic, so nothing stands still by it.
+        """
         leading = [
             buffer
             for buffer in self._buffers.values()
@@ -299,7 +303,10 @@ class Merge:
             if one is None or not one.idle_after or not leading:
                 continue
             mine = [buffer for where, buffer in self._buffers.items() if where.topic == topic]
-            heard = max(last, min(buffer.watermark_ms for buffer in mine))
+            own = min(buffer.watermark_ms for buffer in mine)
+            if any(buffer.closed and buffer.closed[0].bucket_ms <= own for buffer in mine):
+                continue
+            heard = max(last, own)
             missed = one.idle_after
             if all(
                 len(buffer.closed) >= missed and buffer.closed[-missed].bucket_ms > heard
@@ -331,7 +338,7 @@ class Merge:
         return self._assemble(bucket_ms, joined, cuts)
 
     def waits(self) -> tuple[Wait, ...]:
-        """What the next bucket waits for, delayed inputs last; nothing where it is complete, or where nobody has closed one."""
+        """What the next bucket waits for, delayed inputs last; nothing where it is complete or late, or nobody has closed one."""
         head = self._head()
         return () if head is None else tuple(self._missing(*head, self._cuts_of(head[0])))
 
@@ -360,8 +367,8 @@ class Merge:
     def _missing(
         self, bucket_ms: int, joined: Sequence[PartitionBuffer], cuts: Mapping[str, int]
     ) -> Iterator[Wait]:
-        if self._recorded:
-            return
+        if self._recorded or (self._buckets and GENESIS_MS < bucket_ms <= self._buckets[-1]):
+            return  # nothing is computed of a late bucket, and by late buckets no source is ever told to be silent
         for buffer in joined:
             if buffer.watermark_ms < bucket_ms:
                 yield _wait(buffer, bucket_ms)

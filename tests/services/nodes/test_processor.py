@@ -416,3 +416,28 @@ def test_a_source_that_nobody_feeds_holds_nobody_up(floor: Floor) -> None:
     floor.work()
     assert len(floor.outputs(btc, "mean")) == 18
     assert len(floor.outputs(eth, "mean")) == 8
+
+
+@pytest.mark.parametrize("poll_records", [1, 100, 4000])
+@pytest.mark.parametrize("down", [False, True])
+def test_a_source_that_ended_long_ago_has_all_its_bars_computed_however_much_is_read_at_once(
+    poll_records: int, down: bool
+) -> None:
+    with a_floor(poll_records) as floor:
+        btc = floor.deploy(mean_of(3, ("BTC-USD",)))
+        eth = floor.deploy({**mean_of(3, (NEIGHBOUR,)), "strategy_id": "s2"})
+        if down:
+            floor.stop()
+        floor.feed(eth, {NEIGHBOUR: rising(30)})
+        floor.feed(
+            btc, {"BTC-USD": rising(100)}
+        )  # and the clock, which leaves the other more than an hour behind
+        if down:
+            floor.start()
+        floor.work()
+        said = [floor.outputs(btc, "mean"), floor.outputs(eth, "mean")]
+        assert [[one.bucket_ms for one in values] for values in said] == [
+            [T0 + at * MINUTE for at in range(3, minutes + 1)] for minutes in (100, 30)
+        ]
+        assert floor.events("late.records") == []
+        assert floor.events("dead.letters") == []
