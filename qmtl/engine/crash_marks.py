@@ -48,7 +48,8 @@ class CrashMarks:
     A mark that can't be written is left out: nothing is lost by it but the knowledge of who killed a process.
 
     Attributes:
-        careful: a predecessor died in the stretch that is read now, or something that it died at lies ahead.
+        careful: a predecessor died in the stretch that is read now, or something that it died at lies ahead, in partitions that
+            are read.
     """
 
     def __init__(self, stem: Path, log_id: str) -> None:
@@ -59,6 +60,7 @@ class CrashMarks:
         self._stretch: dict[TopicPartition, int] = {}
         self._ends = "[]"
         self._reached: dict[TopicPartition, int] = {}
+        self._read: frozenset[TopicPartition] | None = None  # until it is told, anything may be read
         self._file = -1
         with suppress(OSError):
             stem.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +106,9 @@ class CrashMarks:
             self._save()
 
     def _reckon(self) -> None:
-        self.careful = bool(self._stretch or self._records or self._buckets)
+        places = {*self._stretch, *(TopicPartition(one.topic, one.partition) for one in self._records)}
+        ahead = places if self._read is None else places & self._read
+        self.careful = bool(ahead or self._buckets)
 
     def _save(self) -> None:
         self._reckon()
@@ -117,6 +121,15 @@ class CrashMarks:
         with suppress(OSError):
             fresh.write_text(json.dumps(raw))
             fresh.replace(self._deaths_file)
+
+    def reading(self, wheres: Iterable[TopicPartition]) -> None:
+        """These partitions are read from now on, and no others.
+
+        What a predecessor died at elsewhere asks for no care, as nothing will ever pass it; it stays counted, for that input may
+        come back.
+        """
+        self._read = frozenset(wheres)
+        self._reckon()
 
     # ---- what is known ----------------------------------------------------------------------------------------------
 
@@ -185,7 +198,7 @@ class CrashMarks:
             self._save()
 
     def committed(self, positions: Positions, buckets: Iterable[int]) -> None:
-        """Everything before these positions is done, and these buckets are closed."""
+        """Everything before these positions is done, and these buckets are closed: none before the last of them closes any more."""
         if self._stretch:
             self._stretch = {
                 where: end for where, end in self._stretch.items() if positions.get(where, end) < end
@@ -196,7 +209,8 @@ class CrashMarks:
                 for place in self._records
                 if place.offset < positions.get(TopicPartition(place.topic, place.partition), 0)
             ]
-            closed = [bucket_ms for bucket_ms in buckets if bucket_ms in self._buckets]
+            last_ms = max(buckets, default=-1)
+            closed = [bucket_ms for bucket_ms in self._buckets if bucket_ms <= last_ms]
             for place in gone:
                 del self._records[place]
             for bucket_ms in closed:
