@@ -30,6 +30,7 @@ class Finding:
         known: what the task knew, in words.
         there: what is there, in words.
         begin: the first offset that is there.
+        end: the offset after the last one that is there.
         committed: what the group has committed, where that is what differs; -1 for nothing.
     """
 
@@ -38,6 +39,7 @@ class Finding:
     known: str
     there: str
     begin: int = 0
+    end: int = 0
     committed: int = -1
 
     def __str__(self) -> str:
@@ -88,11 +90,11 @@ def regressions(
         there = f"offsets {begin} to {end}"
         if fact is not None and fact.id != life.id:
             known_as = f"id {fact.id}, read up to {offset}"
-            out.append(Finding(Kind.REMADE, where, known_as, f"id {life.id}, {there}", begin))
+            out.append(Finding(Kind.REMADE, where, known_as, f"id {life.id}, {there}", begin, end))
         elif offset > end:
-            out.append(Finding(Kind.SHORTER, where, f"read up to {offset}", there, begin))
+            out.append(Finding(Kind.SHORTER, where, f"read up to {offset}", there, begin, end))
         elif offset < begin and not tables:
-            out.append(Finding(Kind.GONE, where, f"to be read from {offset}", there, begin))
+            out.append(Finding(Kind.GONE, where, f"to be read from {offset}", there, begin, end))
     return out
 
 

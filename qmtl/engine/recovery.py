@@ -17,7 +17,7 @@ from qmtl.engine.stored import Checkpoint, TopicFacts
 from qmtl.engine.table import Table
 from qmtl.engine.transaction import horizon_of
 from qmtl.foundation.common.errors import LogRegressed, OffsetGone, RecoveryStalled, StampMismatch
-from qmtl.foundation.contracts.control import PositionStamp
+from qmtl.foundation.contracts.control import InputTopic, PositionStamp
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import is_stamp
 
@@ -47,6 +47,7 @@ class Restored:
         fresh: the tables were never written.
         records: how many records were read from the log; of the last transaction that the store knew, none are counted.
         advanced: there were transactions that the store did not know.
+        topics: what the last transaction said of the topics of the positions.
     """
 
     positions: Positions
@@ -54,6 +55,7 @@ class Restored:
     fresh: bool
     records: int
     advanced: bool = False
+    topics: tuple[InputTopic, ...] = ()
 
 
 def restore(
@@ -387,18 +389,21 @@ class _Restore:
             name: self.codec.decode(fold.stamp) for name, fold in self.folds.items() if fold.stamp is not None
         }
         if not stamps:
-            return Restored(dict(known.positions), known.buckets, not known.tables, self.records)
+            return Restored(
+                dict(known.positions), known.buckets, not known.tables, self.records, topics=known.topics
+            )
         last = self._agreeing(stamps)
         for table in self.tables.values():
             table.bury(horizon_of(last.buckets, table.look_back))
         rows = [row for table in self.tables.values() for row in table.changes()]
         positions = _positions(last)
+        now_ms, ends = self.log.now_ms(), dict(self.target)
         self.store.write(
-            rows, Checkpoint(self.log.log_id, dict(self.target), positions, last.buckets, self.log.now_ms())
+            rows, Checkpoint(self.log.log_id, ends, positions, last.buckets, now_ms, last.topics)
         )
         for table in self.tables.values():
             table.committed()
-        return Restored(positions, last.buckets, False, self.records, True)
+        return Restored(positions, last.buckets, False, self.records, True, last.topics)
 
     def _agreeing(self, stamps: Mapping[str, PositionStamp]) -> PositionStamp:
         """The one transaction that all tables end with.

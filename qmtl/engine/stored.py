@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from qmtl.engine.log.port import TopicPartition
+from qmtl.foundation.contracts.control import InputTopic
 
 FORMAT: Final = 2
 OTHER_FORMAT: Final = "another format"
@@ -23,6 +24,7 @@ class Checkpoint:
         positions: the input positions that belong to exactly that state.
         buckets: the last closed buckets of the task, oldest first.
         written_at_ms: when, by the log's clock; a store older than the tombstones' horizon is thrown away.
+        topics: what the last transaction said of the topics of the positions.
     """
 
     log_id: str
@@ -30,6 +32,7 @@ class Checkpoint:
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
     buckets: tuple[int, ...] = ()
     written_at_ms: int = 0
+    topics: tuple[InputTopic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def unparse_checkpoint(checkpoint: Checkpoint) -> bytes:
             "positions": _listed(checkpoint.positions),
             "buckets": list(checkpoint.buckets),
             "written_at_ms": checkpoint.written_at_ms,
+            "topics": [[one.topic, one.id, one.read] for one in checkpoint.topics],
         }
     ).encode()
 
@@ -111,6 +115,7 @@ def parse_checkpoint(data: bytes) -> Checkpoint:
         _offsets(raw["positions"]),
         tuple(raw["buckets"]),
         raw["written_at_ms"],
+        tuple(InputTopic(topic, ident, read) for topic, ident, read in raw.get("topics", ())),
     )
 
 

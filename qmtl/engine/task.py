@@ -13,23 +13,23 @@ from qmtl.engine.crash_marks import CrashMarks
 from qmtl.engine.cut import OpenRows
 from qmtl.engine.failpoint import passing
 from qmtl.engine.handling import FAILURES_IN_A_ROW, Again, Handling
-from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
+from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, refuse
 from qmtl.engine.intake import DEATHS, Intake
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.open_rows import read_open_rows
+from qmtl.engine.places import Places
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor
 from qmtl.engine.recovery import STALL_S, KeepAlive, restore
 from qmtl.engine.refusal import require_letters
 from qmtl.engine.silence import Silence
-from qmtl.engine.soundness import contradictions
+from qmtl.engine.soundness import require_sound
 from qmtl.engine.store import Store, Tell, log_rebuilt
 from qmtl.engine.stored import Accepted, Checkpoint, TopicFacts
 from qmtl.engine.table import Table
 from qmtl.engine.transaction import Transaction
 from qmtl.engine.watermark import Merge, Ready
 from qmtl.foundation.common.errors import (
-    InvalidTopology,
     LogError,
     PoisonRecord,
     TransactionAborted,
@@ -114,13 +114,13 @@ class Task:
         described = log.describe(processor.anchor)  # what may fail comes before what has to be closed
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
+        require_sound(processor, described.partitions)
         self._store = Store(
             settings.state_dir / f"{processor.name}-{number}", log.log_id, settings.on_rebuild
         )
         self._reader = log.reader()
         self._inputs: tuple[Input, ...] = ()
-        self._reads: list[TopicPartition] = []
-        self._positions: dict[TopicPartition, int] = {}
+        self._places = Places(log, self.label)
         self._free: list[Arrival] = []
         self._fresh = False
         self._open_order = self._sorted = False
@@ -130,12 +130,6 @@ class Task:
         self._paused: frozenset[TopicPartition] = frozenset()
         self._open_rows: dict[str, OpenRows] = {}
         self._tasks = described.partitions
-        if found := contradictions(processor, self._tasks):
-            self._reader.close()
-            self._store.close()
-            raise InvalidTopology(
-                f"{processor.name}: {'; '.join(found)}.", "Change its inputs, tables or closes."
-            )
         look_back = {
             one.topic: one.lag for one in processor.inputs() if one.lag and one.topic in processor.tables
         }
@@ -192,7 +186,7 @@ class Task:
                 Accepted(
                     by,
                     reason,
-                    {where: self._positions[where] for where in wheres},
+                    {where: self._places.positions[where] for where in wheres},
                     {where: committed.get(where, -1) for where in wheres},
                 )
             )
@@ -231,10 +225,12 @@ class Task:
                 clock=self._settings.clock,
             )
             accepted = None if restored.advanced else accepted
-            self._positions, self._fresh = dict(restored.positions), restored.fresh
+            self._places.restored(restored.positions, restored.topics)
+            self._fresh = restored.fresh
             self._merge = Merge(restored.buckets, self._tables, recorded=self._recorded)
         else:
-            self._positions, self._fresh = dict(committed), False
+            self._places.restored(committed, ())
+            self._fresh = False
             self._merge = Merge(recorded=self._recorded)
         self._silence = Silence(self._log, self._merge)
         self._open_rows = {
@@ -245,7 +241,7 @@ class Task:
         self.processor.restore(self._tables)
         now = self._log.committed(self.group, self._wheres(), stall_s)
         self._check_inputs(known, accepted, now, lambda found: self._judge(found, judge, own, ends))
-        self._pinned = dict(self._positions)
+        self._pinned = dict(self._places.positions)
         self._inputs = ()
         self._configure(reading={})
 
@@ -267,25 +263,18 @@ class Task:
     ) -> None:
         """Hold the positions to what the log has, and to what the group has committed."""
         wheres = self._wheres()
-        facts = facts_of(self._log, {where.topic for where in wheres}, {})
+        facts = self._places.facts(wheres)
         contradicted(known, facts)
         if accepted is not None and all(
             committed.get(where, -1) == at for where, at in accepted.committed.items()
         ):
-            self._positions.update(accepted.positions)
+            self._places.accepted(accepted.positions)
         else:
             accepted = None
-        reached = {where: self._positions[where] for where in wheres if where in self._positions}
-        found = regressions(self._log, known, reached)
-        anew = {one.where: one.begin for one in found}
-        for where, offset in sorted(committed.items()):
-            mine = self._tables and where not in anew and self._is_mine_alone(where.topic)
-            if mine and accepted is None and self._positions.get(where) != offset:
-                contained = f"the tables contain it up to {self._positions.get(where)}"
-                found.append(Finding(Kind.MOVED, where, contained, f"committed {offset}", committed=offset))
-        if found:
+        told = {where: at for where, at in committed.items() if self._is_mine_alone(where.topic)}
+        if found := self._places.check(wheres, known, facts, {} if accepted or not self._tables else told):
             judge(found)
-            self._positions.update(anew)
+            self._places.take(found)
         self._store.know(facts)
 
     def _wheres(self) -> list[TopicPartition]:
@@ -315,25 +304,29 @@ class Task:
         inputs = self.processor.inputs()
         if inputs == self._inputs:
             return
-        self._inputs = inputs
-        before, self._reads = {where.topic for where in self._reads}, self._wheres()
-        self._open_order = len(self._reads) > 1 and any(not one.bucketed or one.joins for one in inputs)
+        require_sound(self.processor, self._tasks)
+        before, self._inputs = {one.topic: one.bucketed for one in self._inputs}, inputs
+        wheres = self._wheres()
+        self._marks.reading(wheres)
+        self._open_order = len(wheres) > 1 and any(not one.bucketed or one.joins for one in inputs)
         # One partition comes in its order; the records of several are put in one when the last of a step is here.
-        self._sorted = len(self._reads) == 1
+        self._sorted = len(wheres) == 1
         self._intake.allow({one.topic: self._spec(one.topic).messages for one in inputs})
         read = [(one, self._spec(one.topic)) for one in inputs if one.topic not in self._tables]
         self._kept_ms = {
             one.topic: spec.min_compaction_lag_ms for one, spec in read if one.bucketed and spec.compacted
         }
-        wheres = self._reads
-        joined = [where for where in wheres if reading is None and where.topic not in before]
-        if joined:
-            back = {where: self._positions[where] for where in joined if where in self._positions}
-            if found := regressions(self._log, self._store.topics, back):
+        if joined := [where for where in wheres if reading is None and where.topic not in before]:
+            facts = self._places.facts(joined)
+            contradicted(self._store.topics, facts)
+            if found := self._places.check(joined, self._store.topics, facts):
                 self._refuse(found)
-            self._store.know(facts_of(self._log, {where.topic for where in joined}, {}))
+            self._store.know(facts)
         begin = self._log.begin_offsets(wheres)
-        self._positions = {**begin, **self._positions}
+        self._places.follow(wheres, begin)
+        # What was read ahead of an input went with its buffer, if it is taken in another way now.
+        same = {one.topic for one in inputs if before.get(one.topic, one.bucketed) == one.bucketed}
+        reached = self._places.positions
         self._merge.configure(
             [
                 (
@@ -344,12 +337,13 @@ class Task:
                 for one in inputs
                 if one.bucketed
             ],
-            cut_off=[where for where in wheres if 0 < begin[where] == self._positions[where]],
+            cut_off=[one for one in wheres if 0 < begin[one] == reached[one] or one.topic not in same],
             # What has given a bucket before is waited for again after a restart.
-            joined={where.topic for where in wheres if self._positions[where] > begin[where]},
+            joined={where.topic for where in wheres if reached[where] > begin[where]},
         )
         at = self._reader.positions() if reading is None else reading
-        self._reader.assign({where: at.get(where, self._positions[where]) for where in wheres})
+        ahead = {where: offset for where, offset in at.items() if where.topic in same}
+        self._reader.assign({where: ahead.get(where, reached[where]) for where in wheres})
         self._paused = frozenset()
 
     # ---- one cycle ------------------------------------------------------------------------------------------------
@@ -392,6 +386,7 @@ class Task:
             return True
         rows = self._commit(run, writer, fence)
         self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))
+        self._configure()
         return True
 
     def _take_in(self, room: int, timeout_s: float) -> Sequence[Record]:
@@ -405,7 +400,7 @@ class Task:
         self._sort_in(batch)
         if not self._recorded:
             if batch:
-                self._silence.wake(self._positions)
+                self._silence.wake(self._places.positions)
             self._silence.let_go(self._reader.positions)
         passing("after_decode")
         return batch
@@ -433,10 +428,10 @@ class Task:
             self._keys,
             self._open_rows,
         )
-        run.positions.update(self._positions)
+        run.positions.update(self._places.positions)
         try:
             self._run(run, ready)
-            run.stamp()
+            run.stamp(self._places.topics(one.topic for one in self.processor.inputs()))
         except BaseException as error:
             writer.abort()
             if isinstance(error, Again):
@@ -459,7 +454,7 @@ class Task:
             where = TopicPartition(topic_name, partition)
             run = batch if end - begin == len(batch) else batch[begin:end]
             if self._merge.buffer(where) is None:
-                self._positions[where] = run[-1][2] + 1
+                self._places.positions[where] = run[-1][2] + 1
                 self._intake.read_free(run, self._free, self._dead)
             else:
                 for record in run:
@@ -503,7 +498,7 @@ class Task:
             # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
             run.close(GENESIS_MS, self.processor.closes(), self._tasks)
             run.buckets = ()
-        run.positions.update(self._positions)
+        run.positions.update(self._places.positions)
         free: list[Arrival | DeadLetter] = [*self._free, *self._dead]
         if self._dead or not self._sorted:
             order = {one.topic: index for index, one in enumerate(self._inputs)}
@@ -528,7 +523,7 @@ class Task:
             ready = self._merge.take() if more else None
         self.processor.flush(run)
         run.seal()
-        if self._open_order:
+        if self._open_order or self.processor.inputs() != self._inputs:
             run.pin({where: at for where, at in run.positions.items() if self._pinned.get(where) != at})
         passing("after_apply")
 
@@ -537,34 +532,33 @@ class Task:
         passing("after_produce")
         changes = [row for table in self._tables.values() for row in table.changes()]
         passing("before_commit")
-        # Only what is read: positions of a topic that is no more, the client would commit again until the transaction expires.
         try:
-            tracked = writer.commit({one: run.positions[one] for one in self._reads}, self.group, fence)
+            tracked = writer.commit(self._places.told(run.positions, run.topics), self.group, fence)
         except TransactionError as error:
             require_letters(self._log, run, error)
             raise
         passing("after_commit")
         if self._tables:
             tables = {where: offset + 1 for where, offset in tracked.items()}
-            checkpoint = Checkpoint(self._log.log_id, tables, run.positions, run.buckets, self._log.now_ms())
+            now_ms = self._log.now_ms()
+            checkpoint = Checkpoint(self._log.log_id, tables, run.positions, run.buckets, now_ms, run.topics)
             passing("before_store_write")
             self._store.write(changes, checkpoint)
             passing("after_store_write")
         for table in self._tables.values():
             table.committed()
-        self._positions = dict(run.positions)
+        self._places.positions = dict(run.positions)
         self._pinned = dict(run.positions)
         self._intake.committed(run.positions)
         self._marks.committed(run.positions, run.buckets)
         self._free, self._dead, self._fresh = [], [], False
         run.keep_open_rows(self._open_rows)
-        self._configure()
         return len(changes)
 
     @property
     def positions(self) -> Positions:
         """The next offset of every input, as of the last transaction."""
-        return dict(self._positions)
+        return dict(self._places.positions)
 
     @property
     def store(self) -> Store:
@@ -580,7 +574,7 @@ class Task:
         """Where this task stands; to be asked between two steps."""
         read = self._reader.positions()
         waiting = self._merge.waiting()
-        committed = {where: self._positions[where] for where in self._reads}
+        committed = {where: self._places.positions[where] for where in self._places.reads}
         return Look(
             committed,
             {

@@ -16,6 +16,7 @@ from qmtl.foundation.contracts.control import (
     CloseMarker,
     DeadLetter,
     InputPosition,
+    InputTopic,
     LateRecord,
     PositionStamp,
     TaskCut,
@@ -82,6 +83,7 @@ class Transaction:
         self._held: list[_Row] | None = None
         self.buckets = tuple(buckets)
         self.positions: dict[TopicPartition, int] = {}
+        self.topics: tuple[InputTopic, ...] = ()
         self.records = 0
         self.taken = 0
         self._letters: Counter[str] = Counter()
@@ -199,12 +201,13 @@ class Transaction:
             else:
                 known.setdefault(name, {}).update(rows)
 
-    def stamp(self) -> None:
-        """End every table partition with the input positions that it now contains."""
+    def stamp(self, topics: tuple[InputTopic, ...] = ()) -> None:
+        """End every table partition with the input positions that it now contains, and what is known of their topics."""
         if self._cuts:
-            topics = sorted({where.topic for where in self._cuts})
-            raise InvalidTopology(f"{self._processor} emitted into {topics} outside of a bucket.")
-        stamp = PositionStamp(self._processor, self._task, as_input_positions(self.positions), self.buckets)
+            names = sorted({where.topic for where in self._cuts})
+            raise InvalidTopology(f"{self._processor} emitted into {names} outside of a bucket.")
+        self.topics, positions = topics, as_input_positions(self.positions)
+        stamp = PositionStamp(self._processor, self._task, positions, self.buckets, topics)
         value = self._codec.encode(stamp)
         for table in self._tables.values():
             key = stamp_key(self._processor, self._task)

@@ -150,7 +150,12 @@ def _tasks(log: Log, one: Processor, known: Mapping[str, TopicSpec], codec: Code
     for number in range(tasks):
         stamp = stamps.get(number, PositionStamp(one.name, number))
         buckets = tuple(bucket for bucket in stamp.buckets if bucket > GENESIS_MS)
-        contained = {TopicPartition(at.topic, at.partition): at.offset for at in stamp.positions}
+        gone = {one.topic for one in stamp.topics if not one.read}
+        contained = {
+            TopicPartition(at.topic, at.partition): at.offset
+            for at in stamp.positions
+            if at.topic not in gone
+        }
         wheres = {
             where
             for read in inputs

@@ -17,9 +17,12 @@ from qmtl.engine.handling import BUCKET_DEATHS
 from qmtl.engine.intake import DEATHS
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, Record, TopicPartition
+from qmtl.engine.observer import Commit, Nobody, TaskId
+from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import CrashLoop, Quarantined
 from qmtl.foundation.contracts.control import DeadLetter
-from tests.engine.driving import messages
+from qmtl.foundation.wire.keys import is_reserved
+from tests.engine.driving import bench, closed, messages
 from tests.engine.models import minute
 from tests.engine.poison_lives import FAILED, LARGE, Crowded, Death, Greedy, Slow, live, watched
 from tests.engine.poison_toys import (
@@ -31,7 +34,8 @@ from tests.engine.poison_toys import (
     ledger_model,
 )
 from tests.engine.program import address_of, open_log
-from tests.engine.toys import A_OUT, CODEC, DEAD, ECHO, ITEMS, Feed, Item, X, make_topics
+from tests.engine.steered import Steered
+from tests.engine.toys import A_OUT, CODEC, DEAD, ECHO, ITEMS, SIDE, Feed, Item, X, Y, make_topics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -247,6 +251,102 @@ def test_a_life_that_ends_well_leaves_no_mark_and_a_committed_stretch_no_care(tm
     assert careful == [True, False]
     marks.close()
     assert not CrashMarks(tmp_path / "one-0", "log").careful
+
+
+HERE, ELSEWHERE = TopicPartition("t", 0), TopicPartition("left", 0)
+
+
+def started(place: Path, *reads: TopicPartition) -> CrashMarks:
+    """The next life, which reads these partitions."""
+    marks = CrashMarks(place / "one-0", "log")
+    marks.reading(reads)
+    return marks
+
+
+def test_a_death_at_a_record_of_an_input_that_left_asks_for_no_care_and_counts_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):
+        dies_at(tmp_path, 3)
+    for number in range(3):  # lives that end well and never come past that record
+        marks = started(tmp_path, ELSEWHERE)
+        assert not marks.careful
+        marks.committed({ELSEWHERE: number + 1, HERE: 3}, [])
+        assert not marks.careful
+        marks.close()
+    marks = started(tmp_path, ELSEWHERE)
+    marks.reading([HERE, ELSEWHERE])  # it is back in the middle of a life
+    assert (marks.careful, marks.deaths_at(record(3))) == (True, 2)
+    dies_at(tmp_path, 3)
+    marks = started(tmp_path, HERE)
+    assert (marks.careful, marks.deaths_at(record(3))) == (True, 3)
+    marks.committed({HERE: 10}, [])
+    assert (marks.careful, marks.deaths_at(record(3))) == (False, 0)
+
+
+def test_a_stretch_of_an_input_that_left_asks_for_no_care_until_it_is_read_again(tmp_path: Path) -> None:
+    marks = CrashMarks(tmp_path / "one-0", "log")
+    marks.batch([record(9), Record("left", 0, 4, b"k", b"v", 0)])  # it dies at none in particular
+    marks = started(tmp_path, HERE)
+    cares = [marks.careful]
+    marks.committed({HERE: 10, ELSEWHERE: 2}, [])
+    cares.append(marks.careful)  # the one of them that is read is past what it died in
+    marks.reading([HERE, ELSEWHERE])
+    cares.append(marks.careful)
+    marks.committed({HERE: 10, ELSEWHERE: 5}, [])
+    cares.append(marks.careful)
+    assert cares == [True, False, True, False]
+
+
+class Commits(Nobody):
+    """Counts transactions."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def committed(self, task: TaskId, commit: Commit) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("read, transactions", [("xy", 5), ("x", 1)])
+def test_a_task_goes_with_care_only_while_what_its_predecessor_died_at_is_read(
+    embedded_log: EmbeddedLog, tmp_path: Path, read: str, transactions: int
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    side, x, y = (Feed(log, spec) for spec in (SIDE, X, Y))
+    side.put({0: [Item("xy", 0, 1)]})
+    for feed in (x, y):
+        feed.bucket(minute(0))
+    with bench(log, tmp_path, Steered) as runs:
+        runs.settle()
+        side.put({0: [Item(read, 1, 1)]})
+        runs.settle()
+    for number in range(1, 6):
+        for feed in (x, y):
+            feed.bucket(minute(number), {0: [Item("n", number, 1)]})
+    last = [one for one in read_all(log, [TopicPartition(Y.name, 0)]) if not is_reserved(one.key)][-1]
+    dead = CrashMarks(tmp_path / "steered-0", log.log_id)
+    dead.batch([last])
+    dead.record(last)
+    commits = Commits()
+    with bench(log, tmp_path, Steered, observer=commits) as runs:
+        runs.settle()
+    assert closed(log, A_OUT.name)[-1] == minute(5)
+    assert commits.count == transactions
+
+
+def test_a_death_in_a_bucket_that_never_closed_asks_for_no_care_once_a_later_one_has(tmp_path: Path) -> None:
+    marks = CrashMarks(tmp_path / "one-0", "log")
+    marks.batch([record(0)])
+    marks.bucket(minute(2))
+    marks = started(tmp_path, HERE)
+    assert marks.deaths_in(minute(2)) == 1
+    cares = []
+    for number in (1, 3):  # the input that had closed it left
+        marks.committed({HERE: 1}, [minute(number)])
+        cares.append((marks.careful, marks.deaths_in(minute(2))))
+    assert cares == [(True, 1), (False, 0)]
 
 
 def test_marks_of_another_log_and_torn_marks_say_nothing(tmp_path: Path) -> None:

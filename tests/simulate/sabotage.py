@@ -38,7 +38,7 @@ def commit_before_apply(patch: pytest.MonkeyPatch) -> None:
 
     def running(self: Task, one: Transaction, ready: Ready | None) -> None:
         one._writer.commit(
-            {**self._positions, **(ready.positions if ready else {})}, self.group, fences[self]
+            {**self._places.positions, **(ready.positions if ready else {})}, self.group, fences[self]
         )
         one._writer.begin()
         run(self, one, ready)
@@ -56,7 +56,7 @@ def last_instead_of_next(patch: pytest.MonkeyPatch) -> None:
         for record in batch:
             where = TopicPartition(record.topic, record.partition)
             if self._merge.buffer(where) is None:
-                self._positions[where] = record.offset
+                self._places.positions[where] = record.offset
 
     patch.setattr(Task, "_sort_in", sorting)
 

@@ -22,6 +22,20 @@ class InputPosition:
 
 
 @dataclass(frozen=True, slots=True)
+class InputTopic:
+    """A topic of which a task has positions.
+
+    Attributes:
+        id: of the life of the topic that the positions belong to: one that is deleted and made again has another. Empty: not known.
+        read: whether it was read in this transaction and is an input after it; of others the position waits in case they come back.
+    """
+
+    topic: str
+    id: str
+    read: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CloseMarker:
     """Every record before this one in its partition belongs to buckets up to `bucket_ms`; its own offset is the watermark.
 
@@ -50,12 +64,14 @@ class PositionStamp:
 
     Attributes:
         buckets: the last closed buckets of the task, oldest first, epoch ms: what a delayed edge counts back in.
+        topics: those of the positions, by name; empty: not told.
     """
 
     processor: str
     task: int
     positions: tuple[InputPosition, ...] = field(default=(), metadata=COORDINATE)
     buckets: tuple[int, ...] = ()
+    topics: tuple[InputTopic, ...] = field(default=(), metadata=COORDINATE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,140 @@
+"""Where a task is in its inputs: in what it reads now, and in what it has read and may read again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from qmtl.engine.incarnation import Finding, Kind, facts_of, regressions
+from qmtl.engine.log.port import Log, Positions, TopicPartition
+from qmtl.engine.stored import TopicFacts
+from qmtl.foundation.common.errors import UnknownTopic
+from qmtl.foundation.contracts.control import InputTopic
+
+_logger: Final = logging.getLogger(__name__)
+
+
+class Places:
+    """Positions of inputs, each with the life of the topic that it belongs to.
+
+    An input that has gone keeps its position, in case it comes back, and as long as the log has its topic. Nobody holds the log to
+    it meanwhile: what retention takes of it, or who makes its topic anew, takes nothing from a task that does not read it.
+
+    Attributes:
+        positions: the next offset of every partition that is read, or has been.
+        reads: the partitions that are read now.
+    """
+
+    def __init__(self, log: Log, label: str) -> None:
+        self._log, self._label = log, label
+        self.positions: dict[TopicPartition, int] = {}
+        self.reads: tuple[TopicPartition, ...] = ()
+        self._ids: dict[str, str] = {}
+        self._held: frozenset[str] | None = None
+        self._told: dict[frozenset[str], tuple[InputTopic, ...]] = {}
+
+    def restored(self, positions: Positions, topics: Sequence[InputTopic]) -> None:
+        """Go on from what the last transaction has left; nothing is read yet."""
+        self.positions, self.reads = dict(positions), ()
+        self._ids = {one.topic: one.id for one in topics if one.id}
+        # A stamp of before there were topics in it leaves it open: then everything is held to.
+        self._held = frozenset(one.topic for one in topics if one.read) if topics else None
+        self._told = {}
+
+    def accepted(self, positions: Positions) -> None:
+        """Go on from where an operator has decided; these positions belong to what the log was then."""
+        self.positions.update(positions)
+        for where in positions:
+            self._ids.pop(where.topic, None)
+
+    def facts(self, wheres: Iterable[TopicPartition]) -> Mapping[str, TopicFacts]:
+        """What the topics of these partitions are now.
+
+        Raises:
+            UnknownTopic: one is no more.
+        """
+        try:
+            return facts_of(self._log, {where.topic for where in wheres}, {})
+        except UnknownTopic as error:
+            raise UnknownTopic(
+                f"{self._label} reads a topic that is no more: {error.what}",
+                "Make it again, empty, and decide to go on from there with `qmtl worker accept`. A topic may be deleted once"
+                " no task reads it (`qmtl lag`).",
+            ) from None
+
+    def check(
+        self,
+        wheres: Iterable[TopicPartition],
+        known: Mapping[str, TopicFacts],
+        now: Mapping[str, TopicFacts],
+        committed: Positions | None = None,
+    ) -> list[Finding]:
+        """Hold the positions of these partitions to what the log has of them.
+
+        Of a topic that the last transaction did not read everything is taken as it is, unless it was cut off.
+
+        Args:
+            known: what the store knows of topics, for those of which the positions don't tell.
+            now: what the topics are; asked before, so that one that is made anew from now on is found.
+            committed: the group's positions, where it has none but this task's.
+        """
+        reached = {where: self.positions[where] for where in wheres if where in self.positions}
+        ids = {name: self._ids.get(name) or (known[name].id if name in known else "") for name in now}
+        facts = {name: replace(now[name], id=one) for name, one in ids.items() if one}
+        found = []
+        for one in regressions(self._log, facts, reached):
+            if not self._is_held(one.where) and one.kind in (Kind.REMADE, Kind.GONE):
+                _logger.warning("%s reads again, from what is there now: %s", self._label, one)
+                self.positions[one.where] = one.begin
+            elif one.kind is Kind.GONE and one.begin == one.end == reached[one.where] + 1:
+                # The last offset of a partition is the marker of its last transaction: no record was lost with it.
+                self.positions[one.where] = one.begin
+            else:
+                found.append(one)
+        wrong = {one.where for one in found}
+        for where, offset in sorted((committed or {}).items()):
+            if self._is_held(where) and where not in wrong and reached.get(where) != offset:
+                contained = f"the tables contain it up to {reached.get(where)}"
+                found.append(Finding(Kind.MOVED, where, contained, f"committed {offset}", committed=offset))
+        self._ids.update({name: fact.id for name, fact in now.items()})
+        self._told = {}
+        return found
+
+    def _is_held(self, where: TopicPartition) -> bool:
+        return self._held is None or where.topic in self._held
+
+    def take(self, found: Iterable[Finding]) -> None:
+        """Read these from the first record that is there; one of which only the group's position was moved, as the tables say."""
+        self.positions.update({one.where: one.begin for one in found if one.kind is not Kind.MOVED})
+
+    def follow(self, wheres: Sequence[TopicPartition], begins: Positions) -> None:
+        """Read these partitions from now on; positions of topics that are neither read nor there any more are forgotten."""
+        read = frozenset(where.topic for where in wheres)
+        self.reads, self._held = tuple(wheres), read
+        self.positions = {**begins, **self.positions}
+        gone = {where.topic for where in self.positions} - read
+        gone -= set(self._log.topics()) if gone else set()
+        self.positions = {
+            where: offset for where, offset in self.positions.items() if where.topic not in gone
+        }
+        self._told = {}
+
+    def topics(self, inputs: Iterable[str]) -> tuple[InputTopic, ...]:
+        """What a stamp says of the topics of its positions, after which these are the inputs."""
+        staying = frozenset(where.topic for where in self.reads).intersection(inputs)
+        told = self._told.get(staying)
+        if told is None:
+            names = sorted({where.topic for where in self.positions})
+            told = tuple(InputTopic(name, self._ids.get(name, ""), name in staying) for name in names)
+            self._told[staying] = told
+        return told
+
+    def told(self, reached: Positions, topics: Iterable[InputTopic]) -> Positions:
+        """What the group is told: the positions of what was read and still is.
+
+        Those of a topic that was deleted, the client would commit again and again until the transaction expires.
+        """
+        read = {one.topic for one in topics if one.read}
+        return {where: reached[where] for where in self.reads if where.topic in read}
