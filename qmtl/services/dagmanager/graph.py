@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes, canonical_json, parse_canonical_json
@@ -93,7 +93,7 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
         InvalidDag: any reason in `faults`, found here or before.
     """
     placed = _placed(draft.nodes, faults)
-    _check_edges(placed, draft, faults)
+    _check_edges(placed, draft.names or (), faults)
     for name in placed:
         _check_alone(placed[name], faults)
     resolved = _Resolved(held, at_ms, faults)
@@ -140,11 +140,11 @@ def _placed(nodes: Sequence[tuple[int, DagNode]], faults: Faults) -> dict[str, _
     return out
 
 
-def _check_edges(placed: Mapping[str, _Placed], draft: Draft, faults: Faults) -> None:
+def _check_edges(placed: Mapping[str, _Placed], names: Collection[str], faults: Faults) -> None:
     for one in placed.values():
         for port, name in enumerate(one.node.inputs):
             path = f"{one.path}.inputs[{port}]"
-            if name not in draft.names:
+            if name not in names:
                 faults.add(
                     MissingDependency,
                     path,
@@ -208,7 +208,7 @@ def _check_signals(draft: Draft, placed: Mapping[str, _Placed], faults: Faults) 
         path = f"signals[{place}]"
         if name in seen:
             faults.add(DuplicateName, path, name, "a node gives a signal once", "Name it once.")
-        elif name not in draft.names:
+        elif draft.names is not None and name not in draft.names:
             faults.add(
                 MissingDependency, path, name, "it is no node of the message", "Name one of its nodes."
             )

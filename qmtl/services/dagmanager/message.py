@@ -108,14 +108,14 @@ class Draft:
     Attributes:
         nodes: the sound ones, each with its place in the message.
         signals: the names in it that are names, each with its place.
-        names: of all nodes, the unsound ones too, so that a reader of one is not called dangling.
+        names: of all nodes, the unsound ones too, so that a reader of one is not called dangling; `None` if there is no list of nodes.
     """
 
     strategy_id: str = ""
     meta: DagMeta = field(default_factory=DagMeta)
     nodes: Sequence[tuple[int, DagNode]] = ()
     signals: Sequence[tuple[int, str]] = ()
-    names: Collection[str] = field(default_factory=frozenset)
+    names: Collection[str] | None = None
 
 
 def parse_message(data: bytes) -> DagMessage:
@@ -175,17 +175,17 @@ def _read_version(found: Mapping[str, Any], top: _Part) -> None:
 
 def _read_nodes(
     found: Mapping[str, Any], suspicious: bool, top: _Part
-) -> tuple[list[tuple[int, DagNode]], set[str]]:
+) -> tuple[list[tuple[int, DagNode]], set[str] | None]:
     raw = found.get("nodes")
     sound: list[tuple[int, DagNode]] = []
     names: set[str] = set()
     if not isinstance(raw, list) or not raw:
         top.clean(raw, "nodes")
         top.add(InvalidDag, "nodes", raw, "a list of at least one node is required", "Add a node.")
-        return sound, names
+        return sound, None
     if len(raw) > MAX_NODES:
         top.add(DagTooLarge, "nodes", raw, f"at most {MAX_NODES} are allowed", "Split the strategy.")
-        return sound, names
+        return sound, None
     for place, one in enumerate(raw):
         path = f"nodes[{place}]"
         part = _Part(top.faults, suspicious)
