@@ -13,7 +13,18 @@ from typing import Any
 
 from blake3 import blake3
 
-SHOWN_ONLY = ("name display_name label title description comment tags metadata color icon").split(" ")
+SHOWN_ONLY = [
+    "name",
+    "display_name",
+    "label",
+    "title",
+    "description",
+    "comment",
+    "tags",
+    "metadata",
+    "color",
+    "icon",
+]
 SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 
 
