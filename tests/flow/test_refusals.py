@@ -137,6 +137,11 @@ MESSAGES: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
         "QMTL-500",
         ("[QMTL-509] schema_version", "[QMTL-500] nodes[1].period", "[QMTL-503] nodes[2].node_type"),
     ),
+    "hundreds of faults": (
+        message(*({**FAST, "name": "|" + "\u001b[2J" * 50, "period": 0} for _ in range(300))),
+        "QMTL-500",
+        ("has 601 faults", "more."),
+    ),
     "terminal commands in a name": (
         whole_but({"name": "fast", "node_type": "\u001b[2J\u202e"}),
         "QMTL-503",
