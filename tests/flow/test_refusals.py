@@ -133,7 +133,9 @@ MESSAGES: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
     ),
     "intervals that differ": (whole_but({"name": "cross", "interval": 120}), "QMTL-500", ("interval", "120")),
     "several faults": (
-        message(PRICE, {**FAST, "period": 0}, {**SLOW, "node_type": "ema"}, CROSS, TARGET, schema_version="v9"),
+        message(
+            PRICE, {**FAST, "period": 0}, {**SLOW, "node_type": "ema"}, CROSS, TARGET, schema_version="v9"
+        ),
         "QMTL-500",
         ("[QMTL-509] schema_version", "[QMTL-500] nodes[1].period", "[QMTL-503] nodes[2].node_type"),
     ),

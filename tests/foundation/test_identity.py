@@ -108,6 +108,35 @@ def test_two_nodes_share_an_id_exactly_if_they_share_their_parameters(
     assert (made(params=left) == made(params=right)) == (canonical_json(left) == canonical_json(right))
 
 
+CONTENTS = st.fixed_dictionaries(
+    {
+        "node_type": st.sampled_from(["a", "ab", "a|b"]),
+        "interval": st.integers(0, 2),
+        "period": st.integers(0, 2),
+        "params": st.dictionaries(
+            st.sampled_from(["w", "x|y", "label", "tags"]), st.integers(0, 1), max_size=3
+        ),
+        "dependencies": st.lists(st.sampled_from([A, B]), max_size=2).map(tuple),
+        "schema_compat_id": st.sampled_from(["b", "x|y", "y"]),
+        "code_hash": st.sampled_from(["c", "z", "y|z"]),
+    }
+)
+
+
+@given(CONTENTS, CONTENTS)
+def test_two_nodes_share_an_id_exactly_if_they_are_alike_in_all_that_is_not_only_shown(
+    left: dict[str, Any], right: dict[str, Any]
+) -> None:
+    def shown(one: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **one,
+            "params": {name: one["params"][name] for name in one["params"] if name in ("w", "x|y")},
+        }
+
+    assert (made(**left) == made(**right)) == (shown(left) == shown(right))
+    assert made(**dict(reversed(left.items()))) == made(**left)
+
+
 def test_a_separator_in_a_name_moves_nothing_into_the_next_field() -> None:
     assert made(schema_compat_id="x|y", code_hash="z") != made(schema_compat_id="x", code_hash="y|z")
 
