@@ -25,6 +25,7 @@ from qmtl.foundation.common.identity import (
     DISPLAY_METADATA,
     NODE_SET,
     REFUSED_PARAMETERS,
+    WORLD_PARAMETERS,
     builtin_code_hash,
     client_order_id,
     content_id,
@@ -52,7 +53,18 @@ FIXED: dict[str, Any] = {
 NAMES = st.text("abcdefgh_", min_size=1, max_size=6).filter(
     lambda name: name not in DISPLAY_METADATA | REFUSED_PARAMETERS
 )
-PARAMS = st.dictionaries(NAMES, JSON_VALUES, max_size=4)
+
+
+def keys_within(value: Any) -> set[str]:
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    own = {name.lower() for name in value} if isinstance(value, dict) else set()
+    return own.union(*map(keys_within, inside))
+
+
+PARAMS = st.dictionaries(NAMES, JSON_VALUES, max_size=4).filter(
+    lambda params: not keys_within(params) & WORLD_PARAMETERS
+)
+"""Hypothesis tries the constants of the code that it tests, so a text that is made up can be the name of a world's parameter."""
 
 
 def made(**changes: Any) -> str:
