@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import fractions
 import functools
+import heapq
+import inspect
 import math
 import os
+import random
+import statistics
 import subprocess
 import sys
 import types
@@ -17,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmtl.foundation.common.code_identity import MAX_FUNCTIONS, function_hash
+from qmtl.foundation.common.code_identity import MAX_FUNCTIONS, _code_digest, function_hash
 from qmtl.foundation.common.errors import NoCanonicalForm
 from qmtl.foundation.common.identity import require_node_id
 
@@ -107,6 +112,34 @@ def test_no_numbering_of_lines_changes_anything(lines: list[int]) -> None:
     assert function_hash(moved(LONG, lambda line: lines[line])) == told(LONG)
 
 
+def relaid(tree: ast.AST, line: Callable[[int, int], int]) -> dict[str, set[str]]:
+    """The digests of a module's functions by name, as if each of its words stood on another line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt | ast.expr | ast.excepthandler | ast.arg | ast.keyword | ast.alias):
+            node.lineno = node.end_lineno = line(node.lineno, node.col_offset)
+            node.col_offset = node.end_col_offset = 0
+    assert isinstance(tree, ast.Module)
+    found: dict[str, set[str]] = {}
+    codes = [compile(tree, "author.py", "exec")]
+    for code in codes:  # grows while it is read
+        codes += [one for one in code.co_consts if isinstance(one, types.CodeType)]
+        if "<" not in code.co_qualname:
+            found.setdefault(code.co_qualname, set()).add(_code_digest(code, code.co_name))
+    return found
+
+
+@pytest.mark.parametrize("module", [fractions, heapq, random, statistics])
+def test_no_layout_of_a_module_of_the_standard_library_changes_its_functions(
+    module: types.ModuleType,
+) -> None:
+    """A line for each expression, and a few lines for all: what decides what a compiler swaps, repeats and jumps over."""
+    source = inspect.getsource(module)
+    plain = relaid(ast.parse(source), lambda line, column: line)
+    assert len(plain) > 10
+    assert relaid(ast.parse(source), lambda line, column: 1000 * line + column + 1) == plain
+    assert relaid(ast.parse(source), lambda line, column: 1 + line * 7 % 13) == plain
+
+
 def test_a_line_and_a_comment_for_every_word_change_nothing() -> None:
     source = "def f(x):\n    return max(x + 1, [x, 2][0], {1: x}[1])\n"
     words = list("x+1,[x,2][0],{1:x}[1]")
@@ -168,6 +201,20 @@ def test_what_computes_otherwise_is_another(how: str) -> None:
 def test_one_change_anywhere_in_a_long_function_is_another(old: str, new: str) -> None:
     assert LONG.count(old) == 1
     assert told(LONG.replace(old, new)) != told(LONG)
+
+
+def test_the_names_of_keyword_arguments_are_a_part() -> None:
+    assert told("def f(x):\n    return round(number=x)\n") != told("def f(x):\n    return round(ndigits=x)\n")
+
+
+def test_a_keyword_default_is_a_part() -> None:
+    assert told("def f(*, x=1):\n    return x\n") != told("def f(*, x=2):\n    return x\n")
+
+
+@pytest.mark.parametrize("targets", ["b, a", "a, c", "a, *b"])
+def test_which_variable_is_given_which_value_is_a_part(targets: str) -> None:
+    source = "def f(a, b, c):\n    {} = a, b\n    return a - b - c\n"
+    assert told(source.format(targets)) != told(source.format("a, b"))
 
 
 def captured(value: Any) -> str:

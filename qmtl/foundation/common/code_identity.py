@@ -36,6 +36,7 @@ _CODE: Final = "qmtl function hash v1"
 _INTERPRETER: Final = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
 _PASSED_OVER: Final = frozenset({"EXTENDED_ARG", "CACHE"})
 _JUMPS: Final = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE"})
+_MOVES: Final = frozenset({"SWAP", "STORE_FAST", "POP_TOP", "NOP"})
 _ENDS: Final = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
 _DIRECTION: Final = re.compile("(?:FORWARD|BACKWARD)_")
 _WRITES: Final = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
@@ -248,24 +249,57 @@ def _steps(code: CodeType, where: str) -> tuple[list[_Step], int]:
                 break
         return position if position < len(found) else -1
 
+    entered = {bisect_left(offsets, one.argval) for one in found if _jumps(one)}
+    for entry in handlers:
+        entered.update(bisect_left(offsets, offset) for offset in (entry.start, entry.end, entry.target))
+
     def step(position: int, one: dis.Instruction) -> _Step:
         handler = next((entry for entry in handlers if entry.start <= one.offset < entry.end), None)
-        jumps = one.opcode in dis.hasjrel or one.opcode in dis.hasjabs
-        meaning = [
-            _DIRECTION.sub("", one.opname),
-            None if jumps else _argument(one, where),
-            None if handler is None else [handler.depth, handler.lasti],
-        ]
+        jumps = _jumps(one)
+        behind = position + 1
+        if one.opname in _MOVES:
+            while behind < len(found) and behind not in entered and found[behind].opname in _MOVES:
+                behind += 1
+            meaning = _moved(found[position:behind])
+        else:
+            meaning = [_DIRECTION.sub("", one.opname), None if jumps else _argument(code, one, where)]
         return _Step(
             canonical_bytes(meaning),
             (
-                -1 if one.opname in _ENDS else at(position + 1),
+                -1 if one.opname in _ENDS else at(behind),
                 at(bisect_left(offsets, one.argval)) if jumps else -1,
                 -1 if handler is None else at(bisect_left(offsets, handler.target)),
             ),
         )
 
     return [step(position, one) for position, one in enumerate(found)], at(0)
+
+
+def _jumps(one: dis.Instruction) -> bool:
+    return one.opcode in dis.hasjrel or one.opcode in dis.hasjabs
+
+
+def _moved(run: list[dis.Instruction]) -> list[object]:
+    """What a run of moves does: which place of the stack, counted from the top, each variable is given, and what is left of it.
+
+    In `a, b = b, a` a compiler stores without a swap where both stand on one line.
+    """
+    stack: list[int] = []
+    seen = 0
+    given: dict[str, int] = {}
+    for one in run:
+        while one.opname != "NOP" and len(stack) < (one.arg if one.opname == "SWAP" and one.arg else 1):
+            stack.append(seen)
+            seen += 1
+        if one.opname == "SWAP" and one.arg:
+            stack[0], stack[one.arg - 1] = stack[one.arg - 1], stack[0]
+        elif one.opname == "STORE_FAST":
+            given[one.argval] = stack.pop(0)
+        elif one.opname == "POP_TOP":
+            stack.pop(0)
+    while stack and stack[-1] == seen - 1:
+        seen = stack.pop()
+    return ["moves", given, stack, seen]
 
 
 def _told(steps: list[_Step], first: int) -> list[list[object]]:
@@ -301,7 +335,7 @@ def _told(steps: list[_Step], first: int) -> list[list[object]]:
     return told
 
 
-def _argument(step: dis.Instruction, where: str) -> object:
+def _argument(code: CodeType, step: dis.Instruction, where: str) -> object:
     """What an instruction's argument means. Its number would move with a docstring or with the length of a line."""
     if step.opname in _WRITES:
         raise _refused(
@@ -311,8 +345,9 @@ def _argument(step: dis.Instruction, where: str) -> object:
         raise _refused(
             where, f"a function that imports {step.argval!a}", "Import it at the top of its module."
         )
-    if step.opcode in dis.hasconst:
-        return _code_constant(step.argval, where)
+    if step.opcode in dis.hasconst and step.arg is not None:
+        # not argval, which CPython 3.11 leaves unknown for the names of keyword arguments
+        return _code_constant(code.co_consts[step.arg], where)
     if step.opcode in dis.hasname or step.opcode in dis.haslocal or step.opcode in dis.hasfree:
         return step.argrepr
     return step.arg

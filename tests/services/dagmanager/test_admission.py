@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from qmtl.foundation.common.errors import DagCycle, InvalidDag, InvalidParameter, NodeIdMismatch
 from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.services.dagmanager.admission import admit
-from qmtl.services.dagmanager.faults import MAX_REASONS, Faults
+from qmtl.services.dagmanager.faults import MAX_PART, MAX_REASONS, Faults
 from qmtl.services.dagmanager.graph import Graph, content_of
 from qmtl.services.dagmanager.message import MAX_BYTES
 from tests.services.dagmanager.desk import Desk
@@ -225,6 +225,29 @@ def test_a_ring_of_ten_thousand_is_one_cycle_shown_by_its_beginning() -> None:
     assert cycle.path == "nodes[0].inputs"
     assert "n0 -> n1 -> n2" in cycle.was
     assert "9990 more" in cycle.was
+
+
+def test_what_looks_alike_and_what_is_long_is_shown_as_what_it_is() -> None:
+    long = target(params={"long_percent": 1, "short_percent": 0, "\u0430" * 5_000: 1})
+    odd = sma("odd", 3, "pric\u0435")
+    told = refusal(text(strategy([*crossing()[:4], long, odd])))
+    assert all(part.isascii() for one in told.reasons for part in (one.path, one.was, one.rule, one.remedy))
+    assert all(len(one.was) <= MAX_PART + 3 for one in told.reasons)
+    assert {one.path for one in told.reasons} == {"nodes[4].params", "nodes[5].inputs[0]"}
+    assert "'pric\\u0435'" in str(told)
+
+
+def test_a_node_that_stands_twice_in_a_message_is_looked_up_once() -> None:
+    """What the message itself holds is asked first: a second node of equal content is the first one."""
+    asked: list[str] = []
+
+    def held(node_id: str) -> ComputeNode | None:
+        asked.append(node_id)
+        return None
+
+    graph = admit(text(strategy([*crossing(), sma("again", 3)])), T0, held)
+    assert len(graph.nodes) == 6
+    assert len(asked) == len(set(asked)) == 5
 
 
 def test_a_reason_beyond_the_first_costs_its_count_alone() -> None:
