@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import fractions
 import functools
@@ -128,7 +129,7 @@ def relaid(tree: ast.AST, line: Callable[[int, int], int]) -> dict[str, set[str]
     return found
 
 
-@pytest.mark.parametrize("module", [fractions, heapq, random, statistics])
+@pytest.mark.parametrize("module", [argparse, fractions, heapq, random, statistics])
 def test_no_layout_of_a_module_of_the_standard_library_changes_its_functions(
     module: types.ModuleType,
 ) -> None:

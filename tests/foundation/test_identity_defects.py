@@ -136,6 +136,7 @@ def test_an_id_without_its_prefix_is_none() -> None:
 
 OLD: dict[str, Any] = {"type": "record", "name": "Value", "fields": [{"name": "at_ms", "type": "long"}]}
 WIDER = {**OLD, "fields": [*OLD["fields"], {"name": "note", "type": "string", "default": ""}]}
+NEEDY = {**OLD, "fields": [*OLD["fields"], {"name": "note", "type": "string"}]}
 BROKEN = {**OLD, "fields": [{"name": "at_ms", "type": "string"}]}
 
 
@@ -147,6 +148,16 @@ def test_a_compatible_change_of_a_schema_keeps_the_id_and_another_does_not() -> 
     assert ids == ["Value.v1", "Value.v1", "Value.v2"]
     assert len({made(schema_compat_id=one) for one in ids}) == 2
     assert len({schema_hash(one) for one in (OLD, WIDER, BROKEN)}) == 3
+
+
+@pytest.mark.parametrize("versions", [[OLD, NEEDY], [NEEDY, OLD]])
+def test_a_field_that_must_be_there_breaks_a_format_by_its_coming_and_by_its_going(
+    versions: list[Any],
+) -> None:
+    """What is new has to read the old values of a topic, and what is old the new ones."""
+    assert major(versions) == 2
+    assert major([*versions, versions[-1]]) == 2
+    assert major(versions[:1]) == 1
 
 
 def test_a_cache_of_other_data_has_another_key() -> None:

@@ -249,16 +249,12 @@ def _steps(code: CodeType, where: str) -> tuple[list[_Step], int]:
                 break
         return position if position < len(found) else -1
 
-    entered = {bisect_left(offsets, one.argval) for one in found if _jumps(one)}
-    for entry in handlers:
-        entered.update(bisect_left(offsets, offset) for offset in (entry.start, entry.end, entry.target))
-
     def step(position: int, one: dis.Instruction) -> _Step:
         handler = next((entry for entry in handlers if entry.start <= one.offset < entry.end), None)
         jumps = _jumps(one)
         behind = position + 1
         if one.opname in _MOVES:
-            while behind < len(found) and behind not in entered and found[behind].opname in _MOVES:
+            while behind < len(found) and found[behind].opname in _MOVES:
                 behind += 1
             meaning = _moved(found[position:behind])
         else:

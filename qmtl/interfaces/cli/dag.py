@@ -37,7 +37,7 @@ def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json:
     from qmtl.foundation.contracts.dag import DagSubmission
     from qmtl.interfaces.cli import session
     from qmtl.services.dagmanager.admission import admit
-    from qmtl.services.dagmanager.message import MAX_BYTES
+    from qmtl.services.dagmanager.raw import MAX_BYTES
 
     try:
         with file.open("rb") as source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes, canonical_json, parse_canonical_json
 from qmtl.foundation.common.errors import (
@@ -23,6 +24,8 @@ from qmtl.runtime.indicators.registry import BUILTINS, code_hash
 from qmtl.services.dagmanager.cycles import cycles
 from qmtl.services.dagmanager.faults import Faults, spelled
 from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft
+
+_CODE: Final[Mapping[str, str]] = {name: code_hash(name) for name in BUILTINS}
 
 Held = Callable[[str], ComputeNode | None]
 """The node that an id stands for, `None` if it is free."""
@@ -94,11 +97,11 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
     """
     placed = _placed(draft.nodes, faults)
     _check_edges(placed, draft.names or (), faults)
-    for name in placed:
-        _check_alone(placed[name], faults)
+    params = {name: found for name in placed if (found := _check_alone(placed[name], faults)) is not None}
     resolved = _Resolved(held, at_ms, faults)
     for name in _in_order(placed, faults):
-        resolved.add(placed[name])
+        if name in params and all(read in resolved.done for read in placed[name].node.inputs):
+            resolved.add(placed[name], params[name])
     _check_signals(draft, placed, faults)
     faults.refuse_any()
     done = resolved.done
@@ -162,8 +165,8 @@ def _check_edges(placed: Mapping[str, _Placed], names: Collection[str], faults: 
                 )
 
 
-def _check_alone(one: _Placed, faults: Faults) -> None:
-    """What can be said of a node without its inputs."""
+def _check_alone(one: _Placed, faults: Faults) -> Mapping[str, Any] | None:
+    """What can be said of a node without its inputs; returns its functional parameters, if they are sound."""
     node = one.node
     builtin = BUILTINS.get(node.node_type)
     if builtin is None:
@@ -174,7 +177,7 @@ def _check_alone(one: _Placed, faults: Faults) -> None:
             "no node type has that name",
             f"Built in are {', '.join(sorted(BUILTINS))}.",
         )
-        return
+        return None
     if len(node.inputs) != builtin.ports:
         faults.add_told(
             InvalidDag,
@@ -183,7 +186,7 @@ def _check_alone(one: _Placed, faults: Faults) -> None:
             f"a node of type {node.node_type!r} takes {builtin.ports}",
             "Give one node per port, in the order of the ports.",
         )
-    expected = code_hash(node.node_type)
+    expected = _CODE[node.node_type]
     if node.code_hash is not None and node.code_hash != expected:
         faults.add_told(
             NodeIdMismatch,
@@ -195,11 +198,15 @@ def _check_alone(one: _Placed, faults: Faults) -> None:
     try:
         params = functional_params(node.params)
         builtin.parse(own_params(params), node.period)
+        if builtin.ports == 0:
+            params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
         canonical_json(params)
     except (InvalidDag, InvalidValue) as error:
         kind = type(error) if isinstance(error, InvalidDag) else InvalidParameter
         head, _, rule = error.what.rstrip(".").partition("; ")
         faults.add_told(kind, f"{one.path}.params", f"wrong ({head})", rule, error.remedy)
+        return None
+    return params
 
 
 def _check_signals(draft: Draft, placed: Mapping[str, _Placed], faults: Faults) -> None:
@@ -269,23 +276,11 @@ class _Resolved:
         self._at_ms = at_ms
         self._faults = faults
 
-    def add(self, one: _Placed) -> None:
+    def add(self, one: _Placed, params: Mapping[str, Any]) -> None:
         node = one.node
-        builtin = BUILTINS.get(node.node_type)
-        if builtin is None or any(name not in self.done for name in node.inputs):
-            return
-        try:
-            params = functional_params(node.params)
-            if builtin.ports == 0:
-                builtin.parse(own_params(params), node.period)
-                # a source is what it reads, in whatever order
-                params = {**params, "symbols": sorted(params["symbols"])}
-            params_canon = canonical_json(params)
-        except (InvalidDag, InvalidValue):
-            return  # told of by _check_alone
         compat = node.schema_compat_id if node.schema_compat_id is not None else f"qmtl.{node.node_type}.v1"
         dependencies = tuple(self.done[name].node_id for name in node.inputs)
-        code = code_hash(node.node_type)
+        code = _CODE[node.node_type]
         content = node_content(node.node_type, node.interval, node.period, params, dependencies, compat, code)
         settled = settle(content, self._content_of)
         if node.node_id is not None and node.node_id not in (settled.node_id, content_id(content)):
@@ -306,7 +301,7 @@ class _Resolved:
             node.period,
             code,
             compat,
-            params_canon,
+            canonical_json(params),
             dependencies,
             tuple(dict.fromkeys(node.tags)),
             self._at_ms,

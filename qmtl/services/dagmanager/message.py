@@ -1,18 +1,14 @@
-"""The DAG message as people publish it: bounded before it is parsed, strict when it is, and all that is wrong told at once."""
+"""The DAG message as people publish it: strict, and all that is wrong with its form told at once."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from qmtl.foundation.common.canonical import MAX_NUMBER_DIGITS
 from qmtl.foundation.common.errors import (
     DagTooLarge,
     InvalidDag,
@@ -23,9 +19,8 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.common.names import MAX_NAME, MAX_TAG, NAME_PATTERN, NAME_RULE, is_name
 from qmtl.services.dagmanager.faults import Faults, kind_of, shortened, spelled
+from qmtl.services.dagmanager.raw import FORM, Doubled, Odd, read_raw
 
-MAX_BYTES: Final = 1 << 20
-MAX_DEPTH: Final = 32
 MAX_NODES: Final = 10_000
 MAX_INTERVAL_S: Final = 86_400
 MAX_PERIOD: Final = 10_000
@@ -140,7 +135,7 @@ def parse_message(data: bytes) -> DagMessage:
 
 def read_draft(data: bytes, faults: Faults) -> Draft:
     """As much of a message as can be read; all that is wrong with its form goes to `faults`."""
-    raw = _raw(data, faults)
+    raw = read_raw(data, faults)
     if raw is None:
         return Draft()
     found: dict[str, Any] = raw.value
@@ -191,7 +186,7 @@ def _read_nodes(
         part = _Part(top.faults, suspicious)
         part.clean(one, path)
         if not isinstance(one, dict):
-            part.add(InvalidDag, path, one, "an object is required", _FORM)
+            part.add(InvalidDag, path, one, "an object is required", FORM)
             continue
         if isinstance(one.get("name"), str):
             names.add(one["name"])
@@ -208,124 +203,8 @@ def _signals(raw: object) -> list[tuple[int, str]]:
     return [(place, name) for place, name in enumerate(raw) if is_name(name)]
 
 
-# ---- bytes --------------------------------------------------------------------------------------------------------
-
-_BRACKETS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """A JSON object, and whether anything in it asks for a second look: an odd number, a key twice, an escaped character."""
-
-    value: dict[str, Any]
-    suspicious: bool
-
-
-class _Odd:
-    """A number that has no canonical form."""
-
-    def __init__(self, text: str, why: str) -> None:
-        self.text = text
-        self.why = why
-
-
-class _Doubled(dict[str, Any]):
-    """An object with keys that stood in it twice; the last of each is kept."""
-
-    keys_twice: list[str]
-
-
-def _raw(data: bytes, faults: Faults) -> _Raw | None:
-    if len(data) > MAX_BYTES:
-        faults.add_told(
-            DagTooLarge,
-            "",
-            f"{len(data)} bytes long",
-            f"at most {MAX_BYTES} are allowed",
-            "Split the strategy.",
-        )
-        return None
-    if _is_too_deep(data):
-        faults.add_told(
-            DagTooLarge,
-            "",
-            f"nested deeper than {MAX_DEPTH} levels",
-            f"at most {MAX_DEPTH} are allowed",
-            "Flatten its parameters.",
-        )
-        return None
-    odd: list[object] = []
-
-    def number(text: str, kind: type[int] | type[Decimal]) -> object:
-        made = _number(text, kind)
-        if isinstance(made, _Odd):
-            odd.append(made)
-        return made
-
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        out = dict(found)
-        if len(out) == len(found):
-            return out
-        twice = _doubled(found)
-        odd.append(twice)
-        return twice
-
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(
-            text,
-            parse_int=lambda found: number(found, int),
-            parse_float=lambda found: number(found, Decimal),
-            parse_constant=lambda found: number(found, Decimal),
-            object_pairs_hook=pairs,
-        )
-    except (ValueError, RecursionError) as error:
-        faults.add_told(
-            InvalidDag, "", f"no JSON ({error})", "UTF-8 JSON is required", "Check it with any JSON tool."
-        )
-        return None
-    if not isinstance(value, dict):
-        faults.add(InvalidDag, "", value, "an object is required", _FORM)
-        return None
-    return _Raw(value, bool(odd) or "\\u" in text)
-
-
-def _is_too_deep(data: bytes) -> bool:
-    """Brackets are counted where they are no text. One pass without recursion, before anything recursive reads the message."""
-    depth = 0
-    for match in _BRACKETS.finditer(data):
-        mark = data[match.start()]
-        if mark in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif mark in b"]}":
-            depth -= 1
-    return False
-
-
-def _number(text: str, kind: type[int] | type[Decimal]) -> int | Decimal | _Odd:
-    if len(text) > MAX_NUMBER_DIGITS:
-        return _Odd(text, f"at most {MAX_NUMBER_DIGITS} characters are allowed")
-    try:
-        made = kind(text)
-    except (ValueError, InvalidOperation):
-        return _Odd(text, "its exponent is out of all bounds")
-    if isinstance(made, Decimal) and not made.is_finite():
-        return _Odd(text, "only finite numbers have an identity")
-    return made
-
-
-def _doubled(found: list[tuple[str, Any]]) -> _Doubled:
-    out = _Doubled(found)
-    counts = Counter(key for key, _ in found)
-    out.keys_twice = [key for key, count in counts.items() if count > 1]
-    return out
-
-
 # ---- fields -------------------------------------------------------------------------------------------------------
 
-_FORM: Final = "See the DAG message's form in the README."
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
 _NAME: Final = (InvalidName, f"{NAME_RULE}, {MAX_NAME} at most", "Rename it.")
@@ -366,10 +245,10 @@ _RULES: Final[Mapping[str, tuple[type[InvalidDag], str, str]]] = {
     ),
     "code_hash": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
     "node_id": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
-    "params": (InvalidDag, "an object is required", _FORM),
-    "metadata": (InvalidDag, "an object is required", _FORM),
-    "meta": (InvalidDag, "an object with version and description is required", _FORM),
-    "description": (InvalidDag, "a text is required", _FORM),
+    "params": (InvalidDag, "an object is required", FORM),
+    "metadata": (InvalidDag, "an object is required", FORM),
+    "meta": (InvalidDag, "an object with version and description is required", FORM),
+    "description": (InvalidDag, "a text is required", FORM),
 }
 """What each field takes, and which kind of fault its breach is."""
 
@@ -400,7 +279,7 @@ class _Part:
         if not self._suspicious:
             return
         match value:
-            case _Odd():
+            case Odd():
                 self._add_told(
                     InvalidParameter,
                     path,
@@ -422,7 +301,7 @@ class _Part:
                 pass
 
     def doubled(self, value: Mapping[str, Any], path: str) -> None:
-        if isinstance(value, _Doubled):
+        if isinstance(value, Doubled):
             for key in value.keys_twice:
                 self._add_told(
                     InvalidDag,
@@ -464,7 +343,7 @@ class _Part:
         for step in where:
             path = f"{path}[{step}]" if isinstance(step, int) else _within(path, step)
         if kind == "extra_forbidden" or not names:
-            self._add_told(InvalidDag, path, "there", "no field has that name", _FORM)
+            self._add_told(InvalidDag, path, "there", "no field has that name", FORM)
             return
         fault, rule, remedy = _RULES[names[-1]]
         if kind == "missing":

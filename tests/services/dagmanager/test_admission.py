@@ -19,7 +19,7 @@ from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import MAX_PART, MAX_REASONS, Faults
 from qmtl.services.dagmanager.graph import Graph, content_of
-from qmtl.services.dagmanager.message import MAX_BYTES
+from qmtl.services.dagmanager.raw import MAX_BYTES
 from tests.services.dagmanager.desk import Desk
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target, text
 
