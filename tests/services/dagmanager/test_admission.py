@@ -229,11 +229,15 @@ def test_a_ring_of_ten_thousand_is_one_cycle_shown_by_its_beginning() -> None:
 
 def test_what_looks_alike_and_what_is_long_is_shown_as_what_it_is() -> None:
     long = target(params={"long_percent": 1, "short_percent": 0, "\u0430" * 5_000: 1})
-    odd = sma("odd", 3, "pric\u0435")
+    odd = sma("odd", 3, "pric\u0435", **{"perio\u0501": 1})
     told = refusal(text(strategy([*crossing()[:4], long, odd])))
     assert all(part.isascii() for one in told.reasons for part in (one.path, one.was, one.rule, one.remedy))
     assert all(len(one.was) <= MAX_PART + 3 for one in told.reasons)
-    assert {one.path for one in told.reasons} == {"nodes[4].params", "nodes[5].inputs[0]"}
+    assert {one.path for one in told.reasons} == {
+        "nodes[4].params",
+        "nodes[5].inputs[0]",
+        "nodes[5]['perio\\u0501']",
+    }
     assert "'pric\\u0435'" in str(told)
 
 
