@@ -199,6 +199,7 @@ HOSTILE = {
     "a long number": b'{"strategy_id":' + b"9" * 1_000_000 + b"}",
     "quotes": b'{"a":"' + b'\\"' * 500_000 + b'"}',
     "an open text of backslashes": b'"' + b"\\" * 1_000_000,
+    "an open text of quotes": b'"' + b'\\"' * 500_000,
     "open brackets": b"[" * 1_000_000,
     "brackets and quotes": b'["' * 500_000,
     "world deep": b'{"nodes":[{"name":"p","node_type":"price","interval":1,"params":{"a":['
