@@ -230,7 +230,7 @@ def test_a_ring_of_ten_thousand_is_one_cycle_shown_by_its_beginning() -> None:
 
 def test_what_looks_alike_and_what_is_long_is_shown_as_what_it_is() -> None:
     long = target(params={"long_percent": 1, "short_percent": 0, "\u0430" * 5_000: 1})
-    odd = sma("odd", 3, "pric\u0435", **{"perio\u0501": 1})
+    odd = {**sma("odd", 3, "pric\u0435"), "perio\u0501": 1}
     told = refusal(text(strategy([*crossing()[:4], long, odd])))
     assert all(part.isascii() for one in told.reasons for part in (one.path, one.was, one.rule, one.remedy))
     assert all(len(one.was) <= MAX_PART + 3 for one in told.reasons)
