@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.services.dagmanager.faults import MAX_REASONS
 from tests.flow.driving import Place, Said, digests_of, embedded, on_kafka, qmtl, run_demo
 
 CODE = {"log": 3, "dag": 5, "world": 6, "bars": 7, "usage": 2, "run": 8}
@@ -26,7 +27,8 @@ def assert_refused(said: Said, code: str, exit_code: int, *words: str) -> None:
     lines = said.err.splitlines()
     first = next(at for at, line in enumerate(lines) if line.startswith("[QMTL-"))
     assert lines[first].startswith(f"[{code}] "), said.err
-    assert 1 <= len(lines) - first <= 2  # what was wrong, and what to do
+    several = "faults:" in lines[first]  # then each has a line
+    assert 1 <= len(lines) - first <= (MAX_REASONS + 2 if several else 2)  # what was wrong, and what to do
     assert len(lines) < 25
     assert len(said.err) < 3500
     assert "Traceback" not in said.err
@@ -104,7 +106,7 @@ MESSAGES: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
         "QMTL-500",
         ("strategy_id", "twice"),
     ),
-    "node twice": (message(PRICE, PRICE, FAST, SLOW, CROSS, TARGET), "QMTL-500", ("price",)),
+    "node twice": (message(PRICE, PRICE, FAST, SLOW, CROSS, TARGET), "QMTL-507", ("price",)),
     "id without its prefix": (
         whole_but({"name": "price", "node_id": "0" * 64}),
         "QMTL-505",
@@ -130,6 +132,18 @@ MESSAGES: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
         ("world_id",),
     ),
     "intervals that differ": (whole_but({"name": "cross", "interval": 120}), "QMTL-500", ("interval", "120")),
+    "several faults": (
+        message(
+            PRICE, {**FAST, "period": 0}, {**SLOW, "node_type": "ema"}, CROSS, TARGET, schema_version="v9"
+        ),
+        "QMTL-500",
+        ("[QMTL-509] schema_version", "[QMTL-500] nodes[1].period", "[QMTL-503] nodes[2].node_type"),
+    ),
+    "hundreds of faults": (
+        message(*({**FAST, "name": "|" + "\u001b[2J" * 50, "period": 0} for _ in range(300))),
+        "QMTL-500",
+        ("has 601 faults", "more."),
+    ),
     "terminal commands in a name": (
         whole_but({"name": "fast", "node_type": "\u001b[2J\u202e"}),
         "QMTL-503",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -300,11 +301,44 @@ class CrashLoop(InvariantBroken):
 # ---- DAG messages -----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One of the reasons for which something was refused.
+
+    Attributes:
+        code: of the error that it would be alone.
+        path: of the field, such as `nodes[3].inputs[0]`; empty for the whole.
+        was: the kind of value that was found.
+        rule: what it broke.
+        remedy: what to do.
+    """
+
+    code: str
+    path: str
+    was: str
+    rule: str
+    remedy: str
+
+    @property
+    def what(self) -> str:
+        return f"{self.path or 'the DAG message'} was {self.was}; {self.rule}."
+
+
 class InvalidDag(QmtlError):
-    """A DAG message that can't be accepted."""
+    """A DAG message that can't be accepted.
+
+    Attributes:
+        reasons: the first of them in the order of the message, empty where there is but the one that the error says.
+        more: how many there are besides.
+    """
 
     code = "QMTL-500"
     exit_code = 5
+
+    def __init__(self, what: str, remedy: str = "", reasons: tuple[Reason, ...] = (), more: int = 0) -> None:
+        super().__init__(what, remedy)
+        self.reasons = reasons
+        self.more = more
 
 
 class DagTooLarge(InvalidDag):
@@ -341,6 +375,24 @@ class InvalidParameter(InvalidDag):
     """A node parameter that breaks its rule."""
 
     code = "QMTL-506"
+
+
+class DuplicateName(InvalidDag):
+    """A name that stands for two things in a DAG message."""
+
+    code = "QMTL-507"
+
+
+class InvalidName(InvalidDag):
+    """A name or text in a DAG message with characters or a length that it may not have."""
+
+    code = "QMTL-508"
+
+
+class UnknownDagVersion(InvalidDag):
+    """A DAG message in a form that this version doesn't know."""
+
+    code = "QMTL-509"
 
 
 # ---- worlds and commands ------------------------------------------------------------------------------------

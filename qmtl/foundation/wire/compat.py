@@ -46,6 +46,29 @@ def require_resolvable(reader: Schema, writer: Schema) -> None:
         )
 
 
+def major(versions: Iterable[Schema]) -> int:
+    """How many majors a message format has had: the versions of one read each other's values, whichever is the older.
+
+    What runs under an id writes into one topic, which new code reads back and old code reads on: so either direction counts.
+
+    Args:
+        versions: oldest first.
+
+    Returns:
+        1 for a format that was never broken; 0 for none.
+    """
+    count, alike = 0, list[Schema]()
+    for version in versions:
+        if not alike or any(
+            difference
+            for other in alike
+            for difference in (*differences(version, other), *differences(other, version))
+        ):
+            count, alike = count + 1, []
+        alike.append(version)
+    return count
+
+
 def differences(reader: Schema, writer: Schema) -> Iterator[str]:
     """Why the reader can't read everything that the writer may write; nothing if it can."""
     return _differ(reader, writer, reader["name"], dict(_named(reader)), dict(_named(writer)))

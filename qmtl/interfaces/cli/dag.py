@@ -36,8 +36,8 @@ def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json:
     """
     from qmtl.foundation.contracts.dag import DagSubmission
     from qmtl.interfaces.cli import session
-    from qmtl.services.dagmanager.graph import resolve
-    from qmtl.services.dagmanager.message import MAX_BYTES, parse_message
+    from qmtl.services.dagmanager.admission import admit
+    from qmtl.services.dagmanager.raw import MAX_BYTES
 
     try:
         with file.open("rb") as source:
@@ -48,7 +48,7 @@ def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json:
         raise InvalidDag(
             f"the DAG message {file} can't be read: {error.strerror}.", "Name another file."
         ) from None
-    graph = resolve(parse_message(message), 0)
+    graph = admit(message, 0)
     with session.client(log_address, wait_s) as client:
         submission = client.next_submission_id(world_id, graph.strategy_id, message)
         outcome = client.submit(DagSubmission(submission, world_id, message, session.now_ms()))

@@ -13,10 +13,13 @@ from enum import Enum
 from typing import Any, Final, TextIO
 
 from qmtl.foundation.common import money
-from qmtl.foundation.common.errors import QmtlError
+from qmtl.foundation.common.errors import InvalidDag, QmtlError
 
 ERROR_CHARACTERS: Final = 1500
 """An error stays on one screen, whatever text a broken value or a broker put into it."""
+
+FAULTS_CHARACTERS: Final = 3000
+"""So do the faults of a DAG message together."""
 
 _UNSAFE: Final = re.compile(
     "["
@@ -153,8 +156,27 @@ def _ascii(text: str) -> str:
 
 
 def error(problem: QmtlError) -> None:
-    """An error: its code and what was wrong, then what to do."""
-    failure(problem.code, problem.what, problem.remedy)
+    """An error: its code and what was wrong, then what to do; of a DAG message with several faults a line for each."""
+    if isinstance(problem, InvalidDag) and len(problem.reasons) > 1:
+        sys.stdout.flush()
+        _write(sys.stderr, "".join(f"{line}\n" for line in _faults(problem)))
+    else:
+        failure(problem.code, problem.what, problem.remedy)
+
+
+def _faults(problem: InvalidDag) -> Iterator[str]:
+    count = len(problem.reasons) + problem.more
+    yield f"[{problem.code}] the DAG message has {count} faults:"
+    room = FAULTS_CHARACTERS
+    for told, one in enumerate(problem.reasons):
+        line = safe(f"  [{one.code}] {one.what} {one.remedy}")
+        room -= len(line)
+        if room < 0:
+            yield f"  and {count - told} more."
+            return
+        yield line
+    if problem.more:
+        yield f"  and {problem.more} more."
 
 
 def failure(code: str, what: str, remedy: str = "") -> None:

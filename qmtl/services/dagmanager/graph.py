@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
-from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes, canonical_json
+from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes, canonical_json, parse_canonical_json
 from qmtl.foundation.common.errors import (
     DagCycle,
+    DuplicateName,
     InvalidDag,
+    InvalidParameter,
+    InvalidValue,
     MissingDependency,
     NodeIdMismatch,
     UnknownNodeType,
 )
-from qmtl.foundation.common.identity import functional_params, node_id, require_node_id
+from qmtl.foundation.common.identity import content_id, functional_params, node_content, own_params, settle
 from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.foundation.contracts.node import PositionTarget
 from qmtl.runtime.indicators.registry import BUILTINS, code_hash
-from qmtl.services.dagmanager.message import DagMessage, DagNode
+from qmtl.services.dagmanager.cycles import cycles
+from qmtl.services.dagmanager.faults import Faults, spelled
+from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft
+
+_CODE: Final[Mapping[str, str]] = {name: code_hash(name) for name in BUILTINS}
+
+Held = Callable[[str], ComputeNode | None]
+"""The node that an id stands for, `None` if it is free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,18 @@ class GraphNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Collision:
+    """A node that could not have its own id: something for the audit.
+
+    Attributes:
+        held: the ids that other content holds.
+    """
+
+    node_id: str
+    held: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """A strategy's graph: inputs before the nodes that read them; `signals` and `node_ids` in the message's order."""
 
@@ -37,129 +60,274 @@ class Graph:
     nodes: tuple[GraphNode, ...]
     signals: tuple[str, ...]
     commit_hash: str
+    collisions: tuple[Collision, ...] = ()
 
 
-def resolve(message: DagMessage, at_ms: int) -> Graph:
+def nobody(node_id: str) -> ComputeNode | None:
+    """No node exists yet."""
+    return None
+
+
+def resolve(message: DagMessage, at_ms: int, held: Held = nobody) -> Graph:
     """Check a message and give every node its identity.
 
+    Args:
+        held: the nodes that exist, which decide where an id is taken by other content.
+
     Raises:
-        InvalidDag or one of its kinds: a name twice, an unknown type, a missing input, a cycle, a wrong number of inputs,
-            intervals that differ along an edge, a parameter out of its rule, an id or hash that does not fit its content.
+        InvalidDag: with every reason; as one of its kinds where all reasons are of it: a name twice, an unknown type, a missing
+            input, a cycle, a wrong number of inputs, intervals that differ along an edge, a parameter out of its rule, an id or
+            hash that does not fit its content.
     """
-    by_name = _by_name(message.nodes)
-    done: dict[str, ComputeNode] = {}
-    ordered = []
-    for one in _in_order(message.nodes, by_name):
-        node = _identified(one, done, at_ms)
-        done[one.name] = node
-        ordered.append(GraphNode(one.name, node))
-    for name in message.signals:
-        if name not in done:
-            raise MissingDependency(
-                f"signals names {name!r}, which is no node of the message.", "Name one of its nodes."
-            )
-        if BUILTINS[done[name].node_type].output is not PositionTarget:
-            raise InvalidDag(
-                f"signals names {name!r} of type {done[name].node_type!r}, which gives no position target.",
-                "Let a position_target node end the strategy.",
-            )
-    signals = tuple(done[name].node_id for name in message.signals)
+    draft = Draft(
+        message.strategy_id,
+        message.meta,
+        tuple(enumerate(message.nodes)),
+        tuple(enumerate(message.signals)),
+        {one.name for one in message.nodes},
+    )
+    return resolve_draft(draft, at_ms, held, Faults())
+
+
+def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph:
+    """As `resolve`, for as much of a message as could be read; what was wrong with the rest is in `faults` already.
+
+    Raises:
+        InvalidDag: any reason in `faults`, found here or before.
+    """
+    placed = _placed(draft.nodes, faults)
+    _check_edges(placed, draft.names or (), faults)
+    params = {name: found for name in placed if (found := _check_alone(placed[name], faults)) is not None}
+    resolved = _Resolved(held, at_ms, faults)
+    for name in _in_order(placed, faults):
+        if name in params and all(read in resolved.done for read in placed[name].node.inputs):
+            resolved.add(placed[name], params[name])
+    _check_signals(draft, placed, faults)
+    faults.refuse_any()
+    done = resolved.done
+    signals = tuple(done[name].node_id for _, name in draft.signals)
     facts = {
         "nodes": sorted(node.node_id for node in done.values()),
         "signals": signals,
-        "version": message.meta.version,
+        "version": draft.meta.version,
     }
     commit = blake3_hex(canonical_bytes(facts))
-    return Graph(message.strategy_id, message.meta.version, tuple(ordered), signals, commit)
+    nodes = tuple(GraphNode(name, node) for name, node in done.items())
+    return Graph(
+        draft.strategy_id, draft.meta.version, nodes, signals, commit, tuple(resolved.collisions.values())
+    )
 
 
-def _by_name(nodes: Sequence[DagNode]) -> Mapping[str, DagNode]:
-    out: dict[str, DagNode] = {}
-    for one in nodes:
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A node with its path in the message."""
+
+    path: str
+    node: DagNode
+
+
+def _placed(nodes: Sequence[tuple[int, DagNode]], faults: Faults) -> dict[str, _Placed]:
+    """The nodes by name; of those that share one the first."""
+    out: dict[str, _Placed] = {}
+    for place, one in nodes:
         if one.name in out:
-            raise InvalidDag(f"two nodes are named {one.name!r}.", "Give each its own name.")
-        out[one.name] = one
+            faults.add_told(
+                DuplicateName,
+                f"nodes[{place}].name",
+                f"{spelled(one.name)}, the name of {out[one.name].path} too",
+                "each node has a name of its own",
+                "Rename one of them.",
+            )
+        else:
+            out[one.name] = _Placed(f"nodes[{place}]", one)
     return out
 
 
-def _in_order(nodes: Sequence[DagNode], by_name: Mapping[str, DagNode]) -> list[DagNode]:
-    """Kahn's algorithm (1962); among nodes that are free at the same time the message's order decides."""
-    for one in nodes:
-        for name in one.inputs:
-            if name not in by_name:
-                raise MissingDependency(
-                    f"node {one.name!r} reads {name!r}, which is no node of the message.", "Add it."
+def _check_edges(placed: Mapping[str, _Placed], names: Collection[str], faults: Faults) -> None:
+    for one in placed.values():
+        for port, name in enumerate(one.node.inputs):
+            path = f"{one.path}.inputs[{port}]"
+            if name not in names:
+                faults.add(
+                    MissingDependency,
+                    path,
+                    name,
+                    "it is no node of the message",
+                    "Add the node, or name another.",
                 )
-    left = {one.name: len(one.inputs) for one in nodes}
-    readers: dict[str, list[str]] = {one.name: [] for one in nodes}
-    for one in nodes:
-        for name in one.inputs:
-            readers[name].append(one.name)
-    free = [one.name for one in nodes if not one.inputs]
-    out = []
-    for name in free:  # grows while it is read
-        out.append(by_name[name])
+            elif name in placed and placed[name].node.interval != one.node.interval:
+                faults.add_told(
+                    InvalidDag,
+                    path,
+                    f"{spelled(name)} with an interval of {placed[name].node.interval} s",
+                    f"{spelled(one.node.name)} has one of {one.node.interval} s, and an edge has one",
+                    "Use one interval along an edge.",
+                )
+
+
+def _check_alone(one: _Placed, faults: Faults) -> Mapping[str, Any] | None:
+    """What can be said of a node without its inputs; returns its functional parameters, if they are sound."""
+    node = one.node
+    builtin = BUILTINS.get(node.node_type)
+    if builtin is None:
+        faults.add(
+            UnknownNodeType,
+            f"{one.path}.node_type",
+            node.node_type,
+            "no node type has that name",
+            f"Built in are {', '.join(sorted(BUILTINS))}.",
+        )
+        return None
+    if len(node.inputs) != builtin.ports:
+        faults.add_told(
+            InvalidDag,
+            f"{one.path}.inputs",
+            f"{len(node.inputs)} inputs",
+            f"a node of type {node.node_type!r} takes {builtin.ports}",
+            "Give one node per port, in the order of the ports.",
+        )
+    expected = _CODE[node.node_type]
+    if node.code_hash is not None and node.code_hash != expected:
+        faults.add_told(
+            NodeIdMismatch,
+            f"{one.path}.code_hash",
+            node.code_hash,
+            f"the built-in {node.node_type!r} has {expected}",
+            "Leave it out, or publish with the version that computed it.",
+        )
+    try:
+        params = functional_params(node.params)
+        builtin.parse(own_params(params), node.period)
+        if builtin.ports == 0:
+            params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
+        canonical_json(params)
+    except (InvalidDag, InvalidValue) as error:
+        kind = type(error) if isinstance(error, InvalidDag) else InvalidParameter
+        head, _, rule = error.what.rstrip(".").partition("; ")
+        faults.add_told(kind, f"{one.path}.params", f"wrong ({head})", rule, error.remedy)
+        return None
+    return params
+
+
+def _check_signals(draft: Draft, placed: Mapping[str, _Placed], faults: Faults) -> None:
+    seen: set[str] = set()
+    for place, name in draft.signals:
+        path = f"signals[{place}]"
+        if name in seen:
+            faults.add(DuplicateName, path, name, "a node gives a signal once", "Name it once.")
+        elif draft.names is not None and name not in draft.names:
+            faults.add(
+                MissingDependency, path, name, "it is no node of the message", "Name one of its nodes."
+            )
+        elif name in placed and not _is_target(placed[name].node.node_type):
+            faults.add_told(
+                InvalidDag,
+                path,
+                f"{spelled(name)} of type {spelled(placed[name].node.node_type)}",
+                "a signal is a position target",
+                "Let a position_target node end the strategy.",
+            )
+        seen.add(name)
+
+
+def _is_target(node_type: str) -> bool:
+    """A type that is not known has been told of already."""
+    builtin = BUILTINS.get(node_type)
+    return builtin is None or builtin.output is PositionTarget
+
+
+def _in_order(placed: Mapping[str, _Placed], faults: Faults) -> list[str]:
+    """Kahn's algorithm (1962); among nodes that are free at the same time the message's order decides. What is in a cycle or
+    reads from one is left out."""
+    inputs = {name: [read for read in one.node.inputs if read in placed] for name, one in placed.items()}
+    left = {name: len(reads) for name, reads in inputs.items()}
+    readers: dict[str, list[str]] = {name: [] for name in placed}
+    for name, reads in inputs.items():
+        for read in reads:
+            readers[read].append(name)
+    out = [name for name, count in left.items() if not count]
+    for name in out:  # grows while it is read
         for reader in readers[name]:
             left[reader] -= 1
             if left[reader] == 0:
-                free.append(reader)
-    if len(out) < len(nodes):
-        circle = sorted(name for name, count in left.items() if count)
-        raise DagCycle(
-            f"the nodes {', '.join(circle[:10])} depend on themselves.",
-            "Express feedback as a lagged input; a graph has no cycles.",
-        )
+                out.append(reader)
+    if len(out) < len(placed):
+        stuck = {name: [read for read in reads if left[read]] for name, reads in inputs.items() if left[name]}
+        for cycle in cycles(stuck):
+            shown = " -> ".join(cycle[:10]) + (f" -> ... {len(cycle) - 10} more" if len(cycle) > 10 else "")
+            faults.add_told(
+                DagCycle,
+                f"{placed[cycle[0]].path}.inputs",
+                f"a part of the cycle {shown} -> {cycle[0]}",
+                "a graph has none",
+                "Express feedback as a lagged input.",
+            )
     return out
 
 
-def _identified(one: DagNode, done: Mapping[str, ComputeNode], at_ms: int) -> ComputeNode:
-    builtin = BUILTINS.get(one.node_type)
-    if builtin is None:
-        raise UnknownNodeType(
-            f"node {one.name!r} has the type {one.node_type!r}.",
-            f"Built in are {', '.join(sorted(BUILTINS))}.",
-        )
-    if len(one.inputs) != builtin.ports:
-        raise InvalidDag(
-            f"node {one.name!r} of type {one.node_type!r} has {len(one.inputs)} inputs; it takes {builtin.ports}.",
-            "Give one node per port, in the order of the ports.",
-        )
-    for name in one.inputs:
-        if done[name].interval != one.interval:
-            raise InvalidDag(
-                f"node {one.name!r} has interval {one.interval} s but reads {name!r} of {done[name].interval} s.",
-                "Use one interval along an edge.",
+class _Resolved:
+    """Nodes with their ids, in an order in which inputs come first. A node that is faulty, or reads one, gets none."""
+
+    def __init__(self, held: Held, at_ms: int, faults: Faults) -> None:
+        self.done: dict[str, ComputeNode] = {}
+        self.collisions: dict[str, Collision] = {}
+        self._held = held
+        self._contents: dict[str, bytes] = {}
+        self._at_ms = at_ms
+        self._faults = faults
+
+    def add(self, one: _Placed, params: Mapping[str, Any]) -> None:
+        node = one.node
+        compat = node.schema_compat_id if node.schema_compat_id is not None else f"qmtl.{node.node_type}.v1"
+        dependencies = tuple(self.done[name].node_id for name in node.inputs)
+        code = _CODE[node.node_type]
+        content = node_content(node.node_type, node.interval, node.period, params, dependencies, compat, code)
+        settled = settle(content, self._content_of)
+        if node.node_id is not None and node.node_id not in (settled.node_id, content_id(content)):
+            self._faults.add_told(
+                NodeIdMismatch,
+                f"{one.path}.node_id",
+                node.node_id,
+                f"the content of {spelled(node.name)} gives {settled.node_id}",
+                "Leave node_id out.",
             )
-    params = functional_params(one.params)
-    builtin.parse(params, one.period)
-    if builtin.ports == 0:
-        params = {
-            **params,
-            "symbols": sorted(params["symbols"]),
-        }  # a source is what it reads, in whatever order
-    expected = code_hash(one.node_type)
-    if one.code_hash is not None and one.code_hash != expected:
-        raise NodeIdMismatch(
-            f"node {one.name!r} carries code_hash {one.code_hash!r}; the built-in {one.node_type!r} has {expected!r}.",
-            "Leave it out, or publish with the version that computed it.",
+        if settled.collided:
+            self.collisions[settled.node_id] = Collision(settled.node_id, settled.collided)
+        self._contents[settled.node_id] = content
+        self.done[node.name] = ComputeNode(
+            settled.node_id,
+            node.node_type,
+            node.interval,
+            node.period,
+            code,
+            compat,
+            canonical_json(params),
+            dependencies,
+            tuple(dict.fromkeys(node.tags)),
+            self._at_ms,
         )
-    compat = one.schema_compat_id if one.schema_compat_id is not None else f"qmtl.{one.node_type}.v1"
-    dependencies = tuple(done[name].node_id for name in one.inputs)
-    found = node_id(one.node_type, one.interval, one.period, params, dependencies, compat, expected)
-    if one.node_id is not None and require_node_id(one.node_id) != found:
-        raise NodeIdMismatch(
-            f"node {one.name!r} carries the id {one.node_id!r}; its content gives {found!r}.",
-            "Leave node_id out.",
-        )
-    return ComputeNode(
-        found,
-        one.node_type,
-        one.interval,
-        one.period,
-        expected,
-        compat,
-        canonical_json(params),
-        dependencies,
-        tuple(dict.fromkeys(one.tags)),
-        at_ms,
+
+    def _content_of(self, node_id: str) -> bytes | None:
+        """What an id stands for, among the nodes that exist and those of this very message."""
+        content = self._contents.get(node_id)
+        if content is not None:
+            return content
+        known = self._held(node_id)
+        return None if known is None else content_of(known)
+
+
+def content_of(node: ComputeNode) -> bytes:
+    """The content of a node that exists, from its row.
+
+    Raises:
+        NoCanonicalForm, InvalidDag: the row is damaged.
+    """
+    return node_content(
+        node.node_type,
+        node.interval,
+        node.period,
+        parse_canonical_json(node.params_canon),
+        node.dependencies,
+        node.schema_compat_id,
+        node.code_hash,
     )

@@ -1,33 +1,56 @@
-"""The DAG message as people publish it: bounded before it is parsed, strict when it is, clear about what is wrong."""
+"""The DAG message as people publish it: strict, and all that is wrong with its form told at once."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from qmtl.foundation.common.errors import DagTooLarge, InvalidDag, InvalidParameter
+from qmtl.foundation.common.errors import (
+    DagTooLarge,
+    InvalidDag,
+    InvalidName,
+    InvalidParameter,
+    NodeIdMismatch,
+    UnknownDagVersion,
+)
+from qmtl.foundation.common.names import MAX_NAME, MAX_TAG, NAME_PATTERN, NAME_RULE, is_name
+from qmtl.services.dagmanager.faults import Faults, kind_of, shortened, spelled
+from qmtl.services.dagmanager.raw import FORM, Doubled, Odd, read_raw
 
-MAX_BYTES: Final = 1 << 20
-MAX_DEPTH: Final = 32
 MAX_NODES: Final = 10_000
 MAX_INTERVAL_S: Final = 86_400
+MAX_PERIOD: Final = 10_000
+MAX_INPUTS: Final = 1_000
+MAX_TAGS: Final = 100
+MAX_VERSION: Final = 50
+SCHEMA_VERSION: Final = "v1"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LONGEST_INTERVAL: Final = 12
+_DIGEST: Final = r"^blake3:[0-9a-f]{64}([0-9a-f]{64})?$"
+_COMPAT: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 
 
 def _seconds(value: object) -> object:
     """`60`, `"60s"`, `"1m"`, `"1h"` and `"1d"` are seconds."""
-    if isinstance(value, str) and value.isascii() and value[:-1].isdecimal() and value[-1:] in _UNITS:
+    if (
+        isinstance(value, str)
+        and len(value) <= _LONGEST_INTERVAL
+        and value.isascii()
+        and value[:-1].isdecimal()
+        and value[-1:] in _UNITS
+    ):
         return int(value[:-1]) * _UNITS[value[-1]]
     return value
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=200)]
-Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=100)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME)]
+Tag = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_TAG)]
 Interval = Annotated[int, BeforeValidator(_seconds), Field(ge=1, le=MAX_INTERVAL_S)]
+Digest = Annotated[str, Field(pattern=_DIGEST)]
 
 
 class _Strict(BaseModel):
@@ -40,18 +63,18 @@ class DagNode(_Strict):
     name: Name
     node_type: Annotated[str, Field(min_length=1, max_length=100)]
     interval: Interval
-    period: Annotated[int, Field(ge=1, le=10_000)] = 1
+    period: Annotated[int, Field(ge=1, le=MAX_PERIOD)] = 1
     params: dict[str, Any] = {}
-    inputs: list[Name] = []
-    tags: list[Tag] = []
-    code_hash: str | None = None
-    schema_compat_id: str | None = None
-    node_id: str | None = None
+    inputs: Annotated[list[Name], Field(max_length=MAX_INPUTS)] = []
+    tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = []
+    code_hash: Digest | None = None
+    schema_compat_id: Annotated[str, Field(pattern=_COMPAT, max_length=MAX_NAME)] | None = None
+    node_id: Digest | None = None
     metadata: dict[str, Any] = {}
 
 
 class DagMeta(_Strict):
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=50)] = "v1"
+    version: Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_VERSION)] = "v1"
     description: str = ""
 
 
@@ -62,85 +85,275 @@ class DagMessage(_Strict):
     strategy_id: Name
     meta: DagMeta = DagMeta()
     nodes: Annotated[list[DagNode], Field(min_length=1, max_length=MAX_NODES)]
-    signals: Annotated[list[Name], Field(min_length=1)]
+    signals: Annotated[list[Name], Field(min_length=1, max_length=MAX_NODES)]
+
+
+class _Head(_Strict):
+    """A message without its nodes and its version."""
+
+    strategy_id: Name
+    meta: DagMeta = DagMeta()
+    signals: Annotated[list[Name], Field(min_length=1, max_length=MAX_NODES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """As much of a message as could be read.
+
+    Attributes:
+        nodes: the sound ones, each with its place in the message.
+        signals: the names in it that are names, each with its place.
+        names: of all nodes, the unsound ones too, so that a reader of one is not called dangling; `None` if there is no list of nodes.
+    """
+
+    strategy_id: str = ""
+    meta: DagMeta = field(default_factory=DagMeta)
+    nodes: Sequence[tuple[int, DagNode]] = ()
+    signals: Sequence[tuple[int, str]] = ()
+    names: Collection[str] | None = None
 
 
 def parse_message(data: bytes) -> DagMessage:
-    """Read a DAG message.
+    """Read a DAG message, without asking whether its graph is one.
 
     Raises:
-        DagTooLarge: over 1 MiB, deeper than 32 levels, more than 10,000 nodes.
-        InvalidParameter: NaN or an infinity anywhere.
-        InvalidDag: not JSON, a repeated key, a field that is missing, unknown, or breaks its rule.
+        InvalidDag: with every reason; as one of its kinds where all reasons are of it. `DagTooLarge`: over 1 MiB, deeper than 32
+            levels, too many nodes. `InvalidParameter`: a number without a canonical form. `InvalidName`: a name that may be none.
+            `UnknownDagVersion`: another `schema_version`. `NodeIdMismatch`: an id or hash without its form.
     """
-    if len(data) > MAX_BYTES:
-        raise DagTooLarge(
-            f"the DAG message has {len(data)} bytes; at most {MAX_BYTES} are allowed.", "Split the strategy."
+    faults = Faults()
+    draft = read_draft(data, faults)
+    faults.refuse_any()
+    return DagMessage.model_construct(
+        schema_version="v1",
+        strategy_id=draft.strategy_id,
+        meta=draft.meta,
+        nodes=[one for _, one in draft.nodes],
+        signals=[name for _, name in draft.signals],
+    )
+
+
+def read_draft(data: bytes, faults: Faults) -> Draft:
+    """As much of a message as can be read; all that is wrong with its form goes to `faults`."""
+    raw = read_raw(data, faults)
+    if raw is None:
+        return Draft()
+    found: dict[str, Any] = raw.value
+    top = _Part(faults, raw.suspicious)
+    top.clean({name: value for name, value in found.items() if name != "nodes"}, "")
+    top.doubled(found, "")
+    top.strangers(found, (*_Head.model_fields, "schema_version", "nodes"), "")
+    _read_version(found, top)
+    head = top.read(_Head, {name: value for name, value in found.items() if name in _Head.model_fields}, "")
+    nodes, names = _read_nodes(found, raw.suspicious, top)
+    return Draft(
+        head.strategy_id if head is not None else "",
+        head.meta if head is not None else DagMeta(),
+        nodes,
+        _signals(found.get("signals")),
+        names,
+    )
+
+
+def _read_version(found: Mapping[str, Any], top: _Part) -> None:
+    if "schema_version" not in found:
+        top.add(InvalidDag, "schema_version", None, f"it must be {SCHEMA_VERSION!r}", "Say it.")
+    elif found["schema_version"] != SCHEMA_VERSION:
+        top.add(
+            UnknownDagVersion,
+            "schema_version",
+            found["schema_version"],
+            f"{SCHEMA_VERSION!r} is the only one that is known",
+            f"Publish in the form {SCHEMA_VERSION!r}, or run a version that knows the other.",
         )
-    _bound_depth(data)
-    try:
-        raw = json.loads(data, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise InvalidDag(f"the DAG message is not JSON: {error}.", "Check it with any JSON tool.") from None
-    try:
-        return DagMessage.model_validate(raw)
-    except ValidationError as error:
-        raise _named(error) from None
 
 
-def _bound_depth(data: bytes) -> None:
-    depth = 0
-    in_text = escaped = False
-    for byte in data:
-        if in_text:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_text = False
-        elif byte == 0x22:
-            in_text = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise DagTooLarge(
-                    f"the DAG message nests deeper than {MAX_DEPTH} levels.", "Flatten its parameters."
+def _read_nodes(
+    found: Mapping[str, Any], suspicious: bool, top: _Part
+) -> tuple[list[tuple[int, DagNode]], set[str] | None]:
+    raw = found.get("nodes")
+    sound: list[tuple[int, DagNode]] = []
+    names: set[str] = set()
+    if not isinstance(raw, list) or not raw:
+        top.clean(raw, "nodes")
+        top.add(InvalidDag, "nodes", raw, "a list of at least one node is required", "Add a node.")
+        return sound, None
+    if len(raw) > MAX_NODES:
+        top.add(DagTooLarge, "nodes", raw, f"at most {MAX_NODES} are allowed", "Split the strategy.")
+        return sound, None
+    for place, one in enumerate(raw):
+        path = f"nodes[{place}]"
+        part = _Part(top.faults, suspicious)
+        part.clean(one, path)
+        if not isinstance(one, dict):
+            part.add(InvalidDag, path, one, "an object is required", FORM)
+            continue
+        if isinstance(one.get("name"), str):
+            names.add(one["name"])
+        known = part.strangers(one, DagNode.model_fields, path)
+        node = part.read(DagNode, known, path)
+        if node is not None and not part.told:
+            sound.append((place, node))
+    return sound, names
+
+
+def _signals(raw: object) -> list[tuple[int, str]]:
+    if not isinstance(raw, list) or len(raw) > MAX_NODES:
+        return []
+    return [(place, name) for place, name in enumerate(raw) if is_name(name)]
+
+
+# ---- fields -------------------------------------------------------------------------------------------------------
+
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,60}")
+
+_NAME: Final = (InvalidName, f"{NAME_RULE}, {MAX_NAME} at most", "Rename it.")
+_RULES: Final[Mapping[str, tuple[type[InvalidDag], str, str]]] = {
+    "strategy_id": _NAME,
+    "name": _NAME,
+    "inputs": (
+        InvalidName,
+        f"a list of up to {MAX_INPUTS} names of nodes is required",
+        "Name one node per port.",
+    ),
+    "signals": (
+        InvalidName,
+        "a list of at least one name of a node is required",
+        "Name the nodes that target.",
+    ),
+    "tags": (
+        InvalidName,
+        f"a list of up to {MAX_TAGS} tags is required; {NAME_RULE}, {MAX_TAG} at most",
+        "Rename it.",
+    ),
+    "version": (InvalidName, f"{NAME_RULE}, {MAX_VERSION} at most", "Rename it."),
+    "node_type": (InvalidName, "a text of 1 to 100 characters is required", "Name a type of node."),
+    "schema_compat_id": (
+        InvalidName,
+        f"a text of up to {MAX_NAME} ASCII letters, digits, '_', '-' and '.' is required",
+        "Leave it out.",
+    ),
+    "interval": (
+        InvalidDag,
+        f"whole seconds from 1 to {MAX_INTERVAL_S} are required, as a number or a text such as '1m'",
+        "Send seconds.",
+    ),
+    "period": (
+        InvalidDag,
+        f"a whole number from 1 to {MAX_PERIOD} is required",
+        "Send how far the node looks back.",
+    ),
+    "code_hash": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
+    "node_id": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
+    "params": (InvalidDag, "an object is required", FORM),
+    "metadata": (InvalidDag, "an object is required", FORM),
+    "meta": (InvalidDag, "an object with version and description is required", FORM),
+    "description": (InvalidDag, "a text is required", FORM),
+}
+"""What each field takes, and which kind of fault its breach is."""
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Part:
+    """One node of a message, or what is around them: what is wrong at a path is told once, by who sees it first."""
+
+    def __init__(self, faults: Faults, suspicious: bool) -> None:
+        self.faults = faults
+        self.told: set[str] = set()
+        self._suspicious = suspicious
+
+    def add(self, kind: type[InvalidDag], path: str, found: object, rule: str, remedy: str) -> None:
+        if path not in self.told:
+            self.told.add(path)
+            self.faults.add(kind, path, found, rule, remedy)
+
+    def _add_told(self, kind: type[InvalidDag], path: str, was: str, rule: str, remedy: str) -> None:
+        if path not in self.told:
+            self.told.add(path)
+            self.faults.add_told(kind, path, was, rule, remedy)
+
+    def clean(self, value: object, path: str) -> None:
+        """Tell of what no field allows: numbers without a form, keys twice, NUL and half characters. At most `MAX_DEPTH` deep."""
+        if not self._suspicious:
+            return
+        match value:
+            case Odd():
+                self._add_told(
+                    InvalidParameter,
+                    path,
+                    f"the number {shortened(value.text)}",
+                    value.why,
+                    "Send a plain number.",
                 )
-        elif byte in b"]}":
-            depth -= 1
+            case str():
+                self._clean_text(value, path)
+            case dict():
+                self.doubled(value, path)
+                for key, item in value.items():
+                    self._clean_text(key, _within(path, key))
+                    self.clean(item, _within(path, key))
+            case list():
+                for place, item in enumerate(value):
+                    self.clean(item, f"{path}[{place}]")
+            case _:
+                pass
+
+    def doubled(self, value: Mapping[str, Any], path: str) -> None:
+        if isinstance(value, Doubled):
+            for key in value.keys_twice:
+                self._add_told(
+                    InvalidDag,
+                    _within(path, key),
+                    "there twice",
+                    "a key stands once in an object",
+                    "Keep one.",
+                )
+
+    def _clean_text(self, text: str, path: str) -> None:
+        if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+            self.add(
+                InvalidName, path, text, "NUL and halves of characters are not allowed", "Leave them out."
+            )
+
+    def strangers(self, found: Mapping[str, Any], known: Collection[str], path: str) -> dict[str, Any]:
+        """Tell of fields that nobody knows; returns the others."""
+        for key in found:
+            if key not in known:
+                self._add_told(
+                    InvalidDag,
+                    _within(path, key),
+                    "there",
+                    "no field has that name",
+                    f"Known are {', '.join(known)}.",
+                )
+        return {key: value for key, value in found.items() if key in known}
+
+    def read(self, model: type[_Model], found: Mapping[str, Any], path: str) -> _Model | None:
+        try:
+            return model.model_validate(dict(found))
+        except ValidationError as error:
+            for one in error.errors(include_url=False, include_context=False):
+                self._add_field(one["loc"], one["type"], one["input"], path)
+            return None
+
+    def _add_field(self, where: tuple[int | str, ...], kind: str, found: object, path: str) -> None:
+        names = [step for step in where if isinstance(step, str) and step in _RULES]
+        for step in where:
+            path = f"{path}[{step}]" if isinstance(step, int) else _within(path, step)
+        if kind == "extra_forbidden" or not names:
+            self._add_told(InvalidDag, path, "there", "no field has that name", FORM)
+            return
+        fault, rule, remedy = _RULES[names[-1]]
+        if kind == "missing":
+            self._add_told(InvalidDag, path, "missing", rule, remedy)
+        elif isinstance(found, str) or kind == "too_long":
+            self._add_told(fault, path, kind_of(found), rule, remedy)
+        else:
+            self.add(InvalidDag, path, found, rule, remedy)
 
 
-def _no_constant(name: str) -> Any:
-    raise InvalidParameter(
-        f"the DAG message has the number {name}; only finite numbers have an identity.", "Remove it."
-    )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in out:
-            raise InvalidDag(f"the DAG message has the key {key!r} twice in one object.", "Keep one.")
-        out[key] = value
-    return out
-
-
-def _named(error: ValidationError) -> InvalidDag:
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the message"
-    found = first["input"]
-    kind = (
-        "an object"
-        if isinstance(found, Mapping)
-        else "a list"
-        if isinstance(found, list)
-        else repr(found)[:80]
-    )
-    more = error.error_count() - 1
-    others = f" ({more} more)" if more else ""
-    if first["type"] == "too_long" and first["loc"] == ("nodes",):
-        return DagTooLarge(f"nodes: at most {MAX_NODES} are allowed.", "Split the strategy.")
-    return InvalidDag(
-        f"{where} was {kind}: {first['msg']}{others}.", "See the DAG message's form in the README."
-    )
+def _within(path: str, key: str) -> str:
+    shown = key if _PLAIN_KEY.fullmatch(key) else f"[{spelled(key)}]"
+    return f"{path}.{shown}" if path and not shown.startswith("[") else f"{path}{shown}"

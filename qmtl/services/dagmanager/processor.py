@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
-from qmtl.foundation.common.errors import InvalidDag, InvariantBroken, QmtlError
+from qmtl.foundation.common.errors import InvalidDag, InvariantBroken
 from qmtl.foundation.contracts.dag import (
     ComputeNode,
     CreateTopic,
@@ -27,8 +27,9 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.foundation.wire.topics import DAY_MS, TopicSpec, get_config, node_topic
-from qmtl.services.dagmanager.graph import Graph, resolve
-from qmtl.services.dagmanager.message import parse_message
+from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.faults import lines
+from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.naming import topic_class, topic_name
 
 _TTL_MS: Final = {
@@ -88,7 +89,7 @@ def _submit(step: Step, submission: DagSubmission) -> None:
     if outcomes.get(submission.submission_id) is not None:
         return  # a submission sent twice decides nothing more
     try:
-        graph = resolve(parse_message(submission.dag_json), submission.submitted_at_ms)
+        graph = admit(submission.dag_json, submission.submitted_at_ms, step.table("dag.nodes").get)
     except InvalidDag as error:
         outcomes.put(_refused(submission, error))
         return
@@ -123,14 +124,15 @@ def _submit(step: Step, submission: DagSubmission) -> None:
     )
 
 
-def _refused(submission: DagSubmission, error: QmtlError) -> DagOutcome:
+def _refused(submission: DagSubmission, error: InvalidDag) -> DagOutcome:
+    """The outcome's detail has a line for each reason, and one for how many more there are."""
     return DagOutcome(
         submission.submission_id,
         submission.world_id,
         "",
         False,
         error.code,
-        f"{error.what} {error.remedy}".strip(),
+        lines(error.reasons, error.more),
     )
 
 
@@ -141,10 +143,6 @@ def _join_nodes(step: Step, graph: Graph) -> tuple[list[str], list[str]]:
     for one in graph.nodes:
         known: ComputeNode | None = nodes.get(one.node.node_id)
         if known is not None:
-            if _content(known) != _content(one.node):
-                raise InvariantBroken(
-                    f"two contents share the id {known.node_id}.", "This is a hash collision."
-                )
             if known.node_id not in reused and known.node_id not in new:
                 reused.append(known.node_id)
             continue
@@ -169,11 +167,6 @@ def _join_nodes(step: Step, graph: Graph) -> tuple[list[str], list[str]]:
         step.table("dag.edges").put(Edge(Relation.EMITS, one.node.node_id, name))
         tasks.put(CreateTopic(name, kind, spec.partitions, spec.replication, spec.config()))
     return new, reused
-
-
-def _content(node: ComputeNode) -> ComputeNode:
-    """A node without what is only told about it: tags and the time of its making."""
-    return replace(node, tags=(), created_at_ms=0)
 
 
 def _sentinel(step: Step, submission: DagSubmission, graph: Graph) -> VersionSentinel:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from qmtl.foundation.common.identity import NODE_ID_PREFIX
+from qmtl.foundation.common.identity import NODE_ID_PREFIX, own_params
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyVersion, TopicClass
 from qmtl.foundation.wire.topics import TopicSpec, node_topic
 from qmtl.runtime.indicators.price import PriceParams
@@ -95,7 +95,9 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
     nodes = tuple(
         PlanNode(
             node,
-            BUILTINS[node.node_type].parse(json.loads(node.params_canon, parse_float=Decimal), node.period),
+            BUILTINS[node.node_type].parse(
+                own_params(json.loads(node.params_canon, parse_float=Decimal)), node.period
+            ),
             tuple(sorted(signals.get(node_id, ()))),
             tuple(sorted({world for world, _ in strategies[node_id]})),
             tuple(sorted(strategies[node_id])),

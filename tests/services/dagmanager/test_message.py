@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmtl.foundation.common.errors import DagTooLarge, InvalidDag, InvalidParameter
-from qmtl.services.dagmanager.message import MAX_BYTES, MAX_DEPTH, parse_message
+from qmtl.services.dagmanager.message import parse_message
+from qmtl.services.dagmanager.raw import MAX_BYTES, MAX_DEPTH
 from tests.services.graphs import crossing, price, strategy, text
 
 GOOD = text(strategy(crossing()))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmtl.foundation.common.identity import with_node_set
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
-from qmtl.services.dagmanager.graph import resolve
+from qmtl.services.dagmanager.graph import Graph, resolve
 from qmtl.services.dagmanager.message import parse_message
 from qmtl.services.nodes.plan import make_plan, shards_of
-from tests.services.graphs import T0, crossing, text
+from tests.services.graphs import T0, crossing, price, target, text
 from tests.services.graphs import strategy as strategy_message
 
 
 def deployed(world_id: str, strategy_id: str, fast: int, slow: int) -> StrategyVersion:
-    graph = resolve(parse_message(text(strategy_message(crossing(fast, slow), strategy_id))), T0)
+    message = strategy_message(crossing(fast, slow), strategy_id)
+    return version_of(world_id, strategy_id, resolve(parse_message(text(message)), T0))
+
+
+def version_of(world_id: str, strategy_id: str, graph: Graph) -> StrategyVersion:
     nodes = tuple(
         PlannedNode(
             one.name,
@@ -36,6 +42,20 @@ def deployed(world_id: str, strategy_id: str, fast: int, slow: int) -> StrategyV
 
 
 ALL = [deployed("w1", "a", 3, 8), deployed("w1", "b", 3, 9), deployed("w2", "a", 3, 8)]
+
+
+def test_a_node_of_a_node_set_is_planned_as_its_type_would_be_without_one() -> None:
+    symbols = {"symbols": ["BTC-USD"]}
+    plain, made = (
+        make_plan([deployed_source(params)]) for params in (symbols, with_node_set(symbols, "spot", "1"))
+    )
+    assert [one.params for one in made.sources] == [one.params for one in plain.sources]
+    assert made.sources[0].node.node_id != plain.sources[0].node.node_id
+
+
+def deployed_source(params: dict[str, Any]) -> StrategyVersion:
+    nodes = [{**price(), "params": params}, target(source="price")]
+    return version_of("w1", "a", resolve(parse_message(text(strategy_message(nodes))), T0))
 
 
 def test_the_order_of_deployments_makes_no_difference() -> None:
