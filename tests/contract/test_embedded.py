@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl.engine.log import embedded
+from qmtl.engine.log import embedded_directory
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Record, TopicPartition, partitions_of
 from qmtl.engine.log.rocks import options
@@ -284,13 +284,13 @@ def test_a_log_that_exists_is_opened_with_the_options_of_now_and_not_with_those_
         (found,) = re.findall(r"^\s*write_buffer_size=(\d+)$", newest.read_text(), re.MULTILINE)
         return str(found)
 
-    monkeypatch.setattr(embedded, "options", lambda: options(write_buffer_mb=4))
+    monkeypatch.setattr(embedded_directory, "options", lambda: options(write_buffer_mb=4))
     log = EmbeddedLog(tmp_path / "log")
     log.ensure_topics([events("a")])
     put(log, [(A0, b"k", b"kept")])
     log.close()
     assert settled() == str(4 << 20)
-    monkeypatch.setattr(embedded, "options", lambda: options(write_buffer_mb=8))
+    monkeypatch.setattr(embedded_directory, "options", lambda: options(write_buffer_mb=8))
     log = EmbeddedLog(tmp_path / "log")
     assert values(read_all(log, [A0])) == [b"kept"]
     log.close()

@@ -21,12 +21,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from blake3 import blake3
-from rocksdict import AccessType, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import WriteBatch, WriteOptions
 
 from qmtl.engine.failpoint import entering, passing
+from qmtl.engine.log.embedded_directory import open_database, view_directory
 from qmtl.engine.log.port import (
     Columns,
     Fence,
@@ -40,13 +41,12 @@ from qmtl.engine.log.port import (
     columns_of,
     require_same,
 )
-from qmtl.engine.log.rocks import damage_after, has_room, is_full, is_locked, options
+from qmtl.engine.log.rocks import damage_after, has_room, is_damage, is_full
 from qmtl.foundation.common.errors import (
     DiskFull,
     Fenced,
     InvariantBroken,
     LogError,
-    LogLocked,
     LogUnreachable,
     OffsetGone,
     UnknownTopic,
@@ -80,7 +80,8 @@ class EmbeddedLog:
 
     Raises:
         LogLocked: another process holds the directory.
-        LogUnreachable: it can't be opened.
+        LogUnreachable: it can't be opened, or transactions are missing between others.
+        LogError: its list of topics is damaged.
     """
 
     def __init__(
@@ -95,20 +96,24 @@ class EmbeddedLog:
         self.now_ms = clock_ms if clock_ms is not None else lambda: int(time.time() * 1000)
         self.read_only = read_only
         self._closed, self._full = False, False
-        self._db = _open(directory, read_only)
+        self._db = open_database(directory, read_only)
         self._write_options = WriteOptions()
         self._write_options.sync = sync
         self._topics: dict[str, _Topic] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._begins: dict[TopicPartition, int] = {}
         self.epochs: dict[str, int] = {}
-        self._load_identity()
-        self._load_catalogue()
+        try:
+            self._load_identity()
+            self._load_catalogue()
+        except LogError:
+            self.close()
+            raise
 
     # ---- identity and topics ----------------------------------------------------------------------------------
 
     def _load_identity(self) -> None:
-        found = self._db.get(b"mformat")
+        found = self._get(b"mformat")
         if found is None and not self.read_only:
             fresh = blake3(f"{self.directory.resolve()}\0{os.getpid()}\0{self.now_ms()}".encode()).hexdigest(
                 16
@@ -122,10 +127,10 @@ class EmbeddedLog:
                 f"the embedded log in {self.directory} has format {found.decode()!r}; this version reads {FORMAT!r}.",
                 "Use the version that wrote it, or another --state-dir.",
             )
-        self.log_id = bytes(self._db.get(b"mid") or b"embedded-empty").decode()
+        self.log_id = (self._get(b"mid") or b"embedded-empty").decode()
 
     def _load_catalogue(self) -> None:
-        for key, value in _scan(self._db, b"t"):
+        for key, value in self._scan(b"t"):
             row = json.loads(value)
             name = key[1:].decode()
             ident = row.get("id") or self._identity_of(name, row["number"])
@@ -140,16 +145,18 @@ class EmbeddedLog:
 
     def _load_bounds(self, where: TopicPartition) -> None:
         slot = self._slot(where)
-        self._ends[where] = _number(self._db.get(b"e" + slot))
-        self._begins[where] = _number(self._db.get(b"b" + slot))
+        self._ends[where] = _number(self._get(b"e" + slot))
+        self._begins[where] = _number(self._get(b"b" + slot))
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
+        self._ready()
         batch = WriteBatch(raw_mode=True)
         fresh: dict[str, _Topic] = {}
+        free = max((known.number for known in self._topics.values()), default=0) + 1
         for spec in specs:
             known = self._topics.get(spec.name) or fresh.get(spec.name)
             if known is None:
-                number = len(self._topics) + len(fresh) + 1
+                number = free + len(fresh)
                 ident = self._identity_of(spec.name, number)
                 made = _Topic(spec.name, number, spec.partitions, spec.config(), ident)
                 row = {"number": number, "partitions": made.partitions, "config": made.config, "id": ident}
@@ -158,12 +165,19 @@ class EmbeddedLog:
             else:
                 require_same(spec, known.partitions, known.config)
         if fresh:
+            self._refuse_rows_from(free)
             self._put(batch)
         for made in fresh.values():
             self._topics[made.name] = made
             for partition in range(made.partitions):
                 self._ends[TopicPartition(made.name, partition)] = 0
                 self._begins[TopicPartition(made.name, partition)] = 0
+
+    def _refuse_rows_from(self, number: int) -> None:
+        """A new topic would take what lies there for its own."""
+        for kind in (b"b", b"e", b"r"):
+            if next(self._scan(kind, kind + _SLOT.pack(number, 0)), None) is not None:
+                raise self._damaged("it has records of a topic that it does not list")
 
     def describe(self, topic: str) -> TopicDescription | None:
         self._look()
@@ -226,7 +240,8 @@ class EmbeddedLog:
         self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
     ) -> Positions:
         self._look()
-        found = ((where, self._db.get(_group_key(group, where))) for where in partitions)
+        self._ready()
+        found = ((where, self._get(_group_key(group, where))) for where in partitions)
         return {where: _number(value) for where, value in found if value is not None}
 
     def members(self, group: str) -> Group:
@@ -238,11 +253,7 @@ class EmbeddedLog:
     def read(self, where: TopicPartition, offset: int) -> Iterator[Record]:
         """The records of a partition from an offset on, in order."""
         prefix = b"r" + self._slot(where)
-        last = prefix + _OFFSET.pack(offset)
-        for key, value in self._db.items(from_key=last):
-            if not key.startswith(prefix):
-                return
-            last = key
+        for key, value in self._scan(prefix, prefix + _OFFSET.pack(offset)):
             stamp, has_value, length = _HEAD.unpack_from(value)
             body = _HEAD.size + length
             yield Record(
@@ -253,14 +264,35 @@ class EmbeddedLog:
                 value[body:] if has_value else None,
                 stamp,
             )
+
+    def _scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        last = start or prefix
+        for key, value in self._db.items(from_key=last):
+            if not key.startswith(prefix):
+                return
+            last = key
+            yield key, value
         if (damage := damage_after(self._db, last)) is not None:
-            raise LogError(
-                f"the embedded log in {self.directory} is damaged: {damage}.",
-                "Bring its directory back from a copy.",
-            )
+            raise self._damaged(damage)
+
+    def _get(self, key: bytes) -> bytes | None:
+        try:
+            found: bytes | None = self._db.get(key)
+        except Exception as error:  # rocksdict raises bare Exception
+            if is_damage(str(error)):
+                raise self._damaged(str(error)) from None
+            raise
+        return found
+
+    def _damaged(self, damage: str) -> LogError:
+        return LogError(
+            f"the embedded log in {self.directory} is damaged: {damage}.",
+            "Bring its directory back from a copy.",
+        )
 
     def write(self, rows: Sequence[_Row], positions: Positions, group: str) -> dict[TopicPartition, int]:
         """One transaction: these records, these positions, in one batch. Returns the last tracked offsets."""
+        self._ready()
         batch = WriteBatch(raw_mode=True)
         ends: dict[TopicPartition, int] = {}
         tracked: dict[TopicPartition, int] = {}
@@ -289,13 +321,11 @@ class EmbeddedLog:
         return tracked
 
     def _put(self, batch: WriteBatch) -> None:
-        if self._full:
-            self._open_again()
         try:
             self._db.write(batch, self._write_options)
         except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
             if is_full(error):
-                # Nothing of the batch is in the log: what did not fit is cut off when the log is opened.
+                # A late error leaves the batch whole in the log; what did not fit is cut off. Opening it again shows which.
                 self._full = True
                 raise DiskFull(
                     f"the embedded log in {self.directory} could not be written: {error}.",
@@ -303,13 +333,18 @@ class EmbeddedLog:
                 ) from None
             raise
 
+    def _ready(self) -> None:
+        """What the log holds is known again, before offsets are taken or positions told."""
+        if self._full:
+            self._open_again()
+
     def _open_again(self) -> None:
         """RocksDB takes nothing more once a write has failed, until it is opened anew."""
         if not has_room(self.directory):
             raise DiskFull(f"the embedded log in {self.directory} has no room yet.", "Make room.")
         with suppress(Exception):  # rocksdict raises bare Exception; what was not written is gone
             self._db.close()
-        self._db = _open(self.directory, self.read_only)
+        self._db = open_database(self.directory, self.read_only)
         self._load_catalogue()
         self._full = False
 
@@ -342,7 +377,7 @@ class EmbeddedLog:
 
     def clean_if_due(self) -> int:
         """`clean`, if the last time was more than `CLEAN_EVERY_MS` ago; returns how many records went."""
-        due = self.now_ms() - _number(self._db.get(b"mcleaned")) >= CLEAN_EVERY_MS
+        due = self.now_ms() - _number(self._get(b"mcleaned")) >= CLEAN_EVERY_MS
         return self.clean() if due and self._topics else 0
 
     def clean(self) -> int:
@@ -413,7 +448,7 @@ class EmbeddedLog:
             if not is_full(error):  # without room it can't end tidily, and the next start mends it
                 raise
         if self.read_only:
-            shutil.rmtree(_view_directory(self.directory), ignore_errors=True)
+            shutil.rmtree(view_directory(self.directory), ignore_errors=True)
 
 
 _Row = tuple[TopicPartition, bytes, bytes | None, bool]
@@ -464,7 +499,7 @@ class EmbeddedReader:
                 continue
             before = len(out)
             for record in self._log.read(where, position):
-                if len(out) == max_records:
+                if len(out) == max_records or record.offset >= end:
                     break
                 out.append(record)
             if len(out) == max_records:
@@ -539,50 +574,6 @@ class EmbeddedMembership:
 
     def close(self) -> None:
         self._tasks = frozenset()
-
-
-def _open(directory: Path, read_only: bool) -> Any:
-    if not read_only:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LogUnreachable(
-                f"the log directory {directory} can't be made: {error.strerror}.", "Choose another."
-            ) from None
-    elif not (directory / "CURRENT").exists():
-        raise LogUnreachable(
-            f"there is no embedded log in {directory}.", "Run `qmtl demo` first, or name another --log."
-        )
-    try:
-        if not read_only:
-            chosen = options()
-            # Named, as the options of an unnamed column family are taken from what the database was made with.
-            return Rdict(str(directory), chosen, column_families={"default": chosen})
-        chosen = Options(raw_mode=True)
-        chosen.set_max_open_files(-1)
-        return Rdict(
-            str(directory), chosen, access_type=AccessType.secondary(str(_view_directory(directory)))
-        )
-    except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
-        if is_locked(error):
-            raise LogLocked(
-                f"the embedded log in {directory} is held by another process.",
-                "Stop that process, read with `qmtl topic` or `qmtl state` meanwhile, or use another --state-dir.",
-            ) from None
-        raise LogUnreachable(
-            f"the embedded log in {directory} can't be opened: {error}.", "Choose another."
-        ) from None
-
-
-def _view_directory(directory: Path) -> Path:
-    return directory.with_name(f"{directory.name}.view-{os.getpid()}")
-
-
-def _scan(db: Any, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for key, value in db.items(from_key=prefix):
-        if not key.startswith(prefix):
-            return
-        yield key, value
 
 
 def _group_key(group: str, where: TopicPartition) -> bytes:

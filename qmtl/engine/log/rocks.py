@@ -10,6 +10,8 @@ from typing import Any, Final
 from rocksdict import Options
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_IO_ERROR: Final = "IO error: "
+_DAMAGE: Final = ("Corruption: ", "Invalid argument: ", "Not implemented: ", "NotFound: ")
 _PROBE_BYTES: Final = 1 << 18
 
 
@@ -26,8 +28,23 @@ def options(write_buffer_mb: int = 16) -> Options:
 
 def is_locked(error: Exception) -> bool:
     """Whether RocksDB says that somebody holds its directory; "block checksum mismatch" is another matter."""
-    text = str(error).lower()
-    return "lock hold by" in text or "while lock file" in text
+    return is_held_here(error) or "while lock file" in str(error).lower()
+
+
+def is_held_here(error: Exception) -> bool:
+    """Whether it is this process that holds it."""
+    return "lock hold by current process" in str(error).lower()
+
+
+def is_damage(text: str) -> bool:
+    """Whether RocksDB says that files are not what it wrote, or are missing.
+
+    Anything else that the system refuses (descriptors, memory, rights, the device) says nothing about what is in the files; it may
+    stand inside of what RocksDB calls a corruption.
+    """
+    if _IO_ERROR in text:
+        return os.strerror(errno.ENOENT) in text
+    return text.startswith(_DAMAGE)
 
 
 def is_full(error: Exception) -> bool:

@@ -1,0 +1,216 @@
+"""The embedded log on files that do not hold what was written, and on a disk whose refusal comes too late."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.port import TopicPartition
+from qmtl.foundation.common.errors import DiskFull, LogError, LogUnreachable
+from tests.contract.driving import events, put, read_all, values
+
+A0, B0, C0 = (TopicPartition(name, 0) for name in "abc")
+
+
+# ---- the list of topics -----------------------------------------------------------------------------------------
+
+
+def test_wherever_a_file_is_damaged_the_log_is_refused_or_has_all_its_topics(tmp_path: Path) -> None:
+    specs = [events(f"topic-{number:03d}") for number in range(150)]
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics(specs)
+    put(log, [(TopicPartition(spec.name, 0), b"k", spec.name.encode()) for spec in specs])
+    log._db.flush()
+    log.close()
+    (data,) = (tmp_path / "log").glob("*.sst")
+    whole = data.read_bytes()
+    refused = 0
+    for step in range(60):
+        raw = bytearray(whole)
+        raw[len(raw) * step // 60] ^= 0xFF
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path / "log", copy)
+        (copy / data.name).write_bytes(raw)
+        try:
+            log = EmbeddedLog(copy)
+            assert log.topics() == [spec.name for spec in specs]
+            log.close()
+        except LogError:
+            refused += 1
+            with pytest.raises(LogError) as again:  # what was refused lets go of the directory
+                EmbeddedLog(copy)
+            assert "held by" not in str(again.value)
+        shutil.rmtree(copy)
+    assert refused > 20
+
+
+def test_no_two_topics_share_a_number_when_one_before_them_is_not_listed(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("a"), events("c")])
+    put(log, [(C0, b"k", b"of c")])
+    log._db.delete(b"ta")
+    log.close()
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("b")])
+    put(log, [(B0, b"k", b"of b")])
+    assert (values(read_all(log, [B0])), values(read_all(log, [C0]))) == ([b"of b"], [b"of c"])
+    log.close()
+
+
+def test_a_topic_is_not_made_over_records_that_lie_there(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("a"), events("b", 2)])
+    put(log, [(TopicPartition("b", 1), b"k", b"old")])
+    log._db.delete(b"tb")
+    log.close()
+    log = EmbeddedLog(tmp_path / "log")
+    with pytest.raises(LogError, match="damaged"):
+        log.ensure_topics([events("b", 2)])
+    assert log.topics() == ["a"]
+    log.close()
+
+
+# ---- the write-ahead log ----------------------------------------------------------------------------------------
+
+
+def copied(log: EmbeddedLog, place: Path, change: Callable[[bytes], bytes]) -> Path:
+    """The directory as a sudden death leaves it, with its write-ahead log changed."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(log.directory, place)
+    wal = max(place.glob("*.log"), key=lambda file: file.stat().st_size)
+    wal.write_bytes(change(wal.read_bytes()))
+    return place
+
+
+def test_a_hole_in_front_of_confirmed_transactions_is_refused(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("a")])
+    for number in range(100):
+        put(log, [(A0, b"k", b"value %03d" % number)])
+    for number in (0, 1, 50, 98):
+
+        def flip(raw: bytes, number: int = number) -> bytes:
+            assert raw.count(b"value %03d" % number) == 1
+            return raw.replace(b"value %03d" % number, b"valve %03d" % number)
+
+        place = copied(log, tmp_path / "copy", flip)
+        for _ in range(2):  # a refusal changes nothing that the next one would need
+            with pytest.raises(LogUnreachable, match=r"checksum.*from a copy"):
+                EmbeddedLog(place)
+    log.close()
+
+
+def test_wherever_the_last_transaction_is_torn_those_before_it_are_there(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("a")])
+    for number in range(10):
+        put(log, [(A0, b"k", b"%d" % number)], positions={A0: number + 1})
+    before = len(max(log.directory.glob("*.log"), key=os.path.getsize).read_bytes())
+    put(log, [(A0, b"k", random.Random(1).randbytes(100_000))], positions={A0: 11})  # it spans several blocks
+    after = len(max(log.directory.glob("*.log"), key=os.path.getsize).read_bytes())
+    cuts = [before, before + 1, before + 6, before + 7, before + 8, 32_767, 32_768, 32_769, 65_536, after - 1]
+    for cut in (*cuts, *random.Random(2).sample(range(before, after), 10)):
+        torn = EmbeddedLog(copied(log, tmp_path / "copy", lambda raw, cut=cut: raw[:cut]))  # type: ignore[misc] # a bound default
+        assert values(read_all(torn, [A0])) == [b"%d" % number for number in range(10)]
+        assert torn.committed("", [A0]) == {A0: 10}
+        put(torn, [(A0, b"k", b"next")])
+        torn.close()
+        torn = EmbeddedLog(tmp_path / "copy")
+        assert values(read_all(torn, [A0]))[9:] == [b"9", b"next"]
+        torn.close()
+    log.close()
+
+
+# ---- a refusal that comes too late ------------------------------------------------------------------------------
+
+
+class Late:
+    """A database on a disk that says that it is full after all was written, as one does that finds room late."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def write(self, *given: Any) -> None:
+        self._real.write(*given)
+        raise Exception(f"IO error: {os.strerror(errno.ENOSPC)}")  # what rocksdict raises
+
+
+class Unseen(Late):
+    """It shows what it holds only when it is opened again, as RocksDB does after a failed sync."""
+
+    def get(self, key: bytes) -> None:
+        return None
+
+
+def late(log: EmbeddedLog) -> None:
+    log._db = Late(log._db)
+
+
+def test_a_transaction_after_one_that_was_refused_too_late_comes_behind_it(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("a")])
+    reader = log.reader()
+    reader.assign({A0: 0})
+    late(log)
+    with pytest.raises(DiskFull):
+        put(log, [(A0, b"k", b"first %d" % number) for number in range(5)])
+    assert reader.poll(10, 0.0) == []
+    put(log, [(A0, b"k", b"second")])
+    read = reader.poll(10, 0.0)
+    assert [(one.offset, one.value) for one in read] == [
+        *((number, b"first %d" % number) for number in range(5)),
+        (6, b"second"),
+    ]
+    assert reader.positions() == log.end_offsets([A0]) == {A0: 8}
+    log.close()
+
+
+def test_no_reader_sees_what_lies_behind_the_end(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("a")])
+    put(log, [(A0, b"k", b"first")])
+    reader = log.reader()
+    reader.assign({A0: 0})
+    late(log)
+    with pytest.raises(DiskFull):
+        put(log, [(A0, b"k", b"second")])
+    assert values(reader.poll(10, 0.0)) == [b"first"]
+    assert reader.positions() == {A0: 2}
+    put(log, [(A0, b"k", b"third")])
+    assert values(reader.poll(10, 0.0)) == [b"second", b"third"]
+    log.close()
+
+
+def test_positions_that_were_refused_too_late_are_told_as_they_are(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics([events("a")])
+    put(log, [(A0, b"k", b"1")], positions={A0: 1})
+    log._db = Unseen(log._db)
+    with pytest.raises(DiskFull):
+        put(log, [(A0, b"k", b"2")], positions={A0: 3})
+    assert log.committed("", [A0]) == {A0: 3}
+    assert log.end_offsets([A0]) == {A0: 4}
+    log.close()
+
+
+def test_topics_after_those_that_were_refused_too_late_have_other_numbers(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    late(log)
+    with pytest.raises(DiskFull):
+        log.ensure_topics([events("a")])
+    log.ensure_topics([events("b")])
+    assert log.topics() == ["a", "b"]
+    put(log, [(A0, b"k", b"of a"), (B0, b"k", b"of b")])
+    assert (values(read_all(log, [A0])), values(read_all(log, [B0]))) == ([b"of a"], [b"of b"])
+    log.close()
