@@ -21,7 +21,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from qmtl.engine.failpoint import due, entering, passing
-from qmtl.engine.log.kafka_admin import MESSAGE_MAX_BYTES, KafkaAdmin
+from qmtl.engine.log.kafka_admin import KafkaAdmin
 from qmtl.engine.log.kafka_caller import Caller
 from qmtl.engine.log.kafka_calls import Troubles, asking, classify, common, transactional
 from qmtl.engine.log.kafka_membership import KafkaMembership
@@ -30,6 +30,7 @@ from qmtl.engine.log.kafka_rights import DENIED, denied
 from qmtl.engine.log.kafka_security import OPEN, Security
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import (
+    MESSAGE_MAX_BYTES,
     Columns,
     Fence,
     Group,
@@ -58,6 +59,19 @@ _NOWHERE: Final = -1
 QUEUED_RECORDS: Final = 200_000
 """So many records wait in a writer's client to be sent; who appends more waits for room."""
 _NOTHING: Final[dict[str, Any]] = {}
+DAMAGED: Final = frozenset(
+    {
+        KafkaError._BAD_MSG,
+        KafkaError._BAD_COMPRESSION,
+        KafkaError._NOT_IMPLEMENTED,
+        KafkaError._LOG_TRUNCATION,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+    }
+)
+"""What a reader can't get past by waiting."""
+
 SURELY_S: Final = 1.0
 """In so much time a coordinator that has just answered tells stable positions too, if it can."""
 PROOF: Final = TopicPartition("dead.letters", 0)
@@ -231,6 +245,7 @@ class KafkaReader:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
+                "check.crcs": True,
                 "fetch.wait.max.ms": 50,
                 "queued.max.messages.kbytes": 16384,
                 "queued.min.messages": 20000,
@@ -336,6 +351,11 @@ class KafkaReader:
             )
         elif error.code() in DENIED:
             raise denied(f"READ on topic {message.topic()}", error)
+        elif error.code() in DAMAGED:
+            raise LogError(
+                f"{message.topic()}[{message.partition()}] can't be read at offset {message.offset()}: {error.str()}",
+                "A batch of it is damaged on the broker's disk or on the way: look into the broker's log, and restore it from a replica.",
+            )
         elif error.code() == KafkaError._FATAL:
             raise LogError(f"the consumer failed: {error.str()}", "Start again.")
         # Anything else is librdkafka telling that it retries by itself.

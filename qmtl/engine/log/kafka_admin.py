@@ -26,6 +26,7 @@ from qmtl.engine.log.kafka_offsets import sure
 from qmtl.engine.log.kafka_rights import DENIED, denied, require_rights, require_version
 from qmtl.engine.log.kafka_security import OPEN, VARIABLE, Security
 from qmtl.engine.log.port import (
+    MESSAGE_MAX_BYTES,
     Group,
     GroupState,
     Incarnation,
@@ -37,8 +38,6 @@ from qmtl.engine.log.port import (
 )
 from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import LogError, LogUnreachable, UnknownTopic
-from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
-from qmtl.foundation.wire.keys import MAX_KEY_BYTES
 from qmtl.foundation.wire.topics import TopicSpec
 
 _SPECS: Any = OffsetSpec  # its constructors carry no types
@@ -53,7 +52,6 @@ _GROUP_STATES: Final = {
 }
 
 CONNECT_TIMEOUT_S: Final = 6.0
-MESSAGE_MAX_BYTES: Final = MAX_VALUE_BYTES + MAX_KEY_BYTES + 4096
 MOVING: Final = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,

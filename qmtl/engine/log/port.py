@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from qmtl.foundation.common.errors import TopicMismatch
+from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
+from qmtl.foundation.wire.keys import MAX_KEY_BYTES
 from qmtl.foundation.wire.topics import TopicSpec
 
 
@@ -28,6 +30,9 @@ class Record(NamedTuple):
     value: bytes | None
     timestamp_ms: int
 
+
+MESSAGE_MAX_BYTES: Final = MAX_VALUE_BYTES + MAX_KEY_BYTES + 4096
+"""No record is larger."""
 
 Positions = Mapping[TopicPartition, int]
 """The next offset to read, per partition."""
@@ -297,7 +302,7 @@ def partitions_of(topic: str, count: int) -> list[TopicPartition]:
 
 
 def require_same(spec: TopicSpec, partitions: int, config: Mapping[str, str]) -> None:
-    """Hold a topic that exists to the catalogue.
+    """Hold a topic that exists to the catalogue, and to the largest record that may come.
 
     Raises:
         TopicMismatch: naming each setting that differs, with what it is and what it should be.
@@ -309,6 +314,9 @@ def require_same(spec: TopicSpec, partitions: int, config: Mapping[str, str]) ->
         for name in sorted(wanted)
         if found.get(name) != wanted[name]
     ]
+    room = config.get("max.message.bytes")
+    if room is not None and int(room) < MESSAGE_MAX_BYTES:
+        wrong.append(f"max.message.bytes is {room}, wanted are {MESSAGE_MAX_BYTES} at least")
     if wrong:
         raise TopicMismatch(
             f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.",

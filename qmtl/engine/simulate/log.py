@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final
 
 from qmtl.engine.failpoint import passing
 from qmtl.engine.log.port import (
+    MESSAGE_MAX_BYTES,
     Columns,
     Fence,
     Group,
@@ -31,12 +31,7 @@ from qmtl.foundation.common.errors import (
     TooLarge,
     TransactionAborted,
 )
-from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
-from qmtl.foundation.wire.keys import MAX_KEY_BYTES
 from qmtl.foundation.wire.topics import TopicSpec
-
-MESSAGE_MAX_BYTES: Final = MAX_VALUE_BYTES + MAX_KEY_BYTES + 4096
-"""No record may be larger, as on the Kafka log."""
 
 Row = tuple[bytes, bytes | None]
 
