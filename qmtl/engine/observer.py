@@ -9,7 +9,14 @@ from typing import NamedTuple, Protocol
 
 from qmtl.engine.log.port import Positions, TopicPartition
 from qmtl.engine.watermark import Wait
-from qmtl.foundation.common.errors import Fenced, LogUnreachable, OutcomeUnknown, TransactionAborted
+from qmtl.foundation.common.errors import (
+    Fenced,
+    LogUnreachable,
+    OutcomeUnknown,
+    RecoveryStalled,
+    TransactionAborted,
+    UnstableOffsets,
+)
 
 
 class TaskId(NamedTuple):
@@ -33,7 +40,7 @@ class Outcome(Enum):
 def outcome_of(error: BaseException) -> Outcome:
     """What an error means for the transaction in which it came."""
     match error:
-        case TransactionAborted() | LogUnreachable():
+        case TransactionAborted() | LogUnreachable() | RecoveryStalled() | UnstableOffsets():
             return Outcome.ABORTED
         case OutcomeUnknown():
             return Outcome.UNKNOWN
@@ -49,6 +56,12 @@ class StallKind(Enum):
     OPEN_TRANSACTION = "open_transaction"
     SILENT_LOG = "silent_log"
     """All that is wanted is committed, and the log does not give it."""
+
+    STORE_HELD = "store_held"
+    """Another process has not closed the task's store yet."""
+
+    STORE_ERROR = "store_error"
+    """The system refuses to open, read or write the task's store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,6 +194,13 @@ class _Restore:
                 )
         age_ms = self.log.now_ms() - known.written_at_ms
         horizon_ms = min(table.spec.delete_retention_ms for table in self.tables.values())
+        # A single offset behind the last transaction is its own marker. Where nothing came since, no tombstone did.
+        if not store.reading and all(
+            end - known.tables.get(where, -1) <= 1 for where, end in self.target.items()
+        ):
+            return None
+        if age_ms < 0:  # the clock was ahead then, or is behind now: either way its age is unknown
+            return Cause.TOO_OLD, f"its age is unknown, it was written {-age_ms} ms from now"
         if age_ms > horizon_ms:
             return Cause.TOO_OLD, f"it is {age_ms} ms old, tombstones are kept for {horizon_ms} ms"
         return None

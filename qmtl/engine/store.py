@@ -21,9 +21,9 @@ from rocksdict import MemtableFactory, Options, Rdict, WriteBatch, WriteOptions
 from qmtl.engine import stored
 from qmtl.engine.failpoint import entering
 from qmtl.engine.log.port import TopicPartition
-from qmtl.engine.log.rocks import damage_after, is_full, is_locked, options
+from qmtl.engine.log.rocks import damage_after, is_damage, is_full, is_held_here, is_locked, options
 from qmtl.engine.stored import Accepted, Checkpoint, Reading, TopicFacts
-from qmtl.foundation.common.errors import DiskFull, InvariantBroken, TransactionAborted
+from qmtl.foundation.common.errors import DiskFull, InvariantBroken, StoreUnavailable, TransactionAborted
 
 KEEP_ROWS: Final = 1_000_000
 KEEP_BYTES: Final = 64 << 20
@@ -42,7 +42,7 @@ class Cause(Enum):
     DAMAGED = "it is damaged"
     FORMAT = "it has another format"
     FOREIGN = "it was built from another log"
-    TOO_OLD = "it is older than the tombstones are kept"
+    TOO_OLD = "it may be older than the tombstones are kept"
     BEHIND = "the log no longer holds what comes after it"
     BROKEN_OFF = "a restore broke off in it"
     ACCEPTED = "an operator accepted the log as it is"
@@ -77,6 +77,10 @@ def log_rebuilt(event: Rebuilt) -> None:
     )
 
 
+class _Damaged(Exception):
+    """The files of a store are no store of ours."""
+
+
 Rows = Sequence[tuple[str, bytes, bytes | None]]
 """Table, key, and framed versions; None removes the key."""
 
@@ -85,14 +89,17 @@ class Store:
     """Rows of the tables of one task, with the checkpoint they are true for.
 
     Anything that does not look like a store of this log, format and task is wiped: the log has it all. Damage that shows only
-    when a row is read wipes it too, and ends the transaction in which it was met with `TransactionAborted`.
+    when a row is read wipes it too, and ends the transaction in which it was met with `TransactionAborted`. What the system refuses
+    for want of something else is no damage.
 
     Args:
         tell: hears of every store that is thrown away.
 
     Raises:
         DiskFull: here and at every write; the store stays as it was.
-        InvariantBroken: another process, or another worker of this one, has it open.
+        StoreUnavailable: here and everywhere: it could not be opened, read or written, or another process has it open; it stays as it
+            was, and is to be closed.
+        InvariantBroken: another worker of this process has it open.
     """
 
     def __init__(self, directory: Path, log_id: str, tell: Tell = log_rebuilt) -> None:
@@ -120,29 +127,38 @@ class Store:
     def _open(self) -> None:
         try:
             self._load()
-        except (DiskFull, InvariantBroken):
-            raise
-        except Exception as error:  # rocksdict raises bare Exception; whatever it is, the cache is no good
-            self._fall_back(f"{error}")
+        except _Damaged as damage:
+            self._fall_back(str(damage))
         if self.checkpoint.log_id != self._log_id:
             cause = Cause.FORMAT if self.checkpoint.log_id == stored.OTHER_FORMAT else Cause.FOREIGN
             self.wipe(cause, self.checkpoint.log_id)
 
     def _load(self) -> None:
-        """Open what lies in the directory and read what it says of itself."""
+        """Open what lies in the directory and read what it says of itself.
+
+        Raises:
+            _Damaged: it is no store.
+            DiskFull, StoreUnavailable, InvariantBroken: see the class; nothing is open then.
+        """
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            chosen = _bulk_options() if self._bulk else options(write_buffer_mb=8)
-            # Named, as the options of an unnamed column family are taken from what the database was made with.
-            self._db = Rdict(str(self._directory), chosen, column_families={"default": chosen})
+            self._load_as_it_is()
+        except (ValueError, KeyError, TypeError) as error:  # what it says of itself can't be parsed
+            self.close()
+            raise _Damaged(f"{type(error).__name__}: {error}") from None
         except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
+            self.close()
             if is_locked(error):
-                raise InvariantBroken(
-                    f"the store {self._directory} is held by another worker or process.",
-                    "Stop it, or give each worker a --state-dir of its own.",
-                ) from None
+                raise self._held(error) from None
             self._raise_if_full(error)
-            raise
+            if is_damage(str(error)):
+                raise _Damaged(str(error)) from None
+            raise self._unavailable(error) from None
+
+    def _load_as_it_is(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        chosen = _bulk_options() if self._bulk else options(write_buffer_mb=8)
+        # Named, as the options of an unnamed column family are taken from what the database was made with.
+        self._db = Rdict(str(self._directory), chosen, column_families={"default": chosen})
         found = [self._db.get(name) for name in (META, _TOPICS, _ACCEPTED, _READING)]
         self.checkpoint = (
             stored.parse_checkpoint(found[0]) if found[0] is not None else Checkpoint(self._log_id)
@@ -151,17 +167,45 @@ class Store:
         self.accepted = stored.parse_accepted(found[2])
         self.reading = stored.parse_reading(found[3])
 
+    def _held(self, error: Exception) -> StoreUnavailable | InvariantBroken:
+        if is_held_here(error):
+            return InvariantBroken(
+                f"the store {self._directory} is held by another worker of this process.",
+                "Stop it, or give each worker a --state-dir of its own.",
+            )
+        return StoreUnavailable(
+            f"the store {self._directory} is held by another process.",
+            "The task opens as soon as that process has closed it. If it does not: stop it, or give each worker a --state-dir of its own.",
+            "store_held",
+        )
+
+    def _unavailable(self, error: object) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"the store {self._directory} can't be used: {error}.",
+            "Mend what the message names (descriptors, memory, rights, the disk); the task opens again by itself. Where the disk has lost"
+            " it, stop the worker and delete the directory.",
+        )
+
     def _fall_back(self, detail: str) -> None:
         """Go on with the state that was kept beside the store, if there is one that opens; else begin empty."""
         for place in (self._next, self._kept):
             if not (place / "CURRENT").exists():
                 continue
             self._remove(self._directory)
-            with suppress(Exception):  # rocksdict raises bare Exception; then this one is no good either
+            try:
                 place.rename(self._directory)
+            except OSError as error:
+                raise self._unavailable(error) from None
+            kept = Rebuilt(self._directory, Cause.DAMAGED, detail, True)
+            try:
                 self._load()
-                self._tell(Rebuilt(self._directory, Cause.DAMAGED, detail, True))
-                return
+            except _Damaged:
+                continue  # this one is no good either
+            except (DiskFull, StoreUnavailable):
+                self._tell(kept)
+                raise  # it lies where the store belongs, and is opened the next time
+            self._tell(kept)
+            return
         self.wipe(Cause.DAMAGED, detail)
 
     def wipe(self, cause: Cause, detail: str) -> None:
@@ -169,8 +213,13 @@ class Store:
         for place in (self._directory, self._next, self._kept):
             self._remove(place)
         self._forget()
+        if self._directory.exists():
+            raise self._unavailable(f"it can't be deleted, and {cause.value} ({detail})")
         self._tell(Rebuilt(self._directory, cause, detail, False))
-        self._load()
+        try:
+            self._load()
+        except _Damaged as damage:  # an empty one can't be
+            raise self._unavailable(damage) from None
 
     def _remove(self, place: Path) -> None:
         if place == self._directory and self._db is not None:
@@ -202,14 +251,19 @@ class Store:
             raise self._damaged(damage)
 
     def _damaged(self, damage: str) -> TransactionAborted:
+        if not is_damage(damage):
+            return self._unavailable(damage)
         self._fall_back(damage)
         return TransactionAborted(f"the store {self._directory} was damaged and is built again: {damage}.")
 
     def is_empty(self) -> bool:
         """Whether it holds no row; a restore that broke off leaves rows without a checkpoint."""
-        return next(iter(self._db.keys(from_key=_ROWS)), None) is None and (
-            damage_after(self._db, _ROWS) is None
-        )
+        if next(iter(self._db.keys(from_key=_ROWS)), None) is not None:
+            return False
+        damage = damage_after(self._db, _ROWS)
+        if damage is not None and not is_damage(damage):
+            raise self._unavailable(damage)
+        return damage is None
 
     # ---- writing --------------------------------------------------------------------------------------------------
 
@@ -257,7 +311,10 @@ class Store:
 
     def _reopen(self) -> None:
         self._db.close()
-        self._load()
+        try:
+            self._load()
+        except _Damaged as damage:
+            raise self._damaged(str(damage)) from None
 
     def load(self, batch: Any, reading: Mapping[TopicPartition, Reading]) -> None:
         """Rows that a restore has read, with how far it is; the checkpoint stays what it was."""

@@ -21,6 +21,7 @@ from qmtl.foundation.common.errors import (
     MembershipLost,
     OutcomeUnknown,
     RecoveryStalled,
+    StoreUnavailable,
     TaskRevoked,
     TransactionAborted,
     UnstableOffsets,
@@ -57,7 +58,8 @@ class _Opening:
 class Worker:
     """Runs the tasks of one processor in one slot. Not thread-safe.
 
-    A task whose positions the log can't tell, or whose tables it does not give, waits by itself; the others go on.
+    A task whose positions the log can't tell, or whose tables it does not give, or whose store can't be used now, waits by itself;
+    the others go on.
 
     Args:
         make: gives a new processor for a task, with its own derived memory.
@@ -140,7 +142,19 @@ class Worker:
                 self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
                 self._wait_for_room(number, error)
-            except (TransactionAborted, OutcomeUnknown, LogUnreachable) as error:
+            except StoreUnavailable as error:
+                self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
+                self._drop(number)
+                self._begin(number)
+                self._wait_by_itself(number, self._settings.clock(), error)
+                busy = True
+            except (
+                TransactionAborted,
+                OutcomeUnknown,
+                LogUnreachable,
+                UnstableOffsets,  # these two where a task begins again at a record that it can't use
+                RecoveryStalled,
+            ) as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 _log.info("task %s of %s is opened again: %s", number, self.name, error.what)
                 # The task is opened anew at the next step, and reads the batch again from the committed positions.
@@ -168,10 +182,7 @@ class Worker:
         """Open a task; None where it has to be tried again, or is no longer mine."""
         observer, began = self._settings.observer, self._settings.clock()
         try:
-            one = self._opening.get(number)
-            if one is None:
-                one = self._opening[number] = _Opening()
-                observer.opening(TaskId(self.name, number))
+            one = self._opening.get(number) or self._begin(number)
             if one.task is None:
                 one.task = Task(self._log, self._make(), number, self._codec, self._settings)
             task = one.task
@@ -180,6 +191,13 @@ class Worker:
             self._opening.pop(number)
             observer.opened(task.id)
         except (UnstableOffsets, RecoveryStalled, LogUnreachable) as error:
+            self._wait_by_itself(number, began, error)
+            return None
+        except StoreUnavailable as error:
+            one = self._opening[number]
+            if one.task is not None:
+                one.task.close()
+                one.task = None  # the next attempt makes one with a store that is opened anew
             self._wait_by_itself(number, began, error)
             return None
         except DiskFull as error:
@@ -197,6 +215,11 @@ class Worker:
             self._drop(number)
             raise
         return task
+
+    def _begin(self, number: int) -> _Opening:
+        one = self._opening[number] = _Opening()
+        self._settings.observer.opening(TaskId(self.name, number))
+        return one
 
     def _stay(self, number: int) -> None:
         """Take part in the group while a task is restored, which may take longer than the group waits for a silent member.
@@ -221,7 +244,10 @@ class Worker:
         _log.warning("task %s of %s is closed: %s", number, self.name, error)
 
     def _wait_by_itself(
-        self, number: int, began: float, error: UnstableOffsets | RecoveryStalled | LogUnreachable
+        self,
+        number: int,
+        began: float,
+        error: UnstableOffsets | RecoveryStalled | LogUnreachable | StoreUnavailable,
     ) -> None:
         """Keep a task that can't be opened for a later attempt, and tell why."""
         one, now = self._opening[number], self._settings.clock()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Input, Step
-from qmtl.engine.store import Store
+from qmtl.engine.recovery import restore
+from qmtl.engine.store import Cause, Rebuilt, Store
 from qmtl.engine.stored import Checkpoint
+from qmtl.engine.table import Table
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import InvariantBroken, LogRegressed, StampMismatch
 from qmtl.foundation.contracts.control import PositionStamp
@@ -224,7 +227,7 @@ def test_damage_that_shows_only_when_a_row_is_read_builds_the_store_again(counti
     counting.check()
 
 
-def test_a_store_that_another_process_holds_is_left_alone(counting: Counting) -> None:
+def test_a_store_that_another_worker_of_the_process_holds_is_left_alone(counting: Counting) -> None:
     held = Store(counting.state / COUNTER, counting.log.log_id)
     with pytest.raises(InvariantBroken, match="held"):
         counting.run()
@@ -265,6 +268,72 @@ def test_a_store_older_than_the_tombstones_is_built_again_and_revives_nothing(tm
     one.run()
     one.check()
     log.close()
+
+
+class Aging:
+    """A log by a clock that is set by hand, a table in it, and a store that knows the first two transactions on it."""
+
+    def __init__(self, place: Path) -> None:
+        self.now_ms = 10 * COUNTS.delete_retention_ms
+        self.log = EmbeddedLog(place / "log", clock_ms=lambda: self.now_ms)
+        make_topics(self.log)
+        self.place = place / "store"
+        for number in range(2):
+            self.transaction(number)
+
+    def transaction(self, number: int) -> None:
+        row = (encode_key((f"{number}",)), CODEC.encode(Total(f"{number}", number)))
+        stamp = CODEC.encode(PositionStamp("counter", 0, (), (number,)))
+        where = TopicPartition(COUNTS.name, 0)
+        put(self.log, [(where, *row), (where, stamp_key("counter", 0), stamp)])
+
+    def restored(self) -> list[Cause]:
+        """Why the store was thrown away when the task was opened."""
+        told: list[Rebuilt] = []
+        store = Store(self.place, self.log.log_id, told.append)
+        try:
+            restore(self.log, store, {COUNTS.name: Table(COUNTS, 0, store, CODEC)}, CODEC)
+        finally:
+            store.close()
+        return [one.cause for one in told]
+
+    def lived(self) -> None:
+        """The store ends at the end of the last transaction, in front of its marker, as it does in a task that has run."""
+        store = Store(self.place, self.log.log_id)
+        known = store.checkpoint
+        tables = {where: end - 1 for where, end in known.tables.items()}
+        store.write([], replace(known, tables=tables))
+        store.close()
+
+
+@pytest.fixture
+def aging(tmp_path: Path) -> Iterator[Aging]:
+    one = Aging(tmp_path)
+    assert one.restored() == []
+    yield one
+    one.log.close()
+
+
+@pytest.mark.parametrize("later_ms", [-1, -DAY_MS, COUNTS.delete_retention_ms + 1])
+def test_a_store_whose_age_is_unknown_or_too_great_may_have_missed_a_tombstone(
+    aging: Aging, later_ms: int
+) -> None:
+    aging.now_ms += later_ms
+    aging.transaction(2)
+    assert aging.restored() == [Cause.TOO_OLD]
+    aging.transaction(3)
+    assert aging.restored() == []
+
+
+@pytest.mark.parametrize("later_ms", [-DAY_MS, COUNTS.delete_retention_ms + 1])
+@pytest.mark.parametrize("lived", [False, True])
+def test_a_store_behind_which_nothing_came_has_missed_nothing_however_old_it_is(
+    aging: Aging, later_ms: int, lived: bool
+) -> None:
+    if lived:
+        aging.lived()
+    aging.now_ms += later_ms
+    assert aging.restored() == []
 
 
 # ---- logs that lie ------------------------------------------------------------------------------------------------

@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rocksdict import Rdict
 
+from qmtl.engine import recovery
+from qmtl.engine import store as stores
 from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedMembership
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.kafka_settings import KafkaSettings
 from qmtl.engine.log.port import Log, Positions, TopicPartition
-from qmtl.engine.observer import Nobody, Stall, StallKind, TaskId
-from qmtl.engine.processor import Arrival, Step
+from qmtl.engine.observer import Nobody, Outcome, Stall, StallKind, TaskId
+from qmtl.engine.processor import Arrival, Bucket, Step
+from qmtl.engine.store import Rebuilt
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import LONGEST_WAIT_S, Worker
-from qmtl.foundation.common.errors import LogUnreachable, MembershipLost, UnstableOffsets
+from qmtl.foundation.common.errors import (
+    LogError,
+    LogUnreachable,
+    MembershipLost,
+    RecoveryStalled,
+    UnstableOffsets,
+)
 from qmtl.testing.broker import Broker, start_broker
 from tests.contract.driving import until
 from tests.contract.outsiders import holder, outsider
 from tests.engine.driving import bench, messages
-from tests.engine.models import counted
-from tests.engine.toys import CODEC, COUNTS, DEAD, ECHO, ITEMS, Counter, Feed, Item, make_topics
+from tests.engine.models import counted, minute
+from tests.engine.poison_toys import NAMED, Column
+from tests.engine.test_store import Refusing, held_elsewhere
+from tests.engine.toys import (
+    A_OUT,
+    CODEC,
+    COUNTS,
+    DEAD,
+    ECHO,
+    ITEMS,
+    Counter,
+    Feed,
+    Item,
+    Toy,
+    X,
+    make_topics,
+)
 from tests.interfaces.metrics.scraping import shown
 
 HELD, FREE = TopicPartition(ITEMS.name, 0), TopicPartition(ITEMS.name, 1)
@@ -105,13 +133,14 @@ class Held(EmbeddedLog):
 
     held: Collection[TopicPartition] = ()
     asked = 0
+    error: Callable[[str, str], LogError] = UnstableOffsets
 
     def committed(
         self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
     ) -> Positions:
         if any(where in self.held for where in partitions):
             self.asked += 1
-            raise UnstableOffsets("a transaction has not ended.", "Wait.")
+            raise type(self).error("a transaction has not ended.", "Wait.")
         return super().committed(group, partitions, wait_s)
 
 
@@ -122,6 +151,10 @@ class Told(Nobody):
         self.stalls: list[tuple[TaskId, Stall]] = []
         self.opens: list[TaskId] = []
         self.closes: list[TaskId] = []
+        self.ends: list[Outcome] = []
+
+    def ended(self, task: TaskId, outcome: Outcome) -> None:
+        self.ends.append(outcome)
 
     def stalled(self, task: TaskId, stall: Stall) -> None:
         self.stalls.append((task, stall))
@@ -141,8 +174,15 @@ class Bed:
         make_topics(self.log)
         self.now = 100.0
         self.told = Told()
-        settings = TaskSettings(place / "state", observer=self.told, clock=lambda: self.now)
-        self.worker = Worker(self.log, Counter, CODEC, settings)
+        self.state = place / "state"
+        self.rebuilt: list[Rebuilt] = []
+        self.start(Counter)
+
+    def start(self, make: Callable[[], Toy]) -> None:
+        settings = TaskSettings(
+            self.state, observer=self.told, clock=lambda: self.now, on_rebuild=self.rebuilt.append
+        )
+        self.worker = Worker(self.log, make, CODEC, settings)
 
     def settle(self) -> None:
         idle = 0
@@ -192,6 +232,141 @@ def test_a_task_that_waits_is_closed_with_its_worker_and_leaves_nothing_locked(
     with bench(bed.log, tmp_path / "state", Counter) as runs:  # the same stores
         runs.settle()
         assert list(runs.workers[0].tasks) == [0, 1]
+
+
+class Picky(Column):
+    """Can't use what is less than nothing; when it first says so, a transaction holds the positions that it reads."""
+
+    log: Held | None
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        log = Picky.log
+        if log is not None and any(one.message.amount < 0 for one in bucket.arrivals[X.name]):
+            Picky.log, log.held = None, [TopicPartition(X.name, 0)]
+        super().on_bucket(step, bucket)
+
+
+@pytest.mark.parametrize("error", [UnstableOffsets, RecoveryStalled, LogUnreachable])
+def test_a_task_that_can_not_begin_again_at_a_record_that_it_can_not_use_waits_by_itself(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, error: type[LogError]
+) -> None:
+    bed.worker.close()
+    monkeypatch.setattr(Held, "error", error)
+    monkeypatch.setattr(Picky, "log", bed.log, raising=False)
+    bed.start(Picky)
+    Feed(bed.log, X).bucket(minute(1), {0: [Item("a", 0, 1), Item("b", 1, NAMED), Item("c", 2, 1)]})
+    bed.settle()
+    assert 0 not in bed.worker.tasks
+    assert bed.told.ends == [Outcome.ABORTED]
+    assert [task.number for task, _ in bed.told.stalls] == [0]
+    bed.log.held = []
+    bed.now += 1.0
+    bed.settle()
+    assert 0 in bed.worker.tasks
+    assert len(messages(bed.log, DEAD.name)) == 1
+    assert [(one.name, one.amount) for one in messages(bed.log, A_OUT.name)] == [("a", 1), ("c", 2)]
+
+
+# ---- a store that can't be used --------------------------------------------------------------------------------
+
+
+def test_behind_another_process_that_has_its_store_open_one_task_waits_and_the_other_goes_on(
+    embedded_log: EmbeddedLog, tmp_path: Path
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, ITEMS)
+    items = given(feed, 0, 3)
+    with bench(log, tmp_path, Counter) as runs:
+        runs.settle()
+    with shown(log, tmp_path, Counter) as fresh:
+
+        def stands() -> float:
+            fresh.worker.step(0.02)
+            name = "qmtl_restore_stalled_seconds"
+            return fresh.scrape().get(name, processor="counter", task=0, cause="store_held") or 0
+
+        with held_elsewhere(tmp_path / "counter-0", log.log_id):
+            until(lambda: stands() > 0)
+            items += given(feed, 3, 5)
+            until(lambda: stands() > 0 and len(seen(log)["1"]) == 5)
+            told = fresh.health()
+            assert told.status == 503
+            (reason,) = [one for one in told.json()["reasons"] if "makes no progress" in one]
+            assert "counter-0 is held by another process" in reason
+            assert "--state-dir" in reason
+            assert len(seen(log)["0"]) == 3
+        until(lambda: fresh.worker.step(0.02) is not None and fresh.health().status == 200)
+        until(lambda: fresh.worker.step(0.02) is not None and len(seen(log)["0"]) == 5)
+    check(log, items)
+
+
+class Short:
+    """Opens databases; that of the first task not, so many times after it was opened so many times."""
+
+    def __init__(self, after: int, times: int) -> None:
+        self.after, self.times = after, times
+
+    def __call__(self, path: str, *args: Any, **more: Any) -> Any:
+        if path.endswith("counter-0"):
+            self.after -= 1
+            if self.after < 0 <= self.after + self.times:
+                said = os.strerror(errno.EMFILE)
+                raise Exception(f"IO error: While open a file for random read: {path}/000012.sst: {said}")
+        return Rdict(path, *args, **more)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])  # as it is found; for the rows of a restore; at the end of these
+def test_a_store_that_the_system_does_not_open_makes_its_task_wait_and_loses_nothing(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    items = given(Feed(bed.log, ITEMS), 0, 3)
+    bed.settle()
+    bed.worker.close()
+    if after:
+        monkeypatch.setattr(recovery, "MANY", 1)
+        shutil.rmtree(bed.state)
+    monkeypatch.setattr(stores, "Rdict", Short(after, 3))
+    bed.start(Counter)
+    for wait_s in (1, 2, 4):
+        bed.settle()
+        assert list(bed.worker.tasks) == [1]
+        bed.now += wait_s
+    items += given(Feed(bed.log, ITEMS), 3, 5)
+    bed.settle()
+    assert list(bed.worker.tasks) == [1, 0]
+    assert [(stall.kind, stall.seconds) for _, stall in bed.told.stalls] == [
+        (StallKind.STORE_ERROR, seconds) for seconds in (0, 1, 3)
+    ]
+    assert "Too many open files" in bed.told.stalls[0][1].what
+    assert bed.rebuilt == []
+    check(bed.log, items)
+
+
+@pytest.mark.parametrize("name", ["write", "get"])
+def test_a_task_whose_store_fails_while_it_runs_waits_by_itself_and_loses_nothing(
+    bed: Bed, name: str
+) -> None:
+    feed = Feed(bed.log, ITEMS)
+    items = given(feed, 0, 3)
+    bed.settle()
+    store = bed.worker.tasks[0].store
+    store._db = Refusing(store._db, name, errno.EIO)
+    # Other names are not in the memory of the table.
+    feed.put({0: (fresh := [Item("2", seq, 1) for seq in range(3)])})
+    items += given(feed, 3, 5)
+    bed.settle()
+    assert list(bed.worker.tasks) == [1]
+    assert bed.told.ends == [Outcome.ABORTED]
+    assert [(task.number, stall.kind) for task, stall in bed.told.stalls] == [(0, StallKind.STORE_ERROR)]
+    bed.now += 1.0
+    bed.settle()
+    assert list(bed.worker.tasks) == [1, 0]
+    assert bed.rebuilt == []
+    found = messages(bed.log, ECHO.name)
+    for one in ("0", "1", "2"):
+        wanted = [item for item in [*items, *fresh] if item.name == one]
+        assert [echo for echo in found if echo.name == one] == counted(wanted)
 
 
 class Fatal(Counter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -10,21 +11,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rocksdict import Rdict
 
 from qmtl.engine import store as stores
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.recovery import restore
 from qmtl.engine.store import Cause, Rebuilt, Store
-from qmtl.engine.stored import Checkpoint
+from qmtl.engine.stored import Checkpoint, TopicFacts
 from qmtl.engine.table import Table
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
-from qmtl.foundation.common.errors import DiskFull, InvariantBroken, TransactionAborted
+from qmtl.foundation.common.errors import DiskFull, InvariantBroken, StoreUnavailable, TransactionAborted
 from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from tests.contract.driving import put, until
@@ -47,12 +50,16 @@ class Told(list[Rebuilt]):
 def filled(place: Path, numbers: range, keep_at: int = -1) -> Store:
     """A store with one write per number, whose checkpoint says the number; kept once on the way."""
     store = Store(place, LOG_ID)
+    filled_more(store, numbers, keep_at)
+    return store
+
+
+def filled_more(store: Store, numbers: range, keep_at: int = -1) -> None:
     for number in numbers:
         row = (COUNTS.name, b"key%05d" % (number % 500), b"%08d" % number * 40)
         store.write([row], Checkpoint(LOG_ID, {WHERE: number + 1}, {}, (), 0))
         if number == keep_at:
             store.keep()
-    return store
 
 
 def expected(until: int) -> dict[bytes, bytes]:
@@ -134,6 +141,45 @@ def test_a_store_of_another_log_is_told_and_begins_empty(tmp_path: Path) -> None
     assert told.causes() == [(Cause.FOREIGN, False)]
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from qmtl.engine.store import Store
+store = Store(Path(sys.argv[1]), sys.argv[2])
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_elsewhere(place: Path, log_id: str) -> Iterator[None]:
+    """Another process has the store open."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(place), log_id],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield
+        process.communicate(timeout=30)
+
+
+def test_a_store_that_another_process_has_open_is_left_alone_and_opens_when_it_is_closed(
+    tmp_path: Path,
+) -> None:
+    filled(tmp_path / "s", range(10)).close()
+    told = Told()
+    with held_elsewhere(tmp_path / "s", LOG_ID), pytest.raises(StoreUnavailable) as refused:
+        held(tmp_path / "s", told)
+    assert (refused.value.code, refused.value.cause) == ("QMTL-321", "store_held")
+    assert "--state-dir" in refused.value.remedy
+    assert held(tmp_path / "s", told) == (10, expected(10))
+    assert not told
+
+
 def test_a_store_that_somebody_has_open_is_refused_with_the_remedy(tmp_path: Path) -> None:
     store = filled(tmp_path / "s", range(10))
     with pytest.raises(InvariantBroken, match="held by another") as refused:
@@ -141,6 +187,105 @@ def test_a_store_that_somebody_has_open_is_refused_with_the_remedy(tmp_path: Pat
     assert "--state-dir" in refused.value.remedy
     store.close()
     assert held(tmp_path / "s", Told())[0] == 10
+
+
+# ---- what the system refuses ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def descriptors(more: int) -> Iterator[None]:
+    """This process may open so many files more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1 + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_too_few_descriptors_are_no_damage_and_what_was_known_stays(tmp_path: Path) -> None:
+    store = filled(tmp_path / "s", range(100), keep_at=50)
+    for number in range(100, 400, 100):
+        store.know({f"t{number}": TopicFacts("id", 1)})
+        filled_more(store, range(number, number + 100))
+        store._db.flush(True)
+    store.close()
+    told, refused = Told(), list[StoreUnavailable]()
+    for more in range(16):
+        with descriptors(more):
+            try:
+                Store(tmp_path / "s", LOG_ID, told.append).close()
+            except StoreUnavailable as error:
+                refused.append(error)
+    assert 3 < len(refused) < 16
+    assert {error.cause for error in refused} == {"store_error"}
+    assert all("Too many open files" in error.what for error in refused)
+    assert not told
+    store = Store(tmp_path / "s", LOG_ID, told.append)
+    assert sorted(store.topics) == ["t100", "t200", "t300"]
+    store.close()
+    assert held(tmp_path / "s", told) == (400, expected(400))
+    assert (tmp_path / "s.kept").is_dir()
+    assert not told
+
+
+class Refusing:
+    """A database whose calls fail as the system says; all others go through."""
+
+    def __init__(self, db: Any, name: str, number: int) -> None:
+        self._db, self._name, self._number = db, name, number
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name:
+            return self._fail
+        return getattr(self._db, name)
+
+    def _fail(self, *_: object) -> None:
+        raise Exception(f"IO error: While pread offset 0 len 9: 000012.sst: {os.strerror(self._number)}")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.EMFILE, errno.EACCES])
+@pytest.mark.parametrize(
+    "name, call",
+    [
+        ("get", lambda store: store.get(COUNTS.name, b"key00001")),
+        ("write", lambda store: filled_more(store, range(10, 11))),
+        ("iter", lambda store: list(store.scan(COUNTS.name))),
+    ],
+)
+def test_a_read_or_write_that_the_system_refuses_is_no_damage(
+    tmp_path: Path, number: int, name: str, call: Callable[[Store], object]
+) -> None:
+    store = filled(tmp_path / "s", range(10), keep_at=5)
+    told = Told()
+    store._tell = told.append
+    db, store._db = store._db, Refusing(store._db, name, number)
+    with pytest.raises(StoreUnavailable, match=os.strerror(number)):
+        call(store)
+    store._db = db
+    store.close()
+    assert held(tmp_path / "s", told) == (10, expected(10))
+    assert not told
+
+
+@pytest.mark.parametrize("number, refusal", [(errno.ENOSPC, DiskFull), (errno.EMFILE, StoreUnavailable)])
+def test_what_is_kept_is_not_thrown_away_because_it_can_not_be_opened_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, refusal: type[Exception]
+) -> None:
+    filled(tmp_path / "s", range(100), keep_at=50).close()
+    (tmp_path / "s" / "CURRENT").write_bytes(b"junk")
+    told = Told()
+    texts = iter(["Corruption: CURRENT", f"IO error: While appending to file: {os.strerror(number)}"])
+
+    def refusing(*_: object, **__: object) -> None:
+        raise Exception(next(texts))
+
+    monkeypatch.setattr(stores, "Rdict", refusing)
+    with pytest.raises(refusal):
+        Store(tmp_path / "s", LOG_ID, told.append)
+    monkeypatch.setattr(stores, "Rdict", Rdict)
+    assert held(tmp_path / "s", told) == (51, expected(51))
+    assert told.causes() == [(Cause.DAMAGED, True)]
 
 
 # ---- flipped bytes -------------------------------------------------------------------------------------------------

@@ -229,6 +229,20 @@ class UnstableOffsets(LogError):
     cause = "open_transaction"
 
 
+class StoreUnavailable(TransactionAborted):
+    """A task's store can't be used now, and is not known to be damaged: it stays as it is, and the task opens again by itself.
+
+    Attributes:
+        cause: `store_held` by another process, or `store_error` where the system refuses to open or to read it.
+    """
+
+    code = "QMTL-321"
+
+    def __init__(self, what: str, remedy: str = "", cause: str = "store_error") -> None:
+        super().__init__(what, remedy)
+        self.cause = cause
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 
@@ -342,7 +356,7 @@ class InvalidDag(QmtlError):
 
 
 class DagTooLarge(InvalidDag):
-    """A DAG message over 1 MiB, too deep, or with too many nodes."""
+    """A DAG message over 1 MiB, too deep, with too many nodes, or whose plan no row can hold."""
 
     code = "QMTL-501"
 
