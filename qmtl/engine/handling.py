@@ -3,6 +3,9 @@
 A batch is handled straight through at first. If its processor fails on a record, the transaction is aborted and the batch is
 handled again with everything held back from the log: from then on one record can be undone alone, by going back to the savepoint
 behind the last one that failed and repeating the records since. Each record is so handled at most twice more, however many fail.
+
+A row that can't be written shows only when the rows are sealed, where nobody can tell who put it. That is a failure of the batch
+likewise; one by one, what a record has put is encoded while that record is the one that can be blamed.
 """
 
 from __future__ import annotations
@@ -76,6 +79,7 @@ class Handling:
         self._failures = failures
         self._in_a_row = 0
         self._alone = False
+        self._together = False
 
     # ---- records of free inputs ------------------------------------------------------------------------------------
 
@@ -86,6 +90,7 @@ class Handling:
             Again: one failed, and what others have written can't be told from what it has.
             HandlerBroken: more failed in a row than may.
         """
+        self._together = False
         if self._alone or self._marks.careful:
             self._one_by_one(run, found)
             return
@@ -104,6 +109,7 @@ class Handling:
             raise Again from error
         if handled:
             self._in_a_row = 0
+        self._together = handled
 
     def _one_by_one(self, run: Transaction, found: Sequence[Arrival | DeadLetter]) -> None:
         run.hold()
@@ -119,6 +125,8 @@ class Handling:
                 self._marks.record(arrival)
             try:
                 self._processor.on_record(run, arrival)
+                self._processor.flush(run)  # what it left in memory is the record's, too
+                run.prove_rows()
             except Exception as error:
                 if not is_the_records(error):
                     raise
@@ -133,9 +141,6 @@ class Handling:
                 since.append(arrival)
                 self._in_a_row = 0
             if self._marks.careful:
-                self._processor.flush(
-                    run
-                )  # what the record left in memory is put while the mark stands on it
                 self._marks.no_record()
                 self._marks.survived(arrival)
         run.release()
@@ -156,6 +161,7 @@ class Handling:
                     "A processor must be a pure function of its records and tables.",
                 ) from error
         self._processor.flush(run)
+        run.prove_rows()
 
     def _fail(self, arrival: Arrival, error: Exception) -> None:
         if isinstance(error, PoisonRecord) and error.arrival != arrival:
@@ -180,6 +186,7 @@ class Handling:
 
         Raises:
             PoisonRecord: the processor named one of the bucket's records; the bucket has to be computed without it.
+            Again: a row can't be written, which one of the free records before may have put.
             CrashLoop: the process died in this bucket too often, at none of its records.
         """
         if self._marks.careful and (deaths := self._marks.deaths_in(bucket.bucket_ms)):
@@ -200,6 +207,7 @@ class Handling:
                 ) from error
             self._count(f"one of bucket {bucket.bucket_ms}", error)
             raise
+        self._seal(run)
         self._marks.no_record()
         if any(bucket.arrivals.values()):
             self._in_a_row = 0
@@ -225,6 +233,35 @@ class Handling:
                 run.undo(before)
                 self._processor.restore(self._tables)
         run.release()
+
+    # ---- rows --------------------------------------------------------------------------------------------------------
+
+    def seal(self, run: Transaction) -> None:
+        """Write the rows that are left, those that the processor has kept in memory among them.
+
+        Raises:
+            Again: one can't be written, which one of the free records may have put.
+        """
+        try:
+            self._processor.flush(run)
+        except Exception as error:
+            self._blame_records(error)
+            raise
+        self._seal(run)
+
+    def _seal(self, run: Transaction) -> None:
+        try:
+            run.seal()
+        except Exception as error:
+            self._blame_records(error)
+            raise
+
+    def _blame_records(self, error: Exception) -> None:
+        """One by one, the record that is to blame shows. If none does, it is the code or a bucket, and the error stands."""
+        if self._together and is_the_records(error):
+            self._alone = True
+            self._marks.no_record()
+            raise Again from error
 
 
 def _place(arrival: Arrival) -> str:

@@ -73,6 +73,15 @@ def refuse(findings: Sequence[Finding], who: str = "", remedy: str = "") -> None
     )
 
 
+def decision(processor: str, task: int) -> str:
+    """What an operator may do about a log that is no longer the one that a task knew."""
+    command = f"qmtl worker accept {processor} --task {task} --reason TEXT"
+    return (
+        f"Bring the log back; or decide to go on from what is there: `{command}`, with the worker's --log and"
+        " --state-dir."
+    )
+
+
 def regressions(
     log: Log, facts: Mapping[str, TopicFacts], known: Positions, *, tables: bool = False
 ) -> list[Finding]:

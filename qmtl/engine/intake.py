@@ -116,6 +116,11 @@ class Intake:
         """What is told of a record whose bucket had been closed already."""
         return late_record(self._processor, self._task, arrival, bucket_ms, last_ms)
 
+    def leave_out(self, letter: DeadLetter) -> None:
+        """Its record is to be this letter when it comes."""
+        cause = Cause(letter.code, letter.cause, letter.error_type, letter.stack_digest, letter.attempts)
+        self._condemned[letter.topic, letter.partition, letter.offset] = cause
+
     def condemn(self, poison: PoisonRecord) -> None:
         """Let a record of a bucket be a letter when it is read again."""
         arrival = poison.arrival

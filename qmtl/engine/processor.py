@@ -112,7 +112,8 @@ class Processor(Protocol):
         """Handle one record of a free input.
 
         Any error but those of the log, of memory and of the machine sends the record to the dead letters and undoes what it
-        had changed.
+        had changed. So does a row that it put and that can't be written, if it is still what is to be written when the transaction
+        ends.
         """
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
@@ -123,4 +124,5 @@ class Processor(Protocol):
         """
 
     def flush(self, step: Step) -> None:
-        """Put what is only worth writing once per transaction."""
+        """Put what is only worth writing once per transaction. Where a batch is handled record by record, because one of it
+        fails, it is called after each, and its errors are that record's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from qmtl.engine.log.port import Log, Positions, TopicPartition
 from qmtl.engine.watermark import Merge
@@ -14,6 +14,10 @@ class Silence:
     def __init__(self, log: Log, merge: Merge) -> None:
         self._log, self._merge = log, merge
         self._slept: dict[TopicPartition, int] = {}
+
+    def follow(self, wheres: Collection[TopicPartition]) -> None:
+        """These partitions are read from now on; of others nothing is kept."""
+        self._slept = {where: end for where, end in self._slept.items() if where in wheres}
 
     def wake(self, read: Positions) -> None:
         """Let sources join again whose high watermark has moved past what was read of them."""

@@ -60,6 +60,7 @@ class Table:
         self._codec = codec
         self._cache: dict[bytes, Versions] = {}
         self._stage: dict[bytes, Any] = {}
+        self._noted: dict[bytes, None] | None = None
         self._dirty: dict[bytes, None] = {}
         self._raw = Keys()
         self._key_of = getter(spec.key)
@@ -119,7 +120,10 @@ class Table:
 
     def put(self, message: Any) -> None:
         """Stage a value under the key that the catalogue gives it."""
-        self._stage[self._raw[self._key_of(message)]] = message
+        raw = self._raw[self._key_of(message)]
+        self._stage[raw] = message
+        if self._noted is not None:
+            self._noted[raw] = None
 
     def delete(self, *key: str | int) -> None:
         """Stage a tombstone, if there is anything to delete."""
@@ -193,13 +197,25 @@ class Table:
             if versions and versions[-1].data is None:
                 yield versions[-1].bucket_ms, raw
 
+    def note(self, wanted: bool) -> None:
+        """Whether it is noted for `noted` what is put; it begins, or ends, with nothing noted."""
+        self._noted = {} if wanted else None
+
+    def noted(self) -> list[Any]:
+        """What is staged under the keys that were put since this was asked last, without tombstones."""
+        if not self._noted:
+            return []
+        found, self._noted = self._noted, {}
+        return [message for raw in found if (message := self._stage.get(raw)) is not None]
+
     def staged(self) -> dict[bytes, Any]:
         """What is staged now, for `unstage`."""
         return dict(self._stage)
 
     def unstage(self, staged: dict[bytes, Any]) -> None:
-        """Have staged again what was staged then; nothing may have been sealed since."""
+        """Have staged again what was staged then, and nothing noted; nothing may have been sealed since."""
         self._stage = dict(staged)
+        self.noted()
 
     # ---- ends of a transaction ------------------------------------------------------------------------------------
 
@@ -218,6 +234,7 @@ class Table:
     def rollback(self) -> None:
         """Forget everything that the store does not have."""
         self._stage.clear()
+        self._noted = None
         self._dirty.clear()
         self._cache.clear()
         self._graves = None

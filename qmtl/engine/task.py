@@ -13,7 +13,7 @@ from qmtl.engine.crash_marks import CrashMarks
 from qmtl.engine.cut import OpenRows
 from qmtl.engine.failpoint import passing
 from qmtl.engine.handling import FAILURES_IN_A_ROW, Again, Handling
-from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, refuse
+from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, decision, refuse
 from qmtl.engine.intake import DEATHS, Intake
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
@@ -120,10 +120,9 @@ class Task:
         )
         self._reader = log.reader()
         self._inputs: tuple[Input, ...] = ()
-        self._places = Places(log, self.label)
-        self._free: list[Arrival] = []
-        self._fresh = False
-        self._open_order = self._sorted = False
+        self._places, self._free = Places(log, self.label), list[Arrival]()
+        self._fresh = self._open_order = self._sorted = self._moved_on = False
+        self._first: Ready | None = None
         self._pinned: dict[TopicPartition, int] = {}
         self._kept_ms: dict[str, int] = {}
         self._told_expired: set[str] = set()
@@ -172,14 +171,18 @@ class Task:
         transaction, the decision is void.
 
         Args:
-            record: given what was found, before the decision counts.
+            record: given what was found, before anything is built anew for it or the decision counts; again where more is.
 
         Returns: what was found; nothing is decided where nothing was.
         """
         found: list[Finding] = []
-        self._open(found.extend, None, STALL_S)
-        if found:
+
+        def judge(some: Sequence[Finding]) -> None:
+            found.extend(some)
             record(found)
+
+        self._open(judge, None, STALL_S)
+        if found:
             wheres = self._wheres()
             committed = self._log.committed(self.group, wheres)
             self._store.accept(
@@ -193,17 +196,12 @@ class Task:
         return tuple(found)
 
     def _refuse(self, findings: Sequence[Finding]) -> None:
-        command = f"qmtl worker accept {self.processor.name} --task {self.number} --reason TEXT"
-        remedy = (
-            f"Bring the log back; or decide to go on from what is there: `{command}`, with the worker's --log and"
-            " --state-dir."
-        )
-        refuse(findings, self.label, remedy)
+        refuse(findings, self.label, decision(self.processor.name, self.number))
 
     def _open(self, judge: Judge, keep_alive: KeepAlive | None, stall_s: float) -> None:
         for table in self._tables.values():
             table.rollback()
-        self._free, self._dead = [], []
+        self._free, self._dead, self._fresh = [], [], False
         self._marks.idle()
         known, accepted = self._store.topics, self._store.accepted
         own = [TopicPartition(name, self.number) for name in self._tables]
@@ -230,7 +228,6 @@ class Task:
             self._merge = Merge(restored.buckets, self._tables, recorded=self._recorded)
         else:
             self._places.restored(committed, ())
-            self._fresh = False
             self._merge = Merge(recorded=self._recorded)
         self._silence = Silence(self._log, self._merge)
         self._open_rows = {
@@ -306,8 +303,7 @@ class Task:
             return
         require_sound(self.processor, self._tasks)
         before, self._inputs = {one.topic: one.bucketed for one in self._inputs}, inputs
-        wheres = self._wheres()
-        self._marks.reading(wheres)
+        self._marks.reading(wheres := self._wheres())
         self._open_order = len(wheres) > 1 and any(not one.bucketed or one.joins for one in inputs)
         # One partition comes in its order; the records of several are put in one when the last of a step is here.
         self._sorted = len(wheres) == 1
@@ -324,6 +320,7 @@ class Task:
             self._store.know(facts)
         begin = self._log.begin_offsets(wheres)
         self._places.follow(wheres, begin)
+        self._silence.follow(wheres)
         # What was read ahead of an input went with its buffer, if it is taken in another way now.
         same = {one.topic for one in inputs if before.get(one.topic, one.bucketed) == one.bucketed}
         reached = self._places.positions
@@ -346,6 +343,10 @@ class Task:
         self._reader.assign({where: ahead.get(where, reached[where]) for where in wheres})
         self._paused = frozenset()
 
+    def leave_out(self, letter: DeadLetter) -> None:
+        """Take a letter for its record when that comes: a run that is repeated can't find out what kills the process."""
+        self._intake.leave_out(letter)
+
     # ---- one cycle ------------------------------------------------------------------------------------------------
 
     def step(self, writer: Writer, fence: Fence | None, timeout_s: float) -> bool:
@@ -360,26 +361,28 @@ class Task:
         self._intake.begin()
         settings, taken, until = self._settings, 0, 0.0
         while True:
-            batch = self._take_in(
-                min(settings.room - taken, settings.poll_records), 0.0 if taken else timeout_s
-            )
+            room = min(settings.room - taken, settings.poll_records)
+            batch = self._take_in(room, 0.0 if taken else timeout_s)
             if batch and not taken:
                 until = settings.clock() + settings.commit_interval_ms / 1e3
             taken += len(batch)
-            ready = self._merge.take()
-            if not batch or ready is not None or taken >= settings.room or self._recorded:
+            ready = self._merge.is_ready()
+            if not batch or ready or taken >= settings.room or self._recorded:
                 break
             if settings.clock() >= until:
                 break
         if not (self._free or self._dead or ready or self._fresh):
             self._marks.idle()
             return taken > 0
-        began = time.perf_counter()
+        began, self._first = time.perf_counter(), None
         try:
             try:
-                run = self._prepare(writer, ready)
+                run = self._prepare(writer)
             except Again:
-                run = self._prepare(writer, ready)
+                if self._moved_on:
+                    self.open()  # the buckets that were taken are read again
+                    return True
+                run = self._prepare(writer)
         except PoisonRecord as poison:
             self._intake.condemn(poison)
             self.open()  # what is buffered is read again, and that record as a letter
@@ -399,7 +402,7 @@ class Task:
             self._marks.batch(batch)
         self._sort_in(batch)
         if not self._recorded:
-            if batch:
+            if batch or self._merge.is_ready():
                 self._silence.wake(self._places.positions)
             self._silence.let_go(self._reader.positions)
         passing("after_decode")
@@ -414,7 +417,7 @@ class Task:
                 self._settings.observer.paused(self.id, anew)
             self._paused = paused
 
-    def _prepare(self, writer: Writer, ready: Ready | None) -> Transaction:
+    def _prepare(self, writer: Writer) -> Transaction:
         """A transaction with all that is ready; where that fails, nothing of it is left."""
         run = Transaction(
             writer,
@@ -430,7 +433,7 @@ class Task:
         )
         run.positions.update(self._places.positions)
         try:
-            self._run(run, ready)
+            self._run(run)
             run.stamp(self._places.topics(one.topic for one in self.processor.inputs()))
         except BaseException as error:
             writer.abort()
@@ -493,18 +496,21 @@ class Task:
                 kept_ms // 1000,
             )
 
-    def _run(self, run: Transaction, ready: Ready | None) -> None:
+    def _run(self, run: Transaction) -> None:
         if self._fresh:
             # A reader that looks back before the first bucket finds this marker, and not nothing for ever.
             run.close(GENESIS_MS, self.processor.closes(), self._tasks)
             run.buckets = ()
-        run.positions.update(self._places.positions)
         free: list[Arrival | DeadLetter] = [*self._free, *self._dead]
         if self._dead or not self._sorted:
             order = {one.topic: index for index, one in enumerate(self._inputs)}
             free.sort(key=lambda one: (order[one.topic], one.partition, one.offset))
+        self._moved_on = False
         self._handling.records(run, free)
         taken = run.taken = len(self._free)
+        if self._first is None and self._reads_as_before():
+            self._first = self._merge.take()  # if all is done again, this one is taken already
+        ready = self._first
         while ready is not None:
             run.positions.update(ready.positions)
             last = run.buckets[-1] if run.buckets else GENESIS_MS
@@ -520,12 +526,15 @@ class Task:
             run.taken += len(ready.late) + sum(map(len, ready.arrivals.values()))
             taken += 1 + len(ready.late) + sum(map(len, ready.arrivals.values()))
             more = taken < self._settings.poll_records and not self._marks.careful
-            ready = self._merge.take() if more else None
-        self.processor.flush(run)
-        run.seal()
+            ready = self._merge.take() if more and self._reads_as_before() else None
+            self._moved_on = True
+        self._handling.seal(run)
         if self._open_order or self.processor.inputs() != self._inputs:
             run.pin({where: at for where, at in run.positions.items() if self._pinned.get(where) != at})
         passing("after_apply")
+
+    def _reads_as_before(self) -> bool:  # of a bucket with other inputs, the log is asked first what it holds
+        return self._recorded or self.processor.inputs() == self._inputs
 
     def _commit(self, run: Transaction, writer: Writer, fence: Fence | None) -> int:
         """Commit and write the store; returns how many of its rows changed."""
@@ -540,8 +549,8 @@ class Task:
         passing("after_commit")
         if self._tables:
             tables = {where: offset + 1 for where, offset in tracked.items()}
-            now_ms = self._log.now_ms()
-            checkpoint = Checkpoint(self._log.log_id, tables, run.positions, run.buckets, now_ms, run.topics)
+            log = self._log
+            checkpoint = Checkpoint(log.log_id, tables, run.positions, run.buckets, log.now_ms(), run.topics)
             passing("before_store_write")
             self._store.write(changes, checkpoint)
             passing("after_store_write")
@@ -572,15 +581,12 @@ class Task:
 
     def look(self) -> Look:
         """Where this task stands; to be asked between two steps."""
-        read = self._reader.positions()
-        waiting = self._merge.waiting()
+        read, waiting = self._reader.positions(), self._merge.waiting()
         committed = {where: self._places.positions[where] for where in self._places.reads}
+        reached = {one: at if one in waiting else max(at, read.get(one, at)) for one, at in committed.items()}
         return Look(
             committed,
-            {
-                where: at if where in waiting else max(at, read.get(where, at))
-                for where, at in committed.items()
-            },
+            reached,
             frozenset(where for where in committed if self._merge.buffer(where) is not None),
             tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
             self._merge.held,

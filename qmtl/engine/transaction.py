@@ -228,6 +228,20 @@ class Transaction:
         """Keep records back from the writer, which can't forget one of them, until `release`."""
         if self._held is None:
             self._held = []
+            for table in self._tables.values():
+                table.note(True)
+
+    def prove_rows(self) -> None:
+        """Encode what was put since this was asked last, so that whoever put what can't be written learns of it; only while
+        records are held back. The bytes are not kept: most rows are put anew by one of the next records.
+
+        Raises:
+            InvalidValue, TooLarge, UnknownSchema: see `Codec.encode`.
+        """
+        for table in self._tables.values():
+            for message in table.noted():
+                if id(message) not in self._encoded:
+                    self._codec.encode(message)
 
     def savepoint(self) -> Savepoint:
         """Where `undo` goes back to; only while records are held back."""
@@ -247,6 +261,8 @@ class Transaction:
     def release(self) -> None:
         """Give the writer what was held back."""
         held, self._held = self._held or [], None
+        for table in self._tables.values():
+            table.note(False)
         for name, partition, key, value, track in held:
             self._writer.append(name, partition, key, value, track=track)
 

@@ -220,7 +220,7 @@ class Merge:
         cut_off: Collection[TopicPartition] = (),
         joined: Collection[str] = (),
     ) -> None:
-        """Take the inputs as they are now, with partitions and whether they are compacted; known buffers stay.
+        """Take the inputs as they are now, with partitions and whether they are compacted; known buffers stay, of others nothing is kept.
 
         Args:
             cut_off: partitions that are read from where retention has left them.
@@ -236,6 +236,9 @@ class Merge:
                     where, compacted=compacted, whole=where not in cut_off
                 )
         self._buffers = dict(sorted(buffers.items()))
+        # A topic that comes back is one that was never here.
+        self._joined &= self._inputs.keys()
+        self._idle &= self._inputs.keys()
 
     def buffer(self, where: TopicPartition) -> PartitionBuffer | None:
         return self._buffers.get(where)
@@ -325,6 +328,11 @@ class Merge:
             where.topic for where, buffer in self._buffers.items() if buffer.watermark_ms > NOTHING_CLOSED
         }
         return (self._joined | heard) - self._idle
+
+    def is_ready(self) -> bool:
+        """Whether the next bucket is complete."""
+        head = self._head()
+        return head is not None and next(self._missing(*head, self._cuts_of(head[0])), None) is None
 
     def take(self) -> Ready | None:
         """The next bucket that is complete, taken out of the buffers; None while an input has not closed it."""

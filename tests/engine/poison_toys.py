@@ -70,7 +70,7 @@ class Column(Toy):
     name = "column"
     anchor = X.name
     tables = (A_MIRROR.name,)
-    emits = (A_OUT.name,)
+    emits: tuple[str, ...] = (A_OUT.name,)
 
     def inputs(self) -> tuple[Input, ...]:
         return (Input(X.name, bucketed=True),)
@@ -141,3 +141,58 @@ def column_model(buckets: Sequence[tuple[int, Sequence[Item]]]) -> list[Seen]:
                 total += item.amount
                 out.append(Seen(bucket_ms, item.name, item.seq, total))
     return out
+
+
+BOUNDLESS: Final = 1 << 70
+"""An amount that an item doesn't have, and no row can hold."""
+
+
+class Heedless(Toy):
+    """Adds up per name, and puts a sum that no row can hold for an item that is `BAD`, as the last thing it does.
+
+    Attributes:
+        keeps: the sums are kept in memory, and put when the transaction ends.
+    """
+
+    name = "heedless"
+    anchor = ITEMS.name
+    tables: tuple[str, ...] = (COUNTS.name,)
+    emits: tuple[str, ...] = (ECHO.name,)
+    keeps = False
+
+    def __init__(self) -> None:
+        self._sums: dict[str, int] = {}
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (Input(ITEMS.name),)
+
+    def restore(self, tables: Mapping[str, Table]) -> None:
+        self._sums = {}
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        item: Item = arrival.message
+        counts = step.table(COUNTS.name)
+        known: Total | None = counts.get(item.name)
+        amount = self._sums.get(item.name, known.amount if known else 0) + item.amount
+        step.emit(ECHO.name, Seen(0, item.name, item.seq, amount))
+        if not self.keeps:
+            counts.put(Total(item.name, BOUNDLESS))  # nobody sees it: it is put anew at once
+        self._put(counts, item.name, amount)
+        if item.amount == BAD:
+            self._put(counts, f"{item.name} {item.seq}", 1)
+            self._put(counts, f"{item.name} {item.seq} is boundless", BOUNDLESS)
+
+    def _put(self, counts: Table, name: str, amount: int) -> None:
+        if self.keeps:
+            self._sums[name] = amount
+        else:
+            counts.put(Total(name, amount))
+
+    def flush(self, step: Step) -> None:
+        for name, amount in self._sums.items():
+            step.table(COUNTS.name).put(Total(name, amount))
+        self._sums = {}
+
+
+class Keeping(Heedless):
+    keeps = True

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qmtl.engine.incarnation import Finding
 from qmtl.engine.log.embedded import _OFFSET, EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Input, Step
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.view import read_all
-from qmtl.foundation.common.errors import LogRegressed, OffsetGone, StateMismatch, UnknownTopic
+from qmtl.foundation.common.errors import (
+    CannotReplay,
+    LogRegressed,
+    LogUnreachable,
+    OffsetGone,
+    StateMismatch,
+    UnknownTopic,
+)
 from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.keys import is_stamp
 from qmtl.foundation.wire.topics import topic
@@ -87,26 +96,37 @@ def test_the_group_is_told_of_what_is_read_and_the_stamp_keeps_the_rest(
     assert world.seen() == [("x", 1), ("y", 1), ("x", 2), ("x", 3), ("y", 3)]
 
 
+class Loose(Steered):
+    """Reads y free."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        y = (Input(Y.name),) if "y" in self._read else ()
+        return (Input(SIDE.name), Input(X.name, bucketed=True), *y)
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        if arrival.topic == SIDE.name:
+            super().on_record(step, arrival)
+
+
 def test_an_input_that_leaves_in_the_transaction_that_reads_it_may_come_back(
     world: TwoSources, tmp_path: Path
 ) -> None:
-    with bench(world.log, tmp_path, Steered) as runs:
+    with bench(world.log, tmp_path, Loose) as runs:
         world.read("xy", 0)
         runs.settle()
         world.reach(runs, "xy", 1)
         before = world.log.committed("qmtl.steered", [Y0])
         world.read("x", 1)
-        world.give("xy", 2)
+        world.give("y", 2)
         runs.settle()
         at = {one.topic: one.offset for one in last_stamp(world.log).positions}
         assert world.log.committed("qmtl.steered", [Y0])[Y0] == before[Y0] < at[Y.name]
         world.read("xy", 2)
         runs.settle()
     with bench(
-        world.log, tmp_path, Steered
+        world.log, tmp_path, Loose
     ) as runs:  # the group's position lies behind, and nobody takes it for moved
-        world.reach(runs, "xy", 3)
-    assert world.seen() == [(name, number) for number in (1, 2, 3) for name in "xy"]
+        world.reach(runs, "x", 3)
 
 
 def test_positions_of_a_topic_that_is_no_more_are_forgotten(world: TwoSources, tmp_path: Path) -> None:
@@ -181,6 +201,48 @@ def test_a_topic_that_got_more_partitions_meanwhile_is_refused_then_and_at_every
     for _ in range(2):
         with bench(world.log, tmp_path, Steered) as runs, pytest.raises(StateMismatch, match="3 partitions"):
             runs.settle()
+
+
+class Joining(Steered):
+    """Its second source takes part once it has closed something, and is waited for during two buckets."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        y = Input(Y.name, bucketed=True, joins=True, idle_after=2)
+        return (Input(SIDE.name), Input(X.name, bucketed=True), *((y,) if "y" in self._read else ()))
+
+
+@pytest.mark.parametrize("poll", [1, 4000])  # neither reads a bucket of x before it is told of y
+def test_how_much_is_read_at_once_does_not_decide_from_which_bucket_on_a_source_takes_part(
+    world: TwoSources, tmp_path: Path, poll: int
+) -> None:
+    world.read("x", 0)
+    with bench(world.log, tmp_path, Joining) as runs:
+        runs.settle()
+    world.read("xy", 1)
+    world.give("xy", *range(1, 8))
+    with bench(world.log, tmp_path, Joining, poll=poll) as runs:
+        runs.settle()
+    assert world.seen() == [(name, number) for number in range(1, 8) for name in "xy"]
+
+
+def test_a_source_that_fell_asleep_and_left_takes_part_again_when_it_comes_back_as_another_one(
+    world: TwoSources, tmp_path: Path
+) -> None:
+    with bench(world.log, tmp_path, Joining) as runs:
+        world.read("xy", 0)
+        runs.settle()
+        for names, numbers in (("xy", range(1, 8)), ("x", range(8, 12))):
+            for number in numbers:
+                world.give(names, number)
+                runs.settle()
+        world.read("x", 1)
+        runs.settle()
+        world.make_anew(Y.name)
+        world.read("xy", 2)
+        runs.settle()
+        for number in range(12, 15):
+            world.reach(runs, "xy", number)
+    assert world.seen()[-6:] == [(name, number) for number in range(12, 15) for name in "xy"]
 
 
 # ---- while it is read ---------------------------------------------------------------------------------------------------
@@ -297,5 +359,26 @@ def test_a_second_run_follows_inputs_that_come_and_go(
 def test_a_second_run_over_a_topic_that_is_no_more_is_refused(world: TwoSources, tmp_path: Path) -> None:
     leave_y(world, tmp_path / "state")
     world.log._topics.pop(Y.name)
-    with pytest.raises(UnknownTopic, match=Y.name):
+    with pytest.raises(CannotReplay, match=Y.name):
         rerun(world.log, CODEC, Steered, 0, tmp_path / "again")
+
+
+# ---- what an operator decides -------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_built_anew_before_the_decision_is_on_record(world: TwoSources, tmp_path: Path) -> None:
+    leave_y(world, tmp_path)
+    world.change(A_MIRROR.name, id="another")
+
+    def record(found: Sequence[Finding]) -> None:
+        raise LogUnreachable("the log is away.")
+
+    task = Task(world.log, Steered(), 0, CODEC, TaskSettings(tmp_path))
+    with pytest.raises(LogUnreachable):
+        task.accept("ann", "it was meant", record)
+    task.close()
+    with bench(world.log, tmp_path, Steered) as runs, pytest.raises(LogRegressed, match=A_MIRROR.name):
+        runs.settle()
+    assert accept(world.log, tmp_path) > 0
+    with bench(world.log, tmp_path, Steered) as runs:
+        world.reach(runs, "x", 3)

@@ -19,7 +19,6 @@ from qmtl.engine.stored import Checkpoint, Reading
 from qmtl.engine.table import Table, Versions
 from qmtl.engine.task import Task
 from qmtl.engine.transaction import Transaction
-from qmtl.engine.watermark import Ready
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import MembershipLost
 from qmtl.foundation.wire.topics import TopicSpec
@@ -36,12 +35,13 @@ def commit_before_apply(patch: pytest.MonkeyPatch) -> None:
         fences[self] = fence
         return step(self, writer, fence, timeout_s)
 
-    def running(self: Task, one: Transaction, ready: Ready | None) -> None:
+    def running(self: Task, one: Transaction) -> None:
+        ready = self._first = self._first or self._merge.take()
         one._writer.commit(
             {**self._places.positions, **(ready.positions if ready else {})}, self.group, fences[self]
         )
         one._writer.begin()
-        run(self, one, ready)
+        run(self, one)
 
     patch.setattr(Task, "step", stepping)
     patch.setattr(Task, "_run", running)
