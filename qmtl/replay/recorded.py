@@ -38,10 +38,12 @@ class RecordedLog:
 
     Attributes:
         cut: how far the inputs go now.
+        given: the offset behind the last record of each input that a reader was given.
     """
 
     def __init__(self, source: Log, scratch: Log, own: Collection[str]) -> None:
         self.cut: dict[TopicPartition, int] = {}
+        self.given: dict[TopicPartition, int] = {}
         self._source = source
         self._scratch = scratch
         self._own = frozenset(own)
@@ -144,6 +146,7 @@ class _RecordedReader:
             waiting = self._ahead[where]
             while waiting and waiting[0].offset < end:
                 out.append(waiting.popleft())
+                self._log.given[where] = out[-1].offset + 1
             self._positions[where] = max(self._positions[where], end)
         return out
 

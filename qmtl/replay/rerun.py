@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Final
 
 from qmtl.engine.log.embedded import EmbeddedLog
-from qmtl.engine.log.port import Log, Positions, Record, TopicPartition
+from qmtl.engine.log.port import Log, Positions, Record, TopicPartition, Writer
 from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.transaction import CUTS
 from qmtl.engine.view import all_partitions, read_all
-from qmtl.foundation.common.errors import CannotReplay
-from qmtl.foundation.contracts.control import CloseMarker, PositionStamp, TaskCut
+from qmtl.foundation.common.errors import CannotReplay, Quarantined
+from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, PositionStamp, TaskCut
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import is_marker, is_reserved, is_stamp, stamp_key
 from qmtl.foundation.wire.topics import TopicSpec, topic
+from qmtl.replay.intact import compacted_away, require_intact
 from qmtl.replay.recorded import RecordedLog
 from qmtl.replay.span import known_topics
 
+LETTERS: Final = "dead.letters"
 _ALL_AT_ONCE: Final = 1 << 60
 
 Progress = Callable[[str, int, int], None]
@@ -78,48 +80,74 @@ def rerun(
         scratch: an empty directory.
 
     Raises:
-        CannotReplay: the log no longer holds the beginning, or the task has nothing to be compared by.
+        CannotReplay: the log no longer holds all that the task has read, or the task has nothing to be compared by.
         UnknownTopic: the log has no topics of this processor.
     """
     processor = make()
     label = f"{processor.name}[{number}]"
     written = _ends(log)  # before the cuts are read: what is written by then is to be written again
     cuts = _cuts(log, codec, processor.name, number)
+    last, lives = _stamped(log, codec, processor, number)
+    stepwise = bool(cuts)
     if not cuts:
-        last = _last_stamp(log, codec, processor, number)
         if last is None:
             raise CannotReplay(
                 f"{label} has written neither a cut nor a table yet.",
                 "Let it work first; an effect has none.",
             )
         cuts = [{TopicPartition(one.topic, one.partition): one.offset for one in last.positions}]
-    _must_be_whole(log, label, cuts)
+    require_intact(log, label, cuts, lives)
+    specs = {**known_topics(log, codec), **processor.topics()}
+    reached = {where: offset for cut in cuts for where, offset in cut.items()}
     own = EmbeddedLog(scratch / "log")
     try:
-        there = {**known_topics(log, codec), **processor.topics()}
-        own.ensure_topics([spec for _, spec in sorted(there.items())])
+        own.ensure_topics([spec for _, spec in sorted(specs.items())])
         recorded = RecordedLog(log, own, processor.tables)
-        task = Task(
-            recorded, processor, number, codec, TaskSettings(scratch / "tasks", _ALL_AT_ONCE), recorded=True
-        )
+        # What failed in a row was passed by the live run, which may have been started again in between.
+        settings = TaskSettings(scratch / "tasks", _ALL_AT_ONCE, failures=_ALL_AT_ONCE)
+        task = Task(recorded, processor, number, codec, settings, recorded=True)
         writer = own.writer("qmtl.rerun")
         try:
+            for letter in _killers(log, codec, processor.name, number):
+                task.leave_out(letter)
             task.open()
             for done, cut in enumerate(cuts):
                 recorded.cut.update(cut)
-                task.step(writer, None, 0.0)
+                _reach(task, writer, recorded.given)
                 if progress is not None:
                     progress(label, done + 1, len(cuts))
             outputs = [
                 _compare(log, own, codec, spec, where, task.positions, written.get(where, 0))
                 for spec, where in _outputs(own, processor, number)
             ]
+            if behind := _behind(task.positions, recorded.given):
+                place = TopicPartition(CUTS, 0) if stepwise else TopicPartition(processor.tables[0], number)
+                outputs.insert(0, OutputReport(_label(place), len(cuts), behind))
         finally:
             task.close()
             writer.close()
+    except Exception as error:  # of whatever kind: rows that are not there may break any code
+        _require_all_versions(log, label, specs, reached, f"{type(error).__name__}: {error}")
+        raise
     finally:
         own.close()
-    return RerunReport(processor.name, number, len(cuts), tuple(outputs))
+    report = RerunReport(processor.name, number, len(cuts), tuple(outputs))
+    for one in report.differences[:1]:
+        _require_all_versions(log, label, specs, reached, f"{one.topic}, {one.difference}")
+    return report
+
+
+def _require_all_versions(
+    log: Log, label: str, specs: Mapping[str, TopicSpec], reached: Positions, found: str
+) -> None:
+    """Tell a difference that is nobody's fault from one that is: a second run that comes out the same has missed nothing."""
+    if lost := compacted_away(log, specs, reached):
+        kept_s = min(specs[where.topic].min_compaction_lag_ms for where in lost) // 1000
+        raise CannotReplay(
+            f"{label} can't be computed again: {', '.join(map(_label, lost))} may have lost old versions of rows, which a table"
+            f" keeps for {kept_s} s. The second run differs in {found}.",
+            "Verify the tables instead (`qmtl replay verify`), and run again what is younger than that.",
+        )
 
 
 def _ends(log: Log) -> Positions:
@@ -137,33 +165,62 @@ def _cuts(log: Log, codec: Codec, processor: str, number: int) -> list[Positions
     return out
 
 
-def _last_stamp(log: Log, codec: Codec, processor: Processor, number: int) -> PositionStamp | None:
-    found: PositionStamp | None = None
+def _stamped(
+    log: Log, codec: Codec, processor: Processor, number: int
+) -> tuple[PositionStamp | None, Mapping[str, set[str]]]:
+    """The last stamp of a task, and the ids of the topics that it has read, as far as stamps are left that tell them."""
+    last: PositionStamp | None = None
+    lives: dict[str, set[str]] = {}
     for name in processor.tables[:1]:
         for record in read_all(log, [TopicPartition(name, number)]):
             if is_stamp(record.key) and record.value is not None:
-                found = codec.decode(record.value)
-    return found
+                stamp: PositionStamp = codec.decode(record.value)
+                last = stamp
+                for one in stamp.topics:
+                    if one.id:
+                        lives.setdefault(one.topic, set()).add(one.id)
+    return last, lives
 
 
-def _must_be_whole(log: Log, label: str, cuts: Sequence[Positions]) -> None:
-    reached: dict[TopicPartition, int] = {}
-    for cut in cuts:
-        reached.update(cut)
-    ends = log.stable_offsets(sorted(reached))
-    for where, end in sorted(ends.items()):
-        if end < reached[where]:
-            raise CannotReplay(
-                f"{label} has read {where.topic}[{where.partition}] up to {reached[where]}; it ends at {end}.",
-                "The topic was truncated or made anew: what was computed from it can't be computed again.",
-            )
-    wheres = sorted({*reached, *all_partitions(log, CUTS)})
-    for where, begin in sorted(log.begin_offsets(wheres).items()):
-        if begin > 0:
-            raise CannotReplay(
-                f"{label}: {where.topic}[{where.partition}] begins at offset {begin}; its first records are gone.",
-                "Verify the tables instead (`qmtl replay verify`), or keep the topics longer.",
-            )
+def _killers(log: Log, codec: Codec, processor: str, number: int) -> list[DeadLetter]:
+    """The letters of records that killed the process of this task: those would kill this one too."""
+    if LETTERS not in log.topics():
+        return []
+    letters = (
+        codec.decode(record.value)
+        for record in read_all(log, all_partitions(log, LETTERS))
+        if record.value is not None and not is_reserved(record.key)
+    )
+    return [
+        one
+        for one in letters
+        if isinstance(one, DeadLetter)
+        and (one.code, one.processor, one.task) == (Quarantined.code, processor, number)
+    ]
+
+
+def _reach(task: Task, writer: Writer, given: Positions) -> None:
+    """Step until the task has used all that it was given: a step that meets a record which has to be left out only notes it.
+
+    It ends: a step that commits uses up what was given, one that leaves a record out never names that record again, and one that
+    finds nothing to do says so.
+    """
+    while task.step(writer, None, 0.0) and _behind(task.positions, given):
+        pass
+
+
+def _behind(positions: Positions, given: Positions) -> str:
+    """Where a task has not used what it was given; empty where it has."""
+    short = [
+        f"{_label(where)} up to {positions.get(where, 0)} of {offset}"
+        for where, offset in sorted(given.items())
+        if positions.get(where, 0) < offset
+    ]
+    return f"the second run has used {', '.join(short)}" if short else ""
+
+
+def _label(where: TopicPartition) -> str:
+    return f"{where.topic}[{where.partition}]"
 
 
 def _outputs(own: Log, processor: Processor, number: int) -> Iterator[tuple[TopicSpec, TopicPartition]]:
@@ -189,7 +246,7 @@ def _compare(
 ) -> OutputReport:
     again = [record for record in read_all(own, [where]) if not is_stamp(record.key)]
     before = list(read_all(log, [where]))
-    label = f"{where.topic}[{where.partition}]"
+    label = _label(where)
     if not spec.compacted:
         live = [record for record in before if not is_stamp(record.key)]
         return OutputReport(label, len(again), _first_difference(again, live, written, codec))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -11,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.engine.intake import DEATHS
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Step
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.engine.worker import Worker
-from qmtl.foundation.common.errors import CannotReplay
+from qmtl.foundation.common.errors import CannotReplay, Quarantined
+from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.wire.keys import is_marker, is_reserved
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.replay import rerun as rerun_module
@@ -25,10 +28,13 @@ from qmtl.replay.rerun import rerun
 from tests.contract.driving import until
 from tests.engine.driving import bench, messages
 from tests.engine.models import minute
+from tests.engine.poison_toys import DEADLY, NAMED, Column
 from tests.engine.toys import (
+    A_MIRROR,
     A_OUT,
     B_STATE,
     CODEC,
+    DEAD,
     LATE_OUT,
     SIDE,
     XX,
@@ -70,6 +76,16 @@ class Scaled(Toy):
                 item: Item = arrival.message
                 amount = item.amount * (factor.amount if factor else 1)
                 step.emit(A_OUT.name, Seen(bucket.bucket_ms, item.name, item.seq, amount))
+
+
+class SidedColumn(Column):
+    """With a free input, so that it takes its steps by cuts."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (Input(SIDE.name), *super().inputs())
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        step.table(A_MIRROR.name).put(Total("side", arrival.message.seq))
 
 
 MAKERS: list[Callable[[], Processor]] = [Scaled, lambda: Late(1)]
@@ -152,6 +168,127 @@ def test_under_another_configuration_the_second_run_closes_the_same_buckets(tmp_
     found = [one.value for one in read_all(log, all_partitions(log, LATE_OUT.name)) if is_marker(one.key)]
     assert [CODEC.decode(value or b"").config_epoch for value in found] == [1, 1, 1, 3, 3]
     assert rerun(log, CODEC, lambda: Late(1), 0, tmp_path / "again").differences == []
+    log.close()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.lists(st.sampled_from([1, 2, NAMED]), max_size=4), min_size=1, max_size=6),
+    st.sampled_from([1, 3, 4000]),
+    st.sampled_from([Column, SidedColumn]),
+)
+def test_what_a_bucket_had_to_be_computed_without_is_left_out_again(
+    buckets: list[list[int]], poll: int, make: Callable[[], Processor]
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        log = EmbeddedLog(Path(place) / "log")
+        make_topics(log)
+        feed, side = Feed(log, X), Feed(log, SIDE)
+        with bench(log, Path(place) / "state", make, poll=poll) as runs:
+            for number, amounts in enumerate(buckets):
+                items = [Item("n", 10 * number + at, amount) for at, amount in enumerate(amounts)]
+                feed.bucket(minute(number + 1), {0: items})
+                if number % 2:
+                    side.put({0: [Item("side", number, 1)]})
+                    runs.settle()
+            runs.settle()
+        assert rerun(log, CODEC, make, 0, Path(place) / "again").differences == []
+        assert len(messages(log, DEAD.name)) == sum(amounts.count(NAMED) for amounts in buckets)
+        log.close()
+
+
+class Died(BaseException):
+    """Stands for the end of the process, of which the test itself has to be told."""
+
+
+class Deadly(SidedColumn):
+    emits = (A_OUT.name, DEAD.name)
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        if arrival.message.amount == DEADLY:
+            raise Died
+        super().on_record(step, arrival)
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        if any(arrival.message.amount == DEADLY for arrival in bucket.arrivals[X.name]):
+            raise Died
+        super().on_bucket(step, bucket)
+
+
+def test_a_record_that_killed_the_process_is_its_letter_again(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    make_topics(log)
+    feed, side, other = Feed(log, X), Feed(log, SIDE), Feed(log, SIDE, "other")
+    side.put({0: [Item("side", 1, 1), Item("side", 2, DEADLY)]})
+    feed.bucket(minute(1), {0: [Item("n", 1, 1), Item("n", 2, DEADLY)]})
+    feed.bucket(minute(2), {0: [Item("n", 3, 1)]})
+    died = [[SIDE.name, 0, 1, DEATHS], [X.name, 0, 1, DEATHS]]
+    (tmp_path / "state").mkdir()
+    deaths = tmp_path / "state" / f"{Deadly.name}-0.deaths"
+    deaths.write_text(json.dumps({"log_id": log.log_id, "records": died, "buckets": []}))
+    with bench(log, tmp_path / "state", Deadly) as runs:
+        runs.settle()
+        other.put({0: [Item("side", 3, 1)]})
+        runs.settle()
+    assert [(one.code, one.topic, one.offset) for one in messages(log, DEAD.name)] == [
+        (Quarantined.code, SIDE.name, 1),
+        (Quarantined.code, X.name, 1),
+    ]
+    report = rerun(log, CODEC, Deadly, 0, tmp_path / "again")
+    assert report.differences == []
+    assert {one.topic: one.records for one in report.outputs}["dead.letters[0]"] == 2
+    log.close()
+
+
+def test_a_letter_of_another_task_leaves_nothing_out(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    make_topics(log)
+    Feed(log, X).bucket(minute(1), {0: [Item("n", 1, 1)]})
+    writer = log.writer("letters")
+    writer.begin()
+    for processor, task, code in (
+        ("other", 0, Quarantined.code),
+        ("column", 1, Quarantined.code),
+        ("column", 0, "x"),
+    ):
+        letter = DeadLetter(processor, X.name, code, "no", b"", b"", 0, 0, task)
+        writer.append(DEAD.name, 0, b"\x02a\x00\x01", CODEC.encode(letter))
+    writer.commit({}, "", None)
+    with bench(log, tmp_path / "state", Column) as runs:
+        runs.settle()
+    assert rerun(log, CODEC, Column, 0, tmp_path / "again").differences == []
+    log.close()
+
+
+def test_more_failures_than_a_task_bears_in_a_row_are_run_again(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    make_topics(log)
+    feed = Feed(log, X)
+    for number in range(1, 5):
+        with bench(log, tmp_path / "state", Column) as runs:  # each start counts from the beginning
+            feed.bucket(
+                minute(number), {0: [Item("n", at, NAMED) for at in range(number * 30, number * 30 + 30)]}
+            )
+            runs.settle()
+    assert rerun(log, CODEC, Column, 0, tmp_path / "again").differences == []
+    log.close()
+
+
+def test_what_the_second_run_never_uses_is_told(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    make_topics(log)
+
+    class Free(SidedColumn):
+        def inputs(self) -> tuple[Input, ...]:
+            return (Input(SIDE.name), Input(X.name))
+
+    with bench(log, tmp_path / "state", Free) as runs:
+        Feed(log, X).put({0: [Item("n", 1, 1), Item("n", 2, 1)]})
+        runs.settle()
+    assert rerun(log, CODEC, Free, 0, tmp_path / "again").differences == []
+    found = rerun(log, CODEC, SidedColumn, 0, tmp_path / "otherwise")  # waits for a marker that never comes
+    told = {one.topic: one.difference for one in found.differences}
+    assert told["task.cuts[0]"] == "the second run has used toy.x[0] up to 0 of 2"
     log.close()
 
 

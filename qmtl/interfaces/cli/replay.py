@@ -164,7 +164,7 @@ def run_command(names: tuple[str, ...], log_address: str, as_json: bool) -> None
     """Compute every output anew from the inputs, by the interleaving that the live run wrote down, and compare the bytes.
 
     Nothing on the log is touched. Without names: every processor but the effects. Exit code 9 says that something differs, or
-    that the log no longer holds the beginning.
+    that the log no longer holds all that was read.
     """
     from qmtl.topology import TOPOLOGY, Outside, stage
 
@@ -187,7 +187,7 @@ def run_command(names: tuple[str, ...], log_address: str, as_json: bool) -> None
         report, output = differing[0]
         raise ReplayDiffers(
             f"{report.processor}[{report.task}], {output.topic}: {output.difference}.",
-            "Inputs that are tables keep old values for a day only. If these were still there: the code is another, or it is a bug.",
+            "The log holds all that was read: something on it was altered, the code is another, or it is a bug.",
         )
 
 
