@@ -81,6 +81,21 @@ def test_a_text_that_is_no_amount_is_refused_by_its_field(text: str) -> None:
 
 
 @given(exact_decimals(), exact_decimals())
+@example(Decimal("9" * 20 + "." + "9" * 10), Decimal("9" * 10 + "." + "9" * 20))
+@example(Decimal("1e-20"), Decimal("1e-20"))
+@example(Decimal("9e19"), Decimal("9e19"))
+def test_the_product_of_two_factors_is_a_value(a: Decimal, b: Decimal) -> None:
+    assume(money.is_factor(a) and money.is_factor(b))
+    out = money.product(a, b)
+    assert Fraction(money.checked(out, "price")) == Fraction(a) * Fraction(b)
+
+
+@pytest.mark.parametrize("value", ["1e20", "1e-21", "1" * 20 + "." + "1" * 11, "NaN", "Infinity"])
+def test_a_longer_value_is_no_factor(value: str) -> None:
+    assert not money.is_factor(Decimal(value))
+
+
+@given(exact_decimals(), exact_decimals())
 def test_a_product_is_exact_or_refused(a: Decimal, b: Decimal) -> None:
     try:
         out = money.product(a, b)

@@ -13,6 +13,12 @@ MAX_DIGITS = 60
 MAX_POINT = 40
 """Digits after the point, and powers of ten before it, that a value may have."""
 
+MAX_FACTOR_DIGITS = MAX_DIGITS // 2
+"""Significant digits that a published price or size may have."""
+
+MAX_FACTOR_POINT = MAX_POINT // 2
+"""Digits that a published price or size may have after the point, and before it."""
+
 ZERO = Decimal(0)
 
 _EXACT = Context(prec=MAX_DIGITS, traps=[Inexact, InvalidOperation])
@@ -64,6 +70,18 @@ def checked(value: Decimal, field: str) -> Decimal:
             f"{field} was {value}, outside 1e-{MAX_POINT} to 1e{MAX_POINT}.", "Check its unit."
         )
     return value
+
+
+def is_factor(value: Decimal) -> bool:
+    """Whether a value in normal form is short enough for its product with any other such value to be exact and a value again."""
+    if not value.is_finite():
+        return False
+    parts = value.as_tuple()
+    return (
+        len(parts.digits) <= MAX_FACTOR_DIGITS
+        and int(parts.exponent) >= -MAX_FACTOR_POINT
+        and value.adjusted() < MAX_FACTOR_POINT
+    )
 
 
 def text(value: Decimal) -> str:

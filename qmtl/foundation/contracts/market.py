@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
+from qmtl.foundation.common.money import MAX_FACTOR_DIGITS, MAX_FACTOR_POINT, is_factor, text
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -37,3 +39,27 @@ class WorldBar:
 
 
 MarketData: TypeAlias = Bar | WorldBar
+
+
+def fault_of(bar: Bar) -> str | None:
+    """What keeps the numbers of a bar from being those of a bar, as a sentence; None where nothing does.
+
+    Prices are positive, the high is not below the low, open and close lie between the two, a volume is not negative, and
+    each number is short enough to be multiplied without loss.
+    """
+    prices = (("open", bar.open), ("high", bar.high), ("low", bar.low), ("close", bar.close))
+    for name, value in (*prices, ("volume", bar.volume)):
+        if not is_factor(value):
+            return (
+                f"{name} of {bar.symbol} was too long; a number has at most {MAX_FACTOR_DIGITS} significant digits and"
+                f" {MAX_FACTOR_POINT} on each side of the point"
+            )
+    for name, value in prices:
+        if value <= 0:
+            return f"{name} of {bar.symbol} was {text(value)}; a price is positive"
+    for name, value in prices:
+        if not bar.low <= value <= bar.high:
+            return f"{name} of {bar.symbol} was {text(value)}, outside {text(bar.low)} to {text(bar.high)}, its low and high"
+    if bar.volume < 0:
+        return f"volume of {bar.symbol} was {text(bar.volume)}; a volume is not negative"
+    return None

@@ -30,6 +30,7 @@ class PlanNode:
         signals: the strategies whose intents it gives, sorted.
         worlds: the worlds that it serves, sorted; they see a source's bars.
         strategies: every strategy that it is part of, sorted.
+        sources: ids of the sources that it is computed from, as its ports lead to them; a source's own id alone.
         here: whether the node lives on this shard. One that does not is read from its topic.
     """
 
@@ -38,6 +39,7 @@ class PlanNode:
     signals: tuple[StrategyKey, ...]
     worlds: tuple[str, ...]
     strategies: tuple[StrategyKey, ...]
+    sources: tuple[str, ...]
     here: bool = True
 
     @property
@@ -91,7 +93,8 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
             strategies.setdefault(node.node_id, set()).add(key)
         for node_id in one.signals:
             signals.setdefault(node_id, set()).add(key)
-    needed = _needed(ordered, home, shard)
+    sources = _sources(ordered)
+    needed = _needed(ordered, home, sources, shard)
     nodes = tuple(
         PlanNode(
             node,
@@ -101,6 +104,7 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
             tuple(sorted(signals.get(node_id, ()))),
             tuple(sorted({world for world, _ in strategies[node_id]})),
             tuple(sorted(strategies[node_id])),
+            sources[node_id],
             home[node_id] == shard,
         )
         for node_id, node in ordered.items()
@@ -115,14 +119,24 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
     return Plan(nodes, topics)
 
 
-def _needed(ordered: Mapping[str, PlannedNode], home: Mapping[str, int], shard: int) -> frozenset[str]:
-    """The nodes of a shard, their inputs from other shards, and the sources above them, whose bars every node sees."""
-    above: dict[str, frozenset[str]] = {}
+def _sources(ordered: Mapping[str, PlannedNode]) -> dict[str, tuple[str, ...]]:
+    """The sources above each node, each once: the order of the ports decides, and so the node's identity alone."""
+    out: dict[str, tuple[str, ...]] = {}
+    for node_id, node in ordered.items():
+        above = (source for read in node.dependencies for source in out[read])
+        out[node_id] = tuple(dict.fromkeys(above)) if node.dependencies else (node_id,)
+    return out
+
+
+def _needed(
+    ordered: Mapping[str, PlannedNode],
+    home: Mapping[str, int],
+    sources: Mapping[str, tuple[str, ...]],
+    shard: int,
+) -> frozenset[str]:
+    """The nodes of a shard, their inputs from other shards, and the sources above them, whose bars the nodes see."""
     needed: set[str] = set()
     for node_id, node in ordered.items():
-        above[node_id] = frozenset({node_id}).union(*(above[one] for one in node.dependencies))
         if home[node_id] == shard:
-            needed.add(node_id)
-            needed.update(node.dependencies)
-            needed.update(one for one in above[node_id] if not ordered[one].dependencies)
+            needed.update((node_id, *node.dependencies, *sources[node_id]))
     return frozenset(needed)

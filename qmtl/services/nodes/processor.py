@@ -8,15 +8,15 @@ read from its topic. What a node remembers is a row of `node.windows`, written o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from qmtl.engine.letters import Cause, letter_of
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
-from qmtl.foundation.common.errors import InvalidBar
+from qmtl.foundation.common.errors import InvalidBar, PoisonRecord
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.contracts.dag import StrategyStatus, StrategyVersion
-from qmtl.foundation.contracts.market import Bar, WorldBar
+from qmtl.foundation.contracts.market import Bar, WorldBar, fault_of
 from qmtl.foundation.contracts.node import NodeDeployment, NodeState, NodeStatus, NodeValue, PositionTarget
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
@@ -29,6 +29,9 @@ IDLE_AFTER: Final = 60
 """Buckets of the clock that a source may miss before the others go on without it; its bars are late from then on."""
 
 CLOCK: Final = Input("clock", bucketed=True, broadcast=True)
+
+Bars: TypeAlias = Mapping[str, Mapping[str, Bar]]
+"""The bars of one bucket by source and symbol: two sources may have different bars of one symbol."""
 
 
 class Nodes:
@@ -107,32 +110,54 @@ class Nodes:
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         values: dict[str, dict[str, Output]] = {}
-        bars: dict[str, Bar] = {}
+        bars: dict[str, dict[str, Bar]] = {}
         for one in self._plan.nodes:
             if one.is_source:
-                values[one.node.node_id] = self._take(step, one, bucket, bars)
+                taken = bars[one.node.node_id] = self._take(step, one, bucket)
+                values[one.node.node_id] = {symbol: float(bar.close) for symbol, bar in taken.items()}
             elif not one.here:
-                values[one.node.node_id] = _values_of(bucket.arrivals.get(one.node.topic, ()))
+                values[one.node.node_id] = self._receive(step, one, bucket, bars)
             else:
                 values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars)
 
-    def _take(self, step: Step, one: PlanNode, bucket: Bucket, bars: dict[str, Bar]) -> dict[str, Output]:
-        """The closes of a source; its bars go to every world that it serves."""
-        out: dict[str, Output] = {}
+    def _take(self, step: Step, one: PlanNode, bucket: Bucket) -> dict[str, Bar]:
+        """The bars of a source, which go to every world that it serves."""
+        out: dict[str, Bar] = {}
         arrivals: Sequence[Arrival] = bucket.arrivals.get(one.node.topic, ())
         for arrival in arrivals:
             bar: Bar = arrival.message
             if (breach := _breach(one, bar, bucket.bucket_ms)) is not None:
                 if one.here:  # of the shards that read it, one says so
-                    step.emit("dead.letters", _dead_letter(arrival, breach, self._shard))
+                    step.emit("dead.letters", _letter(arrival, InvalidBar.code, breach, self._shard))
                 continue
-            out[bar.symbol] = float(bar.close)
-            bars[bar.symbol] = bar
+            out[bar.symbol] = bar
             if one.here:
                 for world_id in one.worlds:
                     step.emit("trade.market", WorldBar(world_id, bar))
         if one.here:
             self._note(step, one, NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP, bucket.bucket_ms)
+        return out
+
+    def _receive(self, step: Step, one: PlanNode, bucket: Bucket, bars: Bars) -> dict[str, Output]:
+        """What a node of another shard gave, by symbol.
+
+        A value without a bar can't be computed with and is a dead letter: the source's topic has lost the bucket, or the bar
+        is one that this shard refuses.
+        """
+        out: dict[str, Output] = {}
+        for arrival in bucket.arrivals.get(one.node.topic, ()):
+            message: NodeValue | PositionTarget = arrival.message
+            if _bar_of(one, message.symbol, bars) is None:
+                lacks = f"a value of {message.symbol} came without a bar of its source"
+                step.emit("dead.letters", _letter(arrival, PoisonRecord.code, lacks, self._shard))
+                continue
+            match message:
+                case NodeValue(symbol=symbol, value=value):
+                    out[symbol] = value
+                case PositionTarget(symbol=symbol, target_percent=percent, reference_price=price):
+                    out[symbol] = PositionTargetValue(percent, price)
+                case _:
+                    assert_never(message)
         return out
 
     def _compute(
@@ -141,14 +166,18 @@ class Nodes:
         one: PlanNode,
         bucket_ms: int,
         values: Mapping[str, Mapping[str, Output]],
-        bars: Mapping[str, Bar],
+        bars: Bars,
     ) -> dict[str, Output]:
         """One step of a node for every symbol that an input has a value of in this bucket."""
         ports = [values.get(node_id, {}) for node_id in one.node.dependencies]
         out: dict[str, Output] = {}
         for symbol in sorted({symbol for port in ports for symbol in port}):
+            bar = _bar_of(one, symbol, bars)
+            assert (
+                bar is not None
+            )  # a value without a bar comes from another shard alone, and is not received
             running = self._resume(step, one, symbol)
-            value = running.step(tuple(_number(port.get(symbol)) for port in ports), bars[symbol])
+            value = running.step(tuple(_number(port.get(symbol)) for port in ports), bar)
             self._touched[one.node.node_id, symbol] = None
             if value is not None:
                 out[symbol] = value
@@ -203,26 +232,19 @@ def _breach(one: PlanNode, bar: Bar, bucket_ms: int) -> str | None:
         return f"a bar that opened at {bar.open_time_ms} came with the bucket {bucket_ms}"
     if not one.reads(bar.symbol):
         return f"a bar of {bar.symbol} came to a source that does not read it"
+    return fault_of(bar)
+
+
+def _bar_of(one: PlanNode, symbol: str, bars: Bars) -> Bar | None:
+    """A symbol's bar of this bucket from the sources above the node; where several have one, from the first as its ports lead."""
+    for source in one.sources:
+        if (bar := bars[source].get(symbol)) is not None:
+            return bar
     return None
 
 
-def _dead_letter(arrival: Arrival, breach: str, task: int) -> DeadLetter:
-    return letter_of(Nodes.name, task, arrival, Cause(InvalidBar.code, breach))
-
-
-def _values_of(arrivals: Sequence[Arrival]) -> dict[str, Output]:
-    """What a node of another shard gave, by symbol."""
-    out: dict[str, Output] = {}
-    for arrival in arrivals:
-        message: NodeValue | PositionTarget = arrival.message
-        match message:
-            case NodeValue(symbol=symbol, value=value):
-                out[symbol] = value
-            case PositionTarget(symbol=symbol, target_percent=percent, reference_price=price):
-                out[symbol] = PositionTargetValue(percent, price)
-            case _:
-                assert_never(message)
-    return out
+def _letter(arrival: Arrival, code: str, cause: str, task: int) -> DeadLetter:
+    return letter_of(Nodes.name, task, arrival, Cause(code, cause))
 
 
 def _number(value: Output | None) -> float | None:

@@ -12,8 +12,8 @@ from typing import Final
 
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
-from qmtl.foundation.common.errors import InvariantBroken
-from qmtl.foundation.contracts.market import Bar, WorldBar
+from qmtl.foundation.common.errors import InvalidBar, InvariantBroken, PoisonRecord
+from qmtl.foundation.contracts.market import WorldBar, fault_of
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.topics import TopicSpec, topic
 from qmtl.services.trading.decision import decide
@@ -81,10 +81,16 @@ def _order(intent: OrderIntent) -> tuple[str, str, str, int]:
     return (intent.world_id, intent.strategy_id, intent.symbol, intent.intent_index)
 
 
-def _bars_by_world(arrivals: Sequence[Arrival]) -> dict[str, list[Bar]]:
-    """The bars of each world, worlds sorted, bars in the order of the log."""
-    out: dict[str, list[Bar]] = {}
+def _bars_by_world(arrivals: Sequence[Arrival]) -> dict[str, list[Arrival]]:
+    """The bars of each world, worlds sorted, bars in the order of the log.
+
+    Raises:
+        PoisonRecord: one that is no bar. Nodes let none through; the log may hold one from before they looked.
+    """
+    out: dict[str, list[Arrival]] = {}
     for arrival in arrivals:
         message: WorldBar = arrival.message
-        out.setdefault(message.world_id, []).append(message.bar)
+        if (fault := fault_of(message.bar)) is not None:
+            raise PoisonRecord(arrival, InvalidBar(fault, "Leave the bar out."))
+        out.setdefault(message.world_id, []).append(arrival)
     return dict(sorted(out.items()))

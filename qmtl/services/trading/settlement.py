@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import assert_never
 
-from qmtl.engine.processor import Step
-from qmtl.foundation.common.errors import InvariantBroken
-from qmtl.foundation.contracts.market import Bar
+from qmtl.engine.processor import Arrival, Step
+from qmtl.foundation.common.errors import InexactMoney, InvariantBroken, PoisonRecord
+from qmtl.foundation.contracts.market import WorldBar
 from qmtl.foundation.contracts.trade import Account, Fill, Order, Position
 from qmtl.foundation.contracts.world import Activation, Instrument, World
 from qmtl.runtime.brokerage.fees import PercentFee
@@ -27,8 +28,15 @@ def open_missing_account(step: Step, activation: Activation, bucket_ms: int) -> 
         rows.put(portfolio.open_account(world.world_id, scope, world.settings, bucket_ms))
 
 
-def execute(step: Step, world_id: str, bars: Sequence[Bar]) -> None:
-    """Fill the open orders of the world that a bar of this bucket reaches, oldest bar first, and book the fills."""
+def execute(step: Step, world_id: str, bars: Sequence[Arrival]) -> None:
+    """Fill the open orders of the world that a bar of this bucket reaches, oldest bar first, and book the fills.
+
+    Args:
+        bars: the world's, in the order of the log.
+
+    Raises:
+        PoisonRecord: a bar at whose price money can't be kept exact.
+    """
     waiting: list[Order] = list(step.table("trade.open_orders").items(world_id))
     if not waiting:
         return
@@ -38,12 +46,14 @@ def execute(step: Step, world_id: str, bars: Sequence[Bar]) -> None:
     fees = PercentFee(world.settings.fee_rate)
     slippage = ConstantSlippage(world.settings.slippage_rate)
     for order in waiting:
-        for bar in bars:
+        for arrival in bars:
+            message: WorldBar = arrival.message
+            bar = message.bar
             if bar.symbol == order.symbol and bar.open_time_ms >= order.created_at_ms:
                 tick = instrument_of(world, order.symbol).tick
-                book(
-                    step, world, order, market_fill(order, bar, fees, slippage, tick, world.settings.currency)
-                )
+                with _exactly_at(arrival):
+                    fill = market_fill(order, bar, fees, slippage, tick, world.settings.currency)
+                    book(step, world, order, fill)
                 break
 
 
@@ -84,9 +94,19 @@ def _settle(step: Step, world: World, order: Order, fill: Fill) -> None:
     rows.put(account)
 
 
-def revalue_world(step: Step, world_id: str, bars: Sequence[Bar], bucket_ms: int) -> None:
-    """Mark every position of the world to the bucket's last close of its symbol, and every account to its positions."""
-    closes = {bar.symbol: bar.close for bar in bars}
+def revalue_world(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms: int) -> None:
+    """Mark every position of the world to the bucket's last close of its symbol, and every account to its positions.
+
+    Args:
+        bars: the world's, in the order of the log.
+
+    Raises:
+        PoisonRecord: a bar at whose close a position can't be valued exactly.
+    """
+    last: dict[str, Arrival] = {}
+    for arrival in bars:
+        message: WorldBar = arrival.message
+        last[message.bar.symbol] = arrival
     rows = step.table("trade.portfolio")
     held: dict[str, list[Position]] = {}
     accounts: list[Account] = []
@@ -95,12 +115,22 @@ def revalue_world(step: Step, world_id: str, bars: Sequence[Bar], bucket_ms: int
             accounts.append(row)
             continue
         position: Position = row
-        if position.symbol in closes:
-            position = portfolio.mark(position, closes[position.symbol], bucket_ms)
+        if (found := last.get(position.symbol)) is not None:
+            with _exactly_at(found):
+                position = portfolio.mark(position, found.message.bar.close, bucket_ms)
             rows.put(position)
         held.setdefault(position.scope, []).append(position)
     for account in accounts:
         rows.put(portfolio.revalue(account, held.get(account.scope, ()), bucket_ms))
+
+
+@contextmanager
+def _exactly_at(bar: Arrival) -> Iterator[None]:
+    """A bar is what a world can't use where its price makes money inexact; the other worlds go on."""
+    try:
+        yield
+    except InexactMoney as error:
+        raise PoisonRecord(bar, error) from error
 
 
 def instrument_of(world: World, symbol: str) -> Instrument:

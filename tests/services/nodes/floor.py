@@ -16,7 +16,7 @@ from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.contracts.dag import StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
-from qmtl.foundation.wire.keys import encode_key, is_reserved
+from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS, node_topic, topic
 from qmtl.replay.feed import Feed
@@ -67,6 +67,38 @@ class LateLog(EmbeddedLog):
 
     def reader(self) -> LateReader:
         return LateReader(self)
+
+
+class ForgetfulReader(EmbeddedReader):
+    """Lacks a bucket of a topic, as a reader does that comes after its records were deleted."""
+
+    def __init__(self, log: ForgetfulLog) -> None:
+        super().__init__(log)
+        self._forgets = log
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        found = super().poll(max_records, timeout_s)
+        if all(where.topic != self._forgets.who_reads for where in self.positions()):
+            return found
+        return [one for one in found if not self._forgets.lacks(one)]
+
+
+class ForgetfulLog(EmbeddedLog):
+    """A log that has lost a bucket of a raw topic for those who read another topic."""
+
+    who_reads = ""
+    lost: tuple[str, int] = ("", 0)
+
+    def lacks(self, record: Record) -> bool:
+        if record.topic != self.lost[0] or record.value is None:
+            return False
+        if is_marker(record.key):
+            return decode_marker_bucket(record.key) == self.lost[1]
+        bar: Bar = codec.decode(record.value)
+        return bar.open_time_ms + STEP_MS == self.lost[1]
+
+    def reader(self) -> ForgetfulReader:
+        return ForgetfulReader(self)
 
 
 class Floor:

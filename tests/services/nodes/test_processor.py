@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -16,14 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl.engine.view import all_partitions, read_all
-from qmtl.foundation.contracts.dag import StrategyVersion
+from qmtl.foundation.contracts.dag import StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeStatus, NodeValue
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker
-from qmtl.foundation.wire.topics import SHARDS, topic
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import SHARDS, node_topic, topic
+from qmtl.replay.feed import Feed, last_closed
 from qmtl.services.nodes.plan import shards_of
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, target
-from tests.services.nodes.floor import STEP_MS, Closes, Floor, LateLog, bars_of
+from tests.services.nodes.floor import STEP_MS, Closes, Floor, ForgetfulLog, LateLog, bars_of
 
 MINUTE = STEP_MS
 
@@ -283,6 +285,93 @@ def test_a_strategy_that_comes_later_joins_warm_nodes_and_warms_up_its_own(floor
     assert [row.bucket_ms for row in floor.outputs(later, "long")] == [T0 + at * MINUTE for at in range(7, 9)]
 
 
+# ---- prices of the node's own source -----------------------------------------------------------------------------------
+
+
+def on_the_price(strategy_id: str, period: int, *symbols: str, interval: int = 60) -> dict[str, Any]:
+    """A strategy that has an intent at every bar: its reference price is the bar's close."""
+    nodes = [price(symbols=symbols), sma("mean", period), target(source="mean")]
+    return strategy([{**node, "interval": interval} for node in nodes], strategy_id)
+
+
+def feed_prices(
+    floor: Floor, deployed: StrategyVersion, symbols: Sequence[str], interval: int, first: int
+) -> None:
+    """Two hours of bars, each with a price of its own."""
+    source = deployed.nodes[0]
+    raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
+    step_ms = interval * 1000
+    until_ms = T0 + 2 * 3_600_000
+    bars = [
+        Bar(symbol, at_ms, interval, close, close, close, close, Decimal(1))
+        for at_ms in range(T0, until_ms, step_ms)
+        for close in [Decimal(first + (at_ms - T0) // step_ms)]
+        for symbol in symbols
+    ]
+    feed = Feed(floor.log, codec, raw, interval, iter(bars), T0, until_ms)
+    while not feed.done:
+        feed.push(1000)
+    feed.close()
+
+
+ROOMMATE = "XTZ-USD"
+"""A symbol whose source together with BTC-USD, of one minute, lives on the shard of that of BTC-USD alone."""
+
+
+def test_a_value_of_another_shard_whose_bar_is_lost_is_a_dead_letter_and_its_shard_goes_on(
+    tmp_path: Path,
+) -> None:
+    lost_ms = T0 + 5 * MINUTE
+    floor = Floor(tmp_path, log=ForgetfulLog)
+    assert isinstance(floor.log, ForgetfulLog)
+    far = floor.deploy(joined_of(1, 1))
+    one, two, fast, slow = far.nodes[:4]
+    homes = shards_of(far.nodes, SHARDS)
+    (foreign, source), (near, _) = sorted(((fast, one), (slow, two)), key=lambda pair: homes[pair[0].node_id])
+    assert homes[foreign.node_id] != homes[far.nodes[-1].node_id]
+    floor.log.who_reads, floor.log.lost = foreign.topic, (source.topic, lost_ms)
+    for number in (0, 1):
+        floor.feed(replace(far, nodes=far.nodes[number:]), {"BTC-USD": rising(10)})
+    floor.work()
+    (letter,) = floor.events("dead.letters")
+    assert (letter.processor, letter.topic, letter.code) == ("nodes", foreign.topic, "QMTL-404")
+    assert "BTC-USD" in letter.cause
+    assert [len(floor.outputs(far, node.name)) for node in (foreign, near)] == [10, 10]
+    for name in ("trade.intents", "trade.market"):
+        for where in all_partitions(floor.log, name):
+            assert last_closed(floor.log, where) == T0 + 10 * MINUTE
+    floor.close()
+
+
+@pytest.mark.parametrize("strategy_id", ["a", "m", "z"])
+@pytest.mark.parametrize("interval, symbols", [(60, ("BTC-USD", ROOMMATE)), (1800, ("BTC-USD",))])
+def test_another_strategys_source_of_the_same_symbol_changes_no_price(
+    strategy_id: str, interval: int, symbols: tuple[str, ...]
+) -> None:
+    """Wherever in the plan it comes: before the source that two others share, between their nodes, or behind them."""
+    said = []
+    for others in ([], [on_the_price(strategy_id, 1, *symbols, interval=interval)]):
+        with a_floor() as floor:
+            floor.deploy(on_the_price("b", 1, "BTC-USD"))
+            mine = floor.deploy(on_the_price("s1", 2, "BTC-USD"))
+            for message in others:
+                other = floor.deploy(message)
+                assert other.nodes[0].node_id != mine.nodes[0].node_id
+                assert home(other) == home(mine)
+                feed_prices(floor, other, symbols, interval, 5000)
+            feed_prices(floor, mine, ("BTC-USD",), 60, 100)
+            floor.work()
+            intents = [one for one in floor.events("trade.intents") if one.strategy_id in ("b", "s1")]
+            said.append([intents, floor.outputs(mine, "mean"), floor.outputs(mine, "target")])
+            assert len(floor.events("trade.intents")) - len(intents) == (
+                len(others) * len(symbols) * 7200 // interval
+            )
+            assert floor.events("dead.letters") == []
+    own = [one.reference_price for one in said[0][0] if one.strategy_id == "s1"]
+    assert own == [Decimal(100 + at) for at in range(1, 120)]
+    assert said[0] == said[1]
+
+
 # ---- bars that a source does not take -----------------------------------------------------------------------------------
 
 
@@ -291,6 +380,15 @@ def test_a_strategy_that_comes_later_joins_warm_nodes_and_warms_up_its_own(floor
     [
         (lambda bar: Bar("LTC-USD", *astuple(bar)[1:]), "LTC-USD"),
         (lambda bar: Bar(bar.symbol, bar.open_time_ms, 30, *astuple(bar)[3:]), "30 s"),
+        (lambda bar: replace(bar, low=Decimal(0)), "low of BTC-USD was 0; a price is positive"),
+        (lambda bar: replace(bar, low=Decimal(-1), close=Decimal(-1)), "low of BTC-USD was -1; a price"),
+        (lambda bar: replace(bar, high=bar.low - 1), "outside 102 to 101"),
+        (lambda bar: replace(bar, open=bar.high + 1), "open of BTC-USD was 103, outside"),
+        (lambda bar: replace(bar, close=bar.low - 1), "close of BTC-USD was 101, outside"),
+        (lambda bar: replace(bar, volume=Decimal(-1)), "volume of BTC-USD was -1"),
+        (lambda bar: replace(bar, high=Decimal("103." + "1" * 28)), "high of BTC-USD was too long"),
+        (lambda bar: replace(bar, low=Decimal("1e-21")), "low of BTC-USD was too long"),
+        (lambda bar: replace(bar, volume=Decimal("1e20")), "volume of BTC-USD was too long"),
     ],
 )
 def test_a_bar_that_breaks_the_contract_of_its_source_is_a_dead_letter_and_the_others_count(

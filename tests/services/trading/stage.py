@@ -12,7 +12,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
-from qmtl.foundation.contracts.control import CloseMarker
+from qmtl.foundation.contracts.control import CloseMarker, DeadLetter
 from qmtl.foundation.contracts.market import Bar, WorldBar
 from qmtl.foundation.contracts.trade import Account, OrderIntent, OrderRejection, Position
 from qmtl.foundation.contracts.world import (
@@ -36,8 +36,8 @@ INPUTS = ("world.state", "activation", "trade.market", "trade.intents")
 CASH = Decimal(100_000)
 
 
-def world(world_id: str = "w", fee: str = "0.001", slippage: str = "0") -> World:
-    instrument = Instrument(SYMBOL, Decimal("0.01"), Decimal("0.0001"), Decimal("0.0001"))
+def world(world_id: str = "w", fee: str = "0.001", slippage: str = "0", lot: str = "0.0001") -> World:
+    instrument = Instrument(SYMBOL, Decimal("0.01"), Decimal(lot), Decimal(lot))
     settings = WorldSettings("USD", CASH, Decimal(fee), Decimal(slippage), (instrument,))
     return World(world_id, WorldStatus.ACTIVE, settings, START_MS)
 
@@ -119,9 +119,15 @@ class Stage:
         return found[0] if found else None
 
     def rejections(self) -> list[OrderRejection]:
+        return self._events("trade.rejections")
+
+    def letters(self) -> list[DeadLetter]:
+        return self._events("dead.letters")
+
+    def _events(self, name: str) -> list[Any]:
         return [
             codec.decode(record.value)
-            for record in read_all(self.log, all_partitions(self.log, "trade.rejections"))
+            for record in read_all(self.log, all_partitions(self.log, name))
             if record.value is not None and not is_reserved(record.key)
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.foundation.common.errors import InexactMoney
 from qmtl.foundation.common.pretrade import RejectionReason
+from qmtl.foundation.contracts.market import Bar, WorldBar
 from qmtl.foundation.contracts.trade import OrderStatus, Side
 from qmtl.foundation.contracts.world import EffectiveMode, PositionSide
 from tests.services.trading.stage import CASH, Stage, activation, world
@@ -146,6 +149,52 @@ def test_an_activation_counts_from_the_bucket_whose_close_contains_it(stage: Sta
     stage.close(activation(), stage.intent("0.5", "100"))
     assert len(stage.rejections()) == 1
     assert len(stage.rows("trade.orders")) == 1
+
+
+GOOD = Bar("BTC-USD", 0, 60, *map(Decimal, ("100", "110", "90", "105", "1")))
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"close": Decimal(0), "low": Decimal(0)},
+        {name: Decimal(-5) for name in ("open", "high", "low", "close")},
+        {"high": Decimal(80)},
+        {"close": Decimal("100." + "1" * 38)},
+    ],
+    ids=["zero", "negative", "inverted", "long"],
+)
+def test_a_bar_that_is_none_is_a_dead_letter_and_the_worlds_go_on(
+    stage: Stage, spoilt: dict[str, Decimal]
+) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.123456789", "100"))
+    stage.close(stage.bar("100"))
+    bad = WorldBar("w", replace(GOOD, open_time_ms=stage.at_ms(), **spoilt))  # type: ignore[arg-type]  # prices alone
+    stage.close(bad, stage.bar("101"))
+    (letter,) = stage.letters()
+    assert (letter.processor, letter.topic, letter.code) == ("trading", "trade.market", "QMTL-701")
+    assert "BTC-USD" in letter.cause
+    position = stage.position()
+    assert position is not None
+    assert (position.mark, position.as_of_ms) == (Decimal(101), stage.at_ms())
+    stage.close(bad)
+    stage.close(stage.bar("102"))
+    assert stage.account().as_of_ms == stage.at_ms()
+    assert len(stage.letters()) == 2
+
+
+def test_a_bar_at_whose_price_a_position_has_no_exact_value_is_a_dead_letter(stage: Stage) -> None:
+    """The lot, which is the world's own, and a cost of 27 digits before the point are what makes the sum too long."""
+    stage.close(world(lot="1e-20"), activation(), stage.bar("100"))
+    stage.close(stage.intent("1", "0.0003"))
+    stage.close(stage.bar("1000000000000000000"))
+    stage.close(stage.bar("33.12345678901234567891"))
+    stage.close(stage.bar("102"))
+    assert [(one.topic, one.code) for one in stage.letters()] == [("trade.market", InexactMoney.code)]
+    position = stage.position()
+    assert position is not None
+    assert (position.mark, position.as_of_ms) == (Decimal(102), stage.at_ms())
 
 
 steps = st.lists(
