@@ -9,7 +9,7 @@ from typing import Final, assert_never
 
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
-from qmtl.foundation.common.errors import InvalidDag, InvariantBroken
+from qmtl.foundation.common.errors import DagTooLarge, InvalidDag, InvariantBroken, Reason, TooLarge
 from qmtl.foundation.contracts.dag import (
     ComputeNode,
     CreateTopic,
@@ -26,11 +26,13 @@ from qmtl.foundation.contracts.dag import (
     TopicClass,
     VersionSentinel,
 )
+from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import DAY_MS, TopicSpec, get_config, node_topic
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import lines
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.naming import topic_class, topic_name
+from qmtl.services.dagmanager.sheet import Sheet
 
 _TTL_MS: Final = {
     TopicClass.RAW: 7 * DAY_MS,
@@ -93,9 +95,29 @@ def _submit(step: Step, submission: DagSubmission) -> None:
     except InvalidDag as error:
         outcomes.put(_refused(submission, error))
         return
-    new, reused = _join_nodes(step, graph)
-    sentinel = _sentinel(step, submission, graph)
-    plan = tuple(_planned(step, name.name, name.node, name.node.node_id in reused) for name in graph.nodes)
+    try:
+        sheet, strategy = _write_down(step, submission, graph)
+    except TooLarge as error:
+        outcomes.put(_refused(submission, _too_large(graph, error)))
+        return
+    known = step.table("dag.strategies").get(submission.world_id, graph.strategy_id)
+    sheet.write()
+    if known is None or known.sentinel_id != strategy.sentinel_id:
+        _deploy(step, strategy, submission.submitted_at_ms)
+
+
+def _write_down(step: Step, submission: DagSubmission, graph: Graph) -> tuple[Sheet, StrategyVersion]:
+    """The rows of a submission that comes in, without its strategy, and that.
+
+    Raises:
+        TooLarge: one of them, the strategy among them, can't be written.
+    """
+    sheet = Sheet(step.table)
+    new, reused, queues = _join_nodes(sheet, graph)
+    sentinel = _sentinel(sheet, submission, graph)
+    plan = tuple(
+        _planned(step, name.name, name.node, queues, name.node.node_id in reused) for name in graph.nodes
+    )
     strategy = StrategyVersion(
         submission.world_id,
         graph.strategy_id,
@@ -106,10 +128,9 @@ def _submit(step: Step, submission: DagSubmission) -> None:
         plan,
         graph.signals,
     )
-    known = step.table("dag.strategies").get(submission.world_id, graph.strategy_id)
-    if known is None or known.sentinel_id != strategy.sentinel_id:
-        _deploy(step, strategy, submission.submitted_at_ms)
-    outcomes.put(
+    codec.encode(strategy)  # as long as it will be with any other status
+    sheet.put(
+        "dag.diffs",
         DagOutcome(
             submission.submission_id,
             submission.world_id,
@@ -120,8 +141,20 @@ def _submit(step: Step, submission: DagSubmission) -> None:
             sentinel.sentinel_id,
             tuple(new),
             tuple(reused),
-        )
+        ),
     )
+    return sheet, strategy
+
+
+def _too_large(graph: Graph, error: TooLarge) -> InvalidDag:
+    reason = Reason(
+        DagTooLarge.code,
+        "nodes",
+        f"a list of {len(graph.nodes)}",
+        f"its {error.what.removeprefix('a ').rstrip('.')}",
+        "Split the strategy.",
+    )
+    return DagTooLarge(reason.what, reason.remedy, (reason,))
 
 
 def _refused(submission: DagSubmission, error: InvalidDag) -> DagOutcome:
@@ -136,41 +169,38 @@ def _refused(submission: DagSubmission, error: InvalidDag) -> DagOutcome:
     )
 
 
-def _join_nodes(step: Step, graph: Graph) -> tuple[list[str], list[str]]:
-    """Reuse the nodes that exist, add the others with their queues; returns new and reused ids in graph order."""
-    nodes, queues, tasks = step.table("dag.nodes"), step.table("dag.queues"), step.table("dag.tasks")
-    new, reused = [], []
+def _join_nodes(sheet: Sheet, graph: Graph) -> tuple[list[str], list[str], Mapping[str, Queue]]:
+    """Reuse the nodes that exist, add the others; returns new and reused ids in graph order, and the queues of the new ones."""
+    reused = []
+    queues: dict[str, Queue] = {}
     for one in graph.nodes:
-        known: ComputeNode | None = nodes.get(one.node.node_id)
+        known: ComputeNode | None = sheet.get("dag.nodes", one.node.node_id)
         if known is not None:
-            if known.node_id not in reused and known.node_id not in new:
+            if known.node_id not in reused and known.node_id not in queues:
                 reused.append(known.node_id)
             continue
-        nodes.put(one.node)
-        new.append(one.node.node_id)
+        sheet.put("dag.nodes", one.node)
         kind = topic_class(one.node.node_type)
-        name = topic_name(one.node, graph.version, lambda name: queues.get(name) is not None)
+        name = topic_name(one.node, graph.version, lambda name: sheet.get("dag.queues", name) is not None)
         spec = node_topic(name, kind)
-        queues.put(
-            Queue(
-                name,
-                one.node.node_id,
-                kind,
-                spec.partitions,
-                one.node.interval,
-                _TTL_MS[kind],
-                get_config(kind).retention_ms,
-                one.node.created_at_ms,
-                one.node.tags,
-            )
+        queues[one.node.node_id] = Queue(
+            name,
+            one.node.node_id,
+            kind,
+            spec.partitions,
+            one.node.interval,
+            _TTL_MS[kind],
+            get_config(kind).retention_ms,
+            one.node.created_at_ms,
+            one.node.tags,
         )
-        step.table("dag.edges").put(Edge(Relation.EMITS, one.node.node_id, name))
-        tasks.put(CreateTopic(name, kind, spec.partitions, spec.replication, spec.config()))
-    return new, reused
+        sheet.put("dag.queues", queues[one.node.node_id])
+        sheet.put("dag.edges", Edge(Relation.EMITS, one.node.node_id, name))
+        sheet.put("dag.tasks", CreateTopic(name, kind, spec.partitions, spec.replication, spec.config()))
+    return list(queues), reused, queues
 
 
-def _sentinel(step: Step, submission: DagSubmission, graph: Graph) -> VersionSentinel:
-    sentinels = step.table("dag.sentinels")
+def _sentinel(sheet: Sheet, submission: DagSubmission, graph: Graph) -> VersionSentinel:
     sentinel = VersionSentinel(
         f"{submission.world_id}:{graph.strategy_id}:{graph.version}:{graph.commit_hash[:16]}",
         graph.version,
@@ -180,17 +210,17 @@ def _sentinel(step: Step, submission: DagSubmission, graph: Graph) -> VersionSen
         graph.strategy_id,
         tuple(one.node.node_id for one in graph.nodes),
     )
-    known: VersionSentinel | None = sentinels.get(sentinel.sentinel_id)
+    known: VersionSentinel | None = sheet.get("dag.sentinels", sentinel.sentinel_id)
     if known is not None:
         return known
-    sentinels.put(sentinel)
+    sheet.put("dag.sentinels", sentinel)
     for node_id in sorted(set(sentinel.node_ids)):
-        step.table("dag.edges").put(Edge(Relation.HAS, sentinel.sentinel_id, node_id))
+        sheet.put("dag.edges", Edge(Relation.HAS, sentinel.sentinel_id, node_id))
     return sentinel
 
 
-def _planned(step: Step, name: str, node: ComputeNode, reused: bool) -> PlannedNode:
-    queue = _queue_of(step, node.node_id)
+def _planned(step: Step, name: str, node: ComputeNode, new: Mapping[str, Queue], reused: bool) -> PlannedNode:
+    queue = new.get(node.node_id) or _queue_of(step, node.node_id)
     return PlannedNode(
         name,
         node.node_id,

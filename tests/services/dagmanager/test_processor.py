@@ -13,6 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.view import all_partitions, read_all
+from qmtl.engine.worker import Worker
+from qmtl.foundation.common.errors import DagTooLarge
 from qmtl.foundation.contracts.dag import (
     DagSubmission,
     Queue,
@@ -22,6 +27,12 @@ from qmtl.foundation.contracts.dag import (
     StrategyStatus,
     TopicClass,
 )
+from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
+from qmtl.foundation.wire.keys import encode_key, is_reserved
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.services.dagmanager.processor import DagManager
+from qmtl.services.dagmanager.raw import MAX_BYTES
 from tests.services.dagmanager.desk import Desk
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target
 
@@ -88,6 +99,53 @@ def test_a_refusal_is_an_outcome_and_nothing_else(desk: Desk, bad: DagSubmission
     assert outcome.detail
     assert {name for name, rows in desk.all_rows().items() if rows} == {"dag.diffs"}
     assert desk.emitted == []
+
+
+def chain(size: int) -> DagSubmission:
+    """A strategy of so many averages, each of the one before, in as few bytes as may be."""
+    averages = [sma(f"n{at}", 2, f"n{at - 1}") for at in range(1, size)]
+    nodes = [price("n0"), *averages, target(source=f"n{size - 1}")]
+    return submission(
+        strategy([{key: value for key, value in one.items() if key != "tags"} for one in nodes], "long")
+    )
+
+
+def test_a_chain_within_all_bounds_whose_plan_no_row_holds_is_refused_and_the_next_is_handled(
+    desk: Desk,
+) -> None:
+    long = chain(6_500)
+    assert len(long.dag_json) < MAX_BYTES
+    desk.send(long)
+    (outcome,) = desk.rows("dag.diffs")
+    assert (outcome.submission_id, outcome.accepted, outcome.code) == (
+        long.submission_id,
+        False,
+        DagTooLarge.code,
+    )
+    assert "nodes" in outcome.detail
+    assert str(MAX_VALUE_BYTES) in outcome.detail
+    assert {name for name, rows in desk.all_rows().items() if rows} == {"dag.diffs"}
+    desk.send(long, GOOD[0])
+    assert desk.table("dag.diffs").get(GOOD[0].submission_id).accepted
+
+
+def test_the_dag_manager_outlives_a_plan_that_no_row_holds(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "log")
+    log.ensure_topics(CATALOGUE)
+    writer = log.writer("people")
+    writer.begin()
+    for one in (chain(6_500), GOOD[0]):
+        writer.append("dag.submissions", 0, encode_key((one.submission_id,)), codec.encode(one))
+    writer.commit({}, "", None)
+    for _ in range(2):
+        worker = Worker(log, DagManager, codec, TaskSettings(tmp_path / "state"))
+        while worker.step():
+            pass
+        worker.close()
+    told = [one for one in read_all(log, all_partitions(log, "dag.diffs")) if not is_reserved(one.key)]
+    assert [codec.decode(one.value or b"").code for one in told] == [DagTooLarge.code, ""]
+    assert not list(read_all(log, all_partitions(log, "dead.letters")))
+    log.close()
 
 
 # ---- one node per content ------------------------------------------------------------------------------------------
