@@ -21,9 +21,9 @@ verbs:
 demo: $(VENV)/.runtime ## run a strategy over real bars, in one process, without a broker
 	@$(BIN)/qmtl demo $(ARGS)
 
-test: $(VENV)/.dev ## run every test, also against a real Kafka that is started and stopped for it
+test: $(VENV)/.dev ## run every test, also against a real Kafka that is started and stopped for it; what documents say runs in `make check`
 	@$(BIN)/python -m qmtl.testing.broker prepare
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/docs $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, who may import whom, schemas, documents that run
 	$(BIN)/ruff format --check

@@ -28,16 +28,13 @@ from tests.campaign.verdict import ANYWHERE, Verdict
 from tests.contract.driving import events, put, until
 
 SLICE = (
-    "kill-all",
     "point-commit_sent",
-    "point-inside_restore",
     "twins",
     "zombie",
-    "held-end_txn",
     "held-txn_offset_commit",
     "broker-kill",
 )
-INCREMENTAL = ("kill-all", "zombie")
+INCREMENTAL = ("kill-all",)
 """The faults that are tried in a group of the consumer protocol too."""
 SMALL = Scale(items=150, buckets=15, seconds=1.5)
 SEED = 20_261_121

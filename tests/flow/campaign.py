@@ -58,7 +58,7 @@ def campaign(
         rng = random.Random(f"{seed}-{number}")
         with place_on(bootstrap, directory / f"trial-{number}", bars) as place:
             if workers:
-                return workers_killed(place, undisturbed, rng, 2 * KILLS_PER_TRIAL)
+                return workers_killed(place, undisturbed, rng, KILLS_PER_TRIAL)
             return killed_at_random(place, undisturbed, rng, KILLS_PER_TRIAL, SPAN_S[kind])
 
     at_a_time = 1 if workers else AT_A_TIME[kind]

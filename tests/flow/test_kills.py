@@ -1,4 +1,7 @@
-"""SIGKILL at any moment, and the same command again: the run ends as if nothing had happened."""
+"""SIGKILL at any moment, and the same command again: the run ends as if nothing had happened.
+
+A slice; `make campaign-kills` kills as often as it is asked to.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,9 @@ PASSAGES = {"inside_restore": (1, 3), "after_restore": (1, 4)}
 """Which passages of a point end the process; others are passed in every cycle of every task."""
 
 EARLY, LATER = 2, 45
-ON_KAFKA = (LATER,)
-"""Fewer passages where every start costs a broker seconds; `make campaign-engine` takes its time for each point."""
+ON_KAFKA = ("after_apply", "after_flush", "inside_commit", "before_store_write", "inside_restore")
+"""The points of a run on Kafka, where every start costs seconds: one on each side of what a transaction makes known, and one of
+recovery. Toys die at each of them in tests/engine, and `make campaign-engine` takes its time for all."""
 
 
 @pytest.fixture
@@ -44,27 +48,27 @@ def tell(record_property: Callable[[str, object], None]) -> Callable[[list[Trial
 Tell = Callable[[list[Trial]], dict[str, Any]]
 
 
-def test_thirty_random_kills_of_runs_on_the_embedded_log_change_nothing(
+def test_eighteen_random_kills_of_runs_on_the_embedded_log_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, tell: Tell
 ) -> None:
-    found = tell(campaign(None, tmp_path, bars, undisturbed, 30, SEED))
-    assert found["kills"] >= 30
+    found = tell(campaign(None, tmp_path, bars, undisturbed, 18, SEED))
+    assert found["kills"] >= 18
     assert found["wrong"] == []
 
 
-def test_thirty_random_kills_of_runs_on_kafka_change_nothing(
+def test_twelve_random_kills_of_runs_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 30, SEED))
-    assert found["kills"] >= 30
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 12, SEED))
+    assert found["kills"] >= 12
     assert found["wrong"] == []
 
 
-def test_ten_kills_of_single_workers_on_kafka_change_nothing(
+def test_six_kills_of_single_workers_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 10, SEED, workers=True))
-    assert found["kills"] >= 10
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 6, SEED, workers=True))
+    assert found["kills"] >= 6
     assert found["wrong"] == []
 
 
@@ -92,20 +96,20 @@ def test_a_death_at_every_point_of_a_cycle_changes_nothing(
     tell: Tell,
 ) -> None:
     bootstrap = None if kind == "embedded" else str(request.getfixturevalue("kafka_bootstrap"))
+    chosen, usual = (POINTS, (EARLY, LATER)) if bootstrap is None else (ON_KAFKA, (LATER,))
 
     def run(name: str) -> Trial:
         with place_on(bootstrap, tmp_path / name, bars) as place:
-            passages = PASSAGES.get(name, (1, EARLY, LATER) if bootstrap is None else ON_KAFKA)
-            points = [f"{name}:{passage}" for passage in passages]
+            points = [f"{name}:{passage}" for passage in PASSAGES.get(name, usual)]
             if name in PASSAGES:
                 points.insert(0, f"after_commit:{LATER}")
             return killed_at_points(place, undisturbed, points, RECORDS)
 
     with ThreadPoolExecutor(AT_A_TIME[kind]) as pool:
-        trials = list(pool.map(run, POINTS))
+        trials = list(pool.map(run, chosen))
     found = tell(trials)
     assert found["wrong"] == []
     reached = {str(kill["at"]).split(":")[0] for trial in trials for kill in trial.kills}
-    assert reached == set(POINTS)
-    usual = 3 if bootstrap is None else len(ON_KAFKA)
-    assert found["kills"] == usual * (len(POINTS) - len(PASSAGES)) + 3 * len(PASSAGES)
+    assert reached >= set(chosen)
+    recovering = PASSAGES.keys() & set(chosen)
+    assert found["kills"] == len(usual) * (len(chosen) - len(recovering)) + 3 * len(recovering)
