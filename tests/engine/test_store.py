@@ -217,7 +217,7 @@ def test_too_few_descriptors_are_no_damage_and_what_was_known_stays(tmp_path: Pa
                 Store(tmp_path / "s", LOG_ID, told.append).close()
             except StoreUnavailable as error:
                 refused.append(error)
-    assert 3 < len(refused) < 16
+    assert refused
     assert {error.cause for error in refused} == {"store_error"}
     assert all("Too many open files" in error.what for error in refused)
     assert not told
