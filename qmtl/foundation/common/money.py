@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, localcontext
 
 from qmtl.foundation.common.errors import InexactMoney, InvalidValue
 
@@ -123,10 +123,45 @@ def total(values: Iterable[Decimal]) -> Decimal:
     return out
 
 
+def negated(value: Decimal) -> Decimal:
+    """`-value` with all its digits, where the operator rounds to the ambient context; 0 for 0."""
+    return value.copy_negate() if value else ZERO
+
+
+def magnitude(value: Decimal) -> Decimal:
+    """`abs(value)` with all its digits, where the built-in rounds to the ambient context."""
+    return value.copy_abs()
+
+
+def whole_steps(value: Decimal, step: Decimal) -> Decimal:
+    """How often `step` (> 0) fits into `value`: an integer with the sign of `value`, rounded towards zero without another rounding.
+
+    Raises:
+        InexactMoney: the number has more than `MAX_DIGITS` digits.
+    """
+    try:
+        return _EXACT.divide_int(value, step)
+    except InvalidOperation:
+        raise InexactMoney(
+            f"{value} in steps of {step} has more than {MAX_DIGITS} digits.", "Make the step larger."
+        ) from None
+
+
 def quotient(a: Decimal, b: Decimal, places: int) -> Decimal:
-    """`a / b` rounded half-even to `places` digits after the point; the one place where money may be rounded."""
-    with localcontext(_ROUNDED):
-        return (a / b).quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN, context=_ROUNDED)
+    """`a / b` rounded half-even to `places` digits after the point; the one place where money may be rounded.
+
+    Raises:
+        InexactMoney: it has more than `MAX_DIGITS` digits with them.
+    """
+    try:
+        return _ROUNDED.divide(a, b).quantize(
+            Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN, context=_ROUNDED
+        )
+    except InvalidOperation:
+        raise InexactMoney(
+            f"{a} / {b} with {places} digits after the point has more than {MAX_DIGITS} digits.",
+            "Round to fewer places.",
+        ) from None
 
 
 def round_places(value: Decimal, places: int) -> Decimal:
@@ -135,9 +170,12 @@ def round_places(value: Decimal, places: int) -> Decimal:
 
 
 def floor_to_step(value: Decimal, step: Decimal) -> Decimal:
-    """The largest multiple of `step` (> 0) whose magnitude does not exceed `value`'s, with its sign."""
-    with localcontext(_ROUNDED):
-        return (value / step).to_integral_value(rounding=ROUND_DOWN) * step
+    """The largest multiple of `step` (> 0) whose magnitude does not exceed `value`'s, with its sign.
+
+    Raises:
+        InexactMoney: it is more than `MAX_DIGITS` digits of steps.
+    """
+    return product(whole_steps(value, step), step)
 
 
 def round_to_step(value: Decimal, step: Decimal) -> Decimal:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from qmtl.foundation.common.errors import InvariantBroken
-from qmtl.foundation.common.money import ZERO, product, quotient, text, total
+from qmtl.foundation.common.money import ZERO, magnitude, negated, product, quotient, text, total
 from qmtl.foundation.contracts.trade import Account, Fill, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
 
@@ -59,7 +59,7 @@ def open_account(world_id: str, scope: str, settings: WorldSettings, as_of_ms: i
 
 def signed(side: Side, quantity: Decimal) -> Decimal:
     """An unsigned quantity with the sign of its side: what is bought is positive."""
-    return quantity if side is Side.BUY else -quantity
+    return quantity if side is Side.BUY else negated(quantity)
 
 
 def apply_fill(
@@ -103,14 +103,14 @@ def apply_fill(
         ),
         before.mark or fill.price,
     )
-    cash = total((account.cash, -product(moved, fill.price), -fill.fee))
+    cash = total((account.cash, negated(product(moved, fill.price)), negated(fill.fee)))
     return after, replace(
         account,
         cash=cash,
-        equity=total((account.equity, cash, -account.cash, _value(after), -_value(before))),
-        exposure=total((account.exposure, abs(_value(after)), -abs(_value(before)))),
+        equity=total((account.equity, cash, negated(account.cash), _value(after), negated(_value(before)))),
+        exposure=total((account.exposure, magnitude(_value(after)), negated(magnitude(_value(before))))),
         realised=total((account.realised, realised)),
-        unrealised=total((account.unrealised, after.unrealised, -before.unrealised)),
+        unrealised=total((account.unrealised, after.unrealised, negated(before.unrealised))),
         fees=total((account.fees, fill.fee)),
     )
 
@@ -147,7 +147,7 @@ def revalue(account: Account, positions: Iterable[Position], as_of_ms: int) -> A
     return replace(
         account,
         equity=total((account.cash, *values)),
-        exposure=total(abs(value) for value in values),
+        exposure=total(magnitude(value) for value in values),
         unrealised=total(position.unrealised for position in held),
         as_of_ms=as_of_ms,
     )
@@ -174,14 +174,11 @@ def _booked(held: Decimal, cost: Decimal, moved: Decimal, price: Decimal) -> tup
     """The signed cost after `moved` was traded at `price`, and what this realised."""
     if not held or (held > 0) == (moved > 0):
         return total((cost, product(moved, price))), ZERO
-    closes = moved if abs(moved) <= abs(held) else -held
-    if closes == -held:
-        removed = cost
-    else:
-        removed = quotient(product(cost, -closes), held, COST_PLACES)
-    realised = total((product(-closes, price), -removed))
-    opens = total((moved, -closes))
-    return total((cost, -removed, product(opens, price))), realised
+    closed = negated(moved) if magnitude(moved) <= magnitude(held) else held
+    removed = cost if closed == held else quotient(product(cost, closed), held, COST_PLACES)
+    realised = total((product(closed, price), negated(removed)))
+    opens = total((moved, closed))
+    return total((cost, negated(removed), product(opens, price))), realised
 
 
 def _value(position: Position) -> Decimal:
@@ -189,7 +186,7 @@ def _value(position: Position) -> Decimal:
 
 
 def _valued(position: Position, price: Decimal) -> Position:
-    unrealised = total((product(position.quantity, price), -position.cost))
+    unrealised = total((product(position.quantity, price), negated(position.cost)))
     return replace(position, mark=price, unrealised=unrealised)
 
 

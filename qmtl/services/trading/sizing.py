@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import TypeAlias
 
-from qmtl.foundation.common.money import MAX_DIGITS, ZERO, floor_to_step, product, text, total
+from qmtl.foundation.common.money import (
+    ZERO,
+    floor_to_step,
+    magnitude,
+    negated,
+    product,
+    text,
+    total,
+    whole_steps,
+)
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import OrderIntent, Side
 from qmtl.foundation.contracts.world import Instrument
-
-_EXACT = Context(prec=MAX_DIGITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +99,26 @@ def size(
                 f"equity {text(equity)}, target {text(target_percent)} of it with nothing held",
             )
         worth = product(product(target_percent, weight), max(equity, ZERO))
-        lots = _EXACT.divide_int(worth, product(intent.reference_price, instrument.lot))
+        lots = whole_steps(worth, product(intent.reference_price, instrument.lot))
         desired = product(lots, instrument.lot)
         if not desired and not held:
             return Unsized(
                 RejectionReason.BELOW_MINIMUM_SIZE,
                 f"{text(worth)} at {text(intent.reference_price)} is less than one lot of {text(instrument.lot)}",
             )
-    wanted = total((desired, -held))
+    wanted = total((desired, negated(held)))
     if not wanted:
         return OnTarget(held)
     delta = floor_to_step(wanted, instrument.lot)
     least = max(instrument.minimum, instrument.lot)
-    if abs(delta) < least:
+    quantity = magnitude(delta)
+    if quantity < least:
         return Unsized(
             RejectionReason.BELOW_MINIMUM_SIZE,
             f"{text(wanted)} to trade from {text(held)} to {text(desired)}, minimum {text(least)}",
         )
-    return Sized(Side.BUY if delta > 0 else Side.SELL, abs(delta), _reduces(held, total((held, delta))))
+    return Sized(Side.BUY if delta > 0 else Side.SELL, quantity, _reduces(held, total((held, delta))))
 
 
 def _reduces(held: Decimal, after: Decimal) -> bool:
-    return abs(after) < abs(held) and (not after or (after > 0) == (held > 0))
+    return magnitude(after) < magnitude(held) and (not after or (after > 0) == (held > 0))
