@@ -111,6 +111,24 @@ def test_a_sum_is_exact_whatever_its_order(values: list[Decimal]) -> None:
     assert money.total(values) == money.total(reversed(values))
 
 
+@pytest.mark.parametrize("texts", [("1e40", "1e-40", "-1e40"), ("1e-40", "1e40", "-1e40")])
+def test_a_sum_is_exact_where_a_part_of_it_is_not(texts: tuple[str, ...]) -> None:
+    assert money.total(map(Decimal, texts)) == Decimal("1e-40")
+
+
+@given(st.tuples(st.integers(-(10**61), 10**61), st.integers(-45, 45)))
+@example((0, -400))
+@example((-1, -39))
+def test_what_is_a_value_can_be_checked(number: tuple[int, int]) -> None:
+    for value in (Decimal(f"{number[0]}e{number[1]}"), Decimal("NaN"), Decimal("-Infinity")):
+        try:
+            money.checked(value, "price")
+        except InvalidValue:
+            assert not money.is_value(value)
+        else:
+            assert money.is_value(value)
+
+
 @pytest.mark.parametrize(
     "operation",
     [

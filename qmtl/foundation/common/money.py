@@ -22,6 +22,7 @@ MAX_FACTOR_POINT = MAX_POINT // 2
 ZERO = Decimal(0)
 
 _EXACT = Context(prec=MAX_DIGITS, traps=[Inexact, InvalidOperation])
+_SUMMED = Context(prec=4 * MAX_DIGITS, traps=[Inexact, InvalidOperation])
 _ROUNDED = Context(prec=MAX_DIGITS)
 
 
@@ -72,6 +73,18 @@ def checked(value: Decimal, field: str) -> Decimal:
     return value
 
 
+def is_value(value: Decimal) -> bool:
+    """Whether `checked` lets a number pass."""
+    text = str(value)
+    if len(text) <= MAX_POINT and "E" not in text and "N" not in text and "y" not in text:
+        return True
+    try:
+        checked(value, "")
+    except InvalidValue:
+        return False
+    return True
+
+
 def is_factor(value: Decimal) -> bool:
     """Whether a value in normal form is short enough for its product with any other such value to be exact and a value again."""
     if not value.is_finite():
@@ -109,7 +122,7 @@ def product(a: Decimal, b: Decimal) -> Decimal:
 
 
 def total(values: Iterable[Decimal]) -> Decimal:
-    """The exact sum, 0 for nothing.
+    """The exact sum, 0 for nothing; the order of the values makes no difference.
 
     Raises:
         InexactMoney: the sum has more than `MAX_DIGITS` digits.
@@ -117,10 +130,10 @@ def total(values: Iterable[Decimal]) -> Decimal:
     out = ZERO
     try:
         for value in values:
-            out = _EXACT.add(out, value)
+            out = _SUMMED.add(out, value)
+        return _EXACT.plus(out)
     except Inexact:
         raise InexactMoney(f"a sum has more than {MAX_DIGITS} digits.", "Round its terms first.") from None
-    return out
 
 
 def negated(value: Decimal) -> Decimal:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
+from qmtl.foundation.common.errors import InexactMoney
 from qmtl.foundation.common.money import (
     ZERO,
     floor_to_step,
+    is_value,
     magnitude,
     negated,
     product,
@@ -84,6 +86,9 @@ def size(
     Returns:
         `Sized`; `OnTarget` where there is nothing to do; `Unsized` with `NO_REFERENCE_PRICE`, `INSUFFICIENT_EQUITY` or
         `BELOW_MINIMUM_SIZE`.
+
+    Raises:
+        InexactMoney: numbers too long for exact arithmetic.
     """
     held = total((position_quantity, pending_quantity))
     desired = ZERO
@@ -110,6 +115,10 @@ def size(
     if not wanted:
         return OnTarget(held)
     delta = floor_to_step(wanted, instrument.lot)
+    if not is_value(delta):
+        raise InexactMoney(
+            f"a quantity of {delta} was outside of what money may be.", "Check the unit of the price."
+        )
     least = max(instrument.minimum, instrument.lot)
     quantity = magnitude(delta)
     if quantity < least:
