@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation, Rounded
 from typing import Any, assert_never
 
 from hypothesis import strategies as st
@@ -13,6 +13,9 @@ from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scal
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 INT64 = st.integers(-(2**63), 2**63 - 1)
+
+UNUSABLE = Context(prec=1, traps=[Inexact, Rounded, InvalidOperation])
+"""An ambient context in which an operator on decimals that money would not allow shows itself."""
 
 
 def exact_decimals() -> st.SearchStrategy[Decimal]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qmtl.foundation.common import money
 from qmtl.foundation.common.errors import InexactMoney, InvalidValue
-from tests.foundation.instances import exact_decimals
+from tests.foundation.instances import UNUSABLE, exact_decimals
 
 STEPS = st.sampled_from([Decimal(text) for text in ("1", "0.1", "0.01", "0.00001", "0.25", "5", "100")])
 PLACES = st.integers(0, 18)
@@ -111,16 +111,76 @@ def test_a_sum_is_exact_whatever_its_order(values: list[Decimal]) -> None:
     assert money.total(values) == money.total(reversed(values))
 
 
+@pytest.mark.parametrize("texts", [("1e40", "1e-40", "-1e40"), ("1e-40", "1e40", "-1e40")])
+def test_a_sum_is_exact_where_a_part_of_it_is_not(texts: tuple[str, ...]) -> None:
+    assert money.total(map(Decimal, texts)) == Decimal("1e-40")
+
+
+@given(st.tuples(st.integers(-(10**61), 10**61), st.integers(-45, 45)))
+@example((0, -400))
+@example((-1, -39))
+def test_what_is_a_value_can_be_checked(number: tuple[int, int]) -> None:
+    for value in (Decimal(f"{number[0]}e{number[1]}"), Decimal("NaN"), Decimal("-Infinity")):
+        try:
+            money.checked(value, "price")
+        except InvalidValue:
+            assert not money.is_value(value)
+        else:
+            assert money.is_value(value)
+
+
 @pytest.mark.parametrize(
     "operation",
     [
         lambda: money.product(Decimal("1" * 31), Decimal("1" * 31)),
         lambda: money.total([Decimal("1e40"), Decimal("1e-40")]),
+        lambda: money.whole_steps(Decimal("1e40"), Decimal("1e-40")),
+        lambda: money.floor_to_step(Decimal("1e40"), Decimal("1e-40")),
+        lambda: money.quotient(Decimal("1e40"), Decimal("1e-20"), 18),
     ],
 )
 def test_a_result_that_would_lose_digits_is_refused(operation: Callable[[], Decimal]) -> None:
     with pytest.raises(InexactMoney):
         operation()
+
+
+@given(exact_decimals(), exact_decimals(), exact_decimals().filter(bool), PLACES, STEPS)
+@example(Decimal("9" * 60), Decimal("-1." + "9" * 39), Decimal("0.7"), 18, Decimal("0.25"))
+def test_no_result_depends_on_the_ambient_context(
+    a: Decimal, b: Decimal, c: Decimal, places: int, step: Decimal
+) -> None:
+    def answers() -> list[tuple[int, ...] | type]:
+        return [answer_of(one) for one in operations]
+
+    operations: list[Callable[[], Decimal]] = [
+        lambda: money.negated(a),
+        lambda: money.magnitude(b),
+        lambda: money.product(a, b),
+        lambda: money.total([a, b, c]),
+        lambda: money.quotient(a, c, places),
+        lambda: money.round_places(b, min(places, max(0, -int(b.as_tuple().exponent)))),
+        lambda: money.whole_steps(a, step),
+        lambda: money.floor_to_step(b, step),
+        lambda: money.round_to_step(b, step),
+    ]
+    with localcontext(Context(prec=200)):
+        expected = answers()
+        assert (money.negated(a), money.magnitude(b)) == (-a, abs(b))
+    with localcontext(UNUSABLE):
+        assert answers() == expected
+
+
+def answer_of(operation: Callable[[], Decimal]) -> tuple[int, ...] | type:
+    try:
+        out = operation()
+    except InexactMoney as error:
+        return type(error)
+    return Fraction(out).as_integer_ratio()
+
+
+@pytest.mark.parametrize("value", ["2." + "9" * 59, "-2." + "9" * 59])
+def test_a_floor_is_no_step_that_a_rounded_quotient_only_seems_to_reach(value: str) -> None:
+    assert money.magnitude(money.floor_to_step(Decimal(value), Decimal(3))) == 0
 
 
 def half_even(value: Fraction, unit: Fraction) -> Fraction:

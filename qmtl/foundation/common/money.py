@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, localcontext
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, localcontext
 
 from qmtl.foundation.common.errors import InexactMoney, InvalidValue
 
@@ -22,6 +22,7 @@ MAX_FACTOR_POINT = MAX_POINT // 2
 ZERO = Decimal(0)
 
 _EXACT = Context(prec=MAX_DIGITS, traps=[Inexact, InvalidOperation])
+_SUMMED = Context(prec=4 * MAX_DIGITS, traps=[Inexact, InvalidOperation])
 _ROUNDED = Context(prec=MAX_DIGITS)
 
 
@@ -72,6 +73,18 @@ def checked(value: Decimal, field: str) -> Decimal:
     return value
 
 
+def is_value(value: Decimal) -> bool:
+    """Whether `checked` lets a number pass."""
+    text = str(value)
+    if len(text) <= MAX_POINT and "E" not in text and "N" not in text and "y" not in text:
+        return True
+    try:
+        checked(value, "")
+    except InvalidValue:
+        return False
+    return True
+
+
 def is_factor(value: Decimal) -> bool:
     """Whether a value in normal form is short enough for its product with any other such value to be exact and a value again."""
     if not value.is_finite():
@@ -109,7 +122,7 @@ def product(a: Decimal, b: Decimal) -> Decimal:
 
 
 def total(values: Iterable[Decimal]) -> Decimal:
-    """The exact sum, 0 for nothing.
+    """The exact sum, 0 for nothing; the order of the values makes no difference.
 
     Raises:
         InexactMoney: the sum has more than `MAX_DIGITS` digits.
@@ -117,16 +130,51 @@ def total(values: Iterable[Decimal]) -> Decimal:
     out = ZERO
     try:
         for value in values:
-            out = _EXACT.add(out, value)
+            out = _SUMMED.add(out, value)
+        return _EXACT.plus(out)
     except Inexact:
         raise InexactMoney(f"a sum has more than {MAX_DIGITS} digits.", "Round its terms first.") from None
-    return out
+
+
+def negated(value: Decimal) -> Decimal:
+    """`-value` with all its digits, where the operator rounds to the ambient context; 0 for 0."""
+    return value.copy_negate() if value else ZERO
+
+
+def magnitude(value: Decimal) -> Decimal:
+    """`abs(value)` with all its digits, where the built-in rounds to the ambient context."""
+    return value.copy_abs()
+
+
+def whole_steps(value: Decimal, step: Decimal) -> Decimal:
+    """How often `step` (> 0) fits into `value`: an integer with the sign of `value`, rounded towards zero without another rounding.
+
+    Raises:
+        InexactMoney: the number has more than `MAX_DIGITS` digits.
+    """
+    try:
+        return _EXACT.divide_int(value, step)
+    except InvalidOperation:
+        raise InexactMoney(
+            f"{value} in steps of {step} has more than {MAX_DIGITS} digits.", "Make the step larger."
+        ) from None
 
 
 def quotient(a: Decimal, b: Decimal, places: int) -> Decimal:
-    """`a / b` rounded half-even to `places` digits after the point; the one place where money may be rounded."""
-    with localcontext(_ROUNDED):
-        return (a / b).quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN, context=_ROUNDED)
+    """`a / b` rounded half-even to `places` digits after the point; the one place where money may be rounded.
+
+    Raises:
+        InexactMoney: it has more than `MAX_DIGITS` digits with them.
+    """
+    try:
+        return _ROUNDED.divide(a, b).quantize(
+            Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN, context=_ROUNDED
+        )
+    except InvalidOperation:
+        raise InexactMoney(
+            f"{a} / {b} with {places} digits after the point has more than {MAX_DIGITS} digits.",
+            "Round to fewer places.",
+        ) from None
 
 
 def round_places(value: Decimal, places: int) -> Decimal:
@@ -135,9 +183,12 @@ def round_places(value: Decimal, places: int) -> Decimal:
 
 
 def floor_to_step(value: Decimal, step: Decimal) -> Decimal:
-    """The largest multiple of `step` (> 0) whose magnitude does not exceed `value`'s, with its sign."""
-    with localcontext(_ROUNDED):
-        return (value / step).to_integral_value(rounding=ROUND_DOWN) * step
+    """The largest multiple of `step` (> 0) whose magnitude does not exceed `value`'s, with its sign.
+
+    Raises:
+        InexactMoney: it is more than `MAX_DIGITS` digits of steps.
+    """
+    return product(whole_steps(value, step), step)
 
 
 def round_to_step(value: Decimal, step: Decimal) -> Decimal:

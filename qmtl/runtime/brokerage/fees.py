@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Protocol, TypeAlias
 
 from qmtl.foundation.common.errors import InvalidValue
-from qmtl.foundation.common.money import ZERO, product, round_places
+from qmtl.foundation.common.money import ZERO, magnitude, product, round_places
 from qmtl.foundation.contracts.trade import Side
 
 FEE_PLACES = 18
@@ -52,7 +52,7 @@ class PercentFee:
     rate: Decimal
 
     def __post_init__(self) -> None:
-        if not self.rate.is_finite() or abs(self.rate) >= 1:
+        if not self.rate.is_finite() or magnitude(self.rate) >= 1:
             raise InvalidValue(
                 f"fee_rate was {self.rate}; it must be a finite fraction of the notional between -1 and 1.",
                 "Send 0.001 for a tenth of a percent.",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from decimal import Context, Decimal
+from decimal import Decimal
 
 from qmtl.foundation.common.errors import InvariantBroken
-from qmtl.foundation.common.money import MAX_DIGITS, product, text, total
+from qmtl.foundation.common.money import negated, product, text, total, whole_steps
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.trade import Fill, Order, Side
 from qmtl.runtime.brokerage.fees import FeeModel
 from qmtl.runtime.brokerage.slippage import SlippageModel
 
-_CONTEXT = Context(prec=MAX_DIGITS)
 _ONE = Decimal(1)
 
 
@@ -50,7 +49,7 @@ def market_fill(
             f"order {order.order_id} was placed at {order.created_at_ms} and met a bar that opened at "
             f"{bar.open_time_ms}: its open was known before the order."
         )
-    left = total((order.quantity, -order.cum_quantity))
+    left = total((order.quantity, negated(order.cum_quantity)))
     if left <= 0:
         raise InvariantBroken(
             f"order {order.order_id} of {text(order.quantity)} was filled already: {text(order.cum_quantity)}."
@@ -67,16 +66,15 @@ def market_fill(
         price=price,
         fee=fee_model.fee(order.side, left, price),
         fee_currency=currency,
-        slippage=total((price, -bar.open) if order.side is Side.BUY else (bar.open, -price)),
+        slippage=total((price, negated(bar.open)) if order.side is Side.BUY else (bar.open, negated(price))),
         fill_time_ms=bar.open_time_ms,
     )
 
 
 def execution_price(side: Side, price: Decimal, adverse: Decimal, tick: Decimal) -> Decimal:
     """`price` moved by `adverse` against the taker and then to the tick against the taker, never below one tick."""
-    moved = total((price, adverse if side is Side.BUY else -adverse))
-    # divide_int and remainder are exact, where a division could round a price up to a tick that it doesn't reach.
-    ticks = _CONTEXT.divide_int(moved, tick)
-    if side is Side.BUY and _CONTEXT.remainder(moved, tick):
-        ticks += 1
+    moved = total((price, adverse if side is Side.BUY else negated(adverse)))
+    ticks = whole_steps(moved, tick)
+    if side is Side.BUY and product(ticks, tick) != moved:
+        ticks = total((ticks, _ONE))
     return product(max(ticks, _ONE), tick)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import assert_never
 
 from qmtl.engine.processor import Step
+from qmtl.foundation.common.errors import InexactMoney
 from qmtl.foundation.common.money import ZERO, total
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, Order, OrderIntent, OrderRejection, Position
@@ -28,13 +29,19 @@ Holding = tuple[str, str, str]
 def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
     """Turn the intents of one bucket into orders or rejections, in the order given.
 
+    An intent whose numbers are too long for an exact size is one that is refused.
+
     Args:
         cut_ms: the bucket whose cut of portfolio and open orders is read; 0 is genesis: initial cash and nothing else.
     """
     placed: dict[Holding, Decimal] = {}  # of this bucket: not in the cut, and not to be ordered twice
     for intent in intents:
         holding = (intent.world_id, intent.strategy_id, intent.symbol)
-        order = _order_of(step, intent, cut_ms, placed.get(holding, ZERO))
+        try:
+            order = _order_of(step, intent, cut_ms, placed.get(holding, ZERO))
+        except InexactMoney as error:
+            _reject(step, intent, RejectionReason.INVALID_INTENT, f"no exact size: {error.what}")
+            continue
         if order is not None:
             step.table("trade.orders").put(order)
             step.table("trade.open_orders").put(order)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
-from qmtl.foundation.common.money import ZERO, product, text
+from qmtl.foundation.common.money import ZERO, magnitude, product, text
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.contracts.world import Activation, EffectiveMode
@@ -79,7 +79,7 @@ def admit(
         closed_bucket_ms, needed_bucket_ms: what it was asked, for the detail.
     """
     target = intent.target_percent
-    if not target.is_finite() or abs(target) > 1:
+    if not target.is_finite() or magnitude(target) > 1:
         return Refused(RejectionReason.INVALID_INTENT, f"target {target}; it is a share from -1 to 1")
     if not cut_ready:
         return Refused(
@@ -118,8 +118,8 @@ def _open(side: Activation) -> bool:
 
 
 def _shrinks(intent: OrderIntent, held: Decimal, equity: Decimal) -> bool:
-    wanted = product(abs(intent.target_percent), max(equity, ZERO))
-    return wanted < product(abs(held), intent.reference_price)
+    wanted = product(magnitude(intent.target_percent), max(equity, ZERO))
+    return wanted < product(magnitude(held), intent.reference_price)
 
 
 def _named(row: Activation) -> str:

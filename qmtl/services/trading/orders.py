@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from qmtl.foundation.common.errors import InvariantBroken
 from qmtl.foundation.common.identity import client_order_id
-from qmtl.foundation.common.money import ZERO, product, quotient, text, total
+from qmtl.foundation.common.money import ZERO, negated, product, quotient, text, total
 from qmtl.foundation.contracts.trade import (
     Fill,
     Order,
@@ -160,13 +160,13 @@ def is_open(order: Order) -> bool:
 
 def remaining(order: Order) -> Decimal:
     """What can still be filled: unsigned, 0 once the order has ended."""
-    return total((order.quantity, -order.cum_quantity)) if is_open(order) else ZERO
+    return total((order.quantity, negated(order.cum_quantity))) if is_open(order) else ZERO
 
 
 def pending(order: Order) -> Decimal:
     """What the order can still add to the position: signed."""
     left = remaining(order)
-    return left if order.side is Side.BUY or not left else -left
+    return left if order.side is Side.BUY else negated(left)
 
 
 def transition(order: Order, status: OrderStatus, at_ms: int) -> Order:

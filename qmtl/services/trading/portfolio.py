@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from qmtl.foundation.common.errors import InvariantBroken
-from qmtl.foundation.common.money import ZERO, product, quotient, text, total
+from qmtl.foundation.common.errors import InexactMoney, InvariantBroken
+from qmtl.foundation.common.money import ZERO, is_value, magnitude, negated, product, quotient, text, total
 from qmtl.foundation.contracts.trade import Account, Fill, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
 
@@ -23,6 +23,12 @@ COST_PLACES = 18
 """Digits after the point to which the cost of a part of a position is rounded, half-even."""
 
 AVERAGE_PLACES = 12
+
+_Row = TypeVar("_Row", Position, Account)
+_MONEY: Final = {
+    kind: tuple(field.name for field in fields(kind) if field.type == "Decimal")
+    for kind in (Position, Account)
+}
 
 
 def scope_of_strategy(strategy_id: str) -> str:
@@ -59,7 +65,7 @@ def open_account(world_id: str, scope: str, settings: WorldSettings, as_of_ms: i
 
 def signed(side: Side, quantity: Decimal) -> Decimal:
     """An unsigned quantity with the sign of its side: what is bought is positive."""
-    return quantity if side is Side.BUY else -quantity
+    return quantity if side is Side.BUY else negated(quantity)
 
 
 def apply_fill(
@@ -103,15 +109,19 @@ def apply_fill(
         ),
         before.mark or fill.price,
     )
-    cash = total((account.cash, -product(moved, fill.price), -fill.fee))
-    return after, replace(
-        account,
-        cash=cash,
-        equity=total((account.equity, cash, -account.cash, _value(after), -_value(before))),
-        exposure=total((account.exposure, abs(_value(after)), -abs(_value(before)))),
-        realised=total((account.realised, realised)),
-        unrealised=total((account.unrealised, after.unrealised, -before.unrealised)),
-        fees=total((account.fees, fill.fee)),
+    cash = total((account.cash, negated(product(moved, fill.price)), negated(fill.fee)))
+    return _kept(after), _kept(
+        replace(
+            account,
+            cash=cash,
+            equity=total(
+                (account.equity, cash, negated(account.cash), _value(after), negated(_value(before)))
+            ),
+            exposure=total((account.exposure, magnitude(_value(after)), negated(magnitude(_value(before))))),
+            realised=total((account.realised, realised)),
+            unrealised=total((account.unrealised, after.unrealised, negated(before.unrealised))),
+            fees=total((account.fees, fill.fee)),
+        )
     )
 
 
@@ -120,11 +130,12 @@ def mark(position: Position, price: Decimal, as_of_ms: int) -> Position:
 
     Raises:
         InvariantBroken: a price that is not positive, or a bucket before the one that the row is true for.
+        InexactMoney: the position has no exact value at that price.
     """
     if price <= 0:
         raise InvariantBroken(f"{position.symbol} was marked at {price}; a price is positive.")
     _require_forward(position.as_of_ms, as_of_ms, position.symbol)
-    return replace(_valued(position, price), as_of_ms=as_of_ms)
+    return _kept(replace(_valued(position, price), as_of_ms=as_of_ms))
 
 
 def revalue(account: Account, positions: Iterable[Position], as_of_ms: int) -> Account:
@@ -135,6 +146,7 @@ def revalue(account: Account, positions: Iterable[Position], as_of_ms: int) -> A
 
     Raises:
         InvariantBroken: a position of another scope, or a bucket before the one that the row is true for.
+        InexactMoney: the positions have no exact value together.
     """
     held = tuple(positions)
     for position in held:
@@ -144,12 +156,14 @@ def revalue(account: Account, positions: Iterable[Position], as_of_ms: int) -> A
             )
     _require_forward(account.as_of_ms, as_of_ms, "the account")
     values = tuple(_value(position) for position in held)
-    return replace(
-        account,
-        equity=total((account.cash, *values)),
-        exposure=total(abs(value) for value in values),
-        unrealised=total(position.unrealised for position in held),
-        as_of_ms=as_of_ms,
+    return _kept(
+        replace(
+            account,
+            equity=total((account.cash, *values)),
+            exposure=total(magnitude(value) for value in values),
+            unrealised=total(position.unrealised for position in held),
+            as_of_ms=as_of_ms,
+        )
     )
 
 
@@ -174,22 +188,29 @@ def _booked(held: Decimal, cost: Decimal, moved: Decimal, price: Decimal) -> tup
     """The signed cost after `moved` was traded at `price`, and what this realised."""
     if not held or (held > 0) == (moved > 0):
         return total((cost, product(moved, price))), ZERO
-    closes = moved if abs(moved) <= abs(held) else -held
-    if closes == -held:
-        removed = cost
-    else:
-        removed = quotient(product(cost, -closes), held, COST_PLACES)
-    realised = total((product(-closes, price), -removed))
-    opens = total((moved, -closes))
-    return total((cost, -removed, product(opens, price))), realised
+    closed = negated(moved) if magnitude(moved) <= magnitude(held) else held
+    removed = cost if closed == held else quotient(product(cost, closed), held, COST_PLACES)
+    realised = total((product(closed, price), negated(removed)))
+    opens = total((moved, closed))
+    return total((cost, negated(removed), product(opens, price))), realised
 
 
 def _value(position: Position) -> Decimal:
     return product(position.quantity, position.mark)
 
 
+def _kept(row: _Row) -> _Row:
+    """The row, if it can be written: sums and products may leave the range of money without losing a digit."""
+    for name in _MONEY[type(row)]:
+        if not is_value(getattr(row, name)):
+            raise InexactMoney(
+                f"{name} of {key_of(row)} was outside of what money may be.", "Check the unit of the price."
+            )
+    return row
+
+
 def _valued(position: Position, price: Decimal) -> Position:
-    unrealised = total((product(position.quantity, price), -position.cost))
+    unrealised = total((product(position.quantity, price), negated(position.cost)))
     return replace(position, mark=price, unrealised=unrealised)
 
 

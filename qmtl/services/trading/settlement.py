@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import assert_never
 
@@ -101,27 +101,49 @@ def revalue_world(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms:
         bars: the world's, in the order of the log.
 
     Raises:
-        PoisonRecord: a bar at whose close a position can't be valued exactly.
+        PoisonRecord: a bar at whose close a position, or an account with it, can't be valued exactly.
     """
     last: dict[str, Arrival] = {}
     for arrival in bars:
         message: WorldBar = arrival.message
         last[message.bar.symbol] = arrival
     rows = step.table("trade.portfolio")
-    held: dict[str, list[Position]] = {}
+    held: dict[str, list[tuple[Position, Position]]] = {}
     accounts: list[Account] = []
     for row in rows.items(world_id):
         if isinstance(row, Account):
             accounts.append(row)
             continue
-        position: Position = row
+        before: Position = row
+        position = before
         if (found := last.get(position.symbol)) is not None:
             with _exactly_at(found):
                 position = portfolio.mark(position, found.message.bar.close, bucket_ms)
             rows.put(position)
-        held.setdefault(position.scope, []).append(position)
+        held.setdefault(position.scope, []).append((before, position))
     for account in accounts:
-        rows.put(portfolio.revalue(account, held.get(account.scope, ()), bucket_ms))
+        moved = held.get(account.scope, [])
+        try:
+            valued = portfolio.revalue(account, [after for _, after in moved], bucket_ms)
+        except InexactMoney:
+            _blame(account, moved, last, bucket_ms)
+            raise
+        rows.put(valued)
+
+
+def _blame(
+    account: Account, moved: Sequence[tuple[Position, Position]], bars: Mapping[str, Arrival], bucket_ms: int
+) -> None:
+    """The first bar with which the account has no exact value any more, when its positions are marked one by one.
+
+    At the marks before, and with the fills of this bucket, it had one.
+    """
+    marked = [before for before, _ in moved]
+    for at, (_, after) in enumerate(moved):
+        marked[at] = after
+        if (bar := bars.get(after.symbol)) is not None:
+            with _exactly_at(bar):
+                portfolio.revalue(account, marked, bucket_ms)
 
 
 @contextmanager

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import TypeAlias
 
-from qmtl.foundation.common.money import MAX_DIGITS, ZERO, floor_to_step, product, text, total
+from qmtl.foundation.common.errors import InexactMoney
+from qmtl.foundation.common.money import (
+    ZERO,
+    floor_to_step,
+    is_value,
+    magnitude,
+    negated,
+    product,
+    text,
+    total,
+    whole_steps,
+)
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import OrderIntent, Side
 from qmtl.foundation.contracts.world import Instrument
-
-_EXACT = Context(prec=MAX_DIGITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,9 @@ def size(
     Returns:
         `Sized`; `OnTarget` where there is nothing to do; `Unsized` with `NO_REFERENCE_PRICE`, `INSUFFICIENT_EQUITY` or
         `BELOW_MINIMUM_SIZE`.
+
+    Raises:
+        InexactMoney: numbers too long for exact arithmetic.
     """
     held = total((position_quantity, pending_quantity))
     desired = ZERO
@@ -92,25 +104,30 @@ def size(
                 f"equity {text(equity)}, target {text(target_percent)} of it with nothing held",
             )
         worth = product(product(target_percent, weight), max(equity, ZERO))
-        lots = _EXACT.divide_int(worth, product(intent.reference_price, instrument.lot))
+        lots = whole_steps(worth, product(intent.reference_price, instrument.lot))
         desired = product(lots, instrument.lot)
         if not desired and not held:
             return Unsized(
                 RejectionReason.BELOW_MINIMUM_SIZE,
                 f"{text(worth)} at {text(intent.reference_price)} is less than one lot of {text(instrument.lot)}",
             )
-    wanted = total((desired, -held))
+    wanted = total((desired, negated(held)))
     if not wanted:
         return OnTarget(held)
     delta = floor_to_step(wanted, instrument.lot)
+    if not is_value(delta):
+        raise InexactMoney(
+            f"a quantity of {delta} was outside of what money may be.", "Check the unit of the price."
+        )
     least = max(instrument.minimum, instrument.lot)
-    if abs(delta) < least:
+    quantity = magnitude(delta)
+    if quantity < least:
         return Unsized(
             RejectionReason.BELOW_MINIMUM_SIZE,
             f"{text(wanted)} to trade from {text(held)} to {text(desired)}, minimum {text(least)}",
         )
-    return Sized(Side.BUY if delta > 0 else Side.SELL, abs(delta), _reduces(held, total((held, delta))))
+    return Sized(Side.BUY if delta > 0 else Side.SELL, quantity, _reduces(held, total((held, delta))))
 
 
 def _reduces(held: Decimal, after: Decimal) -> bool:
-    return abs(after) < abs(held) and (not after or (after > 0) == (held > 0))
+    return magnitude(after) < magnitude(held) and (not after or (after > 0) == (held > 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from qmtl.foundation.wire.keys import encode_key, is_reserved, marker_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, topic
 from qmtl.services.trading.processor import Trading
+from tests.foundation.instances import UNUSABLE
 
 STEP_MS = 60_000
 START_MS = 1_522_800_000_000
@@ -104,8 +105,9 @@ class Stage:
         self.settle()
 
     def settle(self) -> None:
-        while self.worker.step():
-            pass
+        with localcontext(UNUSABLE):
+            while self.worker.step():
+                pass
 
     def rows(self, name: str) -> Sequence[Any]:
         return TableView(self.log, name, codec).refresh().rows()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 from qmtl.foundation.common.errors import InexactMoney
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.market import Bar, WorldBar
-from qmtl.foundation.contracts.trade import OrderStatus, Side
-from qmtl.foundation.contracts.world import EffectiveMode, PositionSide
+from qmtl.foundation.contracts.trade import OrderIntent, OrderStatus, Position, Side
+from qmtl.foundation.contracts.world import EffectiveMode, Instrument, PositionSide
 from tests.services.trading.stage import CASH, Stage, activation, world
 
 
@@ -195,6 +196,79 @@ def test_a_bar_at_whose_price_a_position_has_no_exact_value_is_a_dead_letter(sta
     position = stage.position()
     assert position is not None
     assert (position.mark, position.as_of_ms) == (Decimal(102), stage.at_ms())
+
+
+def test_a_bar_with_which_several_positions_have_no_exact_value_together_is_a_dead_letter(
+    stage: Stage,
+) -> None:
+    """Each has one alone: 39 digits before the point in one, more than 20 behind it in the other."""
+    settings = replace(
+        world().settings,
+        initial_cash=Decimal("1e20"),
+        fee_rate=Decimal(0),
+        instruments=tuple(
+            Instrument(symbol, Decimal("1e-12"), Decimal("1e-12"), Decimal("1e-12"))
+            for symbol in ("A", "B", "C")
+        ),
+    )
+
+    def bars(**prices: str) -> list[WorldBar]:
+        return [stage.bar(price, symbol=symbol) for symbol, price in prices.items()]
+
+    def wanted(symbol: str, share: str) -> OrderIntent:
+        return replace(stage.intent(share, "1"), symbol=symbol)
+
+    stage.close(replace(world(), settings=settings), activation())
+    stage.close(wanted("A", "0.5"), wanted("B", "1e-32"), wanted("C", "0.25"))
+    stage.close(*bars(A="1", B="1", C="1"))
+    assert len(stage.rows("trade.fills")) == 3
+    stage.close(*bars(A="9000000000000000000", B="1.12345678901234567891", C="2"))
+    assert [(one.topic, one.code) for one in stage.letters()] == [("trade.market", InexactMoney.code)]
+    marks = {row.symbol: row.mark for row in stage.rows("trade.portfolio") if isinstance(row, Position)}
+    assert marks == {"A": Decimal("9000000000000000000"), "B": Decimal(1), "C": Decimal(2)}
+    assert stage.account().as_of_ms == stage.at_ms()
+    stage.close(*bars(A="1", B="1.12345678901234567891", C="2"))
+    assert stage.account().equity == (
+        Fraction("1e20") - Fraction("1e-12") * (1 - Fraction("1.12345678901234567891")) + Fraction("0.25e20")
+    )
+    assert len(stage.letters()) == 1
+
+
+@pytest.mark.parametrize("closes", [("1e18",), ("0.01", "1e18")], ids=["filled", "marked"])
+def test_a_bar_at_which_a_position_is_worth_more_than_money_can_be_is_a_dead_letter(
+    stage: Stage, closes: tuple[str, ...]
+) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("1", "1e-19"))
+    for close in closes:
+        stage.close(stage.bar(close))
+    assert [(one.topic, one.code) for one in stage.letters()] == [("trade.market", InexactMoney.code)]
+    stage.close(stage.bar("0.02"))
+    position = stage.position()
+    assert position is not None
+    assert (position.quantity, position.mark) == (Decimal("1e24"), Decimal("0.02"))
+    assert len(stage.letters()) == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "weight", "price", "lot"),
+    [
+        ("0." + "3" * 40, "0." + "3" * 40, "1", "1e-20"),
+        ("1", "1", "1e-40", "1e-20"),
+        ("1", "1", "1e-38", "1e-10"),
+    ],
+    ids=["long", "many", "large"],
+)
+def test_an_intent_without_an_exact_size_is_refused_and_the_next_one_is_not(
+    stage: Stage, share: str, weight: str, price: str, lot: str
+) -> None:
+    stage.close(world(lot=lot), activation(weight=Decimal(weight)), stage.bar("100"))
+    stage.close(stage.intent(share, price), stage.intent("0.5", "100", index=1))
+    (refused,) = stage.rejections()
+    assert (refused.reason, refused.intent_index) == (RejectionReason.INVALID_INTENT, 0)
+    assert "digits" in refused.detail or "money" in refused.detail
+    assert len(stage.rows("trade.orders")) == 1
+    assert stage.letters() == []
 
 
 steps = st.lists(
