@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,6 +12,7 @@ from qmtl.engine.log.port import Log, Positions, TopicPartition
 from qmtl.engine.stored import TopicFacts
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts.control import InputTopic
+from qmtl.foundation.wire.topics import TopicSpec
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -22,13 +23,16 @@ class Places:
     An input that has gone keeps its position, in case it comes back, and as long as the log has its topic. Nobody holds the log to
     it meanwhile: what retention takes of it, or who makes its topic anew, takes nothing from a task that does not read it.
 
+    Args:
+        specs: what is known of a topic that is read.
+
     Attributes:
         positions: the next offset of every partition that is read, or has been.
         reads: the partitions that are read now.
     """
 
-    def __init__(self, log: Log, label: str) -> None:
-        self._log, self._label = log, label
+    def __init__(self, log: Log, label: str, specs: Callable[[str], TopicSpec]) -> None:
+        self._log, self._label, self._specs = log, label, specs
         self.positions: dict[TopicPartition, int] = {}
         self.reads: tuple[TopicPartition, ...] = ()
         self._ids: dict[str, str] = {}
@@ -88,8 +92,7 @@ class Places:
             if not self._is_held(one.where) and one.kind in (Kind.REMADE, Kind.GONE):
                 _logger.warning("%s reads again, from what is there now: %s", self._label, one)
                 self.positions[one.where] = one.begin
-            elif one.kind is Kind.GONE and one.begin == one.end == reached[one.where] + 1:
-                # The last offset of a partition is the marker of its last transaction: no record was lost with it.
+            elif self._lost_a_marker(one, reached[one.where]):
                 self.positions[one.where] = one.begin
             else:
                 found.append(one)
@@ -104,6 +107,12 @@ class Places:
 
     def _is_held(self, where: TopicPartition) -> bool:
         return self._held is None or where.topic in self._held
+
+    def _lost_a_marker(self, one: Finding, reached: int) -> bool:
+        """Whether no record was lost: what is written in transactions ends with the marker of the last one. Of more than one offset
+        nobody knows whether records lay there that were committed, or aborted ones."""
+        is_last = one.kind is Kind.GONE and one.begin == one.end == reached + 1
+        return is_last and self._specs(one.where.topic).transactional
 
     def take(self, found: Iterable[Finding]) -> None:
         """Read these from the first record that is there; one of which only the group's position was moved, as the tables say."""

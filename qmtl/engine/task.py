@@ -120,7 +120,7 @@ class Task:
         )
         self._reader = log.reader()
         self._inputs: tuple[Input, ...] = ()
-        self._places, self._free = Places(log, self.label), list[Arrival]()
+        self._places, self._free = Places(log, self.label, self._spec), list[Arrival]()
         self._fresh = self._open_order = self._sorted = self._moved_on = False
         self._first: Ready | None = None
         self._pinned: dict[TopicPartition, int] = {}

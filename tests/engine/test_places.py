@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +26,29 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.keys import is_stamp
-from qmtl.foundation.wire.topics import topic
+from qmtl.foundation.wire.topics import TopicSpec, topic
 from qmtl.interfaces import standing
 from qmtl.replay.rerun import rerun
-from tests.engine.driving import bench
+from tests.engine.driving import bench, messages
 from tests.engine.steered import Steered, TwoSources
-from tests.engine.toys import A_MIRROR, A_OUT, CODEC, DEAD, LATE, SIDE, SPECS, TOPICS, Feed, X, Y
+from tests.engine.toys import (
+    A_MIRROR,
+    A_OUT,
+    CODEC,
+    DEAD,
+    ECHO,
+    ITEMS,
+    LATE,
+    SIDE,
+    SPECS,
+    TOPICS,
+    Counter,
+    Feed,
+    Item,
+    X,
+    Y,
+    make_topics,
+)
 
 Y0 = TopicPartition(Y.name, 0)
 
@@ -267,26 +284,60 @@ def test_an_accepted_topic_is_accepted_wherever_the_task_goes(world: TwoSources,
     assert world.seen() == [(name, number) for number in range(1, 6) for name in "xy"]
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+def end_at(log: EmbeddedLog, where: TopicPartition, offset: int) -> None:
+    """Let retention have left nothing in a partition that ends here."""
+    log._db.put(b"b" + log._slot(where), _OFFSET.pack(offset))
+    log._db.put(b"e" + log._slot(where), _OFFSET.pack(offset))
+    log._load_catalogue()
+    assert (log.begin_offsets([where])[where], log.end_offsets([where])[where]) == (offset, offset)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_log_that_ends_with_its_last_marker_has_lost_nothing(
     world: TwoSources, tmp_path: Path, lost: int
 ) -> None:
-    """Everything of a partition that nobody writes to any more is old some day; its last offset is a transaction's marker."""
+    """Everything of a partition that nobody writes to any more is old some day; its last offset is a transaction's marker. What
+    more is gone may have been a transaction that was aborted: then nothing is lost, but no log can tell, and the task says so."""
     with bench(world.log, tmp_path, Steered) as runs:
         world.read("xy", 0)
         runs.settle()
         world.reach(runs, "xy", 1)
         at = runs.workers[0].tasks[0].positions[Y0]
-    end = at + 1 + lost
     if lost:
         world.give("y", 2)
-    world.log._db.put(b"b" + world.log._slot(Y0), _OFFSET.pack(end))
-    world.log._db.put(b"e" + world.log._slot(Y0), _OFFSET.pack(end))
-    world.log._load_catalogue()
-    assert (world.log.begin_offsets([Y0])[Y0], world.log.end_offsets([Y0])[Y0]) == (end, end)
+    end_at(world.log, Y0, at + 1 + lost)
     lives = bench(world.log, tmp_path, Steered)
-    with lives as runs, pytest.raises(OffsetGone) if lost else nullcontext():
+    refused = pytest.raises(OffsetGone, match="or transactions that were aborted")
+    with lives as runs, refused if lost else nullcontext():
         runs.settle()
+
+
+@pytest.mark.parametrize(
+    "owner, marked, refused",
+    [("toys", False, False), ("toys", True, False), ("people", True, False), ("people", False, True)],
+)
+def test_the_last_offset_is_believed_to_be_a_marker_only_of_what_is_written_in_transactions(
+    embedded_log: EmbeddedLog, tmp_path: Path, owner: str, marked: bool, refused: bool
+) -> None:
+    class Foreign(Counter):
+        def topics(self) -> Mapping[str, TopicSpec]:
+            return {**TOPICS, ITEMS.name: replace(ITEMS, owner=owner, marked=marked)}
+
+    make_topics(embedded_log)
+    feed, spot = Feed(embedded_log, ITEMS), TopicPartition(ITEMS.name, 0)
+    feed.put({0: [Item("a", 0, 1)]})
+    with bench(embedded_log, tmp_path, Foreign) as runs:
+        runs.settle()
+        at = runs.workers[0].tasks[0].positions[spot]
+    end_at(embedded_log, spot, at + 1)
+    with (
+        bench(embedded_log, tmp_path, Foreign) as runs,
+        pytest.raises(OffsetGone) if refused else nullcontext(),
+    ):
+        runs.settle()
+        feed.put({0: [Item("a", 1, 1)]})
+        runs.settle()
+    assert len(messages(embedded_log, ECHO.name)) == 2 - refused
 
 
 def test_a_topic_that_is_deleted_while_it_is_read_is_named_with_what_to_do(
