@@ -232,9 +232,13 @@ class Merge:
         for one, partitions, compacted in inputs:
             self._inputs[one.topic] = one
             for where in partitions:
-                buffers[where] = self._buffers.get(where) or PartitionBuffer(
-                    where, compacted=compacted, whole=where not in cut_off
-                )
+                buffer = self._buffers.get(where)
+                if buffer is None:
+                    buffer = PartitionBuffer(where, compacted=compacted, whole=where not in cut_off)
+                    if one.lag and one.topic in joined:
+                        # What was read of it ends with a marker: the first buckets of a task look back at genesis again and again.
+                        buffer.watermark_ms = GENESIS_MS
+                buffers[where] = buffer
         self._buffers = dict(sorted(buffers.items()))
         # A topic that comes back is one that was never here.
         self._joined &= self._inputs.keys()
