@@ -103,6 +103,7 @@ def regressions(
         elif offset > end:
             out.append(Finding(Kind.SHORTER, where, f"read up to {offset}", there, begin, end))
         elif offset < begin and not tables:
+            there += "; whether what is gone was records, or transactions that were aborted, the log can't tell any more"
             out.append(Finding(Kind.GONE, where, f"to be read from {offset}", there, begin, end))
     return out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,6 +12,7 @@ from qmtl.engine.log.port import Log, Positions, TopicPartition
 from qmtl.engine.stored import TopicFacts
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts.control import InputTopic
+from qmtl.foundation.wire.topics import TopicSpec
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -22,18 +23,22 @@ class Places:
     An input that has gone keeps its position, in case it comes back, and as long as the log has its topic. Nobody holds the log to
     it meanwhile: what retention takes of it, or who makes its topic anew, takes nothing from a task that does not read it.
 
+    Args:
+        specs: what is known of a topic that is read.
+
     Attributes:
         positions: the next offset of every partition that is read, or has been.
         reads: the partitions that are read now.
     """
 
-    def __init__(self, log: Log, label: str) -> None:
-        self._log, self._label = log, label
+    def __init__(self, log: Log, label: str, specs: Callable[[str], TopicSpec]) -> None:
+        self._log, self._label, self._specs = log, label, specs
         self.positions: dict[TopicPartition, int] = {}
         self.reads: tuple[TopicPartition, ...] = ()
         self._ids: dict[str, str] = {}
         self._held: frozenset[str] | None = None
         self._told: dict[frozenset[str], tuple[InputTopic, ...]] = {}
+        self._cut_off: dict[TopicPartition, int] = {}
 
     def restored(self, positions: Positions, topics: Sequence[InputTopic]) -> None:
         """Go on from what the last transaction has left; nothing is read yet."""
@@ -42,10 +47,13 @@ class Places:
         # A stamp of before there were topics in it leaves it open: then everything is held to.
         self._held = frozenset(one.topic for one in topics if one.read) if topics else None
         self._told = {}
+        read = self._held or frozenset()
+        self._cut_off = {where: at for where, at in positions.items() if where.topic not in read}
 
     def accepted(self, positions: Positions) -> None:
         """Go on from where an operator has decided; these positions belong to what the log was then."""
-        self.positions.update(positions)
+        changed = {where: at for where, at in positions.items() if self.positions.get(where) != at}
+        self._begin_at(changed)
         for where in positions:
             self._ids.pop(where.topic, None)
 
@@ -87,9 +95,8 @@ class Places:
         for one in regressions(self._log, facts, reached):
             if not self._is_held(one.where) and one.kind in (Kind.REMADE, Kind.GONE):
                 _logger.warning("%s reads again, from what is there now: %s", self._label, one)
-                self.positions[one.where] = one.begin
-            elif one.kind is Kind.GONE and one.begin == one.end == reached[one.where] + 1:
-                # The last offset of a partition is the marker of its last transaction: no record was lost with it.
+                self._begin_at({one.where: one.begin})
+            elif self._lost_a_marker(one, reached[one.where]):
                 self.positions[one.where] = one.begin
             else:
                 found.append(one)
@@ -105,15 +112,33 @@ class Places:
     def _is_held(self, where: TopicPartition) -> bool:
         return self._held is None or where.topic in self._held
 
+    def _lost_a_marker(self, one: Finding, reached: int) -> bool:
+        """Whether no record was lost: what is written in transactions ends with the marker of the last one. Of more than one offset
+        nobody knows whether records lay there that were committed, or aborted ones."""
+        is_last = one.kind is Kind.GONE and one.begin == one.end == reached + 1
+        return is_last and self._specs(one.where.topic).transactional
+
     def take(self, found: Iterable[Finding]) -> None:
         """Read these from the first record that is there; one of which only the group's position was moved, as the tables say."""
-        self.positions.update({one.where: one.begin for one in found if one.kind is not Kind.MOVED})
+        self._begin_at({one.where: one.begin for one in found if one.kind is not Kind.MOVED})
 
-    def follow(self, wheres: Sequence[TopicPartition], begins: Positions) -> None:
+    def _begin_at(self, positions: Positions) -> None:
+        """Read on from here, where no record was read before."""
+        self.positions.update(positions)
+        self._cut_off.update(positions)
+
+    def follow(
+        self, wheres: Sequence[TopicPartition], begins: Positions, bucketed: Collection[str] = ()
+    ) -> None:
         """Read these partitions from now on; positions of topics that are neither read nor there any more are forgotten."""
         read = frozenset(where.topic for where in wheres)
         self.reads, self._held = tuple(wheres), read
-        self.positions = {**begins, **self.positions}
+        self._begin_at({where: begins[where] for where in wheres if where not in self.positions})
+        self._cut_off = {
+            where: at
+            for where, at in self._cut_off.items()
+            if where not in begins or (where.topic in bucketed and 0 < at <= begins[where])
+        }
         gone = {where.topic for where in self.positions} - read
         gone -= set(self._log.topics()) if gone else set()
         self.positions = {
@@ -121,9 +146,22 @@ class Places:
         }
         self._told = {}
 
-    def topics(self, inputs: Iterable[str]) -> tuple[InputTopic, ...]:
-        """What a stamp says of the topics of its positions, after which these are the inputs."""
-        staying = frozenset(where.topic for where in self.reads).intersection(inputs)
+    def is_cut_off(self, where: TopicPartition, reached: Positions | None = None) -> bool:
+        """Whether what comes next may belong to a bucket of which retention took a part: nothing was read before it.
+
+        Args:
+            reached: where the task is; None, where it was after its last transaction.
+        """
+        at = self._cut_off.get(where)
+        return at is not None and at == (self.positions if reached is None else reached).get(where)
+
+    def topics(self, inputs: Iterable[str], reached: Positions | None = None) -> tuple[InputTopic, ...]:
+        """What a stamp with these positions says of their topics, after which these are the inputs.
+
+        A topic that is cut off counts as read once a bucket of it was taken: till then it begins with what is there, whenever.
+        """
+        cut_off = {where.topic for where in self._cut_off if self.is_cut_off(where, reached)}
+        staying = frozenset(where.topic for where in self.reads).intersection(inputs) - cut_off
         told = self._told.get(staying)
         if told is None:
             names = sorted({where.topic for where in self.positions})

@@ -120,7 +120,7 @@ class Task:
         )
         self._reader = log.reader()
         self._inputs: tuple[Input, ...] = ()
-        self._places, self._free = Places(log, self.label), list[Arrival]()
+        self._places, self._free = Places(log, self.label, self._spec), list[Arrival]()
         self._fresh = self._open_order = self._sorted = self._moved_on = False
         self._first: Ready | None = None
         self._pinned: dict[TopicPartition, int] = {}
@@ -319,7 +319,7 @@ class Task:
                 self._refuse(found)
             self._store.know(facts)
         begin = self._log.begin_offsets(wheres)
-        self._places.follow(wheres, begin)
+        self._places.follow(wheres, begin, {one.topic for one in inputs if one.bucketed})
         self._silence.follow(wheres)
         # What was read ahead of an input went with its buffer, if it is taken in another way now.
         same = {one.topic for one in inputs if before.get(one.topic, one.bucketed) == one.bucketed}
@@ -334,7 +334,7 @@ class Task:
                 for one in inputs
                 if one.bucketed
             ],
-            cut_off=[one for one in wheres if 0 < begin[one] == reached[one] or one.topic not in same],
+            cut_off=[one for one in wheres if self._places.is_cut_off(one) or one.topic not in same],
             # What has given a bucket before is waited for again after a restart.
             joined={where.topic for where in wheres if reached[where] > begin[where]},
         )
@@ -434,7 +434,7 @@ class Task:
         run.positions.update(self._places.positions)
         try:
             self._run(run)
-            run.stamp(self._places.topics(one.topic for one in self.processor.inputs()))
+            run.stamp(self._places.topics((one.topic for one in self.processor.inputs()), run.positions))
         except BaseException as error:
             writer.abort()
             if isinstance(error, Again):

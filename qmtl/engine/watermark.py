@@ -36,8 +36,8 @@ class PartitionBuffer:
     """The records of one bucketed partition, cut at its markers.
 
     Args:
-        whole: whether the first records of the partition are still there. Where retention took some, the first cut can't be
-            proved; if it then isn't the one that was counted, it counts as empty.
+        whole: whether the records since the marker before are still there. Where retention took some of them, the first cut can't
+            be proved; if it has fewer records than were counted, it counts as empty.
     """
 
     __slots__ = (
@@ -141,7 +141,7 @@ class PartitionBuffer:
         """Hold what was read since the last marker to what this one says of it."""
         if not self.compacted:
             found = (self._cut.count, self._cut.hexdigest())
-            if found != (marker.count, marker.digest) and not self._whole:
+            if not self._whole and self._cut.count < marker.count:
                 self._arrivals, self._dead = [], []
                 return
         elif (
@@ -223,7 +223,7 @@ class Merge:
         """Take the inputs as they are now, with partitions and whether they are compacted; known buffers stay, of others nothing is kept.
 
         Args:
-            cut_off: partitions that are read from where retention has left them.
+            cut_off: partitions that are read from where retention has left them, and nothing of what was there before.
             joined: topics that took part before this merge was made, whatever of them has been read since.
         """
         self._inputs = {}
@@ -232,9 +232,13 @@ class Merge:
         for one, partitions, compacted in inputs:
             self._inputs[one.topic] = one
             for where in partitions:
-                buffers[where] = self._buffers.get(where) or PartitionBuffer(
-                    where, compacted=compacted, whole=where not in cut_off
-                )
+                buffer = self._buffers.get(where)
+                if buffer is None:
+                    buffer = PartitionBuffer(where, compacted=compacted, whole=where not in cut_off)
+                    if one.lag and one.topic in joined:
+                        # What was read of it ends with a marker: the first buckets of a task look back at genesis again and again.
+                        buffer.watermark_ms = GENESIS_MS
+                buffers[where] = buffer
         self._buffers = dict(sorted(buffers.items()))
         # A topic that comes back is one that was never here.
         self._joined &= self._inputs.keys()

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qmtl.engine import watermark
@@ -15,12 +15,13 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.observer import Nobody, TaskId
 from qmtl.engine.processor import Arrival, Input
+from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.engine.watermark import Merge, Wait
 from qmtl.foundation.contracts.control import LateRecord
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker
 from qmtl.foundation.wire.topics import DAY_MS
-from tests.engine.driving import bench, closed, messages, outcome
+from tests.engine.driving import Bench, bench, closed, messages, outcome
 from tests.engine.models import BUCKETS, MINUTE, Buckets, items, late_model, loop_model, minute
 from tests.engine.toys import (
     A_MIRROR,
@@ -154,6 +155,38 @@ def test_a_task_tells_for_which_bucket_of_a_delayed_edge_it_waits(
     waits = run_free(embedded_log, tmp_path, order)
     where = TopicPartition(B_STATE.name, 0)
     assert waits == (() if needed is None else (Wait(where, needed, have),))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.text("xyabr", max_size=14), st.integers(1, 3))
+@example(
+    "bxarxa", 2
+)  # the second bucket looks back at genesis too, which the task had read before it began anew
+@example("byxarxarxa", 3)
+def test_a_task_that_begins_anew_waits_for_nothing_that_it_has_read_of_a_delayed_edge(
+    order: str, lag: int
+) -> None:
+    """`order` as above, and `r` is a restart of A: with restarts or without, the same buckets are closed, and see the same."""
+    seen = []
+    for restarts in (True, False):
+        log = SimulatedLog()
+        make_topics(log)
+        feeds, done = {"x": Feed(log, X), "y": Feed(log, Y)}, {"x": 0, "y": 0}
+        with tempfile.TemporaryDirectory() as place, bench(log, Path(place) / "b", FreeB) as of_b:
+            of_a = Bench(log, Path(place) / "a", [lambda: A(lag)])
+            for step in order:
+                if step in feeds:
+                    feeds[step].bucket(minute(done[step]), {0: [Item("n", done[step], 1)]})
+                    done[step] += 1
+                elif step != "r":
+                    {"a": of_a, "b": of_b}[step].settle()
+                elif restarts:
+                    of_a.close()
+                    of_a = Bench(log, Path(place) / "a", [lambda: A(lag)])
+            of_a.settle()
+            of_a.close()
+        seen.append((closed(log, A_OUT.name), messages(log, A_OUT.name)))
+    assert seen[0] == seen[1]
 
 
 def test_a_waiting_bucket_leaves_its_input_where_it_was(embedded_log: EmbeddedLog, tmp_path: Path) -> None:

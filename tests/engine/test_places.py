@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +18,40 @@ from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import (
     CannotReplay,
+    CutMismatch,
     LogRegressed,
     LogUnreachable,
     OffsetGone,
     StateMismatch,
     UnknownTopic,
 )
-from qmtl.foundation.contracts.control import PositionStamp
+from qmtl.foundation.contracts.control import CloseMarker, PositionStamp
 from qmtl.foundation.wire.keys import is_stamp
-from qmtl.foundation.wire.topics import topic
+from qmtl.foundation.wire.topics import TopicSpec, topic
 from qmtl.interfaces import standing
 from qmtl.replay.rerun import rerun
-from tests.engine.driving import bench
+from tests.engine.driving import bench, closed, messages
+from tests.engine.models import minute
 from tests.engine.steered import Steered, TwoSources
-from tests.engine.toys import A_MIRROR, A_OUT, CODEC, DEAD, LATE, SIDE, SPECS, TOPICS, Feed, X, Y
+from tests.engine.toys import (
+    A_MIRROR,
+    A_OUT,
+    CODEC,
+    DEAD,
+    ECHO,
+    ITEMS,
+    LATE,
+    SIDE,
+    SPECS,
+    TOPICS,
+    Counter,
+    Feed,
+    Item,
+    X,
+    Y,
+    make_topics,
+    marker,
+)
 
 Y0 = TopicPartition(Y.name, 0)
 
@@ -173,23 +193,153 @@ def test_a_topic_that_was_made_anew_meanwhile_is_read_from_its_beginning(
     assert world.seen()[3:] == [(name, number) for number in (11, 12, 13) for name in "xy"]
 
 
-def test_what_retention_took_meanwhile_is_not_missed(tmp_path: Path) -> None:
-    now = [10**12]
-    log = EmbeddedLog(tmp_path / "log", clock_ms=lambda: now[0])
-    log.ensure_topics([replace(Y, retention_ms=1000)])
-    log.ensure_topics([one for one in (*SPECS, DEAD, LATE, topic("task.cuts")) if one.name != Y.name])
-    world = TwoSources.__new__(TwoSources)
-    world.log, world.feeds = log, {"x": Feed(log, X), "y": Feed(log, Y)}
-    leave_y(world, tmp_path / "state")
-    world.give("y", 2, 3)
-    now[0] += 5000
-    log.clean()
-    with bench(log, tmp_path / "state", Steered) as runs:
-        world.read("xy", 2)
+class Aging(TwoSources):
+    """A world in which y is kept for a second."""
+
+    def __init__(self, place: Path) -> None:
+        self.now_ms = 10**12
+        log = EmbeddedLog(place / "log", clock_ms=lambda: self.now_ms)
+        log.ensure_topics([replace(Y, retention_ms=1000)])
+        log.ensure_topics([one for one in (*SPECS, DEAD, LATE, topic("task.cuts")) if one.name != Y.name])
+        self.log, self.feeds = log, {"x": Feed(log, X), "y": Feed(log, Y)}
+
+    def age(self) -> None:
+        """All that y has is taken."""
+        self.now_ms += 5000
+        assert self.log.clean() > 0
+
+
+@pytest.fixture
+def aging(tmp_path: Path) -> Iterator[Aging]:
+    one = Aging(tmp_path)
+    yield one
+    one.log.close()
+
+
+def test_what_retention_took_meanwhile_is_not_missed(aging: Aging, tmp_path: Path) -> None:
+    leave_y(aging, tmp_path / "state")
+    aging.give("y", 2, 3)
+    aging.age()
+    with bench(aging.log, tmp_path / "state", Steered) as runs:
+        aging.read("xy", 2)
         runs.settle()
-        world.reach(runs, "xy", 4)
-    assert world.seen()[-2:] == [("x", 4), ("y", 4)]
-    log.close()
+        aging.reach(runs, "xy", 4)
+    assert aging.seen()[-2:] == [("x", 4), ("y", 4)]
+
+
+# ---- when retention came as far as the task has read --------------------------------------------------------------------
+
+
+def wrong(count: int = 2, digest: str = "") -> CloseMarker:
+    """Closes the second bucket, and counts other records than the one that is there."""
+    return marker(minute(2), count, digest)
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_bucket_is_proved_though_all_before_it_is_gone(
+    aging: Aging, tmp_path: Path, restarts: bool, comes_back: bool
+) -> None:
+    state = tmp_path / "state"
+    with ExitStack() as stack:
+        runs = stack.enter_context(bench(aging.log, state, Steered))
+        aging.read("xy", 0)
+        runs.settle()
+        aging.reach(runs, "xy", 1)
+        if comes_back:
+            aging.read("x", 1)
+            runs.settle()
+        aging.age()
+        assert aging.log.begin_offsets([Y0]) == {Y0: runs.workers[0].tasks[0].positions[Y0]}
+        if comes_back:
+            for number in (2, 3):  # the second stamp tells of it
+                aging.read("xy", number)
+                runs.settle()
+        if restarts:
+            stack.close()
+            runs = stack.enter_context(bench(aging.log, state, Steered))
+            runs.settle()
+        aging.feeds["y"].put({0: [Item("n", 2, 1)]})
+        aging.feeds["y"].forge(wrong())
+        aging.give("x", 2)
+        with pytest.raises(CutMismatch):
+            runs.settle()
+
+
+@pytest.mark.parametrize("restarts", [0, 1, 2])
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_bucket_of_which_retention_took_a_part_counts_as_empty_whenever_the_task_begins_anew(
+    aging: Aging, tmp_path: Path, accepted: bool, restarts: int
+) -> None:
+    """Whether it had read of the source before, and goes on by decision, or never had."""
+    state = tmp_path / "state"
+    with bench(aging.log, state, Steered) as runs:
+        aging.read("xy" if accepted else "x", 0)
+        runs.settle()
+        aging.reach(runs, "xy" if accepted else "x", 1)
+    aging.feeds["y"].put({0: [Item("n", 2, 1)]})
+    aging.age()
+    aging.feeds["y"].put({0: [Item("n", 2, 2)]})
+    assert accept(aging.log, state) == accepted
+    for number in range(restarts + 1):
+        with bench(aging.log, state, Steered) as runs:
+            aging.read("xy", 1 + number)
+            runs.settle()
+            aging.read("xy", 11 + number)  # the inputs are known by now, and a stamp tells of them
+            runs.settle()
+            if number == restarts:
+                aging.feeds["y"].bucket(minute(2))
+                aging.give("x", 2)
+                runs.settle()
+                assert closed(aging.log, A_OUT.name)[-1] == minute(2)
+                aging.reach(runs, "xy", 3)
+                aging.feeds["y"].put({0: [Item("n", 4, 1)]})
+                aging.feeds["y"].forge(marker(minute(4), 2, ""))
+                aging.give("x", 4)
+                with pytest.raises(CutMismatch):
+                    runs.settle()
+    assert [one for one in aging.seen() if one[0] == "y" and one[1] > 1] == [("y", 3)]
+
+
+@pytest.mark.parametrize("before", ["nothing was there", "the first bucket was taken", "it is read free"])
+def test_what_retention_takes_of_a_source_that_is_read_is_refused(
+    aging: Aging, tmp_path: Path, before: str
+) -> None:
+    state, make = tmp_path / "state", Loose if before == "it is read free" else Steered
+    if before != "nothing was there":
+        aging.feeds["y"].put({0: [Item("n", 0, 1)]})
+        aging.age()
+    with bench(aging.log, state, make) as runs:
+        for number in range(2):
+            aging.read("xy", number)
+            runs.settle()
+        if before == "the first bucket was taken":
+            aging.feeds["y"].bucket(minute(1))
+            aging.give("x", 1)
+            runs.settle()
+            assert closed(aging.log, A_OUT.name)[-1] == minute(1)
+    aging.give("y", 2)
+    aging.age()
+    aging.give("xy", 3)
+    with bench(aging.log, state, make) as runs, pytest.raises(OffsetGone):
+        runs.settle()
+
+
+@pytest.mark.parametrize("told", [wrong(1), wrong(1, "0" * 16), wrong(0)])
+def test_retention_takes_records_and_neither_adds_nor_changes_any(
+    aging: Aging, tmp_path: Path, told: CloseMarker
+) -> None:
+    aging.feeds["y"].put({0: [Item("n", 2, 1)]})
+    aging.age()
+    aging.feeds["y"].put({0: [Item("n", 2, 2)]})
+    aging.feeds["y"].forge(told)
+    aging.give("x", 2)
+    aging.read("xy", 0)
+    with bench(aging.log, tmp_path / "state", Steered) as runs, pytest.raises(CutMismatch):
+        runs.settle()
+
+
+# ---- while it is not read, its topic changes ----------------------------------------------------------------------------
 
 
 def test_a_topic_that_got_more_partitions_meanwhile_is_refused_then_and_at_every_start(
@@ -267,26 +417,60 @@ def test_an_accepted_topic_is_accepted_wherever_the_task_goes(world: TwoSources,
     assert world.seen() == [(name, number) for number in range(1, 6) for name in "xy"]
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+def end_at(log: EmbeddedLog, where: TopicPartition, offset: int) -> None:
+    """Let retention have left nothing in a partition that ends here."""
+    log._db.put(b"b" + log._slot(where), _OFFSET.pack(offset))
+    log._db.put(b"e" + log._slot(where), _OFFSET.pack(offset))
+    log._load_catalogue()
+    assert (log.begin_offsets([where])[where], log.end_offsets([where])[where]) == (offset, offset)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_log_that_ends_with_its_last_marker_has_lost_nothing(
     world: TwoSources, tmp_path: Path, lost: int
 ) -> None:
-    """Everything of a partition that nobody writes to any more is old some day; its last offset is a transaction's marker."""
+    """Everything of a partition that nobody writes to any more is old some day; its last offset is a transaction's marker. What
+    more is gone may have been a transaction that was aborted: then nothing is lost, but no log can tell, and the task says so."""
     with bench(world.log, tmp_path, Steered) as runs:
         world.read("xy", 0)
         runs.settle()
         world.reach(runs, "xy", 1)
         at = runs.workers[0].tasks[0].positions[Y0]
-    end = at + 1 + lost
     if lost:
         world.give("y", 2)
-    world.log._db.put(b"b" + world.log._slot(Y0), _OFFSET.pack(end))
-    world.log._db.put(b"e" + world.log._slot(Y0), _OFFSET.pack(end))
-    world.log._load_catalogue()
-    assert (world.log.begin_offsets([Y0])[Y0], world.log.end_offsets([Y0])[Y0]) == (end, end)
+    end_at(world.log, Y0, at + 1 + lost)
     lives = bench(world.log, tmp_path, Steered)
-    with lives as runs, pytest.raises(OffsetGone) if lost else nullcontext():
+    refused = pytest.raises(OffsetGone, match="or transactions that were aborted")
+    with lives as runs, refused if lost else nullcontext():
         runs.settle()
+
+
+@pytest.mark.parametrize(
+    "owner, marked, refused",
+    [("toys", False, False), ("toys", True, False), ("people", True, False), ("people", False, True)],
+)
+def test_the_last_offset_is_believed_to_be_a_marker_only_of_what_is_written_in_transactions(
+    embedded_log: EmbeddedLog, tmp_path: Path, owner: str, marked: bool, refused: bool
+) -> None:
+    class Foreign(Counter):
+        def topics(self) -> Mapping[str, TopicSpec]:
+            return {**TOPICS, ITEMS.name: replace(ITEMS, owner=owner, marked=marked)}
+
+    make_topics(embedded_log)
+    feed, spot = Feed(embedded_log, ITEMS), TopicPartition(ITEMS.name, 0)
+    feed.put({0: [Item("a", 0, 1)]})
+    with bench(embedded_log, tmp_path, Foreign) as runs:
+        runs.settle()
+        at = runs.workers[0].tasks[0].positions[spot]
+    end_at(embedded_log, spot, at + 1)
+    with (
+        bench(embedded_log, tmp_path, Foreign) as runs,
+        pytest.raises(OffsetGone) if refused else nullcontext(),
+    ):
+        runs.settle()
+        feed.put({0: [Item("a", 1, 1)]})
+        runs.settle()
+    assert len(messages(embedded_log, ECHO.name)) == 2 - refused
 
 
 def test_a_topic_that_is_deleted_while_it_is_read_is_named_with_what_to_do(

@@ -69,6 +69,12 @@ class TopicSpec:
         """Whether the topic is a table: last value per key, owned by a processor."""
         return self.compacted
 
+    @property
+    def transactional(self) -> bool:
+        """Whether every record comes in a transaction: processors write so, and a marker lies in one with what it closes. What
+        people write otherwise may come by a producer of their own."""
+        return self.marked or self.owner != "people"
+
     def key_of(self, message: object) -> tuple[str | int, ...]:
         """The record key's parts."""
         return getter(self.key)(message)
