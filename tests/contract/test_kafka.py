@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -219,15 +220,6 @@ def test_in_a_group_of_the_consumer_protocol_only_the_tasks_that_move_are_seen_t
 
 
 @pytest.mark.parametrize(
-    "call_s, transaction_ms, within_s", [(30.0, 15_000, 7.5), (3.0, 15_000, 3.0), (30.0, 60_000, 30.0)]
-)
-def test_a_call_is_given_up_long_before_the_broker_gives_up_its_transaction(
-    call_s: float, transaction_ms: int, within_s: float
-) -> None:
-    assert KafkaSettings(call_s, transaction_ms).within_transaction_s == within_s
-
-
-@pytest.mark.parametrize(
     "wrong", [{"call_timeout_s": 0}, {"session_timeout_ms": -1}, {"group_protocol": "share"}]
 )
 def test_settings_that_cannot_be_are_refused_by_name(wrong: dict[str, Any]) -> None:
@@ -249,6 +241,29 @@ def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_
     writer.close()
     put(log, [(A0, b"k", b"v")])
     assert values(read_all(log, [A0])) == [b"v"]
+
+
+def test_a_transaction_that_is_not_ready_in_time_is_aborted_and_its_writer_goes_on(
+    kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = kafka_log
+    log.ensure_topics([events("a"), events("b")])
+    by = join(log, "group", "a")
+    writer = log.writer("writer")
+    writer.begin()
+    writer.append("b", 0, b"k", b"never")
+    ahead = SimpleNamespace(monotonic=lambda: time.monotonic() + log.settings.transaction_s)
+    with monkeypatch.context() as later:
+        later.setattr(kafka, "time", ahead)
+        with pytest.raises(TransactionAborted, match="within 12 s"):
+            writer.commit({A0: 1}, by.group, by.fence())
+    writer.begin()
+    writer.append("b", 0, b"k", b"v")
+    writer.commit({A0: 2}, by.group, by.fence())
+    writer.close()
+    by.membership.close()
+    assert values(read_all(log, [B0])) == [b"v"]
+    assert log.committed(by.group, [A0]) == {A0: 2}
 
 
 @pytest.mark.broker

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qmtl.engine.incarnation import regressions
-from qmtl.engine.log import kafka, kafka_admin
+from qmtl.engine.log import kafka, kafka_admin, kafka_calls
 from qmtl.engine.log.kafka import KafkaLog, KafkaWriter
 from qmtl.engine.log.kafka_settings import KafkaSettings
 from qmtl.engine.log.port import TopicPartition
@@ -332,3 +334,99 @@ def test_a_commit_that_does_not_know_where_its_checkpoint_lies_is_unknown(
     client.offset = offset
     with pytest.raises(OutcomeUnknown, match="offset of one of its records is unknown"):
         write(writer)
+
+
+# ---- the time of a transaction ----------------------------------------------------------------------------------------
+
+TRANSACTION_S = 15.0
+
+
+@dataclass
+class Slow:
+    """A producer whose calls take their time, by a clock that stands still otherwise.
+
+    Attributes:
+        shares: by the name of the call, what it uses up of the time that it is given, one after the other; then it says that it may be
+            made again. A call that is not named, or is made more often, takes no time and succeeds.
+        full: so many records are not taken at first, as there is no room for them.
+        given: each call that was told how long it may take, with that time and when it was made.
+    """
+
+    shares: Mapping[str, Iterator[float]]
+    full: int = 0
+    now: float = 1000.0
+    given: list[tuple[str, float, float]] = field(default_factory=list)
+
+    def __call__(self, settings: Any) -> Slow:
+        return self
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    poll = sleep
+
+    def produce(self, *row: Any) -> None:
+        if self.full:
+            self.full -= 1
+            raise BufferError
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*told: Any) -> None:
+            if name in (POSITIONS, COMMIT, ABORT):
+                self.given.append((name, told[-1], self.now))
+                if (share := next(self.shares.get(name, iter(())), None)) is not None:
+                    self.now += share * told[-1]
+                    raise KafkaException(RETRIABLE)
+
+        return call
+
+    def list_topics(self, timeout: float) -> None: ...
+
+    def purge(self) -> None: ...
+
+    def flush(self, timeout: float) -> None: ...
+
+
+_SHARES = st.lists(st.sampled_from([0.0, 0.3, 0.9, 1.0]), max_size=4)
+
+
+@given(st.integers(0, 13), st.sampled_from([0, 1, 50, 200]), _SHARES, _SHARES, _SHARES)
+def test_all_calls_of_a_transaction_together_end_before_the_broker_ends_it(
+    computing_s: int, full: int, positions: list[float], commits: list[float], aborts: list[float]
+) -> None:
+    shares = {POSITIONS: iter(positions), COMMIT: iter(commits), ABORT: iter(aborts)}
+    client = Slow(shares)
+    with pytest.MonkeyPatch.context() as stub:
+        stub.setattr(kafka_admin, "AdminClient", Cluster([5]))
+        stub.setattr(kafka, "Producer", client)
+        log = KafkaLog("nowhere:1", settings=KafkaSettings(30.0, int(1e3 * TRANSACTION_S)))
+        stub.setattr(kafka, "time", client)
+        stub.setattr(kafka_calls, "time", client)
+        writer = log.writer("writer")
+        until = client.now + log.settings.transaction_s
+        writer.begin()
+        client.now += computing_s
+        client.full = full
+        ends: type[Exception] | None = None
+        try:
+            writer.append("a", 0, b"k", b"v")
+            writer.commit({A0: 1}, "group", SimpleNamespace())
+        except (TransactionAborted, OutcomeUnknown) as error:
+            ends = type(error)
+        writer.close()
+    made = [name for name, _, _ in client.given]
+    assert client.now < until + (TRANSACTION_S - log.settings.transaction_s)
+    for _, seconds, at in client.given:
+        assert 0 < seconds <= max(until - at, log.settings.least_s)
+    assert next((at for name, _, at in client.given if name == COMMIT), 0.0) < until  # the first try
+    if ends is None:
+        assert made[-1] == COMMIT
+    elif ends is TransactionAborted:
+        assert made[-1] == ABORT
+        assert COMMIT not in made
+    else:
+        assert made[-1] in (POSITIONS, COMMIT, ABORT)
+        assert client.now >= until - 0.02 or made[-1] == ABORT  # it is not given up before its time

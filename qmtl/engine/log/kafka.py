@@ -6,6 +6,7 @@ above this module sees it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -374,7 +375,9 @@ class KafkaWriter:
         self._log = log
         self._id = transactional_id
         self._wait_s = log.settings.call_timeout_s
-        self._within_s = log.settings.within_transaction_s
+        self._within_s = log.settings.transaction_s
+        self._least_s = log.settings.least_s
+        self._until = math.inf
         self._tracked: dict[TopicPartition, int] = {}
         self._open = False
         self._caller = Caller()
@@ -397,7 +400,7 @@ class KafkaWriter:
         # With a connection up, the coordinator is found at once; without one, the client may wait half a second first.
         asking(lambda: self._producer.list_topics(timeout=self._wait_s), self._wait_s)
         try:
-            transactional(lambda: self._producer.init_transactions(self._wait_s), self._wait_s, self._id)
+            transactional(self._producer.init_transactions, time.monotonic(), self._wait_s, self._id)
         except MissingRight as error:
             raise MissingRight(
                 f"this client may not DESCRIBE and WRITE on transactional id {log.namespace}{transactional_id}.",
@@ -406,7 +409,9 @@ class KafkaWriter:
 
     def begin(self) -> None:
         self._tracked = {}
-        transactional(self._producer.begin_transaction, self._within_s, self._id)
+        now = time.monotonic()
+        self._until = now + self._within_s
+        transactional(lambda _: self._producer.begin_transaction(), now, self._left_s(now), self._id)
         self._open = True
 
     def append(
@@ -419,13 +424,16 @@ class KafkaWriter:
                 self._produce(name, value, key, partition, **told)
                 return
             except BufferError:  # the local queue is full; serving deliveries makes room
+                if time.monotonic() >= self._until:
+                    self.abort()
+                    raise self._late() from None
                 self._producer.poll(0.1)
             except KafkaException as error:
                 self._refused(topic, error)
 
     def _name(self, topic: str, partition: int) -> str:
         """The name of a topic on the cluster, once it is known that it has the partition."""
-        self._log.admin.require(TopicPartition(topic, partition))
+        self._log.admin.require(TopicPartition(topic, partition), self._left_s(time.monotonic()))
         name = self._names[topic, partition] = self._log.namespace + topic
         return name
 
@@ -455,23 +463,21 @@ class KafkaWriter:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
         try:
             if due("after_flush") or due("commit_sent"):
-                self._producer.flush(self._within_s)
+                self._producer.flush(self._left_s(time.monotonic()))
             passing("after_flush")
             if positions and fence is not None:
                 places = [self._log._place(where, offset) for where, offset in sorted(positions.items())]
-                producer, wait_s = self._producer, self._within_s
-                transactional(
-                    lambda: self._caller.call(
-                        lambda: producer.send_offsets_to_transaction(places, fence, wait_s), wait_s
-                    ),
-                    wait_s,
-                    self._id,
+                producer = self._producer
+                self._within(
+                    lambda left_s: self._caller.call(
+                        lambda: producer.send_offsets_to_transaction(places, fence, left_s), left_s
+                    )
                 )
             elif positions:
                 raise InvariantBroken("positions are committed without proof of membership.")
             passing("inside_commit")
             entering("commit_sent", 0.001)
-            transactional(lambda: self._producer.commit_transaction(self._within_s), self._within_s, self._id)
+            self._within(self._producer.commit_transaction)
         except TransactionAborted:
             self.abort()
             raise
@@ -487,15 +493,33 @@ class KafkaWriter:
             return
         self._open = False
         try:
-            transactional(lambda: self._producer.abort_transaction(self._within_s), self._within_s, self._id)
+            self._within(self._producer.abort_transaction, late=True)
         except TransactionAborted as error:  # asked for again, and again not done
             raise OutcomeUnknown(f"the abort of {self._id!r} was not confirmed: {error.what}") from None
+
+    def _within(self, call: Callable[[float], Any], *, late: bool = False) -> None:
+        """Make a call in what is left of the transaction's time; where that is over, only one that may be late."""
+        now = time.monotonic()
+        if now >= self._until and not late:
+            raise self._late()
+        transactional(call, now, self._left_s(now), self._id)
+
+    def _left_s(self, now: float) -> float:
+        return min(self._wait_s, max(self._least_s, self._until - now))
+
+    def _late(self) -> TransactionAborted:
+        return TransactionAborted(
+            f"a transaction of {self._id!r} was not ready for its commit within {self._within_s:g} s.",
+            "Look for what holds the cluster or this process up, or let a transaction take in less.",
+        )
 
     def prove(self) -> None:
         self.begin()
         self.append(PROOF.topic, PROOF.partition, b"", None)
         with suppress(KafkaException):  # the abort says what it means
-            self._producer.flush(self._within_s)  # an abort of nothing that was sent asks nobody
+            self._producer.flush(
+                self._left_s(time.monotonic())
+            )  # an abort of nothing that was sent asks nobody
         self.abort()
 
     def close(self) -> None:

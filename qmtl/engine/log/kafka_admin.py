@@ -144,14 +144,18 @@ class KafkaAdmin:
         )
         return [name[len(self._namespace) :] for name in names]
 
-    def require(self, where: TopicPartition) -> None:
+    def require(self, where: TopicPartition, wait_s: float | None = None) -> None:
         """Make sure that a partition exists: a consumer of none waits for ever, a producer until its time-out.
+
+        Args:
+            wait_s: how long the cluster may take to say so; None, as long as any question.
 
         Raises:
             UnknownTopic: it doesn't.
         """
         if where.topic not in self._partitions:
-            found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
+            timeout_s = self._wait_s if wait_s is None else wait_s
+            found = self._asked(lambda: self._client.list_topics(timeout=timeout_s)).topics
             physical = found.get(self._namespace + where.topic)
             if physical is not None and physical.partitions:
                 self._partitions[where.topic] = len(physical.partitions)

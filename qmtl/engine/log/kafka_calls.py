@@ -56,18 +56,24 @@ def common(log: KafkaLog) -> dict[str, Any]:
     }
 
 
-def transactional(call: Callable[[], Any], timeout_s: float, writer: str) -> None:
-    """Run one transactional call of a writer; the same call again while the client says that this is safe."""
-    deadline = time.monotonic() + timeout_s
+def transactional(call: Callable[[float], Any], now: float, wait_s: float, writer: str) -> None:
+    """Run one transactional call of a writer; the same call again while the client says that this is safe.
+
+    Args:
+        call: is told how many seconds it may take: all of them first, then what is left.
+        now: what `time.monotonic` says, so that it is asked but once for a call that succeeds.
+    """
+    until, left_s = now + wait_s, wait_s
     while True:
         try:
-            call()
+            call(left_s)
             return
         except KafkaException as error:
-            problem = error.args[0]
-            if problem.retriable() and time.monotonic() < deadline:
+            if error.args[0].retriable():
                 time.sleep(0.01)
-                continue
+                left_s = until - time.monotonic()
+                if left_s > 0:  # less than nothing would be for ever
+                    continue
             classify(error, writer)
 
 

@@ -11,9 +11,11 @@ GroupProtocol = Literal["classic", "consumer"]
 GROUP_PROTOCOLS: Final[tuple[GroupProtocol, ...]] = ("classic", "consumer")
 HEARTBEATS_PER_SESSION: Final = 3
 HEARTBEAT_MS: Final = 1000
-SHARE_OF_TRANSACTION: Final = 0.5
-"""A call that takes so much of what the broker gives a transaction is given up, and its writer replaced, before the broker ends the
-transaction for its age and shuts the writer out as if there were a newer one."""
+SHARE_OF_TRANSACTION: Final = 0.8
+"""A transaction that has taken so much of what the broker gives it is given up, before the broker ends it for its age and shuts its
+writer out as if there were a newer one."""
+LEAST_SHARE: Final = 0.05
+"""What a call gets however late it is, as the abort of a transaction that is given up; two of them have room before the broker's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class KafkaSettings:
 
     Attributes:
         call_timeout_s: how long one question or one transactional call may take with all its repetitions, seconds; a call
-            inside a transaction at most half as long as the broker leaves the transaction open.
+            inside a transaction gets no more than what is left of `transaction_s`.
         transaction_timeout_ms: age at which the broker itself ends a transaction that nobody ends.
         session_timeout_ms: silence after which the classic group gives a member's tasks away; with `consumer` the broker
             decides that (`group.consumer.session.timeout.ms`, or the group's own `consumer.session.timeout.ms`).
@@ -49,9 +51,14 @@ class KafkaSettings:
             )
 
     @property
-    def within_transaction_s(self) -> float:
-        """How long a call inside a transaction may take."""
-        return min(self.call_timeout_s, SHARE_OF_TRANSACTION * self.transaction_timeout_ms / 1e3)
+    def transaction_s(self) -> float:
+        """How long a transaction may take in all, seconds from its begin to the end of its commit."""
+        return SHARE_OF_TRANSACTION * self.transaction_timeout_ms / 1e3
+
+    @property
+    def least_s(self) -> float:
+        """How long a call may take that comes when the transaction's time is almost over, or over, seconds."""
+        return LEAST_SHARE * self.transaction_timeout_ms / 1e3
 
     @property
     def heartbeat_ms(self) -> int:
