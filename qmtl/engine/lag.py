@@ -193,7 +193,7 @@ def _with_buckets(
     buckets: int | None = None
     next_ms: int | None = None
     if one.bucketed and waiting is not None:
-        new = [ms for record in waiting if (ms := _bucket(record) or GENESIS_MS) > (own_ms or GENESIS_MS)]
+        new = {ms for record in waiting if (ms := _bucket(record) or GENESIS_MS) > (own_ms or GENESIS_MS)}
         buckets, next_ms = len(new), min(new, default=None)
     elif one.bucketed and closed_ms is not None and own and one.every_ms:
         buckets = max(0, closed_ms // one.every_ms - own[-1] // one.every_ms)

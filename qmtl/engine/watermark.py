@@ -105,6 +105,8 @@ class PartitionBuffer:
     def close(self, marker: CloseMarker, offset: int, *, at_ms: int = 0, since_ms: int | None = None) -> None:
         """Take a marker. One of a higher configuration epoch may come from another writer, which goes on where the first ended.
 
+        One that closes no records and no new bucket says nothing, whoever repeats it: several feeds may move a clock.
+
         Args:
             at_ms: its timestamp.
             since_ms: of a compacted topic, what was written from then on has certainly not been cleaned; None of the others.
@@ -125,7 +127,7 @@ class PartitionBuffer:
             raise InvariantBroken(
                 f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition."
             )
-        if begins and marker.bucket_ms == GENESIS_MS <= self.watermark_ms and not self._cut.count:
+        if marker.bucket_ms <= self.watermark_ms and not (marker.count or self._cut.count or self._rows):
             return  # an heir begins with genesis too; what its predecessor has closed stays closed
         if marker.bucket_ms <= self.watermark_ms:
             raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self.watermark_ms}.")

@@ -404,6 +404,46 @@ def test_no_minute_waits_for_half_an_hours_bar_that_is_not_due_and_none_that_is_
     assert floor.events("late.records") == floor.events("dead.letters") == []
 
 
+@settings(deadline=None, max_examples=12)
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(1, 4), st.booleans()), max_size=20),
+    st.sampled_from([1, 4000]),
+)
+def test_several_feeds_move_one_clock_which_never_goes_back(
+    acts: list[tuple[int, int, bool]], poll: int
+) -> None:
+    """Both know the clock from before the other began."""
+    minutes = 20
+    with a_floor(poll) as floor:
+        one = floor.deploy(on_the_price("s1", 1, "BTC-USD"))
+        two = floor.deploy(on_the_price("z", 1, "BTC-USD", ROOMMATE))
+        feeds = []
+        for deployed, symbols in ((one, ("BTC-USD",)), (two, ("BTC-USD", ROOMMATE))):
+            source = deployed.nodes[0]
+            raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
+            bars = bars_of({symbol: rising(minutes) for symbol in symbols})
+            feeds.append(Feed(floor.log, codec, raw, 60, iter(bars), T0, T0 + minutes * MINUTE))
+            feeds[-1].push(1)
+        for number, buckets, works in acts:
+            feeds[number].push(buckets)
+            if works:
+                floor.work()
+        while not all(feed.done for feed in feeds):
+            for feed in feeds:
+                feed.push(3)
+        floor.work()
+        for feed in feeds:
+            feed.close()
+        ticks = [
+            decode_marker_bucket(row.key) for row in read_all(floor.log, all_partitions(floor.log, "clock"))
+        ]
+        every = [T0 + at * MINUTE for at in range(1, minutes + 1)]
+        assert ticks == every
+        for deployed in (one, two):
+            assert sorted({row.bucket_ms for row in floor.outputs(deployed, "mean")}) == every
+        assert floor.events("late.records") == floor.events("dead.letters") == []
+
+
 # ---- bars that a source does not take -----------------------------------------------------------------------------------
 
 
