@@ -29,12 +29,14 @@ class Asked(NamedTuple):
         position: the next offset that the reader takes; None where it has never said one, and begins at the first.
         bucketed: the reader takes it bucket by bucket.
         buckets: the last buckets that the reader closed, oldest first, epoch ms.
+        every_ms: the length of the partition's own buckets; 0: as far apart as those of the reader.
     """
 
     where: TopicPartition
     position: int | None
     bucketed: bool = False
     buckets: tuple[int, ...] = ()
+    every_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class InputLag:
         closed_ms: the newest bucket that the partition has closed, epoch ms; None where it is not read by bucket, or has none.
         own_ms: the newest bucket that the reader has closed.
         buckets: how many buckets the partition has closed that the reader has not: counted where few offsets lie between, else
-            reckoned from the distance of the reader's last buckets; None where neither can be done.
+            reckoned from the length of the partition's own, or the distance of the reader's last ones; None where neither can be done.
         next_ms: the oldest bucket that the partition has closed and the reader has not, known where `buckets` is counted.
         records: how many committed records wait, without stamps and tombstones of markers; None where more than `COUNTED` offsets lie between.
     """
@@ -191,8 +193,10 @@ def _with_buckets(
     buckets: int | None = None
     next_ms: int | None = None
     if one.bucketed and waiting is not None:
-        new = [ms for record in waiting if (ms := _bucket(record) or GENESIS_MS) > (own_ms or GENESIS_MS)]
+        new = {ms for record in waiting if (ms := _bucket(record) or GENESIS_MS) > (own_ms or GENESIS_MS)}
         buckets, next_ms = len(new), min(new, default=None)
+    elif one.bucketed and closed_ms is not None and own and one.every_ms:
+        buckets = max(0, closed_ms // one.every_ms - own[-1] // one.every_ms)
     elif one.bucketed and closed_ms is not None and len(own) > 1:
         spacing = min(later - earlier for earlier, later in pairwise(own))
         buckets = max(0, closed_ms - own[-1]) // spacing

@@ -112,7 +112,7 @@ class Look:
         committed: per input partition what the last committed transaction contains, and the next one begins with.
         reached: the same, or how far was read where nothing that was read still waits: past markers of transactions,
             aborted records and stamps, which a committed position stays in front of.
-        bucketed: the input partitions that are taken bucket by bucket.
+        bucketed: the input partitions that are taken bucket by bucket, with the length of their own buckets, ms; 0: as the task's.
         buckets: the last closed buckets, oldest first, epoch ms; empty before the first, and for a task that has none.
         held: how many records were read and wait for their bucket.
         paused: input partitions that are not read, as they are too far ahead of the others.
@@ -121,7 +121,7 @@ class Look:
 
     committed: Positions
     reached: Positions
-    bucketed: frozenset[TopicPartition] = field(default_factory=frozenset)
+    bucketed: Mapping[TopicPartition, int] = field(default_factory=dict)
     buckets: tuple[int, ...] = ()
     held: int = 0
     paused: frozenset[TopicPartition] = field(default_factory=frozenset)

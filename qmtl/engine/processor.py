@@ -21,9 +21,11 @@ class Input:
             inside the task.
         broadcast: every task reads all partitions, not only its own.
         joins: takes part in the merge only from its first record on (a source that nobody feeds holds nobody up).
-        idle_after: a joining topic of which nothing more is written while the inputs that don't join close so many buckets
-            falls asleep: it is waited for again from its next record on, and what comes for closed buckets is late. 0: it is
-            waited for for ever.
+        idle_after: a joining topic of which nothing more is written while the inputs that don't join close so many buckets,
+            from the one on at which its next is due, falls asleep: it is waited for again from its next record on, and what
+            comes for closed buckets is late. 0: it is waited for for ever.
+        every_ms: the length of its own buckets, which close at multiples of it; 0: those of the reader. A bucket of the
+            reader waits for the newest of them that is due by then, and has the records of those that no bucket before had.
     """
 
     topic: str
@@ -32,6 +34,15 @@ class Input:
     broadcast: bool = False
     joins: bool = False
     idle_after: int = 0
+    every_ms: int = 0
+
+    def due_by(self, bucket_ms: int) -> int:
+        """The newest of its own buckets that closes with a bucket of the reader or before."""
+        return bucket_ms // self.every_ms * self.every_ms if self.every_ms else bucket_ms
+
+    def due_after(self, bucket_ms: int) -> int:
+        """The instant from which on it owes a bucket beyond those up to this one."""
+        return self.due_by(bucket_ms) + (self.every_ms or 1)
 
 
 class Arrival(NamedTuple):

@@ -23,6 +23,10 @@ def contradictions(processor: Processor, tasks: int) -> list[str]:
             out.append(f"{one.topic} is read {one.lag} buckets late, and {MARKERS_KEPT} are kept")
         if one.idle_after and not one.joins:
             out.append(f"{one.topic} may fall idle, but does not join")
+        if one.every_ms < 0:
+            out.append(f"{one.topic} has buckets of {one.every_ms} ms, and a length is none below 0")
+        if one.every_ms and (one.lag or not one.bucketed):
+            out.append(f"{one.topic} has buckets of its own length, but is not read by bucket without lag")
         if one.lag and not one.bucketed:
             out.append(f"{one.topic} is read late, but not by bucket")
         if one.bucketed and not processor.tables:

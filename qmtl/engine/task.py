@@ -587,7 +587,7 @@ class Task:
         return Look(
             committed,
             reached,
-            frozenset(where for where in committed if self._merge.buffer(where) is not None),
+            self._merge.lengths(),
             tuple(bucket for bucket in self.buckets if bucket > GENESIS_MS),
             self._merge.held,
             self._paused,

@@ -105,6 +105,8 @@ class PartitionBuffer:
     def close(self, marker: CloseMarker, offset: int, *, at_ms: int = 0, since_ms: int | None = None) -> None:
         """Take a marker. One of a higher configuration epoch may come from another writer, which goes on where the first ended.
 
+        One that closes no records and no new bucket says nothing, whoever repeats it: several feeds may move a clock.
+
         Args:
             at_ms: its timestamp.
             since_ms: of a compacted topic, what was written from then on has certainly not been cleaned; None of the others.
@@ -125,7 +127,7 @@ class PartitionBuffer:
             raise InvariantBroken(
                 f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition."
             )
-        if begins and marker.bucket_ms == GENESIS_MS <= self.watermark_ms and not self._cut.count:
+        if marker.bucket_ms <= self.watermark_ms and not (marker.count or self._cut.count or self._rows):
             return  # an heir begins with genesis too; what its predecessor has closed stays closed
         if marker.bucket_ms <= self.watermark_ms:
             raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self.watermark_ms}.")
@@ -247,6 +249,10 @@ class Merge:
     def buffer(self, where: TopicPartition) -> PartitionBuffer | None:
         return self._buffers.get(where)
 
+    def lengths(self) -> dict[TopicPartition, int]:
+        """The partitions that are read here, with the length of their own buckets, ms; 0: the reader's."""
+        return {where: self._inputs[where.topic].every_ms for where in self._buffers}
+
     def waiting(self) -> frozenset[TopicPartition]:
         """Partitions of which records or closed buckets were read that no bucket has taken yet."""
         return frozenset(where for where, buffer in self._buffers.items() if buffer.waits)
@@ -272,7 +278,7 @@ class Merge:
 
     def _counted_of(self, where: TopicPartition) -> int:
         """How many closed buckets of a partition have to be read to tell that another input is silent."""
-        leads = not self._inputs[where.topic].joins and not self._inputs[where.topic].lag
+        leads = _leads(self._inputs[where.topic])
         return max((one.idle_after for one in self._inputs.values()), default=0) if leads else 0
 
     @property
@@ -298,11 +304,7 @@ class Merge:
         Never of a topic that has closed a bucket which waits here: all that it has closed is part of its bucket, however much
         a poll has brought of the others. The next bucket does not wait for such a topic, so nothing stands still by it.
         """
-        leading = [
-            buffer
-            for buffer in self._buffers.values()
-            if not self._inputs[buffer.where.topic].joins and not self._inputs[buffer.where.topic].lag
-        ]
+        leading = [buffer for buffer in self._buffers.values() if _leads(self._inputs[buffer.where.topic])]
         last = self._buckets[-1] if self._buckets else NOTHING_CLOSED
         out = []
         for topic in sorted(self._awake()):
@@ -313,11 +315,10 @@ class Merge:
             own = min(buffer.watermark_ms for buffer in mine)
             if any(buffer.closed and buffer.closed[0].bucket_ms <= own for buffer in mine):
                 continue
-            heard = max(last, own)
+            due = one.due_after(max(last, own))
             missed = one.idle_after
             if all(
-                len(buffer.closed) >= missed and buffer.closed[-missed].bucket_ms > heard
-                for buffer in leading
+                len(buffer.closed) >= missed and buffer.closed[-missed].bucket_ms >= due for buffer in leading
             ):
                 out += [buffer.where for buffer in mine]
         return out
@@ -381,9 +382,12 @@ class Merge:
     ) -> Iterator[Wait]:
         if self._recorded or (self._buckets and GENESIS_MS < bucket_ms <= self._buckets[-1]):
             return  # nothing is computed of a late bucket, and by late buckets no source is ever told to be silent
+        last = self._buckets[-1] if self._buckets else GENESIS_MS
         for buffer in joined:
-            if buffer.watermark_ms < bucket_ms:
-                yield _wait(buffer, bucket_ms)
+            due = self._inputs[buffer.where.topic].due_by(bucket_ms)
+            # What was due by the last bucket is behind it, read or missed, whether or not this run has seen the marker.
+            if buffer.watermark_ms < due and (due > last or due == bucket_ms):
+                yield _wait(buffer, due)
         for where, buffer in self._buffers.items() if cuts else ():
             need = cuts.get(where.topic)
             if need is not None and where.topic not in self._own and buffer.watermark_ms < need:
@@ -413,6 +417,11 @@ class Merge:
     def closed(self, buckets: Sequence[int]) -> None:
         """The task closed a bucket; its recent buckets are now these."""
         self._buckets = tuple(buckets)
+
+
+def _leads(one: Input) -> bool:
+    """Whether its buckets are the reader's own, which tell how long another has been silent."""
+    return not (one.joins or one.lag or one.every_ms)
 
 
 def _wait(buffer: PartitionBuffer, needed_ms: int) -> Wait:

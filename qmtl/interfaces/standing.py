@@ -112,12 +112,16 @@ def _waits(draft: _Draft, found: Sequence[InputLag]) -> tuple[Wait, ...]:
         if asked.bucketed and read.lag:
             delayed.append((read.lag, one))
         elif asked.bucketed and (not read.joins or one.closed_ms is not None):
-            taking.append(one)
-    ahead = [one for one in taking if (one.closed_ms or GENESIS_MS) > last]
+            taking.append((read, one))
+    ahead = [one for _, one in taking if (one.closed_ms or GENESIS_MS) > last]
     if not ahead or draft.processor is None:
         return ()
     needed = min(_next_bucket(one, buckets) for one in ahead)
-    out = [Wait(one.where, needed, one.closed_ms) for one in taking if _is_before(one, needed)]
+    out = []
+    for read, one in taking:
+        due_ms = read.due_by(needed)
+        if (due_ms > last or due_ms == needed) and _is_before(one, due_ms):
+            out.append(Wait(one.where, due_ms, one.closed_ms))
     for lag, one in delayed:
         cut_ms = buckets[-lag] if len(buckets) >= lag else GENESIS_MS
         if _is_before(one, cut_ms):
@@ -174,7 +178,8 @@ def _tasks(log: Log, one: Processor, known: Mapping[str, TopicSpec], codec: Code
             shared = tasks > 1 and (read is None or read.broadcast)
             position = contained.get(where) if shared else committed.get(where)
             bucketed = known[where.topic].marked if read is None else read.bucketed
-            asked.append(Asked(where, position, bucketed, buckets))
+            every_ms = 0 if read is None else read.every_ms
+            asked.append(Asked(where, position, bucketed, buckets, every_ms))
         yield _Draft(group, one.name, number, buckets[-1] if buckets else None, tuple(asked), declared)
 
 

@@ -1,7 +1,8 @@
 """Feeds recorded bars into a raw topic, bucket by bucket, with the clock: what a market-data worker does, from files.
 
 Each transaction carries the bars of some buckets, a close marker per bucket in every partition of the raw topic, and the tick
-of the clock. Minutes without a bar close empty. A feed that was killed goes on after the last marker that it committed.
+of the clock, unless another feed has brought the clock so far. Minutes without a bar close empty. A feed that was killed goes on
+after the last marker that it committed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Feed:
         self._writer: Writer = log.writer(f"qmtl.{NAME}.{topic.name}")  # ends what a killed feed left open
         partitions = partitions_of(topic.name, topic.partitions)
         self.closed_ms = max(start_ms, min(last_closed(log, where) for where in partitions))
-        self._clock_ms = last_closed(log, CLOCK)
+        self._log = log
+        self._clock_ms, self._clock_end = -1, -1
         fed_ms = self.closed_ms
         fresh = (bar for bar in bars if bar.open_time_ms + self._step_ms > fed_ms)
         self._buckets: Iterator[tuple[int, list[Bar]]] = self._every_bucket(fresh)
@@ -79,6 +81,7 @@ class Feed:
         """Write up to so many buckets in one transaction."""
         if self.done:
             return
+        self._look_at_clock()
         self._writer.begin()
         for _ in range(buckets):
             found = next(self._buckets, None)
@@ -86,6 +89,16 @@ class Feed:
                 break
             self._write(*found)
         self._writer.commit({}, f"qmtl.{NAME}", None)
+        self._clock_end = self._log.end_offsets([CLOCK])[CLOCK]
+
+    def _look_at_clock(self) -> None:
+        """Learn how far the clock is, if anybody but this feed has moved it.
+
+        Two feeds that look at the same time may both write a tick: readers pass over one that says nothing new.
+        """
+        end = self._log.end_offsets([CLOCK])[CLOCK]
+        if end != self._clock_end:
+            self._clock_ms, self._clock_end = max(self._clock_ms, last_closed(self._log, CLOCK)), end
 
     def _write(self, bucket_ms: int, bars: Sequence[Bar]) -> None:
         cuts = [CutDigest() for _ in range(self._topic.partitions)]

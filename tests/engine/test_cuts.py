@@ -94,6 +94,28 @@ def test_a_second_writer_of_markers_stops_the_task(
         runs.settle()
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_marker_that_closes_no_records_and_no_new_bucket_says_nothing(
+    embedded_log: EmbeddedLog, tmp_path: Path, restart: bool
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    feed = Feed(log, X)
+    source = spread(Input(X.name, bucketed=True))
+    for number in (1, 2):
+        feed.bucket(minute(number))
+    with bench(log, tmp_path, source) as runs:
+        if restart:
+            runs.settle()
+    with bench(log, tmp_path, source) as runs:
+        for repeated in (2, 1, 1, 0, 2):
+            feed.forge(marker(minute(repeated), 0, ""))
+            runs.settle()
+        feed.bucket(minute(3))
+        runs.settle()
+        assert closed(log, A_OUT.name) == [0, minute(1), minute(2), minute(3)]
+
+
 def test_a_writer_of_a_new_configuration_goes_on_and_one_of_the_old_is_refused(
     embedded_log: EmbeddedLog, tmp_path: Path
 ) -> None:
@@ -150,13 +172,14 @@ def test_another_processor_goes_on_with_a_topic_under_a_new_configuration_and_un
 
 
 @pytest.mark.parametrize("again", [minute(0), minute(1)])
-def test_a_marker_that_goes_back_stops_the_task(
+def test_a_marker_that_goes_back_with_records_stops_the_task(
     embedded_log: EmbeddedLog, tmp_path: Path, again: int
 ) -> None:
     make_topics(embedded_log)
     feed = Feed(embedded_log, X)
     feed.bucket(minute(1))
-    feed.forge(marker(again, 0, ""))
+    feed.put({0: [Item("n", 0, 1)]})
+    feed.forge(marker(again, 1, digest_of(Item("n", 0, 1))))
     with bench(embedded_log, tmp_path, A, B) as runs, pytest.raises(InvariantBroken, match="after"):
         runs.settle()
 

@@ -76,7 +76,11 @@ class Gauges(Collector):
 
     def _measure(self) -> tuple[TaskInput, ...]:
         places = [
-            (task, look.committed[where], Asked(where, reached, where in look.bucketed, look.buckets))
+            (
+                task,
+                look.committed[where],
+                Asked(where, reached, where in look.bucketed, look.buckets, look.bucketed.get(where, 0)),
+            )
             for task, standing in self._watch.tasks().items()
             if (look := standing.look) is not None
             for where, reached in sorted(look.reached.items())

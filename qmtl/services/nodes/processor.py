@@ -26,7 +26,7 @@ from qmtl.services.nodes.plan import Plan, PlanNode, make_plan, shards_of
 
 DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
 IDLE_AFTER: Final = 60
-"""Buckets of the clock that a source may miss before the others go on without it; its bars are late from then on."""
+"""Buckets of the clock for which a source that owes a bar is waited for; then the others go on without it, and it is late."""
 
 CLOCK: Final = Input("clock", bucketed=True, broadcast=True)
 
@@ -68,14 +68,14 @@ class Nodes:
     def _replan(self, deployments: Table) -> None:
         rows: Iterator[NodeDeployment] = deployments.items()
         self._plan = make_plan((one.strategy for one in rows), self._shard, SHARDS)
-        sources = sorted({one.node.topic for one in self._plan.sources})
+        sources = sorted({(one.node.topic, one.node.interval * 1000) for one in self._plan.sources})
         others = sorted({one.node.topic for one in self._plan.nodes if not one.is_source and not one.here})
         self._inputs = (
             DEPLOYMENTS,
             CLOCK,
             *(
-                Input(name, bucketed=True, broadcast=True, joins=True, idle_after=IDLE_AFTER)
-                for name in sources
+                Input(name, bucketed=True, broadcast=True, joins=True, idle_after=IDLE_AFTER, every_ms=every)
+                for name, every in sources
             ),
             *(Input(name, bucketed=True, broadcast=True) for name in others),
         )

@@ -295,13 +295,17 @@ def on_the_price(strategy_id: str, period: int, *symbols: str, interval: int = 6
 
 
 def feed_prices(
-    floor: Floor, deployed: StrategyVersion, symbols: Sequence[str], interval: int, first: int
+    floor: Floor,
+    deployed: StrategyVersion,
+    symbols: Sequence[str],
+    interval: int,
+    first: int,
+    until_ms: int = T0 + 2 * 3_600_000,
 ) -> None:
-    """Two hours of bars, each with a price of its own."""
+    """Bars up to then, each with a price of its own."""
     source = deployed.nodes[0]
     raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
     step_ms = interval * 1000
-    until_ms = T0 + 2 * 3_600_000
     bars = [
         Bar(symbol, at_ms, interval, close, close, close, close, Decimal(1))
         for at_ms in range(T0, until_ms, step_ms)
@@ -370,6 +374,74 @@ def test_another_strategys_source_of_the_same_symbol_changes_no_price(
     own = [one.reference_price for one in said[0][0] if one.strategy_id == "s1"]
     assert own == [Decimal(100 + at) for at in range(1, 120)]
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("ends", [None, T0 + 3_600_000])
+def test_no_minute_waits_for_half_an_hours_bar_that_is_not_due_and_none_that_is_due_is_late(
+    floor: Floor, ends: int | None
+) -> None:
+    """The long source may end: then the minutes wait once, for sixty buckets of the clock."""
+    mine = floor.deploy(on_the_price("s1", 1, "BTC-USD"))
+    other = floor.deploy(on_the_price("z", 1, "BTC-USD", interval=1800))
+    assert home(other) == home(mine)
+    feed_prices(floor, other, ("BTC-USD",), 1800, 5000, T0 + 1_800_000)
+    for number in range(1, 181):
+        now = T0 + number * MINUTE
+        feed_prices(floor, mine, ("BTC-USD",), 60, 100, now)
+        floor.work()
+        due = None if ends is None or now < ends + 1_800_000 else ends + 1_800_000
+        waited = due is not None and now < due + 59 * MINUTE
+        if number % 30 == 0 and (ends is None or now <= ends):
+            assert len(floor.outputs(mine, "mean")) == (number if number == 30 else number - 1)
+            feed_prices(floor, other, ("BTC-USD",), 1800, 5000, now)
+            floor.work()
+        reached = due - MINUTE if waited and due is not None else now
+        assert len(floor.outputs(mine, "mean")) == (reached - T0) // MINUTE
+    last = T0 + 180 * MINUTE if ends is None else ends
+    assert [row.bucket_ms for row in floor.outputs(other, "mean")] == list(
+        range(T0 + 1_800_000, last + 1, 1_800_000)
+    )
+    assert floor.events("late.records") == floor.events("dead.letters") == []
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(1, 4), st.booleans()), max_size=20),
+    st.sampled_from([1, 4000]),
+)
+def test_several_feeds_move_one_clock_which_never_goes_back(
+    acts: list[tuple[int, int, bool]], poll: int
+) -> None:
+    """Both know the clock from before the other began."""
+    minutes = 20
+    with a_floor(poll) as floor:
+        one = floor.deploy(on_the_price("s1", 1, "BTC-USD"))
+        two = floor.deploy(on_the_price("z", 1, "BTC-USD", ROOMMATE))
+        feeds = []
+        for deployed, symbols in ((one, ("BTC-USD",)), (two, ("BTC-USD", ROOMMATE))):
+            source = deployed.nodes[0]
+            raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
+            bars = bars_of({symbol: rising(minutes) for symbol in symbols})
+            feeds.append(Feed(floor.log, codec, raw, 60, iter(bars), T0, T0 + minutes * MINUTE))
+            feeds[-1].push(1)
+        for number, buckets, works in acts:
+            feeds[number].push(buckets)
+            if works:
+                floor.work()
+        while not all(feed.done for feed in feeds):
+            for feed in feeds:
+                feed.push(3)
+        floor.work()
+        for feed in feeds:
+            feed.close()
+        ticks = [
+            decode_marker_bucket(row.key) for row in read_all(floor.log, all_partitions(floor.log, "clock"))
+        ]
+        every = [T0 + at * MINUTE for at in range(1, minutes + 1)]
+        assert ticks == every
+        for deployed in (one, two):
+            assert sorted({row.bucket_ms for row in floor.outputs(deployed, "mean")}) == every
+        assert floor.events("late.records") == floor.events("dead.letters") == []
 
 
 # ---- bars that a source does not take -----------------------------------------------------------------------------------
