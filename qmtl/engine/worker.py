@@ -7,7 +7,8 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from qmtl.engine.log.port import Log, Membership, Writer
@@ -35,7 +36,8 @@ IDLE_S: Final = 0.02
 FULL_WAIT_S: Final = 1.0
 """A task that found the disk full is opened again after this."""
 STALL_S: Final = 2.0
-"""A task that can't be opened keeps the others of its worker waiting no longer than this at a time."""
+"""A task that can't be opened keeps the others of its worker waiting no longer than this at a time, to begin with: a log that gives
+nothing may be far away, and is given half of the time for which it was waited."""
 LONGEST_WAIT_S: Final = 30.0
 """Between two attempts to open it; the first waits last a second, two, four … One that is refused waits as long from the first on."""
 
@@ -50,12 +52,16 @@ class _Opening:
         task: None before it could be made.
         since: when the first attempt of those began that came to nothing, by the worker's clock.
         waits_s: how long it waits for the next one, which comes at `until`.
+        patience_s: how long the next one may come to nothing.
+        left: how few offsets an attempt has left to restore, at best.
     """
 
     task: Task | None = None
     since: float = math.inf
     waits_s: float = 0.0
     until: float = 0.0
+    patience_s: float = STALL_S
+    left: float = math.inf
 
 
 class Worker:
@@ -211,9 +217,10 @@ class Worker:
         try:
             one = self._opening.get(number) or self._begin(number)
             if one.task is None:
-                one.task = Task(self._log, self._make(), number, self._codec, self._settings)
+                settings = replace(self._settings, on_restore=partial(self._restored, number))
+                one.task = Task(self._log, self._make(), number, self._codec, settings)
             task = one.task
-            task.open(lambda: self._stay(number), STALL_S)
+            task.open(lambda: self._stay(number), one.patience_s)
         except (UnstableOffsets, RecoveryStalled, LogUnreachable) as error:
             self._wait_by_itself(number, began, error)
             return None
@@ -254,6 +261,15 @@ class Worker:
         self._settings.observer.opening(TaskId(self.name, number))
         return one
 
+    def _restored(self, number: int, label: str, done: int, total: int) -> None:
+        one = self._opening.get(number)
+        if one is not None and total - done < one.left:
+            if one.left != math.inf:  # it gets on: the next attempt comes soon
+                one.waits_s, one.since = 0.0, math.inf
+            one.left = total - done
+        if self._settings.on_restore is not None:
+            self._settings.on_restore(label, done, total)
+
     def _stay(self, number: int) -> None:
         """Take part in the group while a task is restored, which may take longer than the group waits for a silent member.
 
@@ -285,6 +301,8 @@ class Worker:
         """Keep a task that can't be opened for a later attempt, and tell why."""
         one = self._opening[number]
         one.waits_s = min(LONGEST_WAIT_S, max(1.0, 2 * one.waits_s))
+        if error.cause == StallKind.SILENT_LOG.value:
+            one.patience_s = max(one.patience_s, one.waits_s / 2)
         self._tell(one, number, began, StallKind(error.cause), error)
 
     def _keep_closed(self, number: int, began: float, error: QmtlError) -> None:
