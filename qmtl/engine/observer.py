@@ -34,7 +34,7 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
     FENCED = "fenced"
     FAILED = "failed"
-    """An error that stops the worker; the transaction was aborted."""
+    """An error that stops the task, or the worker; the transaction was aborted."""
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -51,7 +51,7 @@ def outcome_of(error: BaseException) -> Outcome:
 
 
 class StallKind(Enum):
-    """Why a restore stands still, or can't begin."""
+    """Why a restore stands still or can't begin, or a task is kept closed."""
 
     OPEN_TRANSACTION = "open_transaction"
     SILENT_LOG = "silent_log"
@@ -62,6 +62,9 @@ class StallKind(Enum):
 
     STORE_ERROR = "store_error"
     """The system refuses to open, read or write the task's store."""
+
+    REFUSED = "refused"
+    """The task is kept closed until somebody has ended the cause."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Tells a topic of letters that takes none from a transaction that failed for any other reason.
+"""Tells a refusal, which keeps one task closed, from what ends its worker; and a topic of letters that takes none.
 
 A transaction that fails is run again. One that fails because its letters can't be written would be run again for ever, or its
 records be skipped; so the task stops, where it is, until somebody has seen to the topic.
@@ -6,15 +6,41 @@ records be skipped; so the task stops, where it is, until somebody has seen to t
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeGuard
 
 from qmtl.engine.log.port import Log
 from qmtl.engine.transaction import Transaction
-from qmtl.foundation.common.errors import DeadLettersRefused, LogError, UnknownTopic
+from qmtl.foundation.common.errors import (
+    CrashLoop,
+    CutMismatch,
+    DeadLettersRefused,
+    Fenced,
+    HandlerBroken,
+    InvalidTopology,
+    InvariantBroken,
+    LogError,
+    MissingRight,
+    QmtlError,
+    UnknownTopic,
+)
 
 LETTERS: Final = ("dead.letters", "late.records")
 _WAITED: Final = "timed out"
 """What a log says of a record that it could not be asked about in time; the topic may be as sound as can be."""
+
+
+def is_refusal(error: BaseException) -> TypeGuard[QmtlError]:
+    """Whether an error says that one task can't go on, and nothing against the others of its worker.
+
+    A lost slot, a right that is missing, or code that is wrong concern them all.
+    """
+    match error:
+        case CutMismatch() | HandlerBroken() | CrashLoop():
+            return True
+        case Fenced() | MissingRight() | InvariantBroken() | InvalidTopology():
+            return False
+        case _:
+            return isinstance(error, QmtlError)
 
 
 def require_letters(log: Log, run: Transaction, error: LogError) -> None:

@@ -7,19 +7,23 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from qmtl.engine.log.port import Log, Membership, Writer
 from qmtl.engine.observer import Stall, StallKind, TaskId, outcome_of
 from qmtl.engine.processor import Processor
+from qmtl.engine.refusal import is_refusal
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import (
     DiskFull,
     Fenced,
+    HandlerBroken,
     LogUnreachable,
     MembershipLost,
     OutcomeUnknown,
+    QmtlError,
     RecoveryStalled,
     StoreUnavailable,
     TaskRevoked,
@@ -32,34 +36,39 @@ IDLE_S: Final = 0.02
 FULL_WAIT_S: Final = 1.0
 """A task that found the disk full is opened again after this."""
 STALL_S: Final = 2.0
-"""A task that can't be opened keeps the others of its worker waiting no longer than this at a time."""
+"""A task that can't be opened keeps the others of its worker waiting no longer than this at a time, to begin with: a log that gives
+nothing may be far away, and is given half of the time for which it was waited."""
 LONGEST_WAIT_S: Final = 30.0
-"""Between two attempts to open it; the first waits last a second, two, four …"""
+"""Between two attempts to open it; the first waits last a second, two, four … One that is refused waits as long from the first on."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Opening:
-    """A task that is mine and not open yet: the last attempt came to a standstill whose cause may end.
+    """A task that is mine and not open: the last attempt came to a standstill whose cause may end, or was refused.
 
     Attributes:
         task: None before it could be made.
         since: when the first attempt of those began that came to nothing, by the worker's clock.
         waits_s: how long it waits for the next one, which comes at `until`.
+        patience_s: how long the next one may come to nothing.
+        left: how few offsets an attempt has left to restore, at best.
     """
 
     task: Task | None = None
     since: float = math.inf
     waits_s: float = 0.0
     until: float = 0.0
+    patience_s: float = STALL_S
+    left: float = math.inf
 
 
 class Worker:
     """Runs the tasks of one processor in one slot. Not thread-safe.
 
-    A task whose positions the log can't tell, or whose tables it does not give, or whose store can't be used now, waits by itself;
-    the others go on.
+    A task whose positions the log can't tell, or whose tables it does not give, or whose store can't be used now, waits by itself,
+    and one that is refused is kept closed by itself; the others go on.
 
     Args:
         make: gives a new processor for a task, with its own derived memory.
@@ -84,6 +93,7 @@ class Worker:
         self._tasks: dict[int, Task] = {}
         self._opening: dict[int, _Opening] = {}
         self._mine: frozenset[int] = frozenset()
+        self._refused: list[QmtlError] = []
         self._full_until = 0.0
         self._closed = False
 
@@ -103,14 +113,32 @@ class Worker:
         return self._tasks
 
     def step(self, timeout_s: float = 0.0) -> bool:
+        """As `serve`, for a run in which nobody ends the cause of a refusal.
+
+        Raises:
+            QmtlError: a task is refused. It is kept closed by itself; the next step goes on with the others.
+            Others as `serve`.
+        """
+        busy = self.serve(timeout_s)
+        if self._refused:
+            raise self._refused[0]
+        return busy
+
+    def serve(self, timeout_s: float = 0.0) -> bool:
         """One round over all tasks; says whether any of them did something.
+
+        A task that is refused is told of to the observer, kept closed, and tried again after `LONGEST_WAIT_S`: an operator may
+        have ended the cause meanwhile.
 
         Args:
             timeout_s: how long the round may wait: for records, in equal parts by task; without a task, for one.
 
         Raises:
             Fenced: another worker has taken the slot.
+            MissingRight: the cluster does not let this client write.
+            InvariantBroken, InvalidTopology, and whatever is no `QmtlError`: a bug.
         """
+        self._refused.clear()
         try:
             self._the_writer()  # before any task opens: it ends what a dead predecessor left open on the tables
             mine = self._the_membership().poll(0.0 if self._tasks else timeout_s)
@@ -165,7 +193,12 @@ class Worker:
             except BaseException as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 self._drop(number)
-                raise
+                if not is_refusal(error):
+                    raise
+                self._discard_writer()  # whatever became of the transaction: the next one first ends what is left of it
+                self._begin(number)
+                self._keep_closed(number, self._settings.clock(), error)
+                busy = True
         return busy
 
     def _rejoin(self, error: MembershipLost) -> None:
@@ -184,12 +217,10 @@ class Worker:
         try:
             one = self._opening.get(number) or self._begin(number)
             if one.task is None:
-                one.task = Task(self._log, self._make(), number, self._codec, self._settings)
+                settings = replace(self._settings, on_restore=partial(self._restored, number))
+                one.task = Task(self._log, self._make(), number, self._codec, settings)
             task = one.task
-            task.open(lambda: self._stay(number), STALL_S)
-            self._tasks[number] = task
-            self._opening.pop(number)
-            observer.opened(task.id)
+            task.open(lambda: self._stay(number), one.patience_s)
         except (UnstableOffsets, RecoveryStalled, LogUnreachable) as error:
             self._wait_by_itself(number, began, error)
             return None
@@ -211,15 +242,33 @@ class Worker:
             self._rejoin(error)
             return None
         except BaseException as error:
-            observer.ended(TaskId(self.name, number), outcome_of(error))
+            if (
+                self._opening[number].since == math.inf
+            ):  # the first attempt: of further ones nothing more is told
+                observer.ended(TaskId(self.name, number), outcome_of(error))
+            if is_refusal(error):
+                self._keep_closed(number, began, error)
+                return None
             self._drop(number)
             raise
+        self._tasks[number] = task
+        self._opening.pop(number)
+        observer.opened(task.id)
         return task
 
     def _begin(self, number: int) -> _Opening:
         one = self._opening[number] = _Opening()
         self._settings.observer.opening(TaskId(self.name, number))
         return one
+
+    def _restored(self, number: int, label: str, done: int, total: int) -> None:
+        one = self._opening.get(number)
+        if one is not None and total - done < one.left:
+            if one.left != math.inf:  # it gets on: the next attempt comes soon
+                one.waits_s, one.since = 0.0, math.inf
+            one.left = total - done
+        if self._settings.on_restore is not None:
+            self._settings.on_restore(label, done, total)
 
     def _stay(self, number: int) -> None:
         """Take part in the group while a task is restored, which may take longer than the group waits for a silent member.
@@ -250,13 +299,32 @@ class Worker:
         error: UnstableOffsets | RecoveryStalled | LogUnreachable | StoreUnavailable,
     ) -> None:
         """Keep a task that can't be opened for a later attempt, and tell why."""
-        one, now = self._opening[number], self._settings.clock()
-        one.since = min(one.since, began)
+        one = self._opening[number]
         one.waits_s = min(LONGEST_WAIT_S, max(1.0, 2 * one.waits_s))
+        if error.cause == StallKind.SILENT_LOG.value:
+            one.patience_s = max(one.patience_s, one.waits_s / 2)
+        self._tell(one, number, began, StallKind(error.cause), error)
+
+    def _keep_closed(self, number: int, began: float, error: QmtlError) -> None:
+        """Let go of all that a refused task holds, so that an operator can decide about it, and try it again later."""
+        one = self._opening[number]
+        if one.task is not None:
+            one.task.close()
+            one.task = None
+        self._refused.append(error)
+        # Each attempt with a handler that is broken would make letters of as many records as may fail in a row.
+        one.waits_s = math.inf if isinstance(error, HandlerBroken) else LONGEST_WAIT_S
+        self._tell(one, number, began, StallKind.REFUSED, error)
+
+    def _tell(self, one: _Opening, number: int, began: float, kind: StallKind, error: QmtlError) -> None:
+        now = self._settings.clock()
+        one.since = min(one.since, began)
         one.until = now + one.waits_s
-        stall = Stall(StallKind(error.cause), error.what, error.remedy, now - one.since)
-        self._settings.observer.stalled(TaskId(self.name, number), stall)
-        again = f"the next attempt is in {one.waits_s:g} s"
+        what = f"[{error.code}] {error.what}" if kind is StallKind.REFUSED else error.what
+        self._settings.observer.stalled(
+            TaskId(self.name, number), Stall(kind, what, error.remedy, now - one.since)
+        )
+        again = "not tried again" if one.waits_s == math.inf else f"the next attempt is in {one.waits_s:g} s"
         _log.warning("task %s of %s can't be opened, %s: %s", number, self.name, again, error)
 
     def _opens_at(self, number: int) -> float:
@@ -317,13 +385,17 @@ def collect_seldom() -> None:
 
 
 def run(workers: Sequence[Worker], until: Callable[[], bool]) -> None:
-    """Step all workers in turn until `until` says so; when none had anything to do, a round waits `IDLE_S` in all."""
+    """Have all workers serve in turn until `until` says so; when none had anything to do, a round waits `IDLE_S` in all.
+
+    Raises:
+        Whatever ends one of them, see `Worker.serve`.
+    """
     busy = True
     while not until():
         wait_s = 0.0 if busy or not workers else IDLE_S / len(workers)
         busy = False
         for worker in workers:
-            busy |= worker.step(wait_s)
+            busy |= worker.serve(wait_s)
 
 
 __all__ = ["Fenced", "Worker", "collect_seldom", "run"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import repeat
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -155,6 +156,26 @@ def test_an_offset_that_nobody_knows_until_the_deadline_is_an_error_and_no_fact(
     with pytest.raises(LogError, match=r"a\[1\] had no offset to tell, only -2") as refused:
         ask(meeting([-2], 0.1))
     assert type(refused.value) is LogUnreachable  # of no kind that keeps a task closed: it asks again
+
+
+class Slow(Cluster):
+    """A client whose every answer takes as long as its cluster is away."""
+
+    away_s = 0.2
+
+    def committed(self, asked: Sequence[KafkaPartition], timeout: float) -> list[Place]:
+        Event().wait(min(timeout, self.away_s))
+        if timeout < self.away_s:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "told"))
+        return self._places(asked, timeout)
+
+
+def test_positions_are_told_by_a_group_that_is_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "SURELY_S", Slow.away_s / 2)
+    monkeypatch.setattr(kafka_admin, "AdminClient", Cluster([5]))
+    monkeypatch.setattr(kafka, "Consumer", Slow([5]))
+    log = KafkaLog("nowhere:1", settings=KafkaSettings(call_timeout_s=20.0))
+    assert log.committed("group", [A0, A1], wait_s=Slow.away_s / 2) == {A0: 7, A1: 5}
 
 
 def test_a_group_that_never_committed_has_no_position(meeting: Meet) -> None:

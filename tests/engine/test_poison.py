@@ -32,7 +32,7 @@ from qmtl.engine.log.port import Log, Record
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
 from qmtl.engine.task import TaskSettings
-from qmtl.engine.worker import Worker, run
+from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import (
     DeadLettersRefused,
     HandlerBroken,
@@ -266,7 +266,7 @@ def test_more_failures_in_a_row_than_may_be_stop_the_task(
     worker = Worker(log, Ledger, CODEC, TaskSettings(tmp_path, poll, failures=4))
     if stops:
         with pytest.raises(HandlerBroken, match="5 records in a row"):
-            run([worker], lambda: False)
+            list(iter(worker.step, False))
         assert messages(log, ECHO.name) == ledger_model([Item("a", 3, 1)] if poll == 1 else [])[0]
         assert len(letters(log)) == (7 if poll == 1 else 0)
     else:
@@ -433,8 +433,9 @@ def test_any_other_error_of_a_bucket_stops_the_task(
 
 @pytest.mark.parametrize("missing", ["dead.letters", "late.records"])
 def test_a_log_that_takes_no_letters_stops_the_task_and_nothing_is_skipped(
-    embedded_log: EmbeddedLog, tmp_path: Path, missing: str
+    embedded_log: EmbeddedLog, tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("qmtl.engine.worker.LONGEST_WAIT_S", 0.0)
     log = embedded_log
     log.ensure_topics([spec for spec in CATALOGUE if spec.name != missing])
     log.ensure_topics(SPECS)

@@ -14,7 +14,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.task import TaskSettings
-from qmtl.engine.worker import Worker, run
+from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import HandlerBroken, InvalidValue
 from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, LateRecord, PositionStamp, TaskCut
 from qmtl.foundation.wire.codec import Codec
@@ -112,7 +112,7 @@ def test_more_unwritable_rows_in_a_row_than_may_be_stop_the_task(
     worker = Worker(log, Heedless, CODEC, TaskSettings(tmp_path, poll, failures=4))
     if stops:
         with pytest.raises(HandlerBroken, match="5 records in a row"):
-            run([worker], lambda: False)
+            list(iter(worker.step, False))
     else:
         while worker.step():
             pass

@@ -74,7 +74,7 @@ DAMAGED: Final = frozenset(
 """What a reader can't get past by waiting."""
 
 SURELY_S: Final = 1.0
-"""In so much time a coordinator that has just answered tells stable positions too, if it can."""
+"""In so much more time than it has just taken to answer, a coordinator tells stable positions too, if it can."""
 PROOF: Final = TopicPartition("dead.letters", 0)
 """Where a writer proves its ownership, with a record that it aborts: every processor may write there, none reads it."""
 
@@ -166,9 +166,11 @@ class KafkaLog:
         except LogUnreachable:
             # The client waits by itself for the end of a transaction, and says only that its time was over. So the same is asked
             # without that condition: who answers now could have answered before.
+            began = time.monotonic()
             self._committed(group, partitions, patience_s, stable=False)
+            took_s = time.monotonic() - began
         try:
-            return self._committed(group, partitions, SURELY_S)
+            return self._committed(group, partitions, took_s + SURELY_S)
         except LogUnreachable:
             names = ", ".join(f"{where.topic}[{where.partition}]" for where in sorted(partitions))
             raise UnstableOffsets(

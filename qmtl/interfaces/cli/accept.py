@@ -27,7 +27,7 @@ TOPIC = "ops.acceptances"
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="The state directory of the worker that refuses; the worker must not run.",
+    help="The state directory of the worker that refuses; it may run, as the refused task is closed there.",
 )
 @click.option("--reason", required=True, help="Why; it is written to the log.")
 @click.option("--by", default=None, help="Who decides; by default the user of this machine.")
@@ -36,8 +36,8 @@ def accept(name: str, number: int, log_address: str, state_dir: Path, reason: st
 
     A task stays closed when its log is shorter than it was, was made anew, has lost records that were still to be read, or
     when somebody moved the group's positions. This rebuilds its state from what is there, writes down who decided and why
-    (topic ops.acceptances), and lets the next worker with this state directory begin there. If the log changes again before
-    that, the decision is void.
+    (topic ops.acceptances), and lets the worker with this state directory begin there: one that runs within 30 seconds. If the
+    log changes again before that, the decision is void.
     """
     from qmtl.bootstrap import open_log, prepare
     from qmtl.engine.task import Task, TaskSettings
@@ -87,4 +87,6 @@ def accept(name: str, number: int, log_address: str, state_dir: Path, reason: st
         return
     for one in found:
         render.line(f"accepted: {one}")
-    render.line(f"{name}[{number}] goes on from there with `qmtl worker run {name}`.")
+    render.line(
+        f"{name}[{number}] goes on from there with `qmtl worker run {name}`, by itself where that runs."
+    )

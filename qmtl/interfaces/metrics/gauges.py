@@ -175,7 +175,7 @@ def _phases(tasks: Mapping[TaskId, Standing], now: float) -> Iterator[Metric]:
     )
     stalled = GaugeMetricFamily(
         "qmtl_restore_stalled_seconds",
-        "How long a restore makes no progress, for what cause; 0 when it does.",
+        "How long a restore makes no progress, or its task is kept closed, for what cause; 0 when neither.",
         labels=(*_TASK, "cause"),
     )
     for task, one in tasks.items():

@@ -69,9 +69,10 @@ def health(watch: Watch, stale_s: float = STALE_S) -> Health:
                     )
                 if (stall := standing.stall) is not None:
                     stands = round(now - standing.stalled_at, 3)
-                    reasons.append(
-                        f"{name}[{number}] makes no progress with that for {stands:.0f} s: {stall.what} {stall.remedy}"
+                    how = (
+                        "is kept closed" if standing.phase is Phase.REFUSED else "makes no progress with that"
                     )
+                    reasons.append(f"{name}[{number}] {how} for {stands:.0f} s: {stall.what} {stall.remedy}")
                     row["stall"] = {
                         "cause": stall.kind.value,
                         "seconds": stands,

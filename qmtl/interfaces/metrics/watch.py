@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 
 from qmtl.engine.log.port import TopicPartition
-from qmtl.engine.observer import Commit, Look, Outcome, Stall, TaskId
+from qmtl.engine.observer import Commit, Look, Outcome, Stall, StallKind, TaskId
 
 LOOK_EVERY_S: Final = 0.2
 """A task is looked at no more often: under load a step takes milliseconds, and a look copies its positions."""
@@ -25,6 +25,7 @@ class Phase(Enum):
 
     RESTORING = "restoring"
     RUNNING = "running"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +133,17 @@ class Watch:
 
     def restoring(self, task: TaskId, done: int, total: int) -> None:
         with self._lock:
-            known = self._tasks[task]
-            # A restore that begins anew behind a standstill has not moved yet.
-            self._tasks[task] = replace(known, done=done, total=total, stall=None if done else known.stall)
+            known = replace(self._tasks[task], done=done, total=total)
+            if done:  # a restore that begins anew behind a standstill has not moved yet
+                known = replace(_in(known, Phase.RESTORING, self.clock()), stall=None)
+            self._tasks[task] = known
 
     def stalled(self, task: TaskId, stall: Stall) -> None:
         with self._lock:
             known, since = self._tasks[task], self.clock() - stall.seconds
             since = since if known.stall is None else min(since, known.stalled_at)
-            self._tasks[task] = replace(known, stall=stall, stalled_at=since)
+            phase = Phase.REFUSED if stall.kind is StallKind.REFUSED else Phase.RESTORING
+            self._tasks[task] = replace(_in(known, phase, self.clock()), stall=stall, stalled_at=since)
 
     def opened(self, task: TaskId) -> None:
         now = self.clock()
@@ -196,6 +199,10 @@ class Watch:
     def polls(self) -> dict[str, Polled]:
         """Per processor of this process."""
         return dict(self._polled)
+
+
+def _in(standing: Standing, phase: Phase, now: float) -> Standing:
+    return standing if standing.phase is phase else replace(standing, phase=phase, since=now)
 
 
 def _names(task: TaskId) -> tuple[str, str]:
