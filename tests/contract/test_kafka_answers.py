@@ -363,7 +363,7 @@ TRANSACTION_S = 15.0
 
 
 @dataclass
-class Slow:
+class SlowProducer:
     """A producer whose calls take their time, by a clock that stands still otherwise.
 
     Attributes:
@@ -378,7 +378,7 @@ class Slow:
     now: float = 1000.0
     given: list[tuple[str, float, float]] = field(default_factory=list)
 
-    def __call__(self, settings: Any) -> Slow:
+    def __call__(self, settings: Any) -> SlowProducer:
         return self
 
     def monotonic(self) -> float:
@@ -419,7 +419,7 @@ def test_all_calls_of_a_transaction_together_end_before_the_broker_ends_it(
     computing_s: int, full: int, positions: list[float], commits: list[float], aborts: list[float]
 ) -> None:
     shares = {POSITIONS: iter(positions), COMMIT: iter(commits), ABORT: iter(aborts)}
-    client = Slow(shares)
+    client = SlowProducer(shares)
     with pytest.MonkeyPatch.context() as stub:
         stub.setattr(kafka_admin, "AdminClient", Cluster([5]))
         stub.setattr(kafka, "Producer", client)
