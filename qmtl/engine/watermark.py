@@ -319,7 +319,7 @@ class Merge:
                 out += [buffer.where for buffer in mine]
         return out
 
-    def fall_asleep(self, topics: Collection[str]) -> None:
+    def fall_asleep(self, topics: Iterable[str]) -> None:
         """Wait no longer for these topics, until they `join` again."""
         self._idle |= frozenset(topics)
 
