@@ -9,6 +9,7 @@ from typing import Final
 
 from qmtl.engine.incarnation import Finding, Kind, facts_of, regressions
 from qmtl.engine.log.port import Log, Positions, TopicPartition
+from qmtl.engine.processor import Input
 from qmtl.engine.stored import TopicFacts
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts.control import InputTopic
@@ -29,6 +30,7 @@ class Places:
     Attributes:
         positions: the next offset of every partition that is read, or has been.
         reads: the partitions that are read now.
+        slept: the sources that are asleep, with the ends of their partitions that are read, in their order, as they fell asleep.
     """
 
     def __init__(self, log: Log, label: str, specs: Callable[[str], TopicSpec]) -> None:
@@ -37,7 +39,8 @@ class Places:
         self.reads: tuple[TopicPartition, ...] = ()
         self._ids: dict[str, str] = {}
         self._held: frozenset[str] | None = None
-        self._told: dict[frozenset[str], tuple[InputTopic, ...]] = {}
+        self.slept: dict[str, tuple[int, ...]] = {}
+        self._told: tuple[object, tuple[InputTopic, ...]] | None = None
         self._cut_off: dict[TopicPartition, int] = {}
 
     def restored(self, positions: Positions, topics: Sequence[InputTopic]) -> None:
@@ -46,7 +49,8 @@ class Places:
         self._ids = {one.topic: one.id for one in topics if one.id}
         # A stamp of before there were topics in it leaves it open: then everything is held to.
         self._held = frozenset(one.topic for one in topics if one.read) if topics else None
-        self._told = {}
+        self.slept = {one.topic: one.slept for one in topics if one.slept}
+        self._told = None
         read = self._held or frozenset()
         self._cut_off = {where: at for where, at in positions.items() if where.topic not in read}
 
@@ -106,7 +110,7 @@ class Places:
                 contained = f"the tables contain it up to {reached.get(where)}"
                 found.append(Finding(Kind.MOVED, where, contained, f"committed {offset}", committed=offset))
         self._ids.update({name: fact.id for name, fact in now.items()})
-        self._told = {}
+        self._told = None
         return found
 
     def _is_held(self, where: TopicPartition) -> bool:
@@ -144,7 +148,8 @@ class Places:
         self.positions = {
             where: offset for where, offset in self.positions.items() if where.topic not in gone
         }
-        self._told = {}
+        self.slept = {name: ends for name, ends in self.slept.items() if name in read}
+        self._told = None
 
     def is_cut_off(self, where: TopicPartition, reached: Positions | None = None) -> bool:
         """Whether what comes next may belong to a bucket of which retention took a part: nothing was read before it.
@@ -155,19 +160,25 @@ class Places:
         at = self._cut_off.get(where)
         return at is not None and at == (self.positions if reached is None else reached).get(where)
 
-    def topics(self, inputs: Iterable[str], reached: Positions | None = None) -> tuple[InputTopic, ...]:
+    def topics(self, inputs: tuple[Input, ...], reached: Positions | None = None) -> tuple[InputTopic, ...]:
         """What a stamp with these positions says of their topics, after which these are the inputs.
 
         A topic that is cut off counts as read once a bucket of it was taken: till then it begins with what is there, whenever.
         """
         cut_off = {where.topic for where in self._cut_off if self.is_cut_off(where, reached)}
-        staying = frozenset(where.topic for where in self.reads).intersection(inputs) - cut_off
-        told = self._told.get(staying)
-        if told is None:
+        asked = (inputs, cut_off, dict(self.slept))
+        if self._told is None or self._told[0] != asked:
+            reads = {where.topic for where in self.reads} - cut_off
+            staying = {one.topic: one.every_ms for one in inputs if one.topic in reads}
             names = sorted({where.topic for where in self.positions})
-            told = tuple(InputTopic(name, self._ids.get(name, ""), name in staying) for name in names)
-            self._told[staying] = told
-        return told
+            told = tuple(
+                InputTopic(name, self._ids.get(name, ""), True, staying[name], self.slept.get(name, ()))
+                if name in staying
+                else InputTopic(name, self._ids.get(name, ""), False)
+                for name in names
+            )
+            self._told = (asked, told)
+        return self._told[1]
 
     def told(self, reached: Positions, topics: Iterable[InputTopic]) -> Positions:
         """What the group is told: the positions of what was read and still is.

@@ -95,7 +95,9 @@ def unparse_checkpoint(checkpoint: Checkpoint) -> bytes:
             "positions": _listed(checkpoint.positions),
             "buckets": list(checkpoint.buckets),
             "written_at_ms": checkpoint.written_at_ms,
-            "topics": [[one.topic, one.id, one.read] for one in checkpoint.topics],
+            "topics": [
+                [one.topic, one.id, one.read, one.every_ms, list(one.slept)] for one in checkpoint.topics
+            ],
         }
     ).encode()
 
@@ -115,8 +117,14 @@ def parse_checkpoint(data: bytes) -> Checkpoint:
         _offsets(raw["positions"]),
         tuple(raw["buckets"]),
         raw["written_at_ms"],
-        tuple(InputTopic(topic, ident, read) for topic, ident, read in raw.get("topics", ())),
+        tuple(_input_topic(*row) for row in raw.get("topics", ())),
     )
+
+
+def _input_topic(
+    topic: str, ident: str, read: bool, every_ms: int = 0, slept: Iterable[int] = ()
+) -> InputTopic:
+    return InputTopic(topic, ident, read, every_ms, tuple(slept))
 
 
 def unparse_topics(topics: Mapping[str, TopicFacts]) -> bytes:

@@ -137,7 +137,7 @@ class Task:
             for name in processor.tables
         }
         self._merge = Merge(recorded=recorded)
-        self._silence = Silence(log, self._merge)
+        self._silence = Silence(log, self._merge, self._places)
         self._dead: list[DeadLetter] = []
         self._keys = Keys()
         self._marks = CrashMarks(settings.state_dir / f"{processor.name}-{number}", log.log_id)
@@ -229,7 +229,7 @@ class Task:
         else:
             self._places.restored(committed, ())
             self._merge = Merge(recorded=self._recorded)
-        self._silence = Silence(self._log, self._merge)
+        self._silence = Silence(self._log, self._merge, self._places)
         self._open_rows = {
             name: read_open_rows(self._log, TopicPartition(name, self.number), stall_s)
             for name, table in self._tables.items()
@@ -320,7 +320,7 @@ class Task:
             self._store.know(facts)
         begin = self._log.begin_offsets(wheres)
         self._places.follow(wheres, begin, {one.topic for one in inputs if one.bucketed})
-        self._silence.follow(wheres)
+        self._silence.follow()
         # What was read ahead of an input went with its buffer, if it is taken in another way now.
         same = {one.topic for one in inputs if before.get(one.topic, one.bucketed) == one.bucketed}
         reached = self._places.positions
@@ -434,7 +434,7 @@ class Task:
         run.positions.update(self._places.positions)
         try:
             self._run(run)
-            run.stamp(self._places.topics((one.topic for one in self.processor.inputs()), run.positions))
+            run.stamp(self._places.topics(self.processor.inputs(), run.positions))
         except BaseException as error:
             writer.abort()
             if isinstance(error, Again):

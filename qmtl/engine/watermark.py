@@ -46,6 +46,7 @@ class PartitionBuffer:
         "_cut",
         "_dead",
         "_epoch",
+        "_its_last_ms",
         "_kept",
         "_rows",
         "_whole",
@@ -69,6 +70,7 @@ class PartitionBuffer:
         self._rows: OpenRows = {}
         self._closed_at_ms: int | None = None
         self._writer: tuple[str, int] | None = None
+        self._its_last_ms = NOTHING_CLOSED
         self._epoch = 0
 
     @property
@@ -103,7 +105,8 @@ class PartitionBuffer:
         self._dead.append(letter)
 
     def close(self, marker: CloseMarker, offset: int, *, at_ms: int = 0, since_ms: int | None = None) -> None:
-        """Take a marker. One of a higher configuration epoch may come from another writer, which goes on where the first ended.
+        """Take a marker. One of a higher configuration epoch may come from another writer, which goes on where the first ended, or
+        before: what it closes up to there is kept behind what its predecessor has closed, and so is late.
 
         One that closes no records and no new bucket says nothing, whoever repeats it: several feeds may move a clock.
 
@@ -122,19 +125,20 @@ class PartitionBuffer:
                 f"{self.where} is closed by {writer} of the configuration {marker.config_epoch}, after {self._epoch} began."
             )
         if begins:
-            self._epoch, self._writer = marker.config_epoch, writer
+            self._epoch, self._writer, self._its_last_ms = marker.config_epoch, writer, NOTHING_CLOSED
         elif self._writer != writer:
             raise InvariantBroken(
                 f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition."
             )
         if marker.bucket_ms <= self.watermark_ms and not (marker.count or self._cut.count or self._rows):
             return  # an heir begins with genesis too; what its predecessor has closed stays closed
-        if marker.bucket_ms <= self.watermark_ms:
-            raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self.watermark_ms}.")
+        if marker.bucket_ms <= self._its_last_ms:
+            raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self._its_last_ms}.")
         self._prove(marker, since_ms)
         self._kept += len(self._arrivals) + len(self._dead)
         self.closed.append(_Closed(marker.bucket_ms, self._arrivals, self._dead, offset + 1))
-        self.watermark_ms = marker.bucket_ms
+        self._its_last_ms = marker.bucket_ms
+        self.watermark_ms = max(self.watermark_ms, marker.bucket_ms)
         self._whole = True
         self._closed_at_ms = at_ms
         self._arrivals, self._dead, self._cut, self._rows = [], [], CutDigest(), {}
@@ -323,7 +327,7 @@ class Merge:
                 out += [buffer.where for buffer in mine]
         return out
 
-    def fall_asleep(self, topics: Collection[str]) -> None:
+    def fall_asleep(self, topics: Iterable[str]) -> None:
         """Wait no longer for these topics, until they `join` again."""
         self._idle |= frozenset(topics)
 
@@ -402,8 +406,12 @@ class Merge:
         lagged = [buffer for buffer in self._buffers.values() if buffer.where.topic in cuts]
         for buffer in (*joined, *lagged):
             until = cuts.get(buffer.where.topic, bucket_ms)
+            newest_ms = NOTHING_CLOSED
             while buffer.closed and buffer.closed[0].bucket_ms <= until:
+                if buffer.closed[0].bucket_ms <= newest_ms and buffer.where.topic not in cuts:
+                    break  # an heir closes again what its predecessor has closed: late, once this bucket is the last
                 closed = buffer.pop()
+                newest_ms = closed.bucket_ms
                 is_late = buffer.where.topic not in cuts and closed.bucket_ms <= last
                 dead.extend(closed.dead)
                 (late if is_late else arrivals[buffer.where.topic]).extend(closed.arrivals)

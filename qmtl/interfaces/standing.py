@@ -34,8 +34,7 @@ class TaskStanding:
         bucket_ms: the newest bucket that it has closed, epoch ms; None where it has none.
         inputs: its input partitions, sorted.
         stuck: those of them whose last stable offset stood still before the high watermark for `SETTLE_S`.
-        waits: what its next bucket waits for, as far as the log tells. A source that has fallen asleep for a task whose worker
-            is stopped looks like one that is waited for.
+        waits: what its next bucket waits for, as far as the log tells.
     """
 
     group: str
@@ -99,6 +98,7 @@ class _Draft:
     bucket_ms: int | None
     asked: tuple[Asked, ...]
     declared: Mapping[str, Input] = field(default_factory=dict)
+    asleep: frozenset[str] = frozenset()
 
 
 def _waits(draft: _Draft, found: Sequence[InputLag]) -> tuple[Wait, ...]:
@@ -108,9 +108,12 @@ def _waits(draft: _Draft, found: Sequence[InputLag]) -> tuple[Wait, ...]:
     taking, delayed = [], []
     for asked, one in zip(draft.asked, found, strict=True):
         # An input that is not declared is a source of nodes: like all that join, it is waited for once it has closed something.
-        read = draft.declared.get(one.where.topic, Input(one.where.topic, bucketed=True, joins=True))
+        found_out = Input(one.where.topic, bucketed=True, joins=True, every_ms=asked.every_ms)
+        read = draft.declared.get(one.where.topic, found_out)
         if asked.bucketed and read.lag:
             delayed.append((read.lag, one))
+        elif one.where.topic in draft.asleep and (one.closed_ms or GENESIS_MS) <= last:
+            continue
         elif asked.bucketed and (not read.joins or one.closed_ms is not None):
             taking.append((read, one))
     ahead = [one for _, one in taking if (one.closed_ms or GENESIS_MS) > last]
@@ -155,6 +158,8 @@ def _tasks(log: Log, one: Processor, known: Mapping[str, TopicSpec], codec: Code
         stamp = stamps.get(number, PositionStamp(one.name, number))
         buckets = tuple(bucket for bucket in stamp.buckets if bucket > GENESIS_MS)
         gone = {one.topic for one in stamp.topics if not one.read}
+        lengths = {one.topic: one.every_ms for one in stamp.topics}
+        asleep = frozenset(one.topic for one in stamp.topics if one.slept)
         contained = {
             TopicPartition(at.topic, at.partition): at.offset
             for at in stamp.positions
@@ -178,9 +183,10 @@ def _tasks(log: Log, one: Processor, known: Mapping[str, TopicSpec], codec: Code
             shared = tasks > 1 and (read is None or read.broadcast)
             position = contained.get(where) if shared else committed.get(where)
             bucketed = known[where.topic].marked if read is None else read.bucketed
-            every_ms = 0 if read is None else read.every_ms
+            every_ms = lengths.get(where.topic, 0) if read is None else read.every_ms
             asked.append(Asked(where, position, bucketed, buckets, every_ms))
-        yield _Draft(group, one.name, number, buckets[-1] if buckets else None, tuple(asked), declared)
+        newest = buckets[-1] if buckets else None
+        yield _Draft(group, one.name, number, newest, tuple(asked), declared, asleep)
 
 
 def _foreign(log: Log, group: str, known: Mapping[str, TopicSpec]) -> Iterator[_Draft]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from qmtl.engine.cut import CutDigest
 from qmtl.engine.log.embedded import EmbeddedLog
@@ -27,6 +30,7 @@ from tests.engine.toys import (
     B_STATE,
     CODEC,
     DEAD,
+    LATE,
     LATE_STATE,
     A,
     B,
@@ -130,6 +134,71 @@ def test_a_writer_of_a_new_configuration_goes_on_and_one_of_the_old_is_refused(
         feed.forge(marker(minute(2), 0, ""))
         with pytest.raises(InvariantBroken, match="after 2 began"):
             runs.settle()
+
+
+class HeirFeed(Feed):
+    """Goes on with what people have fed, under the next configuration."""
+
+    def mark(self, partition: int, marker: CloseMarker) -> None:
+        super().mark(partition, replace(marker, config_epoch=2))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 4),
+    st.integers(0, 6),
+    st.lists(st.sampled_from(["x", "y", "y", "step", "restart", "lose the store"]), max_size=30),
+    st.sampled_from([1, 2, 4000]),
+)
+@example(4, 2, ["x", "x", "x", "x", "x", "step", "x", "x", "step", "y"], 4000)
+@example(4, 2, [*["x", "y"] * 5, "step", "step", "x", "step", "restart", "x"], 4000)
+@example(4, 4, ["x"] * 6, 4000)
+@example(4, 2, [*["x"] * 6, *["y"] * 5, "restart"], 4000)
+def test_what_an_heir_closes_again_is_late_however_far_the_reader_was_and_whenever_it_began(
+    ends: int, begins: int, acts: list[str], poll: int
+) -> None:
+    """The predecessor closes up to one bucket; the heir begins before it, with it, or behind it."""
+    begins, last = min(begins, ends + 1), 7
+    source = spread(Input(X.name, bucketed=True), Input(Y.name, bucketed=True))
+    with tempfile.TemporaryDirectory() as place:
+        log = EmbeddedLog(Path(place) / "log")
+        make_topics(log)
+        first, heir, y = Feed(log, X), HeirFeed(log, X, "heirs"), Feed(log, Y)
+        todo = {
+            "x": [(first, number) for number in range(ends + 1)]
+            + [(heir, number) for number in range(begins, last + 1)],
+            "y": [(y, number) for number in range(last + 1)],
+        }
+        left = [*acts, *["x"] * 20, *["y"] * 20, "restart"]
+        lives, done = 0, {"x": -1, "y": -1}
+        while left:
+            with bench(log, Path(place) / str(lives), source, poll=poll) as runs:
+                act = ""
+                while left and (act := left.pop(0)) not in ("restart", "lose the store"):
+                    if act == "step":
+                        runs.step()
+                    elif todo[act]:
+                        feed, number = todo[act].pop(0)
+                        done[act] = max(done[act], number)
+                        name = {id(first): "first", id(heir): "heir"}.get(id(feed), "y")
+                        empty = name == "heir" and number % 3 == 1
+                        feed.bucket(minute(number), {0: [] if empty else [Item(name, number, 1)]})
+                runs.settle()
+                reached = min(done.values())
+                assert closed(log, A_OUT.name)[-1:] == [0 if reached < 0 else minute(reached)]
+            lives += act == "lose the store"
+        wanted = []
+        for number in range(last + 1):
+            mine = "first" if number <= ends else "heir"
+            wanted += [(minute(number), mine, number)] if mine == "first" or number % 3 != 1 else []
+            wanted.append((minute(number), "y", number))
+        assert [(one.bucket_ms, one.name, one.seq) for one in messages(log, A_OUT.name)] == wanted
+        assert closed(log, A_OUT.name) == [0, *(minute(number) for number in range(last + 1))]
+        late = messages(log, LATE.name)
+        assert [(one.bucket_ms, CODEC.decode(one.value).seq) for one in late] == [
+            (minute(number), number) for number in range(begins, ends + 1) if number % 3 != 1
+        ]
+        log.close()
 
 
 class Heir(spread(Input(Y.name, bucketed=True))):  # type: ignore[misc] # a class that a function has made

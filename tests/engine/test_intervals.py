@@ -15,9 +15,10 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Input
 from qmtl.engine.watermark import Wait
+from qmtl.interfaces import standing
 from tests.engine.driving import bench, closed, messages
 from tests.engine.models import MINUTE
-from tests.engine.toys import A_OUT, CODEC, LATE, XX, Feed, Item, X, make_topics, spread
+from tests.engine.toys import A_OUT, CODEC, LATE, TOPICS, XX, Feed, Item, X, make_topics, spread
 
 LONG: int = 5
 """Minutes in a bucket of the slow source."""
@@ -154,3 +155,77 @@ def test_a_source_of_another_length_is_late_only_if_its_bucket_was_closed_withou
         runs.until(lambda: closed(log, A_OUT.name)[-1] == at(2 * LONG))
         assert late(log) == [LONG]
         assert seen(log)[-1] == (at(2 * LONG), "xx", 2 * LONG)
+
+
+@pytest.mark.parametrize("again", ["not", "opened", "elsewhere"])
+@pytest.mark.parametrize("poll", [1, 4000])
+def test_what_sleeps_goes_on_sleeping_wherever_the_task_is_opened_until_its_next_record(
+    embedded_log: EmbeddedLog, tmp_path: Path, again: str, poll: int
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    x, xx = Feed(log, X), Feed(log, XX)
+    slow(xx, 0)
+    xx.put({1: [Item("open", 0, 1)]})  # no marker ever closes it: it is read again at every start
+    ends = LONG + IDLE - 1
+    life = ExitStack()
+    runs = life.enter_context(bench(log, tmp_path / "0", Mixed, poll=poll))
+    for number in range(5 * LONG):
+        if number > ends and again != "not":
+            life.close()
+            state = tmp_path / ("0" if again == "opened" else str(number))
+            runs = life.enter_context(bench(log, state, Mixed, poll=poll))
+        if number == 4 * LONG:
+            slow(xx, number)
+        quick(x, number)
+        runs.settle()
+        reached = LONG - 1 if LONG <= number < ends else number
+        assert closed(log, A_OUT.name)[-1] == at(reached)
+    quick(x, 5 * LONG)
+    runs.settle()
+    assert closed(log, A_OUT.name)[-1] == at(5 * LONG - 1)  # it is awake, and waited for
+    life.close()
+    expected = wanted(5 * LONG - 1, 0)
+    expected.insert(4 * LONG + 2, (at(4 * LONG), "xx", 4 * LONG))
+    assert [one for one in seen(log) if one[1] != "open"] == expected
+    assert late(log) == []
+
+
+class Found(Mixed):  # type: ignore[misc, valid-type] # a class that a function has made
+    """Mixed, to who looks from outside: what it reads beside the quick source it has found out itself."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (Input(X.name, bucketed=True),)
+
+
+def test_who_looks_from_outside_sees_what_is_waited_for_and_nothing_that_is_not_due_or_sleeps(
+    embedded_log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = embedded_log
+    make_topics(log)
+    monkeypatch.setattr(standing, "known_topics", lambda log, codec: dict(TOPICS))
+    x, xx = Feed(log, X), Feed(log, XX)
+    slow(xx, 0)
+
+    def waits(until: int) -> list[int]:
+        """After the quick source has closed these minutes, and the task as much of them as it can."""
+        for number in range(numbers.pop(), until + 1):
+            quick(x, number)
+        numbers.append(until + 1)
+        with bench(log, tmp_path, Mixed) as runs:
+            runs.settle()
+        (one,) = standing.standings(log, [Found()], CODEC)
+        return [wait.needed_ms for wait in one.waits]
+
+    def waits_untaken(number: int) -> list[int]:
+        """The same where the task has not run since the quick source closed this minute."""
+        quick(x, number)
+        numbers[:] = [number + 1]
+        (one,) = standing.standings(log, [Found()], CODEC)
+        return [wait.needed_ms for wait in one.waits]
+
+    numbers = [0]
+    assert waits(LONG - 2) == waits_untaken(LONG - 1) == []
+    assert waits(LONG) == [at(LONG)] * XX.partitions
+    assert waits(LONG + IDLE) == waits_untaken(LONG + IDLE + 1) == []
+    assert waits(2 * LONG - 1) == waits_untaken(2 * LONG) == []

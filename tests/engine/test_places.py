@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
+from io import BytesIO
 from pathlib import Path
 
+import fastavro
 import pytest
 
 from qmtl.engine.incarnation import Finding
 from qmtl.engine.log.embedded import _OFFSET, EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Input, Step
+from qmtl.engine.stored import Checkpoint, parse_checkpoint, unparse_checkpoint
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import (
@@ -25,8 +29,10 @@ from qmtl.foundation.common.errors import (
     StateMismatch,
     UnknownTopic,
 )
-from qmtl.foundation.contracts.control import CloseMarker, PositionStamp
+from qmtl.foundation.contracts.control import CloseMarker, InputPosition, InputTopic, PositionStamp
+from qmtl.foundation.wire.avro import fingerprint
 from qmtl.foundation.wire.keys import is_stamp
+from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import TopicSpec, topic
 from qmtl.interfaces import standing
 from qmtl.replay.rerun import rerun
@@ -166,6 +172,24 @@ def test_lag_and_workers_tell_of_what_is_read(
     (one,) = standing.standings(world.log, [Steered()], CODEC)
     assert {read.where.topic for read in one.inputs} == {SIDE.name, X.name}
     assert one.waits == ()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_stamps_and_stores_of_before_sources_slept_are_read_as_if_all_were_awake(version: int) -> None:
+    path = Path(__file__).parents[2] / "schemas" / "avro" / f"PositionStamp.v{version}.avsc"
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    stamp = PositionStamp(
+        "p", 0, (InputPosition(Y.name, 0, 7),), (60_000,), (InputTopic(Y.name, "id", True),)
+    )
+    body = BytesIO()
+    fastavro.schemaless_writer(body, fastavro.parse_schema(schema), asdict(stamp))
+    found = codec.decode(b"\xc3\x01" + fingerprint(schema) + body.getvalue())
+    assert found == (stamp if version == 2 else replace(stamp, topics=()))
+    kept = Checkpoint("log", positions={Y0: 7}, buckets=stamp.buckets, topics=stamp.topics)
+    raw = json.loads(unparse_checkpoint(kept))
+    assert parse_checkpoint(json.dumps(raw).encode()) == kept
+    raw["topics"] = [row[:3] for row in raw["topics"]]
+    assert parse_checkpoint(json.dumps(raw).encode()) == kept
 
 
 # ---- when it is read again ----------------------------------------------------------------------------------------------

@@ -28,11 +28,16 @@ class InputTopic:
     Attributes:
         id: of the life of the topic that the positions belong to: one that is deleted and made again has another. Empty: not known.
         read: whether it was read in this transaction and is an input after it; of others the position waits in case they come back.
+        every_ms: the length of its own buckets; 0: those of the task.
+        slept: of a source that is asleep, one past the last record of each partition that is read, in their order, as it was
+            when it fell asleep; empty: it is awake.
     """
 
     topic: str
     id: str
     read: bool
+    every_ms: int = 0
+    slept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
