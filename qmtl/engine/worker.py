@@ -44,6 +44,14 @@ LONGEST_WAIT_S: Final = 30.0
 _log = logging.getLogger(__name__)
 
 
+class _Stopped(Exception):
+    """Whoever runs the worker wants it to end while a task is restored."""
+
+
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class _Opening:
     """A task that is mine and not open: the last attempt came to a standstill whose cause may end, or was refused.
@@ -94,6 +102,7 @@ class Worker:
         self._opening: dict[int, _Opening] = {}
         self._mine: frozenset[int] = frozenset()
         self._refused: list[QmtlError] = []
+        self._until = _never
         self._full_until = 0.0
         self._closed = False
 
@@ -124,7 +133,7 @@ class Worker:
             raise self._refused[0]
         return busy
 
-    def serve(self, timeout_s: float = 0.0) -> bool:
+    def serve(self, timeout_s: float = 0.0, until: Callable[[], bool] = _never) -> bool:
         """One round over all tasks; says whether any of them did something.
 
         A task that is refused is told of to the observer, kept closed, and tried again after `LONGEST_WAIT_S`: an operator may
@@ -132,6 +141,8 @@ class Worker:
 
         Args:
             timeout_s: how long the round may wait: for records, in equal parts by task; without a task, for one.
+            until: asked again and again while a task is restored, which is given up once it says so; the store keeps what was
+                restored so far.
 
         Raises:
             Fenced: another worker has taken the slot.
@@ -139,6 +150,7 @@ class Worker:
             InvariantBroken, InvalidTopology, and whatever is no `QmtlError`: a bug.
         """
         self._refused.clear()
+        self._until = until
         try:
             self._the_writer()  # before any task opens: it ends what a dead predecessor left open on the tables
             mine = self._the_membership().poll(0.0 if self._tasks else timeout_s)
@@ -241,6 +253,9 @@ class Worker:
         except MembershipLost as error:
             self._rejoin(error)
             return None
+        except _Stopped:
+            self._drop(number)
+            return None
         except BaseException as error:
             if (
                 self._opening[number].since == math.inf
@@ -274,9 +289,12 @@ class Worker:
         """Take part in the group while a task is restored, which may take longer than the group waits for a silent member.
 
         Raises:
+            _Stopped: the worker is to end.
             TaskRevoked: the task is another's by now.
             MembershipLost: as `Membership.poll`.
         """
+        if self._until():
+            raise _Stopped
         mine = self._mine = self._the_membership().poll(0.0)
         self._settings.observer.polled(self.name, mine)
         for other in sorted((self._tasks.keys() | self._opening.keys()) - mine - {number}):
@@ -387,6 +405,9 @@ def collect_seldom() -> None:
 def run(workers: Sequence[Worker], until: Callable[[], bool]) -> None:
     """Have all workers serve in turn until `until` says so; when none had anything to do, a round waits `IDLE_S` in all.
 
+    Args:
+        until: asked between two rounds, and again and again while a task is restored.
+
     Raises:
         Whatever ends one of them, see `Worker.serve`.
     """
@@ -395,7 +416,7 @@ def run(workers: Sequence[Worker], until: Callable[[], bool]) -> None:
         wait_s = 0.0 if busy or not workers else IDLE_S / len(workers)
         busy = False
         for worker in workers:
-            busy |= worker.serve(wait_s)
+            busy |= worker.serve(wait_s, until)
 
 
 __all__ = ["Fenced", "Worker", "collect_seldom", "run"]

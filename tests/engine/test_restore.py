@@ -22,7 +22,7 @@ from qmtl.engine.recovery import restore
 from qmtl.engine.store import Store
 from qmtl.engine.table import Table
 from qmtl.engine.task import Task, TaskSettings
-from qmtl.engine.worker import Worker
+from qmtl.engine.worker import Worker, run
 from qmtl.foundation.common.errors import LogRegressed, OffsetGone, TransactionAborted
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.topics import TopicSpec
@@ -275,4 +275,35 @@ def test_what_keep_alive_raises_ends_the_restore_as_it_is(tmp_path: Path) -> Non
     with pytest.raises(TransactionAborted, match="no longer wanted"):
         restore(log, store, {COUNTS.name: Table(spec, 0, store, CODEC)}, CODEC, keep_alive=alive)
     store.close()
+    log.close()
+
+
+@pytest.mark.parametrize("many", [1, recovery.MANY])
+def test_a_worker_that_is_to_end_gives_a_restore_up_and_the_next_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(recovery, "BATCH", 3)
+    monkeypatch.setattr(recovery, "MANY", many)
+    log = EmbeddedLog(tmp_path / "log")
+    make_topics(log)
+    Feed(log, ITEMS).put({0: [Item(f"n{one}", one, 1) for one in range(30)]})
+    first = Worker(log, Counter, CODEC, TaskSettings(tmp_path / "first"))
+    while first.step():
+        pass
+    first.close()
+    reached: list[tuple[int, int]] = []
+    settings = TaskSettings(
+        tmp_path / "second", on_restore=lambda task, done, total: reached.append((done, total))
+    )
+    second = Worker(log, Counter, CODEC, settings)
+    run([second], lambda: bool(reached) and reached[-1][0] >= 9)
+    assert 0 not in second.tasks
+    second.close()
+    done, total = reached[-1]
+    assert done < total
+    third = Worker(log, Counter, CODEC, settings)
+    while third.step():
+        pass
+    third.close()
+    assert (0, total - done) in reached
     log.close()
