@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from qmtl.engine.log.port import Log, Membership, Writer
+from qmtl.engine.log.port import Fence, Log, Membership, Writer
 from qmtl.engine.observer import Stall, StallKind, TaskId, outcome_of
 from qmtl.engine.processor import Processor
 from qmtl.engine.refusal import is_refusal
@@ -101,6 +101,7 @@ class Worker:
         self._tasks: dict[int, Task] = {}
         self._opening: dict[int, _Opening] = {}
         self._mine: frozenset[int] = frozenset()
+        self._fence: Fence | None = None
         self._refused: list[QmtlError] = []
         self._until = _never
         self._full_until = 0.0
@@ -162,7 +163,7 @@ class Worker:
         self._settings.observer.polled(self.name, mine)
         for number in sorted((self._tasks.keys() | self._opening.keys()) - mine):
             self._drop(number)
-        fence = self._the_membership().fence()
+        self._fence = self._the_membership().fence()
         busy = False
         self._mine = mine
         for number in sorted(mine):
@@ -174,14 +175,18 @@ class Worker:
                 found = self._open(number)
                 if found is None:
                     return True  # what is mine is asked anew
-                # a long restore may have lived through several generations
-                fence = self._the_membership().fence()
                 task = found
             try:
-                busy |= task.step(self._the_writer(), fence, timeout_s / len(mine))
+                busy |= task.step(self._the_writer(), self._fence, timeout_s / len(mine))
                 self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
                 self._wait_for_room(number, error)
+            # These two, as two further down, where a task begins again at a record that it can't use.
+            except MembershipLost as error:
+                self._rejoin(error)
+                return True
+            except _Stopped:
+                self._drop(number)
             except StoreUnavailable as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 self._drop(number)
@@ -192,7 +197,7 @@ class Worker:
                 TransactionAborted,
                 OutcomeUnknown,
                 LogUnreachable,
-                UnstableOffsets,  # these two where a task begins again at a record that it can't use
+                UnstableOffsets,
                 RecoveryStalled,
             ) as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
@@ -296,6 +301,7 @@ class Worker:
         if self._until():
             raise _Stopped
         mine = self._mine = self._the_membership().poll(0.0)
+        self._fence = self._the_membership().fence()  # a long restore may live through several generations
         self._settings.observer.polled(self.name, mine)
         for other in sorted((self._tasks.keys() | self._opening.keys()) - mine - {number}):
             self._drop(other)
