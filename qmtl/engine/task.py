@@ -111,36 +111,34 @@ class Task:
         self._codec = codec
         self._settings = settings
         self.label = f"{processor.name}[{number}]"
-        described = log.describe(processor.anchor)  # what may fail comes before what has to be closed
+        described = log.describe(processor.anchor)
         if described is None:
             raise UnknownTopic(f"the log has no topic {processor.anchor!r}.", "Create the topics first.")
         require_sound(processor, described.partitions)
-        self._store = Store(
-            settings.state_dir / f"{processor.name}-{number}", log.log_id, settings.on_rebuild
-        )
+        stem = settings.state_dir / f"{processor.name}-{number}"
         self._reader = log.reader()
+        try:
+            self._store = Store(stem, log.log_id, settings.on_rebuild)
+        except BaseException:
+            self._reader.close()
+            raise
         self._inputs: tuple[Input, ...] = ()
         self._places, self._free = Places(log, self.label, self._spec), list[Arrival]()
         self._fresh = self._open_order = self._sorted = self._moved_on = False
         self._first: Ready | None = None
-        self._pinned: dict[TopicPartition, int] = {}
-        self._kept_ms: dict[str, int] = {}
-        self._told_expired: set[str] = set()
-        self._paused: frozenset[TopicPartition] = frozenset()
+        self._pinned, self._kept_ms = dict[TopicPartition, int](), dict[str, int]()
+        self._told_expired, self._paused = set[str](), frozenset[TopicPartition]()
         self._open_rows: dict[str, OpenRows] = {}
         self._tasks = described.partitions
-        look_back = {
-            one.topic: one.lag for one in processor.inputs() if one.lag and one.topic in processor.tables
-        }
+        lags = {one.topic: one.lag for one in processor.inputs() if one.lag and one.topic in processor.tables}
         self._tables = {
-            name: Table(self._spec(name), number, self._store, codec, look_back.get(name, 0))
+            name: Table(self._spec(name), number, self._store, codec, lags.get(name, 0))
             for name in processor.tables
         }
         self._merge = Merge(recorded=recorded)
         self._silence = Silence(log, self._merge, self._places)
-        self._dead: list[DeadLetter] = []
-        self._keys = Keys()
-        self._marks = CrashMarks(settings.state_dir / f"{processor.name}-{number}", log.log_id)
+        self._dead, self._keys = list[DeadLetter](), Keys()
+        self._marks = CrashMarks(stem, log.log_id)
         self._intake = Intake(processor.name, number, codec, self._marks, settings.deaths)
         self._handling = Handling(processor, number, self._tables, self._marks, settings.failures)
 
@@ -150,7 +148,7 @@ class Task:
         """Restore the tables and continue where the last transaction ended; safe to repeat after any failure.
 
         Args:
-            keep_alive: called again and again while the tables are restored; raises where the task is no longer wanted.
+            keep_alive: called again and again in each restore, until the next `open`; raises where the task is not wanted any more.
             stall_s: how long the log may tell no positions, or give nothing of the tables.
 
         Raises:
@@ -159,6 +157,7 @@ class Task:
                 closed until an operator decides (`accept`).
             RecoveryStalled, StateMismatch, DiskFull: see `restore`.
         """
+        self._keep_alive, self._stall_s = keep_alive, stall_s
         self._open(self._refuse, keep_alive, stall_s)
 
     def accept(
@@ -357,6 +356,7 @@ class Task:
 
         Raises:
             TransactionAborted, OutcomeUnknown, Fenced: see `Writer.commit`; `open` again before the next step.
+            Others as `open`, where the step begins again.
         """
         self._intake.begin()
         settings, taken, until = self._settings, 0, 0.0
@@ -380,12 +380,12 @@ class Task:
                 run = self._prepare(writer)
             except Again:
                 if self._moved_on:
-                    self.open()  # the buckets that were taken are read again
+                    self.open(self._keep_alive, self._stall_s)  # the buckets that were taken are read again
                     return True
                 run = self._prepare(writer)
         except PoisonRecord as poison:
             self._intake.condemn(poison)
-            self.open()  # what is buffered is read again, and that record as a letter
+            self.open(self._keep_alive, self._stall_s)  # what is buffered comes again, this one as a letter
             return True
         rows = self._commit(run, writer, fence)
         self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))

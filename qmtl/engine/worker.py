@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from qmtl.engine.log.port import Log, Membership, Writer
+from qmtl.engine.log.port import Fence, Log, Membership, Writer
 from qmtl.engine.observer import Stall, StallKind, TaskId, outcome_of
 from qmtl.engine.processor import Processor
 from qmtl.engine.refusal import is_refusal
@@ -42,6 +42,14 @@ LONGEST_WAIT_S: Final = 30.0
 """Between two attempts to open it; the first waits last a second, two, four … One that is refused waits as long from the first on."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Stopped(Exception):
+    """Whoever runs the worker wants it to end while a task is restored."""
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(slots=True)
@@ -93,7 +101,9 @@ class Worker:
         self._tasks: dict[int, Task] = {}
         self._opening: dict[int, _Opening] = {}
         self._mine: frozenset[int] = frozenset()
+        self._fence: Fence | None = None
         self._refused: list[QmtlError] = []
+        self._until = _never
         self._full_until = 0.0
         self._closed = False
 
@@ -124,7 +134,7 @@ class Worker:
             raise self._refused[0]
         return busy
 
-    def serve(self, timeout_s: float = 0.0) -> bool:
+    def serve(self, timeout_s: float = 0.0, until: Callable[[], bool] = _never) -> bool:
         """One round over all tasks; says whether any of them did something.
 
         A task that is refused is told of to the observer, kept closed, and tried again after `LONGEST_WAIT_S`: an operator may
@@ -132,6 +142,8 @@ class Worker:
 
         Args:
             timeout_s: how long the round may wait: for records, in equal parts by task; without a task, for one.
+            until: asked again and again while a task is restored, which is given up once it says so; the store keeps what was
+                restored so far.
 
         Raises:
             Fenced: another worker has taken the slot.
@@ -139,6 +151,7 @@ class Worker:
             InvariantBroken, InvalidTopology, and whatever is no `QmtlError`: a bug.
         """
         self._refused.clear()
+        self._until = until
         try:
             self._the_writer()  # before any task opens: it ends what a dead predecessor left open on the tables
             mine = self._the_membership().poll(0.0 if self._tasks else timeout_s)
@@ -150,7 +163,7 @@ class Worker:
         self._settings.observer.polled(self.name, mine)
         for number in sorted((self._tasks.keys() | self._opening.keys()) - mine):
             self._drop(number)
-        fence = self._the_membership().fence()
+        self._fence = self._the_membership().fence()
         busy = False
         self._mine = mine
         for number in sorted(mine):
@@ -162,14 +175,18 @@ class Worker:
                 found = self._open(number)
                 if found is None:
                     return True  # what is mine is asked anew
-                # a long restore may have lived through several generations
-                fence = self._the_membership().fence()
                 task = found
             try:
-                busy |= task.step(self._the_writer(), fence, timeout_s / len(mine))
+                busy |= task.step(self._the_writer(), self._fence, timeout_s / len(mine))
                 self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
                 self._wait_for_room(number, error)
+            # These two, as two further down, where a task begins again at a record that it can't use.
+            except MembershipLost as error:
+                self._rejoin(error)
+                return True
+            except _Stopped:
+                self._drop(number)
             except StoreUnavailable as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
                 self._drop(number)
@@ -180,7 +197,7 @@ class Worker:
                 TransactionAborted,
                 OutcomeUnknown,
                 LogUnreachable,
-                UnstableOffsets,  # these two where a task begins again at a record that it can't use
+                UnstableOffsets,
                 RecoveryStalled,
             ) as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
@@ -241,6 +258,9 @@ class Worker:
         except MembershipLost as error:
             self._rejoin(error)
             return None
+        except _Stopped:
+            self._drop(number)
+            return None
         except BaseException as error:
             if (
                 self._opening[number].since == math.inf
@@ -274,10 +294,14 @@ class Worker:
         """Take part in the group while a task is restored, which may take longer than the group waits for a silent member.
 
         Raises:
+            _Stopped: the worker is to end.
             TaskRevoked: the task is another's by now.
             MembershipLost: as `Membership.poll`.
         """
+        if self._until():
+            raise _Stopped
         mine = self._mine = self._the_membership().poll(0.0)
+        self._fence = self._the_membership().fence()  # a long restore may live through several generations
         self._settings.observer.polled(self.name, mine)
         for other in sorted((self._tasks.keys() | self._opening.keys()) - mine - {number}):
             self._drop(other)
@@ -387,6 +411,9 @@ def collect_seldom() -> None:
 def run(workers: Sequence[Worker], until: Callable[[], bool]) -> None:
     """Have all workers serve in turn until `until` says so; when none had anything to do, a round waits `IDLE_S` in all.
 
+    Args:
+        until: asked between two rounds, and again and again while a task is restored.
+
     Raises:
         Whatever ends one of them, see `Worker.serve`.
     """
@@ -395,7 +422,7 @@ def run(workers: Sequence[Worker], until: Callable[[], bool]) -> None:
         wait_s = 0.0 if busy or not workers else IDLE_S / len(workers)
         busy = False
         for worker in workers:
-            busy |= worker.serve(wait_s)
+            busy |= worker.serve(wait_s, until)
 
 
 __all__ = ["Fenced", "Worker", "collect_seldom", "run"]

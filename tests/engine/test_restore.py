@@ -15,20 +15,36 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from qmtl.engine import recovery
 from qmtl.engine.log import kafka_membership
-from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.observer import Outcome
+from qmtl.engine.processor import Bucket, Step
 from qmtl.engine.recovery import restore
+from qmtl.engine.simulate.cluster import Cluster
+from qmtl.engine.simulate.log import SimulatedLog
+from qmtl.engine.simulate.network import Process
 from qmtl.engine.store import Store
 from qmtl.engine.table import Table
 from qmtl.engine.task import Task, TaskSettings
-from qmtl.engine.worker import Worker
-from qmtl.foundation.common.errors import LogRegressed, OffsetGone, TransactionAborted
+from qmtl.engine.worker import Worker, run
+from qmtl.foundation.common.errors import (
+    LogRegressed,
+    LogUnreachable,
+    OffsetGone,
+    StoreUnavailable,
+    TransactionAborted,
+)
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.topics import TopicSpec
 from tests.contract.driving import Row, put, until
 from tests.contract.outsiders import outsider
-from tests.engine.toys import CODEC, COUNTS, ITEMS, Counter, Feed, Item, Total, make_topics
+from tests.engine.driving import messages
+from tests.engine.models import minute
+from tests.engine.poison_toys import NAMED, Column
+from tests.engine.test_standstill import Told
+from tests.engine.test_store import held_elsewhere
+from tests.engine.toys import A_OUT, CODEC, COUNTS, DEAD, ITEMS, Counter, Feed, Item, Total, X, make_topics
 
 WHERE = TopicPartition(COUNTS.name, 0)
 
@@ -275,4 +291,122 @@ def test_what_keep_alive_raises_ends_the_restore_as_it_is(tmp_path: Path) -> Non
     with pytest.raises(TransactionAborted, match="no longer wanted"):
         restore(log, store, {COUNTS.name: Table(spec, 0, store, CODEC)}, CODEC, keep_alive=alive)
     store.close()
+    log.close()
+
+
+@pytest.mark.parametrize("many", [1, recovery.MANY])
+def test_a_worker_that_is_to_end_gives_a_restore_up_and_the_next_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
+    monkeypatch.setattr(recovery, "BATCH", 3)
+    monkeypatch.setattr(recovery, "MANY", many)
+    log = EmbeddedLog(tmp_path / "log")
+    make_topics(log)
+    Feed(log, ITEMS).put({0: [Item(f"n{one}", one, 1) for one in range(30)]})
+    first = Worker(log, Counter, CODEC, TaskSettings(tmp_path / "first"))
+    while first.step():
+        pass
+    first.close()
+    reached: list[tuple[int, int]] = []
+    settings = TaskSettings(
+        tmp_path / "second", on_restore=lambda task, done, total: reached.append((done, total))
+    )
+    second = Worker(log, Counter, CODEC, settings)
+    run([second], lambda: bool(reached) and reached[-1][0] >= 9)
+    assert 0 not in second.tasks
+    second.close()
+    done, total = reached[-1]
+    assert done < total
+    third = Worker(log, Counter, CODEC, settings)
+    while third.step():
+        pass
+    third.close()
+    assert (0, total - done) in reached
+    log.close()
+
+
+# ---- a restore in the middle of a step ------------------------------------------------------------------------------
+
+
+class Left(Column):
+    """Can't use what is less than nothing; when it first says so, somebody joins its group."""
+
+    joins: Callable[[], object] | None = None
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        joins = Left.joins
+        if joins is not None and any(one.message.amount < 0 for one in bucket.arrivals[X.name]):
+            Left.joins = None
+            joins()
+        super().on_bucket(step, bucket)
+
+
+@pytest.mark.parametrize("member, ends", [("qmtl.column.0", []), ("qmtl.column.-", [Outcome.ABORTED])])
+def test_a_restore_that_begins_again_at_a_bad_record_hears_of_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, ends: list[Outcome]
+) -> None:
+    """Another takes the member's place; or joins beside it, and every task is given anew."""
+    cluster, process = Cluster(), Process("ghost")
+    log, ghost = SimulatedLog(cluster, Process("worker")), SimulatedLog(cluster, process)
+    make_topics(log)
+    feed, told = Feed(log, X), Told()
+    monkeypatch.setattr(Left, "joins", lambda: ghost.membership("qmtl.column", member, X.name))
+    settings = TaskSettings(tmp_path, observer=told, clock=cluster.clock.seconds)
+    worker = Worker(log, Left, CODEC, settings)
+    feed.bucket(minute(1), {0: [Item("a", 0, 1)]})
+    until(lambda: not worker.step(0.1) and len(messages(log, A_OUT.name)) == 1)
+    feed.bucket(minute(2), {0: [Item("b", 1, NAMED), Item("c", 2, 1)]})
+    while Left.joins is not None:
+        worker.step(0.1)
+    assert 0 not in worker.tasks, "it was told before the restore was over"
+    assert told.ends == ends
+    process.alive = False
+    until(lambda: not worker.step(0.1) and len(messages(log, A_OUT.name)) == 2)
+    assert [(one.name, one.amount) for one in messages(log, A_OUT.name)] == [("a", 1), ("c", 2)]
+    assert len(messages(log, DEAD.name)) == 1
+    assert told.stalls == []
+    worker.close()
+
+
+class Sparing(EmbeddedLog):
+    """Refuses readers for a while, and knows those that are open."""
+
+    refuses = 0
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.readers: list[EmbeddedReader] = []
+
+    def reader(self) -> EmbeddedReader:
+        if self.refuses:
+            self.refuses -= 1
+            raise LogUnreachable("no broker.")
+        self.readers.append(SparingReader(self))
+        return self.readers[-1]
+
+
+class SparingReader(EmbeddedReader):
+    def __init__(self, log: Sparing) -> None:
+        super().__init__(log)
+        self._sparing = log
+
+    def close(self) -> None:
+        super().close()
+        self._sparing.readers.remove(self)
+
+
+def test_a_task_that_could_not_be_made_leaves_nothing_open(tmp_path: Path) -> None:
+    log = Sparing(tmp_path / "log")
+    make_topics(log)
+
+    def make() -> Task:
+        return Task(log, Counter(), 0, CODEC, TaskSettings(tmp_path / "state"))
+
+    log.refuses = 1
+    with pytest.raises(LogUnreachable):
+        make()
+    make().close()  # the store is free
+    with held_elsewhere(tmp_path / "state" / "counter-0", log.log_id), pytest.raises(StoreUnavailable):
+        make()
+    assert log.readers == []
     log.close()

@@ -97,7 +97,7 @@ def run_worker(
     metrics_port: int | None,
     metrics_host: str,
 ) -> None:
-    """Run the processor NAME until SIGTERM or Ctrl-C; what is in flight is finished first."""
+    """Run the processor NAME until SIGTERM or Ctrl-C; what is in flight is finished first, a restore is left for the next start."""
     from qmtl.engine.task import COMMIT_INTERVAL_MS, POLL_RECORDS, TaskSettings
     from qmtl.interfaces.cli.restoring import on_stderr
     from qmtl.topology import stage
