@@ -142,7 +142,7 @@ class Task:
         self._keys = Keys()
         self._marks = CrashMarks(settings.state_dir / f"{processor.name}-{number}", log.log_id)
         self._intake = Intake(processor.name, number, codec, self._marks, settings.deaths)
-        self._handling = Handling(processor, number, self._tables, self._marks, settings.failures)
+        self._handling = Handling(processor, number, self._tables, self._marks, settings.failures, recorded)
 
     # ---- opening ------------------------------------------------------------------------------------------------
 
