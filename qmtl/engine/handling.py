@@ -62,6 +62,7 @@ class Handling:
     Args:
         tables: the task's own, to make derived memory again from.
         failures: how many records may fail one after the other.
+        recorded: the letters of rows that can't be written are known; of any other row a later record is known to put it anew.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Handling:
         tables: Mapping[str, Table],
         marks: CrashMarks,
         failures: int = FAILURES_IN_A_ROW,
+        recorded: bool = False,
     ) -> None:
         self._processor = processor
         self._task = task
         self._tables = tables
         self._marks = marks
         self._failures = failures
+        self._recorded = recorded
         self._in_a_row = 0
         self._alone = False
         self._together = False
@@ -125,8 +128,7 @@ class Handling:
                 self._marks.record(arrival)
             try:
                 self._processor.on_record(run, arrival)
-                self._processor.flush(run)  # what it left in memory is the record's, too
-                run.prove_rows()
+                self._prove(run)
             except Exception as error:
                 if not is_the_records(error):
                     raise
@@ -160,8 +162,13 @@ class Handling:
                     f"{self._processor.name} handled {_place(arrival)}, and failed on it when it was repeated.",
                     "A processor must be a pure function of its records and tables.",
                 ) from error
+        self._prove(run)
+
+    def _prove(self, run: Transaction) -> None:
+        """Leave nothing in memory, and no row that can't be written: it is the last record's."""
         self._processor.flush(run)
-        run.prove_rows()
+        if not self._recorded:
+            run.prove_rows()
 
     def _fail(self, arrival: Arrival, error: Exception) -> None:
         if isinstance(error, PoisonRecord) and error.arrival != arrival:

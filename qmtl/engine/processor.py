@@ -123,8 +123,9 @@ class Processor(Protocol):
         """Handle one record of a free input.
 
         Any error but those of the log, of memory and of the machine sends the record to the dead letters and undoes what it
-        had changed. So does a row that it put and that can't be written, if it is still what is to be written when the transaction
-        ends.
+        had changed. So does a row that it put and that can't be written, if it is found: it is where it is still what is to be
+        written when the transaction ends, or where another record of the batch fails, and never where a later one puts the row
+        anew before. What must not depend on that, the processor refuses itself, by raising.
         """
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:

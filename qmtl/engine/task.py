@@ -140,7 +140,7 @@ class Task:
         self._dead, self._keys = list[DeadLetter](), Keys()
         self._marks = CrashMarks(stem, log.log_id)
         self._intake = Intake(processor.name, number, codec, self._marks, settings.deaths)
-        self._handling = Handling(processor, number, self._tables, self._marks, settings.failures)
+        self._handling = Handling(processor, number, self._tables, self._marks, settings.failures, recorded)
 
     # ---- opening ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from qmtl.engine.processor import Processor
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.transaction import CUTS
 from qmtl.engine.view import all_partitions, read_all
-from qmtl.foundation.common.errors import CannotReplay, Quarantined
+from qmtl.foundation.common.errors import CannotReplay, InvalidValue, Quarantined, TooLarge, UnknownSchema
 from qmtl.foundation.contracts.control import CloseMarker, DeadLetter, PositionStamp, TaskCut
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import is_marker, is_reserved, is_stamp, stamp_key
@@ -27,6 +27,7 @@ from qmtl.replay.recorded import RecordedLog
 from qmtl.replay.span import known_topics
 
 LETTERS: Final = "dead.letters"
+_BY_CHANCE: Final = frozenset({Quarantined.code, InvalidValue.code, TooLarge.code, UnknownSchema.code})
 _ALL_AT_ONCE: Final = 1 << 60
 
 Progress = Callable[[str, int, int], None]
@@ -108,7 +109,7 @@ def rerun(
         task = Task(recorded, processor, number, codec, settings, recorded=True)
         writer = own.writer("qmtl.rerun")
         try:
-            for letter in _killers(log, codec, processor.name, number):
+            for letter in _not_found_again(log, codec, processor.name, number):
                 task.leave_out(letter)
             task.open()
             for done, cut in enumerate(cuts):
@@ -182,8 +183,9 @@ def _stamped(
     return last, lives
 
 
-def _killers(log: Log, codec: Codec, processor: str, number: int) -> list[DeadLetter]:
-    """The letters of records that killed the process of this task: those would kill this one too."""
+def _not_found_again(log: Log, codec: Codec, processor: str, number: int) -> list[DeadLetter]:
+    """The letters of this task that its records and tables alone don't tell of: of what killed the process, and would kill this one
+    too, and of what put a row that could not be written, as it shows by which records were handled together."""
     if LETTERS not in log.topics():
         return []
     letters = (
@@ -195,7 +197,8 @@ def _killers(log: Log, codec: Codec, processor: str, number: int) -> list[DeadLe
         one
         for one in letters
         if isinstance(one, DeadLetter)
-        and (one.code, one.processor, one.task) == (Quarantined.code, processor, number)
+        and one.code in _BY_CHANCE
+        and (one.processor, one.task) == (processor, number)
     ]
 
 

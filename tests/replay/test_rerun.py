@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qmtl.engine.intake import DEATHS
@@ -28,13 +28,14 @@ from qmtl.replay.rerun import rerun
 from tests.contract.driving import until
 from tests.engine.driving import bench, messages
 from tests.engine.models import minute
-from tests.engine.poison_toys import DEADLY, NAMED, Column
+from tests.engine.poison_toys import BAD, BOUNDLESS, DEADLY, NAMED, REFUSED, Column, fail
 from tests.engine.toys import (
     A_MIRROR,
     A_OUT,
     B_STATE,
     CODEC,
     DEAD,
+    ECHO,
     LATE_OUT,
     SIDE,
     XX,
@@ -194,6 +195,48 @@ def test_what_a_bucket_had_to_be_computed_without_is_left_out_again(
             runs.settle()
         assert rerun(log, CODEC, make, 0, Path(place) / "again").differences == []
         assert len(messages(log, DEAD.name)) == sum(amounts.count(NAMED) for amounts in buckets)
+        log.close()
+
+
+class Overwriting(Toy):
+    """Puts the row of a name anew with each item, also where no row can hold it, or where it refuses the item after that."""
+
+    name = "overwriting"
+    anchor = SIDE.name
+    tables = (A_MIRROR.name,)
+    emits = (ECHO.name, DEAD.name)
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (Input(SIDE.name),)
+
+    def on_record(self, step: Step, arrival: Arrival) -> None:
+        item: Item = arrival.message
+        step.table(A_MIRROR.name).put(Total(item.name, BOUNDLESS if item.amount == BAD else item.amount))
+        step.emit(ECHO.name, Seen(0, item.name, item.seq, item.amount))
+        if item.amount in (REFUSED, NAMED):
+            fail(arrival, item.amount)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from([1, 2, BAD, REFUSED, NAMED])), min_size=1, max_size=8
+    ),
+    st.sampled_from([1, 2, 3, 4000]),
+)
+@example([("a", BAD), ("a", 1)], 1)  # a letter in the one run, and put anew in the other
+@example([("a", BAD), ("a", 1), ("b", NAMED)], 2)  # put anew in both, though the second goes one by one
+def test_a_row_that_cant_be_written_is_a_letter_in_both_runs_or_in_none(
+    found: list[tuple[str, int]], poll: int
+) -> None:
+    """One partition is read without cuts: the second run takes in one transaction what the first took in several."""
+    with tempfile.TemporaryDirectory() as place:
+        log = EmbeddedLog(Path(place) / "log")
+        make_topics(log)
+        Feed(log, SIDE).put({0: [Item(name, number, amount) for number, (name, amount) in enumerate(found)]})
+        with bench(log, Path(place) / "state", Overwriting, poll=poll) as runs:
+            runs.settle()
+        assert rerun(log, CODEC, Overwriting, 0, Path(place) / "again").differences == []
         log.close()
 
 
