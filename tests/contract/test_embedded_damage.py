@@ -7,15 +7,16 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded import CLEAN_EVERY_MS, EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.foundation.common.errors import DiskFull, LogError, LogUnreachable
-from tests.contract.driving import events, put, read_all, values
+from tests.contract.driving import events, put, read_all, table, values
 
 A0, B0, C0 = (TopicPartition(name, 0) for name in "abc")
 
@@ -153,6 +154,15 @@ class Unseen(Late):
         return None
 
 
+class Full(Late):
+    """A database on a full disk."""
+
+    def write(self, *given: Any) -> None:
+        raise Exception(f"IO error: {os.strerror(errno.ENOSPC)}")
+
+    put = write
+
+
 def late(log: EmbeddedLog) -> None:
     log._db = Late(log._db)
 
@@ -213,4 +223,45 @@ def test_topics_after_those_that_were_refused_too_late_have_other_numbers(tmp_pa
     assert log.topics() == ["a", "b"]
     put(log, [(A0, b"k", b"of a"), (B0, b"k", b"of b")])
     assert (values(read_all(log, [A0])), values(read_all(log, [B0]))) == ([b"of a"], [b"of b"])
+    log.close()
+
+
+def old(directory: Path) -> EmbeddedLog:
+    """A log in which two records of a topic with retention, and one version of a compacted one, are too old."""
+    now = [1_000_000]
+    log = EmbeddedLog(directory, clock_ms=lambda: now[0])
+    log.ensure_topics([replace(events("a"), retention_ms=100), replace(table("b"), min_compaction_lag_ms=10)])
+    put(log, [(A0, b"k", b"1"), (A0, b"k", b"2"), (B0, b"k", b"1"), (B0, b"k", b"2")])
+    now[0] += CLEAN_EVERY_MS
+    return log
+
+
+@pytest.mark.parametrize("disk", [Full, Late])
+def test_cleaning_tells_that_the_disk_is_full_and_goes_on_when_there_is_room(
+    tmp_path: Path, disk: type[Late]
+) -> None:
+    log = old(tmp_path / "log")
+    log._db = disk(log._db)
+    with pytest.raises(DiskFull, match="Make room"):
+        log.clean()
+    log.clean()
+    assert (values(read_all(log, [A0])), values(read_all(log, [B0]))) == ([], [b"2"])
+    assert log.begin_offsets([A0]) == {A0: 2}
+    log.close()
+
+
+@pytest.mark.parametrize("disk", [Full, Late])
+def test_a_disk_that_is_too_full_for_cleaning_keeps_nobody_from_the_log(
+    tmp_path: Path, disk: type[Late], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = old(tmp_path / "log")
+    log._db = disk(log._db)
+    assert log.clean_if_due() == 0
+    assert "Make room" in caplog.text
+    assert values(read_all(log, [B0]))[-1] == b"2"
+    put(log, [(B0, b"k", b"3")])
+    assert values(read_all(log, [B0]))[-2:] == [b"2", b"3"]
+    log.clean_if_due()  # it is due still
+    assert (values(read_all(log, [A0])), values(read_all(log, [B0]))) == ([], [b"2", b"3"])
+    assert log.clean_if_due() == 0
     log.close()

@@ -12,6 +12,7 @@ a record.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import struct
@@ -376,20 +377,35 @@ class EmbeddedLog:
         self._load_catalogue()
 
     def clean_if_due(self) -> int:
-        """`clean`, if the last time was more than `CLEAN_EVERY_MS` ago; returns how many records went."""
-        due = self.now_ms() - _number(self._get(b"mcleaned")) >= CLEAN_EVERY_MS
-        return self.clean() if due and self._topics else 0
+        """`clean`, if the last time was more than `CLEAN_EVERY_MS` ago; returns how many records went.
+
+        A full disk is a warning here: it keeps nobody from reading, and who writes is told.
+        """
+        if self.now_ms() - _number(self._get(b"mcleaned")) < CLEAN_EVERY_MS or not self._topics:
+            return 0
+        try:
+            return self.clean()
+        except DiskFull as error:
+            logging.getLogger(__name__).warning("the embedded log is not cleaned: %s", error)
+            return 0
 
     def clean(self) -> int:
-        """Compact compacted topics and drop what retention allows; returns how many records went."""
+        """Compact compacted topics and drop what retention allows; returns how many records went.
+
+        Raises:
+            DiskFull: it is due again; what went before is gone.
+        """
+        self._ready()
         now = self.now_ms()
-        self._db.put(b"mcleaned", _OFFSET.pack(now))
         gone = 0
         for known in sorted(self._topics.values(), key=lambda one: one.number):
             for partition in range(known.partitions):
                 where = TopicPartition(known.name, partition)
                 compacted = known.config["cleanup.policy"] == Cleanup.COMPACT.value
                 gone += self._compact(where, known, now) if compacted else self._retain(where, known, now)
+        done = WriteBatch(raw_mode=True)
+        done.put(b"mcleaned", _OFFSET.pack(now))
+        self._put(done)
         return gone
 
     def _compact(self, where: TopicPartition, known: _Topic, now: int) -> int:
@@ -428,7 +444,7 @@ class EmbeddedLog:
             batch.delete(b"r" + slot + _OFFSET.pack(offset))
         if begin is not None:
             batch.put(b"b" + slot, _OFFSET.pack(begin))
-        self._db.write(batch, self._write_options)
+        self._put(batch)
         if begin is not None:
             self._begins[where] = begin
 
