@@ -85,7 +85,9 @@ def main() -> int:
         busy = True
         while not over:  # unlike `run`, it ends with a refusal: the campaign counts how its processes end
             wait_s = 0.0 if busy else IDLE_S / len(workers)
-            busy = any([one.step(wait_s) for one in workers])
+            busy = False
+            for one in workers:
+                busy |= one.step(wait_s)
         for worker in workers:
             worker.close()
         log.close()

@@ -12,6 +12,7 @@ a record.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import struct
@@ -19,7 +20,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,9 @@ from blake3 import blake3
 from rocksdict import WriteBatch, WriteOptions
 
 from qmtl.engine.failpoint import entering, passing
+from qmtl.engine.log.embedded_cleaning import outlived, superseded
 from qmtl.engine.log.embedded_directory import open_database, view_directory
+from qmtl.engine.log.embedded_reached import Reached
 from qmtl.engine.log.port import (
     Columns,
     Fence,
@@ -80,8 +82,9 @@ class EmbeddedLog:
 
     Raises:
         LogLocked: another process holds the directory.
-        LogUnreachable: it can't be opened, or transactions are missing between others.
+        LogUnreachable: it can't be opened, or transactions that were confirmed are missing.
         LogError: its list of topics is damaged.
+        DiskFull: there is no room for a new one.
     """
 
     def __init__(
@@ -96,9 +99,9 @@ class EmbeddedLog:
         self.now_ms = clock_ms if clock_ms is not None else lambda: int(time.time() * 1000)
         self.read_only = read_only
         self._closed, self._full = False, False
-        self._db = open_database(directory, read_only)
         self._write_options = WriteOptions()
-        self._write_options.sync = sync
+        self._write_options.sync = self._sync = sync
+        self._open()
         self._topics: dict[str, _Topic] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._begins: dict[TopicPartition, int] = {}
@@ -106,9 +109,14 @@ class EmbeddedLog:
         try:
             self._load_identity()
             self._load_catalogue()
-        except LogError:
+        except (LogError, DiskFull):
             self.close()
             raise
+
+    def _open(self) -> None:
+        self._db = open_database(self.directory, self.read_only)
+        if not self.read_only:
+            self._reached = Reached(self.directory, self._db.latest_sequence_number(), self._sync)
 
     # ---- identity and topics ----------------------------------------------------------------------------------
 
@@ -121,7 +129,7 @@ class EmbeddedLog:
             batch = WriteBatch(raw_mode=True)
             batch.put(b"mformat", FORMAT.encode())
             batch.put(b"mid", f"embedded-{fresh}".encode())
-            self._db.write(batch, self._write_options)
+            self._put(batch)
         elif found is not None and found.decode() != FORMAT:
             raise LogUnreachable(
                 f"the embedded log in {self.directory} has format {found.decode()!r}; this version reads {FORMAT!r}.",
@@ -323,6 +331,7 @@ class EmbeddedLog:
     def _put(self, batch: WriteBatch) -> None:
         try:
             self._db.write(batch, self._write_options)
+            self._reached.note(self._db.latest_sequence_number())
         except Exception as error:  # rocksdict raises bare Exception, so its text is all there is to tell by
             if is_full(error):
                 # A late error leaves the batch whole in the log; what did not fit is cut off. Opening it again shows which.
@@ -344,7 +353,7 @@ class EmbeddedLog:
             raise DiskFull(f"the embedded log in {self.directory} has no room yet.", "Make room.")
         with suppress(Exception):  # rocksdict raises bare Exception; what was not written is gone
             self._db.close()
-        self._db = open_database(self.directory, self.read_only)
+        self._open()
         self._load_catalogue()
         self._full = False
 
@@ -376,34 +385,41 @@ class EmbeddedLog:
         self._load_catalogue()
 
     def clean_if_due(self) -> int:
-        """`clean`, if the last time was more than `CLEAN_EVERY_MS` ago; returns how many records went."""
-        due = self.now_ms() - _number(self._get(b"mcleaned")) >= CLEAN_EVERY_MS
-        return self.clean() if due and self._topics else 0
+        """`clean`, if the last time was more than `CLEAN_EVERY_MS` ago; returns how many records went.
+
+        A full disk is a warning here: it keeps nobody from reading, and who writes is told.
+        """
+        if self.now_ms() - _number(self._get(b"mcleaned")) < CLEAN_EVERY_MS or not self._topics:
+            return 0
+        try:
+            return self.clean()
+        except DiskFull as error:
+            logging.getLogger(__name__).warning("the embedded log is not cleaned: %s", error)
+            return 0
 
     def clean(self) -> int:
-        """Compact compacted topics and drop what retention allows; returns how many records went."""
+        """Compact compacted topics and drop what retention allows; returns how many records went.
+
+        Raises:
+            DiskFull: it is due again; what went before is gone.
+        """
+        self._ready()
         now = self.now_ms()
-        self._db.put(b"mcleaned", _OFFSET.pack(now))
         gone = 0
         for known in sorted(self._topics.values(), key=lambda one: one.number):
             for partition in range(known.partitions):
                 where = TopicPartition(known.name, partition)
                 compacted = known.config["cleanup.policy"] == Cleanup.COMPACT.value
                 gone += self._compact(where, known, now) if compacted else self._retain(where, known, now)
+        done = WriteBatch(raw_mode=True)
+        done.put(b"mcleaned", _OFFSET.pack(now))
+        self._put(done)
         return gone
 
     def _compact(self, where: TopicPartition, known: _Topic, now: int) -> int:
         closed_before = now - int(known.config["min.compaction.lag.ms"])
         tombstones_before = now - int(known.config["delete.retention.ms"])
-        # What is too young is not looked at: a version goes only when the one after it is old enough, as on Kafka.
-        old = list(takewhile(lambda record: record.timestamp_ms < closed_before, self.read(where, 0)))
-        newest = {record.key: record.offset for record in old}
-        doomed = [
-            record.offset
-            for record in old
-            if newest[record.key] != record.offset
-            or (record.value is None and record.timestamp_ms < tombstones_before)
-        ]
+        doomed = superseded(self.read(where, 0), closed_before, tombstones_before)
         self._delete(where, doomed)
         return len(doomed)
 
@@ -411,11 +427,7 @@ class EmbeddedLog:
         retention = int(known.config["retention.ms"])
         if retention < 0:
             return 0
-        doomed = []
-        for record in self.read(where, 0):
-            if record.timestamp_ms >= now - retention:
-                break
-            doomed.append(record.offset)
+        doomed = outlived(self.read(where, 0), now - retention)
         self._delete(where, doomed, begin=doomed[-1] + 1 if doomed else None)
         return len(doomed)
 
@@ -428,7 +440,7 @@ class EmbeddedLog:
             batch.delete(b"r" + slot + _OFFSET.pack(offset))
         if begin is not None:
             batch.put(b"b" + slot, _OFFSET.pack(begin))
-        self._db.write(batch, self._write_options)
+        self._put(batch)
         if begin is not None:
             self._begins[where] = begin
 
