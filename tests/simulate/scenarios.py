@@ -14,8 +14,11 @@ from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
 from qmtl.foundation.wire.keys import encode_key, partition_for
 from qmtl.testing.simulation import alone, readers
+from tests.engine.driving import closed, table
 from tests.engine.models import Buckets, items, minute
+from tests.engine.steered import Steered
 from tests.engine.toys import (
+    A_MIRROR,
     A_OUT,
     B_STATE,
     CODEC,
@@ -24,6 +27,7 @@ from tests.engine.toys import (
     LATE_OUT,
     LATE_STATE,
     RELAYED,
+    SIDE,
     TOPICS,
     A,
     B,
@@ -33,6 +37,7 @@ from tests.engine.toys import (
     Late,
     Relay,
     X,
+    Y,
     make_topics,
 )
 
@@ -138,6 +143,84 @@ def late(lag: int, seed: int = 0) -> Scenario:
         alone=alone((Alone(lag),)),
         readers=readers((Alone(lag),), TOPICS),
         cleans=lag == 1,
+    )
+
+
+IDLE_AFTER = 3
+
+
+class Choosy(Steered):
+    """Reads `x` as its clock; `y` joins with its first record and falls asleep when nobody feeds it."""
+
+    def inputs(self) -> tuple[Input, ...]:
+        side, *sources = super().inputs()
+        sleepy = replace(Input(Y.name, bucketed=True), joins=True, idle_after=IDLE_AFTER)
+        return (side, *(sleepy if one.topic == Y.name else one for one in sources))
+
+
+def steering(log: Log) -> Iterator[Waiting | None]:
+    """People who say what is read, and feed it or not; each piece is waited for, so that what has to come out is one thing."""
+    x, y, side = Feed(log, X), Feed(log, Y), Feed(log, SIDE, "steering")
+    numbers = iter(range(1000))
+    reads = iter(range(1000))
+
+    def read(names: str) -> Waiting:
+        side.put({0: [Item(names, next(reads), 1)]})
+        wanted = {encode_key((name,)) for name in names}
+        return lambda: table(log, A_MIRROR.name).keys() == wanted
+
+    def give(feed: Feed, number: int) -> None:
+        feed.bucket(minute(number), {0: [Item("n", number, 1)]})
+
+    def reached(number: int) -> Waiting:
+        return lambda: minute(number) in closed(log, A_OUT.name)
+
+    def both(count: int) -> Iterator[Waiting | None]:
+        for number in (next(numbers) for _ in range(count)):
+            give(y, number)
+            yield None
+            give(x, number)
+            yield reached(number)
+
+    yield read("xy")
+    yield from both(3)
+    for _ in range(IDLE_AFTER + 2):  # y falls asleep
+        give(x, last := next(numbers))
+        yield None
+    yield reached(last)
+    for _ in range(2):  # and is not waited for, whoever has been opened again meanwhile
+        give(x, last := next(numbers))
+        yield reached(last)
+    give(y, last)  # what comes for a bucket that is closed is late
+    yield None
+    yield from both(2)
+    yield read("x")
+    for number in (next(numbers) for _ in range(3)):
+        give(x, number)
+        give(y, number)
+        yield reached(number)
+    yield read("xy")
+    yield from both(3)
+    yield read("")
+    give(x, next(numbers))
+    yield None
+    yield read("x")
+    give(x, last := next(numbers))
+    yield reached(last)
+
+
+def sources() -> Scenario:
+    """Inputs that come and go, one of them dead for a while, in two slots."""
+    return Scenario(
+        name="sources",
+        prepare=make_topics,
+        slots={f"qmtl.steered.{number}": slot(Choosy, str(number)) for number in range(2)},
+        people=(steering,),
+        normal=without_places(CODEC),
+        inputs=frozenset({X.name, Y.name, SIDE.name}),
+        whole=frozenset({A_OUT.name}),
+        alone=alone((Choosy(),)),
+        readers=readers((Choosy(),), TOPICS),
     )
 
 

@@ -23,7 +23,7 @@ from qmtl.foundation.wire.keys import encode_key, partition_for
 from tests.engine.driving import messages, table
 from tests.engine.models import counted, late_model, loop_model, totals
 from tests.engine.toys import A_OUT, CODEC, COUNTS, ECHO, ITEMS, LATE_OUT
-from tests.simulate.scenarios import given_buckets, given_items, late, toys
+from tests.simulate.scenarios import given_buckets, given_items, late, sources, toys
 from tests.simulate.system import system
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +38,10 @@ COVERED = Coverage()
         (toys, range(60)),
         (lambda: late(1), range(60, 80)),
         (lambda: late(2), range(80, 100)),
+        (sources, range(100, 160)),
         (system, range(SEEDS)),
     ],
-    ids=["toys", "a table read one late", "a table read two late", "all processors"],
+    ids=["toys", "a table read one late", "a table read two late", "inputs that come and go", "all processors"],
 )
 def test_faults_change_nothing_of_what_comes_out(make: Callable[[], Scenario], seeds: range) -> None:
     explorer = Explorer(make())
