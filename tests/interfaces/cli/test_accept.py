@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from qmtl.foundation.common.errors import LogRegressed
 from qmtl.foundation.contracts.control import Acceptance
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.worldservice.processor import WorldService
-from tests.interfaces.cli.running import call
+from tests.contract.driving import until
+from tests.interfaces.cli.running import call, start
+from tests.interfaces.metrics.scraping import ask
 from tests.replay.logs import activate, create, run_worldservice
 
 
@@ -112,3 +115,20 @@ def test_a_worker_that_refuses_shows_it_in_its_state_directory(
         assert "worldservice[0] is kept closed by its worker: [QMTL-307]" in said
     assert "kept closed" not in call(capsys, *where).err
     log.close()
+
+
+def test_a_worker_with_nothing_but_a_refused_task_stays_says_why_and_drains(place: Path) -> None:
+    dirs = ("--log", f"embedded:{place / 'log'}", "--state-dir", str(place))
+    with start(place, "worker", "run", "worldservice", *dirs, "--metrics-port", "0") as process:
+        try:
+            assert process.stderr is not None
+            url = process.stderr.readline().split()[2].removesuffix("/metrics,")
+            until(lambda: "QMTL-307" in " ".join(ask(f"{url}/healthz").json()["reasons"]))
+            assert ask(f"{url}/healthz").status == 503
+            process.send_signal(signal.SIGTERM)
+            said = process.stderr.read()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert "QMTL-307" in said
+    assert "drained" in said
