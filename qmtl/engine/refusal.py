@@ -6,9 +6,13 @@ records be skipped; so the task stops, where it is, until somebody has seen to t
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, TypeGuard
 
 from qmtl.engine.log.port import Log
+from qmtl.engine.observer import TaskId
 from qmtl.engine.transaction import Transaction
 from qmtl.foundation.common.errors import (
     CrashLoop,
@@ -25,6 +29,7 @@ from qmtl.foundation.common.errors import (
 )
 
 LETTERS: Final = ("dead.letters", "late.records")
+_NOTE: Final = ".refused"
 _WAITED: Final = "timed out"
 """What a log says of a record that it could not be asked about in time; the topic may be as sound as can be."""
 
@@ -41,6 +46,35 @@ def is_refusal(error: BaseException) -> TypeGuard[QmtlError]:
             return False
         case _:
             return isinstance(error, QmtlError)
+
+
+def note_refusal(state_dir: Path, task: TaskId, error: QmtlError | None) -> None:
+    """Leave beside a task's store why it is kept closed, for who looks from outside; None where it is not any more.
+
+    A note that can't be written is left out: the observer is told in any case.
+    """
+    file = state_dir / f"{task.processor}-{task.number}{_NOTE}"
+    with suppress(OSError):
+        if error is None:
+            file.unlink(missing_ok=True)
+            return
+        state_dir.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(file.name + ".new")
+        fresh.write_text(json.dumps([task, error.code, error.what, error.remedy]))
+        fresh.replace(file)
+
+
+def noted_refusals(state_dir: Path) -> dict[TaskId, str]:
+    """What the workers of a state directory keep closed, sorted, with code, cause and remedy.
+
+    The note of a worker that was killed stays until the task is opened there again.
+    """
+    out = {}
+    for file in sorted(state_dir.glob(f"*{_NOTE}")):
+        with suppress(OSError, ValueError, TypeError):  # it has gone, or is none of ours
+            (processor, number), code, what, remedy = json.loads(file.read_bytes())
+            out[TaskId(processor, number)] = f"[{code}] {what} {remedy}".rstrip()
+    return dict(sorted(out.items()))
 
 
 def require_letters(log: Log, run: Transaction, error: LogError) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from qmtl.engine.log.port import Fence, Log, Membership, Writer
 from qmtl.engine.observer import Stall, StallKind, TaskId, outcome_of
 from qmtl.engine.processor import Processor
-from qmtl.engine.refusal import is_refusal
+from qmtl.engine.refusal import is_refusal, note_refusal
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import (
     DiskFull,
@@ -273,11 +273,13 @@ class Worker:
             raise
         self._tasks[number] = task
         self._opening.pop(number)
+        self._note(number, None)
         observer.opened(task.id)
         return task
 
     def _begin(self, number: int) -> _Opening:
         one = self._opening[number] = _Opening()
+        self._note(number, None)  # one that was killed may have left its own
         self._settings.observer.opening(TaskId(self.name, number))
         return one
 
@@ -336,6 +338,7 @@ class Worker:
             one.task.close()
             one.task = None
         self._refused.append(error)
+        self._note(number, error)
         # Each attempt with a handler that is broken would make letters of as many records as may fail in a row.
         one.waits_s = math.inf if isinstance(error, HandlerBroken) else LONGEST_WAIT_S
         self._tell(one, number, began, StallKind.REFUSED, error)
@@ -351,6 +354,9 @@ class Worker:
         again = "not tried again" if one.waits_s == math.inf else f"the next attempt is in {one.waits_s:g} s"
         _log.warning("task %s of %s can't be opened, %s: %s", number, self.name, again, error)
 
+    def _note(self, number: int, error: QmtlError | None) -> None:
+        note_refusal(self._settings.state_dir, TaskId(self.name, number), error)
+
     def _opens_at(self, number: int) -> float:
         """The time before which a task that is not open yet is not opened."""
         known = self._opening.get(number)
@@ -361,6 +367,8 @@ class Worker:
         task = self._tasks.pop(number, None) if opening is None else opening.task
         if task is not None:
             task.close()
+        if opening is not None:
+            self._note(number, None)
         if task is not None or opening is not None:
             self._settings.observer.closed(TaskId(self.name, number))
 

@@ -86,8 +86,8 @@ def main() -> int:
         while not over:  # unlike `run`, it ends with a refusal: the campaign counts how its processes end
             wait_s = 0.0 if busy else IDLE_S / len(workers)
             busy = False
-            for one in workers:
-                busy |= one.step(wait_s)
+            for worker in workers:
+                busy |= worker.step(wait_s)
         for worker in workers:
             worker.close()
         log.close()

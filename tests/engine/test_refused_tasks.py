@@ -10,7 +10,8 @@ import pytest
 
 from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
 from qmtl.engine.log.port import Positions, Record, TopicDescription, TopicPartition
-from qmtl.engine.observer import Outcome, StallKind
+from qmtl.engine.observer import Outcome, StallKind, TaskId
+from qmtl.engine.refusal import noted_refusals
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.worker import LONGEST_WAIT_S, Worker, run
 from qmtl.foundation.common.errors import (
@@ -150,6 +151,7 @@ def test_a_refused_task_is_closed_by_itself_and_opens_when_the_cause_has_ended(
     bed = beds(point, error)
     for _ in range(3):
         bed.settle()
+        assert list(noted_refusals(bed.state)) == [TaskId("counter", 0)]
         bed.items += given(bed.feed, len(seen(bed.log)["1"]), len(seen(bed.log)["1"]) + 2)
         bed.now += LONGEST_WAIT_S - 0.5
         bed.settle()  # not yet
@@ -163,10 +165,20 @@ def test_a_refused_task_is_closed_by_itself_and_opens_when_the_cause_has_ended(
     stood = (0, 0, 0) if point == "run" else (0, 30, 60)
     assert stalls == [(0, StallKind.REFUSED, seconds) for seconds in stood]
     assert bed.told.stalls[0][1].what.startswith(f"[{error.code}] the log is not")
+    assert noted_refusals(bed.state)[TaskId("counter", 0)].startswith(f"[{error.code}] the log is not")
     bed.log.point = ""
     bed.settle()
     assert sorted(bed.worker.tasks) == [0, 1]
+    assert noted_refusals(bed.state) == {}
     check(bed.log, bed.items)
+
+
+def test_a_worker_that_leaves_takes_its_notes_with_it(beds: Beds) -> None:
+    bed = beds("opened", LogRegressed)
+    bed.settle()
+    assert noted_refusals(bed.state)
+    bed.worker.close()
+    assert noted_refusals(bed.state) == {}
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -166,21 +166,29 @@ worker.add_command(accept)
 
 @worker.command("list")
 @log_option
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Of workers on this machine: tell also which tasks they keep closed, and why.",
+)
 @format_option
-def list_workers(log_address: str, as_json: bool) -> None:
+def list_workers(log_address: str, state_dir: Path | None, as_json: bool) -> None:
     """Who runs which tasks now: the slots of every processor, their tasks, and how far those have come.
 
     Read from the members of the processors' groups. On an embedded log one process runs everything and tells nobody: then
     positions are shown, and STATE is unknown. POSITIONS are topic[partition]@offset, as committed. A worker that has ended stays
     listed until its session ends. With --format json every slot is one line, as is every processor that nobody runs, whose slot
-    is null.
+    is null. That a task is refused is not on the log: a worker leaves it in its state directory, for the time that it lasts.
     """
+    from qmtl.engine.refusal import noted_refusals
     from qmtl.foundation.wire.registry import codec
     from qmtl.interfaces.standing import slots
     from qmtl.topology import PROTOTYPES
 
     with reading(log_address) as log:
         found = slots(log, PROTOTYPES, codec)
+    refused = {} if state_dir is None else noted_refusals(state_dir / "tasks")
     if as_json:
         for one in found:
             render.json_line(
@@ -196,6 +204,11 @@ def list_workers(log_address: str, as_json: bool) -> None:
                         }
                         for number, positions in one.tasks.items()
                     },
+                    "refused": {
+                        str(task.number): why
+                        for task, why in refused.items()
+                        if task.processor == one.processor and task.number in one.tasks
+                    },
                 }
             )
         return
@@ -206,6 +219,8 @@ def list_workers(log_address: str, as_json: bool) -> None:
         if not one.tasks:
             rows.append((*who, "-", "-"))
     render.table(("PROCESSOR", "SLOT", "STATE", "HOST", "TASK", "POSITIONS"), rows)
+    for task, why in refused.items():
+        render.note(f"{task.processor}[{task.number}] is kept closed by its worker: {why}")
     if any(one.state is GroupState.UNKNOWN for one in found):
         render.note(
             "This log does not know who runs its processors; TASK and POSITIONS are those of whoever ran last."

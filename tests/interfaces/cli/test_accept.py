@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import all_partitions, read_all
+from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import LogRegressed
 from qmtl.foundation.contracts.control import Acceptance
 from qmtl.foundation.wire.registry import codec
-from tests.interfaces.cli.running import call
+from qmtl.services.worldservice.processor import WorldService
+from tests.contract.driving import until
+from tests.interfaces.cli.running import call, start
+from tests.interfaces.metrics.scraping import ask
 from tests.replay.logs import activate, create, run_worldservice
 
 
@@ -89,3 +96,39 @@ def test_a_decision_without_a_reason_or_a_task_is_refused(
     assert says in told.err
     with pytest.raises(LogRegressed):
         opened(place)
+
+
+def test_a_worker_that_refuses_shows_it_in_its_state_directory(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("worker", "list", "--log", f"embedded:{place / 'log'}", "--state-dir", str(place))
+    log = EmbeddedLog(place / "log")
+    with closing(Worker(log, WorldService, codec, TaskSettings(place / "tasks"))) as worker:
+        with pytest.raises(LogRegressed):
+            worker.step()
+        found = {one["processor"]: one for one in call(capsys, *where, "--json").lines()}
+        (why,) = found["worldservice"]["refused"].values()
+        assert why.startswith("[QMTL-307] worldservice[0]: activation[0]: the log is shorter")
+        assert "qmtl worker accept worldservice --task 0" in why
+        assert found["trading"]["refused"] == {}
+        said = call(capsys, *where).err
+        assert "worldservice[0] is kept closed by its worker: [QMTL-307]" in said
+    assert "kept closed" not in call(capsys, *where).err
+    log.close()
+
+
+def test_a_worker_with_nothing_but_a_refused_task_stays_says_why_and_drains(place: Path) -> None:
+    dirs = ("--log", f"embedded:{place / 'log'}", "--state-dir", str(place))
+    with start(place, "worker", "run", "worldservice", *dirs, "--metrics-port", "0") as process:
+        try:
+            assert process.stderr is not None
+            url = process.stderr.readline().split()[2].removesuffix("/metrics,")
+            until(lambda: "QMTL-307" in " ".join(ask(f"{url}/healthz").json()["reasons"]))
+            assert ask(f"{url}/healthz").status == 503
+            process.send_signal(signal.SIGTERM)
+            said = process.stderr.read()
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert "QMTL-307" in said
+    assert "drained" in said
