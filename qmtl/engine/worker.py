@@ -13,6 +13,7 @@ from typing import Final
 from qmtl.engine.log.port import Log, Membership, Writer
 from qmtl.engine.observer import Stall, StallKind, TaskId, outcome_of
 from qmtl.engine.processor import Processor
+from qmtl.engine.repeats import Repeats
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import (
     DiskFull,
@@ -83,6 +84,7 @@ class Worker:
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
         self._opening: dict[int, _Opening] = {}
+        self._repeats = Repeats()
         self._mine: frozenset[int] = frozenset()
         self._full_until = 0.0
         self._closed = False
@@ -137,8 +139,10 @@ class Worker:
                 # a long restore may have lived through several generations
                 fence = self._the_membership().fence()
                 task = found
+                self._repeats.stands(number, task)
             try:
                 busy |= task.step(self._the_writer(), fence, timeout_s / len(mine))
+                self._repeats.stands(number, task)
                 self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
                 self._wait_for_room(number, error)
@@ -161,6 +165,9 @@ class Worker:
                 self._drop(number)
                 if isinstance(error, OutcomeUnknown):
                     self._discard_writer()  # the next one first ends whatever this one left open
+                if (repeat := self._repeats.failed(number, error, self._settings.clock())) is not None:
+                    self._begin(number).waits_s = repeat.waited_s
+                    self._wait_by_itself(number, repeat.since, repeat.error)
                 busy = True
             except BaseException as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
@@ -247,9 +254,9 @@ class Worker:
         self,
         number: int,
         began: float,
-        error: UnstableOffsets | RecoveryStalled | LogUnreachable | StoreUnavailable,
+        error: UnstableOffsets | RecoveryStalled | LogUnreachable | TransactionAborted,
     ) -> None:
-        """Keep a task that can't be opened for a later attempt, and tell why."""
+        """Keep a task that can't be opened, or whose transactions fail, for a later attempt, and tell why."""
         one, now = self._opening[number], self._settings.clock()
         one.since = min(one.since, began)
         one.waits_s = min(LONGEST_WAIT_S, max(1.0, 2 * one.waits_s))
@@ -257,7 +264,7 @@ class Worker:
         stall = Stall(StallKind(error.cause), error.what, error.remedy, now - one.since)
         self._settings.observer.stalled(TaskId(self.name, number), stall)
         again = f"the next attempt is in {one.waits_s:g} s"
-        _log.warning("task %s of %s can't be opened, %s: %s", number, self.name, again, error)
+        _log.warning("task %s of %s does not run, %s: %s", number, self.name, again, error)
 
     def _opens_at(self, number: int) -> float:
         """The time before which a task that is not open yet is not opened."""
