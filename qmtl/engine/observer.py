@@ -63,6 +63,9 @@ class StallKind(Enum):
     STORE_ERROR = "store_error"
     """The system refuses to open, read or write the task's store."""
 
+    FAILED_TRANSACTIONS = "failed_transactions"
+    """The task was opened, and its transactions failed again and again at the same records."""
+
     REFUSED = "refused"
     """The task is kept closed until somebody has ended the cause."""
 

@@ -15,6 +15,7 @@ from qmtl.engine.log.port import Fence, Log, Membership, Writer
 from qmtl.engine.observer import Stall, StallKind, TaskId, outcome_of
 from qmtl.engine.processor import Processor
 from qmtl.engine.refusal import is_refusal, note_refusal
+from qmtl.engine.repeats import Repeats
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.foundation.common.errors import (
     DiskFull,
@@ -100,6 +101,7 @@ class Worker:
         self._writer: Writer | None = None
         self._tasks: dict[int, Task] = {}
         self._opening: dict[int, _Opening] = {}
+        self._repeats = Repeats()
         self._mine: frozenset[int] = frozenset()
         self._fence: Fence | None = None
         self._refused: list[QmtlError] = []
@@ -176,8 +178,10 @@ class Worker:
                 if found is None:
                     return True  # what is mine is asked anew
                 task = found
+                self._repeats.stands(number, task)
             try:
                 busy |= task.step(self._the_writer(), self._fence, timeout_s / len(mine))
+                self._repeats.stands(number, task)
                 self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
                 self._wait_for_room(number, error)
@@ -206,6 +210,9 @@ class Worker:
                 self._drop(number)
                 if isinstance(error, OutcomeUnknown):
                     self._discard_writer()  # the next one first ends whatever this one left open
+                if (repeat := self._repeats.failed(number, error, self._settings.clock())) is not None:
+                    self._begin(number).waits_s = repeat.waited_s
+                    self._wait_by_itself(number, repeat.since, repeat.error)
                 busy = True
             except BaseException as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
@@ -322,9 +329,9 @@ class Worker:
         self,
         number: int,
         began: float,
-        error: UnstableOffsets | RecoveryStalled | LogUnreachable | StoreUnavailable,
+        error: UnstableOffsets | RecoveryStalled | LogUnreachable | TransactionAborted,
     ) -> None:
-        """Keep a task that can't be opened for a later attempt, and tell why."""
+        """Keep a task that can't be opened, or whose transactions fail, for a later attempt, and tell why."""
         one = self._opening[number]
         one.waits_s = min(LONGEST_WAIT_S, max(1.0, 2 * one.waits_s))
         if error.cause == StallKind.SILENT_LOG.value:
@@ -352,7 +359,7 @@ class Worker:
             TaskId(self.name, number), Stall(kind, what, error.remedy, now - one.since)
         )
         again = "not tried again" if one.waits_s == math.inf else f"the next attempt is in {one.waits_s:g} s"
-        _log.warning("task %s of %s can't be opened, %s: %s", number, self.name, again, error)
+        _log.warning("task %s of %s does not run, %s: %s", number, self.name, again, error)
 
     def _note(self, number: int, error: QmtlError | None) -> None:
         note_refusal(self._settings.state_dir, TaskId(self.name, number), error)

@@ -31,6 +31,7 @@ from qmtl.foundation.common.errors import (
     OutcomeUnknown,
     RecoveryStalled,
     TransactionAborted,
+    UnknownTopic,
 )
 from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.codec import Codec
@@ -339,18 +340,50 @@ def test_a_record_that_the_failed_transaction_does_not_take_ends_it(kafka_log: K
     def refused() -> bool:
         try:
             writer.append("a", 0, b"k", b"never")
-        except OutcomeUnknown:
-            return True
+        except TransactionAborted as error:
+            return "small [0]" in error.what  # whenever the broker's answer comes, it is told
         return False
 
     until(refused)
-    writer.close()
-    writer = log.writer("writer")  # what is still on its way to the old one is shut out
     writer.begin()
     writer.append("a", 0, b"k", b"v")
     writer.commit({}, "", None)
     writer.close()
     assert values(read_all(log, [A0])) == [b"v"]
+
+
+def test_a_writer_that_comes_after_one_that_failed_sees_a_topic_that_was_made_again(
+    kafka_log: KafkaLog,
+) -> None:
+    log = kafka_log
+    name = f"{log.namespace}b"
+    admin = AdminClient({"bootstrap.servers": log.bootstrap})
+
+    def made_again(partitions: int) -> None:
+        admin.delete_topics([name])[name].result(20)
+        until(lambda: "b" not in log.topics())
+        log.ensure_topics([events("b", partitions)])
+
+    log.ensure_topics([events("b", 3)])
+    writer = log.writer("writer")
+    writer.begin()
+    writer.append("b", 2, b"k", b"1")
+    writer.commit({}, "", None)
+    made_again(1)
+    writer.begin()
+    writer.append("b", 2, b"k", b"never")
+    with pytest.raises((TransactionAborted, OutcomeUnknown)):
+        writer.commit({}, "", None)
+    writer.close()
+    writer = log.writer("writer")
+    writer.begin()
+    with pytest.raises(UnknownTopic, match="partition 2 of topic 'b'"):
+        writer.append("b", 2, b"k", b"never")
+    writer.abort()
+    writer.close()
+    made_again(3)
+    put(log, [(TopicPartition("b", 2), b"k", b"2")])
+    assert values(read_all(log, partitions_of("b", 3))) == [b"2"]
 
 
 def test_a_record_for_which_the_queue_has_no_room_waits_until_there_is_some(

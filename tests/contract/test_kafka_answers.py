@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from threading import Event
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException
@@ -29,6 +29,7 @@ from qmtl.foundation.common.errors import (
     MissingRight,
     OutcomeUnknown,
     TransactionAborted,
+    UnknownTopic,
 )
 
 A0 = TopicPartition("a", 0)
@@ -56,6 +57,7 @@ class Cluster:
         said: what it answers about partition 1, one answer per question; partition 0 is always well, and holds 7 offsets.
     """
 
+    partitions: ClassVar[int] = 2
     said: Sequence[Said]
     questions: int = 0
 
@@ -68,7 +70,7 @@ class Cluster:
         return said
 
     def list_topics(self, timeout: float) -> Any:
-        topic = SimpleNamespace(partitions={0: None, 1: None})
+        topic = SimpleNamespace(partitions=dict.fromkeys(range(self.partitions)))
         return SimpleNamespace(brokers={1: None}, cluster_id="stub", topics={"a": topic})
 
     def describe_topics(self, names: Any, request_timeout: float) -> Any:
@@ -219,7 +221,7 @@ class Refusing:
         offset: where it says that a record lies.
     """
 
-    errors: Mapping[str, Iterator[KafkaError]]
+    errors: Mapping[str, Iterator[KafkaError | None]]
     offset: int | None = 3
     made: list[str] = field(default_factory=list)
     told: list[Any] = field(default_factory=list)
@@ -284,12 +286,14 @@ MEANINGS: dict[str, tuple[KafkaError, type[LogError]]] = {
 }
 
 
-Transact = Callable[[Mapping[str, Iterator[KafkaError]], float], tuple[KafkaWriter, Refusing]]
+Transact = Callable[[Mapping[str, Iterator[KafkaError | None]], float], tuple[KafkaWriter, Refusing]]
 
 
 @pytest.fixture
 def transact(meeting: Meet, monkeypatch: pytest.MonkeyPatch) -> Transact:
-    def make(errors: Mapping[str, Iterator[KafkaError]], call_s: float) -> tuple[KafkaWriter, Refusing]:
+    def make(
+        errors: Mapping[str, Iterator[KafkaError | None]], call_s: float
+    ) -> tuple[KafkaWriter, Refusing]:
         client = Refusing(errors)
         monkeypatch.setattr(kafka, "Producer", client)
         return meeting([5], call_s).writer("writer"), client
@@ -342,6 +346,34 @@ def test_what_the_abort_of_a_refused_record_says_counts_for_more_than_the_refusa
         writer.append("a", 0, b"k", b"v")
     assert type(refused.value) is ends
     assert client.made[-1] == ABORT
+
+
+@pytest.mark.parametrize("meaning", ["fatal", "abortable"])
+def test_a_record_that_comes_after_the_failure_of_its_transaction_tells_why_it_failed(
+    transact: Transact, meaning: str
+) -> None:
+    """Of the record the client says only that its state does not allow it."""
+    known, ends = MEANINGS[meaning]
+    flags = {"fatal": known.fatal(), "txn_requires_abort": known.txn_requires_abort()}
+    begins = iter([None, KafkaError(known.code(), "why", **flags)])
+    writer, client = transact({PRODUCE: repeat(told(KafkaError._STATE)), BEGIN: begins}, 20.0)
+    writer.begin()
+    with pytest.raises(LogError, match="why") as refused:
+        writer.append("a", 0, b"k", b"v")
+    assert type(refused.value) is ends
+    assert client.made[-2:] == [BEGIN, ABORT]
+
+
+def test_a_partition_that_came_after_it_was_missed_is_written(
+    transact: Transact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, client = transact({}, 20.0)
+    writer.begin()
+    with pytest.raises(UnknownTopic):
+        writer.append("a", 2, b"k", b"v")
+    monkeypatch.setattr(Cluster, "partitions", 3)
+    writer.append("a", 2, b"k", b"v")
+    assert client.made[-1] == PRODUCE
 
 
 @pytest.mark.parametrize("offset", [None, OFFSET_INVALID])

@@ -452,13 +452,20 @@ class KafkaWriter:
         return delivered
 
     def _refused(self, topic: str, error: KafkaException) -> NoReturn:
-        """Say why a record was not taken. The client says only that the transaction has failed; the abort tells of a fence."""
+        """Say why a record was not taken. The client says only that the transaction has failed; the abort tells of a fence, and
+        whoever asks for another transaction before it is told why this one has failed."""
         if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
             raise TooLarge(
                 f"a record for {topic} was larger than {MESSAGE_MAX_BYTES} bytes.", "Send less at a time."
             )
+        why = error
+        if error.args[0].code() == KafkaError._STATE and self._open:
+            try:
+                self._producer.begin_transaction()
+            except KafkaException as told:
+                why = told
         self.abort()
-        classify(error, self._id)
+        classify(why, self._id)
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if not self._open:
@@ -527,6 +534,7 @@ class KafkaWriter:
     def close(self) -> None:
         """Let go of the producer without ending anything: whoever opens the id next does that."""
         self._open = False
+        self._log.admin.forget()  # it may be that a topic is not what it was
         self._caller.close()
         with suppress(KafkaException):
             self._producer.purge()

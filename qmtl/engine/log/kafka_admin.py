@@ -153,16 +153,20 @@ class KafkaAdmin:
         Raises:
             UnknownTopic: it doesn't.
         """
-        if where.topic not in self._partitions:
+        count = self._partitions.get(where.topic, 0)
+        if where.partition >= count:  # there may be more by now
             timeout_s = self._wait_s if wait_s is None else wait_s
             found = self._asked(lambda: self._client.list_topics(timeout=timeout_s)).topics
             physical = found.get(self._namespace + where.topic)
-            if physical is not None and physical.partitions:
-                self._partitions[where.topic] = len(physical.partitions)
-        if not 0 <= where.partition < self._partitions.get(where.topic, 0):
+            count = self._partitions[where.topic] = 0 if physical is None else len(physical.partitions)
+        if not 0 <= where.partition < count:
             raise UnknownTopic(
                 f"the log has no partition {where.partition} of topic {where.topic!r}.", "Create it first."
             )
+
+    def forget(self) -> None:
+        """Ask the cluster again which partitions there are: topics may have been deleted, or made anew."""
+        self._partitions.clear()
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         """Compare what exists, and only where that fits create what is missing.

@@ -172,6 +172,7 @@ class TransactionAborted(TransactionError):
     """Nothing became visible; the batch is read again."""
 
     code = "QMTL-311"
+    cause = "failed_transactions"
 
 
 class DiskFull(TransactionAborted):
