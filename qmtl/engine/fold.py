@@ -14,7 +14,7 @@ from qmtl.engine.transaction import MARKERS_KEPT, horizon_of
 from qmtl.foundation.common.errors import StateMismatch, WireError
 from qmtl.foundation.contracts.control import GENESIS_MS, CloseMarker
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, is_reserved
+from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, is_reserved, is_stamp
 
 SAMPLES: Final = 32
 """So many rows of a table are decoded at a restore."""
@@ -45,6 +45,7 @@ class Fold:
         records: how many were read.
         samples: how many rows are still to be looked at, to see whether their keys are those of the catalogue.
         looked, strange: how many were, and how many had another key.
+        ended: what was read ends with a stamp, as a transaction does.
     """
 
     table: Table
@@ -56,6 +57,7 @@ class Fold:
     samples: int = 0
     looked: int = 0
     strange: int = 0
+    ended: bool = True
     _prefix: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,6 +115,7 @@ class Fold:
     # ---- what the log says of the state itself ---------------------------------------------------------------------
 
     def _look_at(self, found: Columns) -> None:
+        self.ended = is_stamp(found.keys[-1])
         spec = self.table.spec
         for key, value in zip(found.keys, found.values, strict=True):
             if self.samples <= 0:

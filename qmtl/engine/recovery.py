@@ -26,6 +26,9 @@ STALL_S: Final = 30.0
 LOOK_S: Final = 1.0
 """After so long without progress it is asked why, and again after each further such time."""
 
+ROUNDS: Final = 10
+"""So often a restore goes on behind its target, to the end of a transaction that somebody had open when it was captured."""
+
 MANY: Final = 100_000
 """So many offsets are to be restored before the store takes rows without order and write-ahead log."""
 
@@ -77,7 +80,8 @@ def restore(
     """Bring the store up to the high watermark of every table, captured once at the start.
 
     A reader's end is a hint only: with somebody's transaction open, records that are already committed stay invisible. So
-    the target is the high watermark, uncommitted records included, and the restore waits until its position reaches it.
+    the target is the high watermark, uncommitted records included, and the restore waits until its position reaches it. Where
+    it lies in a transaction that another worker goes on with, the restore reads on behind it.
 
     Args:
         until: where the tables are taken to end instead, to rebuild an earlier state.
@@ -125,6 +129,7 @@ class _Restore:
     Attributes:
         target: the offset at which each table ends.
         start: the offset from which on its records are taken; the one before it is looked at, where the store knows it.
+        fixed: the target is the caller's.
     """
 
     log: Log
@@ -145,13 +150,14 @@ class _Restore:
     folds: dict[str, Fold] = field(default_factory=dict)
     facts: Mapping[str, TopicFacts] = field(default_factory=dict)
     records: int = 0
+    fixed: bool = False
 
     # ---- where to begin -----------------------------------------------------------------------------------------
 
     def prepare(self, until: Positions | None) -> None:
         """Capture the target, and see whether the store may be continued."""
         wheres = [TopicPartition(name, table.partition) for name, table in self.tables.items()]
-        ends = self.log.end_offsets(wheres)
+        ends, self.fixed = self.log.end_offsets(wheres), until is not None
         self.target = {where: min(ends[where], (until or ends).get(where, ends[where])) for where in wheres}
         self.begin = self.log.begin_offsets(wheres)
         facts = facts_of(self.log, self.tables, {name: table.spec for name, table in self.tables.items()})
@@ -235,7 +241,24 @@ class _Restore:
     # ---- reading ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Read up to the target."""
+        """Read up to the target, and on to the end of a transaction that it lies in."""
+        self._read_to_target()
+        for _ in range(0 if self.fixed else ROUNDS):
+            ends = self.log.end_offsets(list(self.target))
+            if ends == self.target or self._is_whole():
+                return
+            self.start, self.target = self.target, dict(ends)
+            self._read_to_target()
+
+    def _is_whole(self) -> bool:
+        """Whether what was read ends with a transaction, and with the same one in every table."""
+        try:
+            self._last()
+        except StampMismatch:
+            return False
+        return all(fold.ended for fold in self.folds.values())
+
+    def _read_to_target(self) -> None:
         left = {where: offset for where, offset in self.start.items() if offset < self.target[where]}
         if not left:
             return
@@ -392,14 +415,11 @@ class _Restore:
         """Prove that all tables end with the same transaction, and write the checkpoint."""
         self.store.know(self.facts)
         known = self.store.checkpoint
-        stamps: dict[str, PositionStamp] = {
-            name: self.codec.decode(fold.stamp) for name, fold in self.folds.items() if fold.stamp is not None
-        }
-        if not stamps:
+        last = self._last()
+        if last is None:
             return Restored(
                 dict(known.positions), known.buckets, not known.tables, self.records, topics=known.topics
             )
-        last = self._agreeing(stamps)
         for table in self.tables.values():
             table.bury(horizon_of(last.buckets, table.look_back))
         rows = [row for table in self.tables.values() for row in table.changes()]
@@ -412,13 +432,21 @@ class _Restore:
             table.committed()
         return Restored(positions, last.buckets, False, self.records, True, last.topics)
 
-    def _agreeing(self, stamps: Mapping[str, PositionStamp]) -> PositionStamp:
-        """The one transaction that all tables end with.
+    def _last(self) -> PositionStamp | None:
+        """The one transaction that all tables end with; None where none was read.
 
         A table of which the store knows everything ends with the transaction that the store knows; a table that is new has
         nothing yet, and no stamp.
+
+        Raises:
+            StampMismatch: they end with different ones.
         """
         known = self.store.checkpoint
+        stamps: dict[str, PositionStamp] = {
+            name: self.codec.decode(fold.stamp) for name, fold in self.folds.items() if fold.stamp is not None
+        }
+        if not stamps:
+            return None
         first_name = min(stamps)
         first = stamps[first_name]
         for name, fold in sorted(self.folds.items()):

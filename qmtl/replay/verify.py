@@ -200,7 +200,7 @@ class _Run:
     # ---- without ------------------------------------------------------------------------------------------------------
 
     def _fold(self, against: Against, ends: Positions) -> TaskReport:
-        rebuilt = _Rebuilt(self, ends)
+        rebuilt = _Rebuilt(self)
         try:
             tables = [self._table(name, rebuilt, None) for name in self.processor.tables]
             self.processor.restore(rebuilt.tables)
@@ -281,9 +281,9 @@ class _Run:
 
 
 class _Rebuilt:
-    """The tables of one task, restored into an empty store from a log that ends where it is told."""
+    """The tables of one task, restored into an empty store from a log that ends where it is told, or with its last transaction."""
 
-    def __init__(self, run: _Run, ends: Positions) -> None:
+    def __init__(self, run: _Run, ends: Positions | None = None) -> None:
         started = run.clock()
         self.store = Store(run.scratch / "store", run.log.log_id)
         own = run.processor.tables

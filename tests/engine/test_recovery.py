@@ -17,12 +17,13 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.processor import Arrival, Input, Step
 from qmtl.engine.recovery import restore
+from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.store import Cause, Rebuilt, Store
 from qmtl.engine.stored import Checkpoint
 from qmtl.engine.table import Table
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import InvariantBroken, LogRegressed, StampMismatch
-from qmtl.foundation.contracts.control import PositionStamp
+from qmtl.foundation.contracts.control import InputPosition, PositionStamp
 from qmtl.foundation.wire.keys import encode_key, is_reserved, stamp_key
 from qmtl.foundation.wire.topics import DAY_MS
 from tests.contract.driving import put
@@ -445,6 +446,54 @@ def test_tables_that_end_with_different_transactions_are_refused(
         shutil.rmtree(tmp_path / "state")
     with bench(log, tmp_path / "state", TwoTables) as runs, pytest.raises(StampMismatch, match="different"):
         runs.settle()
+
+
+@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("there", range(6))
+def test_a_transaction_of_which_a_part_was_there_when_the_restore_began_is_restored_whole_or_not_at_all(
+    tmp_path: Path, there: int, commits: bool
+) -> None:
+    """Its writer is another worker, which ends it while this one reads: the ends of two tables lie in it and before it."""
+    log = SimulatedLog()
+    make_topics(log)
+
+    def written(number: int) -> list[tuple[str, bytes, bytes]]:
+        stamp = PositionStamp("two", 0, (InputPosition(SIDE.name, 0, number),))
+        rows = [
+            (name, encode_key((key,)), CODEC.encode(Total(key, number)))
+            for key in "ab"
+            for name in TwoTables.tables
+        ]
+        return [*rows, *((name, stamp_key("two", 0), CODEC.encode(stamp)) for name in TwoTables.tables)]
+
+    put(log, [(TopicPartition(name, 0), key, value) for name, key, value in written(1)], writer="two")
+    writer, records = log.writer("two"), written(2)
+    writer.begin()
+
+    def write(until: int) -> None:
+        while len(records) > until:
+            name, key, value = records.pop(0)
+            writer.append(name, 0, key, value)
+
+    def end() -> None:
+        if not records:
+            return
+        write(0)
+        if commits:
+            writer.commit({}, "", None)
+        else:
+            writer.abort()
+
+    write(6 - there)
+    store = Store(tmp_path, log.log_id)
+    specs = {A_MIRROR.name: A_MIRROR, LATE_STATE.name: LATE_STATE}
+    tables = {name: Table(spec, 0, store, CODEC) for name, spec in specs.items()}
+    restored = restore(log, store, tables, CODEC, keep_alive=end)
+    found = {name: [row.amount for row in table.items()] for name, table in tables.items()}
+    number = 2 if commits and there else 1
+    assert restored.positions == {TopicPartition(SIDE.name, 0): number}
+    assert found == {name: [number, number] for name in specs}
+    store.close()
 
 
 def test_a_table_that_is_new_begins_empty_beside_the_others(

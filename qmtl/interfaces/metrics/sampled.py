@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from qmtl.foundation.common.errors import QmtlError
+
+_logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -31,7 +34,8 @@ class Sampled(Generic[T]):
     """One measurement, at most one at a time.
 
     Args:
-        measure: called in the thread; a `QmtlError` of it counts as a failed measurement, and the result before stays.
+        measure: called in the thread; an error of it counts as a failed measurement, and the result before stays. What is no
+            `QmtlError` is logged, too.
         initial: the value until the first result.
         every_s: a result that is younger is given again.
         wait_s: how long `get` waits for a new result.
@@ -85,6 +89,9 @@ class Sampled(Generic[T]):
                 try:
                     value, failed = self._measure(), False
                 except QmtlError:
+                    value, failed = self._value, True
+                except Exception:  # of the system, or of ours: who asks next is to see that it fails, and never to wait in vain
+                    _logger.exception("%s could not be measured", self._thread.name)
                     value, failed = self._value, True
                 with self._state:
                     self._value = value
