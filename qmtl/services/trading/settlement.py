@@ -29,10 +29,10 @@ def open_missing_account(step: Step, activation: Activation, bucket_ms: int) -> 
 
 
 def execute(step: Step, world_id: str, bars: Sequence[Arrival]) -> None:
-    """Fill the open orders of the world that a bar of this bucket reaches, oldest bar first, and book the fills.
+    """Fill the open orders of the world that a bar of this bucket reaches, each at the first such bar, and book the fills.
 
     Args:
-        bars: the world's, in the order of the log.
+        bars: the world's, in the order of the log; of several sources of a symbol it alone says which comes first.
 
     Raises:
         PoisonRecord: a bar at whose price money can't be kept exact.
@@ -98,7 +98,7 @@ def revalue_world(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms:
     """Mark every position of the world to the bucket's last close of its symbol, and every account to its positions.
 
     Args:
-        bars: the world's, in the order of the log.
+        bars: the world's, in the order of the log; of several sources of a symbol it alone says which comes last.
 
     Raises:
         PoisonRecord: a bar at whose close a position, or an account with it, can't be valued exactly.
