@@ -13,8 +13,8 @@ from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
 from qmtl.engine.log.port import Positions, Record, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import LONGEST_WAIT_S, STALL_S, Worker
-from tests.engine.test_standstill import Told, check, given, seen
 from tests.engine.toys import CODEC, COUNTS, ITEMS, Counter, Feed, make_topics
+from tests.engine.waiting import Told, check, given, seen
 
 TABLE = TopicPartition(COUNTS.name, 0)
 

@@ -38,8 +38,8 @@ from tests.engine.driving import messages
 from tests.engine.faults import Fault, FaultyLog
 from tests.engine.models import counted
 from tests.engine.poison_toys import BAD, Ledger
-from tests.engine.test_standstill import Told, check, given, seen
 from tests.engine.toys import CODEC, DEAD, ECHO, ITEMS, Counter, Feed, Item, make_topics
+from tests.engine.waiting import Told, check, given, seen
 from tests.interfaces.metrics.scraping import shown
 
 FIRST = TopicPartition(ITEMS.name, 0)

@@ -42,9 +42,9 @@ from tests.contract.outsiders import outsider
 from tests.engine.driving import messages
 from tests.engine.models import minute
 from tests.engine.poison_toys import NAMED, Column
-from tests.engine.test_standstill import Told
 from tests.engine.test_store import held_elsewhere
 from tests.engine.toys import A_OUT, CODEC, COUNTS, DEAD, ITEMS, Counter, Feed, Item, Total, X, make_topics
+from tests.engine.waiting import Told
 
 WHERE = TopicPartition(COUNTS.name, 0)
 

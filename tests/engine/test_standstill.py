@@ -6,19 +6,13 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package re-exports them without saying so
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 from rocksdict import Rdict
 
 from qmtl.engine import recovery
@@ -26,21 +20,15 @@ from qmtl.engine import store as stores
 from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedMembership
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.kafka_settings import KafkaSettings
-from qmtl.engine.log.port import MESSAGE_MAX_BYTES, Log, Positions, TopicPartition
-from qmtl.engine.observer import Nobody, Outcome, Stall, StallKind, TaskId
+from qmtl.engine.log.port import TopicPartition
+from qmtl.engine.observer import Outcome, StallKind
 from qmtl.engine.processor import Arrival, Bucket, Step
-from qmtl.engine.repeats import FAILURES_AT_ONE_PLACE
-from qmtl.engine.store import Rebuilt
-from qmtl.engine.task import TaskSettings
-from qmtl.engine.worker import LONGEST_WAIT_S, Worker
+from qmtl.engine.worker import LONGEST_WAIT_S
 from qmtl.foundation.common.errors import (
     LogError,
     LogUnreachable,
     MembershipLost,
-    OutcomeUnknown,
     RecoveryStalled,
-    TransactionAborted,
-    TransactionError,
     UnstableOffsets,
 )
 from qmtl.testing.broker import Broker, start_broker
@@ -52,7 +40,6 @@ from tests.engine.poison_toys import NAMED, Column
 from tests.engine.test_store import Refusing, held_elsewhere
 from tests.engine.toys import (
     A_OUT,
-    CODEC,
     COUNTS,
     DEAD,
     ECHO,
@@ -60,37 +47,13 @@ from tests.engine.toys import (
     Counter,
     Feed,
     Item,
-    Toy,
     X,
     make_topics,
 )
+from tests.engine.waiting import Bed, Held, check, given, seen
 from tests.interfaces.metrics.scraping import shown
 
 HELD, FREE = TopicPartition(ITEMS.name, 0), TopicPartition(ITEMS.name, 1)
-
-
-def given(feed: Feed, begin: int, end: int) -> list[Item]:
-    """Items for both tasks, with the numbers from `begin` to `end`."""
-    rows = {number: [Item(f"{number}", seq, 1) for seq in range(begin, end)] for number in (0, 1)}
-    feed.put(rows)
-    return [one for items in rows.values() for one in items]
-
-
-def seen(log: Log) -> dict[str, list[Any]]:
-    """What came out, by name: the name is the number of the task."""
-    out: dict[str, list[Any]] = {"0": [], "1": []}
-    for one in messages(log, ECHO.name):
-        out[one.name].append(one)
-    return out
-
-
-def seen_of(name: str, log: Log) -> list[Any]:
-    return [one for one in messages(log, ECHO.name) if one.name == name]
-
-
-def check(log: Log, items: list[Item]) -> None:
-    """Everything came out once, in the order of each name."""
-    assert seen(log) == {name: counted([one for one in items if one.name == name]) for name in ("0", "1")}
 
 
 @contextmanager
@@ -140,76 +103,6 @@ def test_behind_somebodys_transaction_one_task_waits_and_the_other_goes_on(
 
 
 # ---- how long it waits ----------------------------------------------------------------------------------------
-
-
-class Held(EmbeddedLog):
-    """An embedded log on which a transaction holds positions as long as it is told to."""
-
-    held: Collection[TopicPartition] = ()
-    asked = 0
-    error: Callable[[str, str], LogError] = UnstableOffsets
-
-    def committed(
-        self, group: str, partitions: Collection[TopicPartition], wait_s: float | None = None
-    ) -> Positions:
-        if any(where in self.held for where in partitions):
-            self.asked += 1
-            raise type(self).error("a transaction has not ended.", "Wait.")
-        return super().committed(group, partitions, wait_s)
-
-
-class Told(Nobody):
-    """Remembers what it is told of stalls."""
-
-    def __init__(self) -> None:
-        self.stalls: list[tuple[TaskId, Stall]] = []
-        self.opens: list[TaskId] = []
-        self.closes: list[TaskId] = []
-        self.ends: list[Outcome] = []
-
-    def ended(self, task: TaskId, outcome: Outcome) -> None:
-        self.ends.append(outcome)
-
-    def stalled(self, task: TaskId, stall: Stall) -> None:
-        self.stalls.append((task, stall))
-
-    def opened(self, task: TaskId) -> None:
-        self.opens.append(task)
-
-    def closed(self, task: TaskId) -> None:
-        self.closes.append(task)
-
-
-class Bed:
-    """A worker by a clock that is set by hand."""
-
-    def __init__(self, place: Path) -> None:
-        self.log = Held(place / "log")
-        make_topics(self.log)
-        self.now = 100.0
-        self.told = Told()
-        self.state = place / "state"
-        self.rebuilt: list[Rebuilt] = []
-        self.start(Counter)
-
-    def start(self, make: Callable[[], Toy]) -> None:
-        settings = TaskSettings(
-            self.state, observer=self.told, clock=lambda: self.now, on_rebuild=self.rebuilt.append
-        )
-        self.worker = Worker(self.log, make, CODEC, settings)
-
-    def settle(self) -> None:
-        idle = 0
-        while idle < 3:
-            idle = 0 if self.worker.step() else idle + 1
-
-
-@pytest.fixture
-def bed(tmp_path: Path) -> Iterator[Bed]:
-    one = Bed(tmp_path)
-    yield one
-    one.worker.close()
-    one.log.close()
 
 
 def test_it_is_tried_again_less_and_less_often_and_at_once_less_often_than_its_bound(bed: Bed) -> None:
@@ -380,141 +273,6 @@ def test_a_task_whose_store_fails_while_it_runs_waits_by_itself_and_loses_nothin
     found = messages(bed.log, ECHO.name)
     for one in ("0", "1", "2"):
         wanted = [item for item in [*items, *fresh] if item.name == one]
-        assert [echo for echo in found if echo.name == one] == counted(wanted)
-
-
-# ---- transactions that can't succeed ----------------------------------------------------------------------------
-
-
-class Doomed(Counter):
-    """Its transactions fail at what is less than nothing, with each of these errors in turn, as long as there are any."""
-
-    name = "counter"
-    errors: Sequence[type[TransactionError]] = ()
-    failed = 0
-
-    def on_record(self, step: Step, arrival: Arrival) -> None:
-        if arrival.message.amount < 0 and Doomed.errors:
-            Doomed.failed += 1
-            raise Doomed.errors[Doomed.failed % len(Doomed.errors)]("the topic takes none.", "Mend it.")
-        super().on_record(step, arrival)
-
-
-def attempts(bed: Bed, seconds: int) -> list[float]:
-    """When the transaction of the first task was tried and failed."""
-    tries: list[float] = []
-    for _ in range(seconds):
-        bed.settle()
-        tries += [bed.now] * (Doomed.failed - len(tries))
-        bed.now += 1.0
-    return tries
-
-
-@pytest.mark.parametrize(
-    "errors", [[TransactionAborted], [OutcomeUnknown], [OutcomeUnknown, TransactionAborted]]
-)
-def test_a_task_whose_transactions_can_not_succeed_waits_longer_and_longer_by_itself_and_all_is_told(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch, errors: Sequence[type[TransactionError]]
-) -> None:
-    monkeypatch.setattr(Doomed, "errors", errors)
-    monkeypatch.setattr(Doomed, "failed", 0)
-    bed.worker.close()
-    bed.start(Doomed)
-    feed = Feed(bed.log, ITEMS)
-    items = given(feed, 0, 3)
-    bed.settle()
-    bad = Item("0", 3, -1)
-    feed.put({0: [bad], 1: [Item("1", 3, 1)]})
-    items += [bad, Item("1", 3, 1)]
-    tries = attempts(bed, 200)
-    assert tries[:FAILURES_AT_ONE_PLACE] == [tries[0]] * FAILURES_AT_ONE_PLACE
-    waits = [after - before for before, after in pairwise(tries[FAILURES_AT_ONE_PLACE - 1 :])]
-    assert waits == [1, 2, 4, 8, 16, *[LONGEST_WAIT_S] * (len(waits) - 5)]
-    assert list(bed.worker.tasks) == [1]
-    assert len(seen(bed.log)["1"]) == 4
-    stalls = [stall for task, stall in bed.told.stalls if task.number == 0]
-    assert len(stalls) == len(bed.told.stalls) == len(waits) + 1
-    assert {stall.kind for stall in stalls} == {StallKind.FAILED_TRANSACTIONS}
-    assert [stall.seconds for stall in stalls] == [at - tries[0] for at in tries[FAILURES_AT_ONE_PLACE - 1 :]]
-    assert all(
-        "the topic takes none." in one.what and one.remedy.startswith("Mend it. Compare") for one in stalls
-    )
-    # Once it succeeds, nothing of that counts any more.
-    monkeypatch.setattr(Doomed, "errors", ())
-    bed.now += LONGEST_WAIT_S
-    bed.settle()
-    check(bed.log, items)
-    monkeypatch.setattr(Doomed, "errors", errors)
-    monkeypatch.setattr(Doomed, "failed", 0)
-    feed.put({0: [Item("0", 4, -1)]})
-    again = attempts(bed, 5)
-    assert again == [again[0]] * FAILURES_AT_ONE_PLACE + [again[0] + 1, again[0] + 3]
-
-
-def test_a_task_that_fails_now_and_then_and_goes_on_between_waits_never(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Doomed, "errors", [TransactionAborted])
-    monkeypatch.setattr(Doomed, "failed", 0)
-    bed.worker.close()
-    bed.start(Doomed)
-    feed = Feed(bed.log, ITEMS)
-    items: list[Item] = []
-    for seq in range(3):
-        items.append(Item("0", seq, -1))
-        feed.put({0: items[-1:]})
-        monkeypatch.setattr(Doomed, "errors", [TransactionAborted])
-        for _ in range(1, FAILURES_AT_ONE_PLACE):
-            before = Doomed.failed
-            while Doomed.failed == before:
-                bed.worker.step()
-        monkeypatch.setattr(Doomed, "errors", ())
-        bed.settle()
-    assert bed.told.stalls == []
-    check(bed.log, items)
-
-
-def take_at_most(log: KafkaLog, topic: str, size: int) -> None:
-    name = ConfigResource(ConfigResource.Type.TOPIC, log.namespace + topic)
-    name.add_incremental_config(
-        ConfigEntry("max.message.bytes", f"{size}", incremental_operation=AlterConfigOpType.SET)
-    )
-    admin = AdminClient({"bootstrap.servers": log.bootstrap})  # its answers end with it
-    admin.incremental_alter_configs([name])[name].result(20)
-
-
-@pytest.mark.timeout(120)
-def test_behind_a_topic_that_refuses_its_records_one_task_waits_and_goes_on_once_it_takes_them(
-    kafka_log: KafkaLog, tmp_path: Path
-) -> None:
-    log = kafka_log
-    make_topics(log)
-    feed = Feed(log, ITEMS)
-    items = given(feed, 0, 3)
-    with shown(log, tmp_path, Counter) as runs:
-
-        def stands() -> float:
-            runs.worker.step(0.02)
-            name, cause = "qmtl_restore_stalled_seconds", "failed_transactions"
-            return runs.scrape().get(name, processor="counter", task=0, cause=cause) or 0
-
-        until(lambda: stands() == 0 and all(len(one) == 3 for one in seen(log).values()))
-        take_at_most(log, ECHO.name, 300)
-        large = Item("".join(f"{number:03x}" for number in range(400)), 0, 1)
-        feed.put({0: [large]})
-        until(lambda: stands() > 0, 60)
-        feed.put({1: (more := [Item("1", 3, 1)])})
-        until(lambda: stands() >= 0 and len(seen_of("1", log)) == 4, 60)
-        until(lambda: stands() > 0, 60)
-        (reason,) = [one for one in runs.health().json()["reasons"] if "makes no progress" in one]
-        assert f"{ECHO.name} [" in reason
-        assert "Message size too large" in reason
-        take_at_most(log, ECHO.name, MESSAGE_MAX_BYTES)
-        until(lambda: stands() == 0 and len(seen_of(large.name, log)) == 1, 60)
-        until(lambda: stands() == 0 and runs.health().status == 200)
-    found = messages(log, ECHO.name)
-    for one in ("0", "1", large.name):
-        wanted = [item for item in (*items, *more, large) if item.name == one]
         assert [echo for echo in found if echo.name == one] == counted(wanted)
 
 

@@ -184,12 +184,13 @@ def steering(log: Log) -> Iterator[Waiting | None]:
 
     yield read("xy")
     yield from both(3)
-    for _ in range(IDLE_AFTER + 2):  # y falls asleep
-        give(x, last := next(numbers))
+    last = -1
+    for last in (next(numbers) for _ in range(IDLE_AFTER + 2)):  # y falls asleep
+        give(x, last)
         yield None
     yield reached(last)
-    for _ in range(2):  # and is not waited for, whoever has been opened again meanwhile
-        give(x, last := next(numbers))
+    for last in (next(numbers) for _ in range(2)):  # and is not waited for, whoever is opened again meanwhile
+        give(x, last)
         yield reached(last)
     give(y, last)  # what comes for a bucket that is closed is late
     yield None

@@ -41,7 +41,13 @@ COVERED = Coverage()
         (sources, range(100, 160)),
         (system, range(SEEDS)),
     ],
-    ids=["toys", "a table read one late", "a table read two late", "inputs that come and go", "all processors"],
+    ids=[
+        "toys",
+        "a table read one late",
+        "a table read two late",
+        "inputs that come and go",
+        "all processors",
+    ],
 )
 def test_faults_change_nothing_of_what_comes_out(make: Callable[[], Scenario], seeds: range) -> None:
     explorer = Explorer(make())
