@@ -51,8 +51,12 @@ class Places:
         self._held = frozenset(one.topic for one in topics if one.read) if topics else None
         self.slept = {one.topic: one.slept for one in topics if one.slept}
         self._told = None
-        read = self._held or frozenset()
-        self._cut_off = {where: at for where, at in positions.items() if where.topic not in read}
+        cut_off = {one.topic: one.cut_off for one in topics if one.read}
+        self._cut_off = {
+            where: at
+            for where, at in positions.items()
+            if where.topic not in cut_off or where.partition in cut_off[where.topic]
+        }
 
     def accepted(self, positions: Positions) -> None:
         """Go on from where an operator has decided; these positions belong to what the log was then."""
@@ -114,7 +118,7 @@ class Places:
         return found
 
     def _is_held(self, where: TopicPartition) -> bool:
-        return self._held is None or where.topic in self._held
+        return self._held is None or (where.topic in self._held and not self.is_cut_off(where))
 
     def _lost_a_marker(self, one: Finding, reached: int) -> bool:
         """Whether no record was lost: what is written in transactions ends with the marker of the last one. Of more than one offset
@@ -130,6 +134,8 @@ class Places:
         """Read on from here, where no record was read before."""
         self.positions.update(positions)
         self._cut_off.update(positions)
+        anew = {where.topic for where in positions}
+        self.slept = {name: ends for name, ends in self.slept.items() if name not in anew}
 
     def follow(
         self, wheres: Sequence[TopicPartition], begins: Positions, bucketed: Collection[str] = ()
@@ -160,19 +166,31 @@ class Places:
         at = self._cut_off.get(where)
         return at is not None and at == (self.positions if reached is None else reached).get(where)
 
+    def has_given(self, where: TopicPartition, begin: int) -> bool:
+        """Whether the task has taken a bucket of a partition, whatever retention has left of it."""
+        at = self.positions[where]
+        return at > begin or (at > 0 and not self.is_cut_off(where))
+
     def topics(self, inputs: tuple[Input, ...], reached: Positions | None = None) -> tuple[InputTopic, ...]:
         """What a stamp with these positions says of their topics, after which these are the inputs.
 
-        A topic that is cut off counts as read once a bucket of it was taken: till then it begins with what is there, whenever.
+        A partition that is cut off is held to nothing until a bucket of it was taken: till then it begins with what is there, whenever.
         """
-        cut_off = {where.topic for where in self._cut_off if self.is_cut_off(where, reached)}
+        cut_off = sorted(where for where in self._cut_off if self.is_cut_off(where, reached))
         asked = (inputs, cut_off, dict(self.slept))
         if self._told is None or self._told[0] != asked:
-            reads = {where.topic for where in self.reads} - cut_off
+            reads = {where.topic for where in self.reads}
             staying = {one.topic: one.every_ms for one in inputs if one.topic in reads}
             names = sorted({where.topic for where in self.positions})
             told = tuple(
-                InputTopic(name, self._ids.get(name, ""), True, staying[name], self.slept.get(name, ()))
+                InputTopic(
+                    name,
+                    self._ids.get(name, ""),
+                    True,
+                    staying[name],
+                    self.slept.get(name, ()),
+                    tuple(where.partition for where in cut_off if where.topic == name),
+                )
                 if name in staying
                 else InputTopic(name, self._ids.get(name, ""), False)
                 for name in names

@@ -14,6 +14,8 @@ from qmtl.foundation.common.errors import LogError, TransactionAborted
 
 FAILURES_AT_ONE_PLACE: Final = 5
 """So many may come of a broker or a member that comes or goes; from the last of them on, the task waits between its attempts."""
+FORGOTTEN_S: Final = 300.0
+"""What failed so long ago has nothing to do with what fails now; attempts are never so far apart."""
 _DOUBLINGS: Final = 10
 """More of them are longer than anybody waits."""
 
@@ -35,6 +37,7 @@ class Repeat(NamedTuple):
 @dataclass(slots=True)
 class _Row:
     since: float
+    last: float
     times: int = 0
     place: object = None
 
@@ -56,15 +59,22 @@ class Repeats:
         elif row.place != place:
             del self._rows[number]
 
+    def forget(self, number: int) -> None:
+        """The task is another worker's."""
+        self._rows.pop(number, None)
+
     def failed(self, number: int, error: LogError, now: float) -> Repeat | None:
         """A transaction of a task has failed, which is to be opened anew; None while that may still be bad luck."""
-        row = self._rows.setdefault(number, _Row(now))
+        row = self._rows.get(number)
+        if row is None or now - row.last > FORGOTTEN_S:
+            row = self._rows[number] = _Row(now, now)
         row.times += 1
+        row.last = now
         more = row.times - FAILURES_AT_ONE_PLACE
         if more < 0:
             return None
         told = TransactionAborted(
-            f"its last {row.times} transactions have failed at the same records, the last one so: [{error.code}] {error.what.rstrip('.')}.",
+            f"its last {row.times} attempts have failed at the same records, the last one so: [{error.code}] {error.what.rstrip('.')}.",
             f"{error.remedy} Compare the topics that it writes with the catalogue (`qmtl topic list`), and look into the broker's"
             " log; it goes on by itself once they take its records.".lstrip(),
         )

@@ -96,7 +96,8 @@ def unparse_checkpoint(checkpoint: Checkpoint) -> bytes:
             "buckets": list(checkpoint.buckets),
             "written_at_ms": checkpoint.written_at_ms,
             "topics": [
-                [one.topic, one.id, one.read, one.every_ms, list(one.slept)] for one in checkpoint.topics
+                [one.topic, one.id, one.read, one.every_ms, list(one.slept), list(one.cut_off)]
+                for one in checkpoint.topics
             ],
         }
     ).encode()
@@ -122,9 +123,14 @@ def parse_checkpoint(data: bytes) -> Checkpoint:
 
 
 def _input_topic(
-    topic: str, ident: str, read: bool, every_ms: int = 0, slept: Iterable[int] = ()
+    topic: str,
+    ident: str,
+    read: bool,
+    every_ms: int = 0,
+    slept: Iterable[int] = (),
+    cut_off: Iterable[int] = (),
 ) -> InputTopic:
-    return InputTopic(topic, ident, read, every_ms, tuple(slept))
+    return InputTopic(topic, ident, read, every_ms, tuple(slept), tuple(cut_off))
 
 
 def unparse_topics(topics: Mapping[str, TopicFacts]) -> bytes:

@@ -335,7 +335,7 @@ class Task:
             ],
             cut_off=[one for one in wheres if self._places.is_cut_off(one) or one.topic not in same],
             # What has given a bucket before is waited for again after a restart.
-            joined={where.topic for where in wheres if reached[where] > begin[where]},
+            joined={where.topic for where in wheres if self._places.has_given(where, begin[where])},
         )
         at = self._reader.positions() if reading is None else reading
         ahead = {where: offset for where, offset in at.items() if where.topic in same}

@@ -108,7 +108,8 @@ class PartitionBuffer:
         """Take a marker. One of a higher configuration epoch may come from another writer, which goes on where the first ended, or
         before: what it closes up to there is kept behind what its predecessor has closed, and so is late.
 
-        One that closes no records and no new bucket says nothing, whoever repeats it: several feeds may move a clock.
+        One that closes no records and no new bucket says nothing, whoever repeats it: several feeds may move a clock. It is late
+        as any other, so that a reader is as far with it whether or not it was opened again in between.
 
         Args:
             at_ms: its timestamp.
@@ -131,17 +132,23 @@ class PartitionBuffer:
                 f"{self.where} is closed by {writer} and by {self._writer}: one writer per partition."
             )
         if marker.bucket_ms <= self.watermark_ms and not (marker.count or self._cut.count or self._rows):
-            return  # an heir begins with genesis too; what its predecessor has closed stays closed
+            # An heir begins with genesis too; what its predecessor has closed stays closed.
+            self._keep(marker.bucket_ms, offset)
+            return
         if marker.bucket_ms <= self._its_last_ms:
             raise InvariantBroken(f"{self.where} closes bucket {marker.bucket_ms} after {self._its_last_ms}.")
         self._prove(marker, since_ms)
-        self._kept += len(self._arrivals) + len(self._dead)
-        self.closed.append(_Closed(marker.bucket_ms, self._arrivals, self._dead, offset + 1))
+        self._keep(marker.bucket_ms, offset)
         self._its_last_ms = marker.bucket_ms
         self.watermark_ms = max(self.watermark_ms, marker.bucket_ms)
         self._whole = True
         self._closed_at_ms = at_ms
-        self._arrivals, self._dead, self._cut, self._rows = [], [], CutDigest(), {}
+        self._cut, self._rows = CutDigest(), {}
+
+    def _keep(self, bucket_ms: int, offset: int) -> None:
+        self._kept += len(self._arrivals) + len(self._dead)
+        self.closed.append(_Closed(bucket_ms, self._arrivals, self._dead, offset + 1))
+        self._arrivals, self._dead = [], []
 
     def _prove(self, marker: CloseMarker, since_ms: int | None) -> None:
         """Hold what was read since the last marker to what this one says of it."""
@@ -384,7 +391,7 @@ class Merge:
     def _missing(
         self, bucket_ms: int, joined: Sequence[PartitionBuffer], cuts: Mapping[str, int]
     ) -> Iterator[Wait]:
-        if self._recorded or (self._buckets and GENESIS_MS < bucket_ms <= self._buckets[-1]):
+        if self._recorded or (self._buckets and bucket_ms <= self._buckets[-1]):
             return  # nothing is computed of a late bucket, and by late buckets no source is ever told to be silent
         last = self._buckets[-1] if self._buckets else GENESIS_MS
         for buffer in joined:

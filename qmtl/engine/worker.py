@@ -21,6 +21,7 @@ from qmtl.foundation.common.errors import (
     DiskFull,
     Fenced,
     HandlerBroken,
+    LogError,
     LogUnreachable,
     MembershipLost,
     OutcomeUnknown,
@@ -29,6 +30,7 @@ from qmtl.foundation.common.errors import (
     StoreUnavailable,
     TaskRevoked,
     TransactionAborted,
+    UnknownTopic,
     UnstableOffsets,
 )
 from qmtl.foundation.wire.codec import Codec
@@ -165,6 +167,7 @@ class Worker:
         self._settings.observer.polled(self.name, mine)
         for number in sorted((self._tasks.keys() | self._opening.keys()) - mine):
             self._drop(number)
+            self._repeats.forget(number)
         self._fence = self._the_membership().fence()
         busy = False
         self._mine = mine
@@ -180,7 +183,11 @@ class Worker:
                 task = found
                 self._repeats.stands(number, task)
             try:
-                busy |= task.step(self._the_writer(), self._fence, timeout_s / len(mine))
+                writer = self._the_writer()
+            except (OutcomeUnknown, LogUnreachable):
+                return True  # the one before was let go of; as at the beginning of a round
+            try:
+                busy |= task.step(writer, self._fence, timeout_s / len(mine))
                 self._repeats.stands(number, task)
                 self._settings.observer.stepped(task.id, task.look)
             except DiskFull as error:
@@ -210,9 +217,7 @@ class Worker:
                 self._drop(number)
                 if isinstance(error, OutcomeUnknown):
                     self._discard_writer()  # the next one first ends whatever this one left open
-                if (repeat := self._repeats.failed(number, error, self._settings.clock())) is not None:
-                    self._begin(number).waits_s = repeat.waited_s
-                    self._wait_by_itself(number, repeat.since, repeat.error)
+                self._wait_if_repeated(number, error)
                 busy = True
             except BaseException as error:
                 self._settings.observer.ended(TaskId(self.name, number), outcome_of(error))
@@ -231,7 +236,7 @@ class Worker:
         self._drop_all()
         try:
             self._the_writer().prove()
-        except (TransactionAborted, OutcomeUnknown, LogUnreachable):
+        except (TransactionAborted, OutcomeUnknown, LogUnreachable, UnknownTopic):
             self._discard_writer()
         self._leave()
 
@@ -261,6 +266,8 @@ class Worker:
         except (TransactionAborted, OutcomeUnknown) as error:
             observer.ended(TaskId(self.name, number), outcome_of(error))
             self._drop(number)
+            if not isinstance(error, TaskRevoked):
+                self._wait_if_repeated(number, error)
             return None
         except MembershipLost as error:
             self._rejoin(error)
@@ -318,6 +325,13 @@ class Worker:
             raise TaskRevoked(
                 f"task {number} of {self.name} was given to another worker while it was restored."
             )
+
+    def _wait_if_repeated(self, number: int, error: LogError) -> None:
+        """Keep a task that fails at one place again and again for a later attempt; one that may just have had bad luck comes at once."""
+        repeat = self._repeats.failed(number, error, self._settings.clock())
+        if repeat is not None:
+            self._begin(number).waits_s = repeat.waited_s
+            self._wait_by_itself(number, repeat.since, repeat.error)
 
     def _wait_for_room(self, number: int, error: DiskFull) -> None:
         """Close a task that found no room on the disk, and open none before a while."""

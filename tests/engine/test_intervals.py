@@ -125,10 +125,11 @@ def test_a_slow_source_that_ends_is_waited_for_from_where_its_bucket_is_due_and_
             runs = life.enter_context(bench(log, tmp_path / str(number), Mixed, poll=poll))
         runs.until(lambda: closed(log, A_OUT.name)[-1:] == [at(reached)])  # noqa: B023
         if LONG <= number < LONG + IDLE - 1:
-            assert runs.workers[0].tasks[0].look().waits == tuple(
+            awaited = tuple(
                 Wait(TopicPartition(XX.name, one), at(LONG), None if restart else at(0))
                 for one in range(XX.partitions)
             )
+            runs.until(lambda: [one.look().waits for one in runs.workers[0].tasks.values()] == [awaited])  # noqa: B023
     assert seen(log) == wanted(4 * LONG - 1, 0)
     slow(xx, 4 * LONG)  # it is back, on time
     quick(x, 4 * LONG)

@@ -353,6 +353,7 @@ class EmbeddedLog:
             raise DiskFull(f"the embedded log in {self.directory} has no room yet.", "Make room.")
         with suppress(Exception):  # rocksdict raises bare Exception; what was not written is gone
             self._db.close()
+        self._reached.close()
         self._open()
         self._load_catalogue()
         self._full = False
@@ -461,6 +462,8 @@ class EmbeddedLog:
                 raise
         if self.read_only:
             shutil.rmtree(view_directory(self.directory), ignore_errors=True)
+        else:
+            self._reached.close()
 
 
 _Row = tuple[TopicPartition, bytes, bytes | None, bool]

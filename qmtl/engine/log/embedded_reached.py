@@ -2,15 +2,15 @@
 
 RocksDB takes a damaged length in the last block of its write-ahead log for a record that a death has torn, and drops it with
 all that comes behind it. But each change of the database has a sequence number, and a small file says the last one that was
-confirmed. It is mapped: to note a commit is to store a number in memory, and it survives the death of the process as an unsynced
-write-ahead log does. After the death of the machine the end of the write-ahead log may be gone and the mapped page be there, so
-the file has two numbers: one that the disk is known to hold, and one that counts in the same boot only.
+confirmed. To note a commit is to write eight bytes that the system keeps, and they survive the death of the process as an unsynced
+write-ahead log does. After the death of the machine the end of the write-ahead log may be gone and these bytes be there, so the
+file has two numbers: one that the disk is known to hold, and one that counts in the same boot only.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ _BOOT_BYTES: Final = 16
 _NUMBERS_AT: Final = len(_MAGIC) + _BOOT_BYTES
 _SIZE: Final = _NUMBERS_AT + 16
 _LASTING, _LATEST = 0, 1
+_NUMBER: Final = struct.Struct("=Q")
 _BOOT_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -48,22 +49,29 @@ class Reached:
     """
 
     def __init__(self, directory: Path, sequence: int, sync: bool) -> None:
-        self._numbers = memoryview(bytearray(16)).cast("Q")
-        self._at = _LASTING if sync else _LATEST
+        self._file = -1
+        self._place = _NUMBERS_AT + _NUMBER.size * (_LASTING if sync else _LATEST)
         with suppress(OSError):
             file = directory / NAME
             if not file.exists() or not _is_whole(file.read_bytes()):
                 _make(file)
-            with file.open("r+b") as opened:
-                mapped = mmap.mmap(opened.fileno(), _SIZE)
-            self._numbers = memoryview(mapped)[_NUMBERS_AT:].cast("Q")
-            self._numbers[_LATEST] = 0  # it is no number of this boot before the boot is said
-            mapped[len(_MAGIC) : _NUMBERS_AT] = _boot()
-        self._numbers[_LASTING] = self._numbers[_LATEST] = sequence
+            self._file = os.open(file, os.O_WRONLY)
+            # The latest is no number of this boot before the boot is said.
+            os.pwrite(self._file, _NUMBER.pack(sequence) + _NUMBER.pack(0), _NUMBERS_AT)
+            os.pwrite(self._file, _boot(), len(_MAGIC))
+            os.pwrite(self._file, _NUMBER.pack(sequence), _NUMBERS_AT + _NUMBER.size * _LATEST)
 
     def note(self, sequence: int) -> None:
-        """The database has come as far: one store of eight bytes, which a death does not tear."""
-        self._numbers[self._at] = sequence
+        """The database has come as far: one write of eight bytes, which a death does not tear."""
+        if self._file >= 0:
+            with suppress(OSError):  # what is not known to be there is not asked for
+                os.pwrite(self._file, _NUMBER.pack(sequence), self._place)
+
+    def close(self) -> None:
+        """Nothing more will be noted; a second time does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 def _is_whole(raw: bytes) -> bool:

@@ -31,6 +31,7 @@ class InputTopic:
         every_ms: the length of its own buckets; 0: those of the task.
         slept: of a source that is asleep, one past the last record of each partition that is read, in their order, as it was
             when it fell asleep; empty: it is awake.
+        cut_off: partitions that begin where retention has come to, as long as no bucket of them was taken.
     """
 
     topic: str
@@ -38,6 +39,7 @@ class InputTopic:
     read: bool
     every_ms: int = 0
     slept: tuple[int, ...] = ()
+    cut_off: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

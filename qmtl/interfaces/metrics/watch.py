@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.observer import Commit, Look, Outcome, Stall, StallKind, TaskId
 
+SETTLED_S: Final = 20.0
+"""A task whose transactions failed again and again is well once one was committed, or none has failed for so long."""
 LOOK_EVERY_S: Final = 0.2
 """A task is looked at no more often: under load a step takes milliseconds, and a look copies its positions."""
 
@@ -149,7 +151,8 @@ class Watch:
         now = self.clock()
         with self._lock:
             before = self._tasks[task]
-            self._tasks[task] = replace(before, phase=Phase.RUNNING, since=now, stall=None)
+            stall = before.stall if _fails(before) else None  # whether it is over, its next transaction tells
+            self._tasks[task] = replace(before, phase=Phase.RUNNING, since=now, stall=stall)
         self._restores.labels(*_names(task)).observe(now - before.since)
 
     def closed(self, task: TaskId) -> None:
@@ -169,6 +172,7 @@ class Watch:
 
     def committed(self, task: TaskId, commit: Commit) -> None:
         names = _names(task)
+        self._well(task)
         self._taken.labels(*names).inc(commit.records)
         self._outputs.labels(*names).inc(commit.outputs)
         self._rows.labels(*names).inc(commit.rows)
@@ -185,9 +189,19 @@ class Watch:
     def stepped(self, task: TaskId, look: Callable[[], Look]) -> None:
         now = self.clock()
         known = self._tasks[task]
+        if known.phase is not Phase.RUNNING or (known.stall is not None and now - known.since > SETTLED_S):
+            # Nobody opens a task that begins again by itself, at a record that it can't use.
+            known = self._well(task)
         if known.look is None or now - known.looked_at >= LOOK_EVERY_S:
             with self._lock:
                 self._tasks[task] = replace(known, look=look(), looked_at=now)
+
+    def _well(self, task: TaskId) -> Standing:
+        with self._lock:
+            known = self._tasks[task]
+            if known.stall is not None or known.phase is not Phase.RUNNING:
+                known = self._tasks[task] = replace(_in(known, Phase.RUNNING, self.clock()), stall=None)
+            return known
 
     # ---- asked ----------------------------------------------------------------------------------------------------
 
@@ -199,6 +213,10 @@ class Watch:
     def polls(self) -> dict[str, Polled]:
         """Per processor of this process."""
         return dict(self._polled)
+
+
+def _fails(standing: Standing) -> bool:
+    return standing.stall is not None and standing.stall.kind is StallKind.FAILED_TRANSACTIONS
 
 
 def _in(standing: Standing, phase: Phase, now: float) -> Standing:
