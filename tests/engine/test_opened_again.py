@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded import _OFFSET, EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.processor import Input
 from qmtl.engine.task import Task, TaskSettings
@@ -183,6 +183,51 @@ def test_a_partition_is_held_to_the_log_beside_one_that_is_cut_off(tmp_path: Pat
         one.opened_again()
         with pytest.raises(OffsetGone):
             one.runs.settle()
+        stack.close()
+        one.log.close()
+
+
+def begin_at(log: EmbeddedLog, where: TopicPartition, offset: int) -> None:
+    """Let retention have taken what lies before."""
+    log._db.put(b"b" + log._slot(where), _OFFSET.pack(offset))
+    log._load_catalogue()
+
+
+def test_a_bucket_of_which_retention_took_a_part_is_empty_also_for_who_is_opened_again_before_it(
+    tmp_path: Path,
+) -> None:
+    wide = replace(WIDE_SLEEPY, idle_after=0)
+
+    def live(one: Life) -> None:
+        source, cut = Feed(one.log, XX), TopicPartition(XX.name, 1)
+        source.put({1: [Item("cut", 3, 1), Item("cut", 3, 2)]})
+        begin_at(one.log, cut, 1)
+        one.tick(1, 2)
+        one.opened_again()
+        source.bucket(at(3), item("w", 3))
+        one.tick(3)
+        source.bucket(at(4), {1: [Item("whole", 4, 1)]})
+        one.tick(4)
+
+    _, out, late = twice(tmp_path, spread(CLOCK, wide), live, runs_again=False)
+    assert out[2:] == [("x", 3), ("w", 3), ("x", 4), ("whole", 4)]
+    assert late == []
+
+
+def test_a_partition_that_is_cut_off_is_held_to_nothing_until_a_bucket_of_it_was_taken(
+    tmp_path: Path,
+) -> None:
+    with ExitStack() as stack:
+        one = Life(tmp_path, spread(CLOCK, WIDE_SLEEPY), True, stack)
+        source, cut = Feed(one.log, XX), TopicPartition(XX.name, 1)
+        source.put({1: [Item("cut", 1, 1), Item("cut", 1, 2), Item("cut", 1, 3)]})
+        begin_at(one.log, cut, 1)
+        one.tick(1, 2)
+        stack.close()
+        begin_at(one.log, cut, 2)
+        one.opened_again()
+        one.tick(3)
+        assert one.task.positions[cut] == 2
         stack.close()
         one.log.close()
 

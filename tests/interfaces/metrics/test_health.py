@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,11 +17,11 @@ from prometheus_client import CollectorRegistry
 from qmtl.engine import recovery
 from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
 from qmtl.engine.log.port import Log, Record, TopicPartition
-from qmtl.engine.observer import Look, Outcome, TaskId
+from qmtl.engine.observer import Commit, Look, Outcome, Stall, StallKind, TaskId
 from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.metrics.health import health
 from qmtl.interfaces.metrics.serve import Metrics
-from qmtl.interfaces.metrics.watch import Watch
+from qmtl.interfaces.metrics.watch import SETTLED_S, Watch
 from tests.contract.driving import until
 from tests.engine.toys import COUNTS, ITEMS, Counter, Feed, Item, make_topics
 from tests.interfaces.metrics.scraping import LOOPBACK, ask, shown
@@ -102,6 +103,29 @@ def test_each_reason_is_told() -> None:
 
 
 # ---- a worker -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", ["commit", "time", "begins anew"])
+def test_a_task_is_well_again_once_it_shows_so(ends: str) -> None:
+    now = 100.0
+    watch, task = Watch(["counter"], CollectorRegistry(), lambda: now), TaskId("counter", 0)
+    watch.polled("counter", [0])
+    watch.opening(task)
+    watch.opened(task)
+    if ends == "begins anew":  # nobody opens it, as it never was closed
+        watch.restoring(task, 1, 1)
+    else:
+        watch.stalled(task, Stall(StallKind.FAILED_TRANSACTIONS, "It failed.", "", 0.0))
+        watch.opened(task)
+    assert not health(watch, math.inf).ready
+    if ends == "commit":
+        watch.committed(task, Commit(1, 1, 0, 0, {}, 0, 0.1))
+    elif ends == "time":
+        watch.stepped(task, lambda: Look({}, {}))
+        assert not health(watch, math.inf).ready
+        now += SETTLED_S + 1
+    watch.stepped(task, lambda: Look({}, {}))
+    assert health(watch, math.inf).reasons == ()
 
 
 def test_a_worker_is_ready_once_its_tasks_run_and_no_more_when_it_stands_still(
