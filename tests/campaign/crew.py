@@ -222,9 +222,12 @@ class Crew:
         for slot in self.slots.values():
             if slot.process is None:
                 continue
-            try:
-                slot.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            while slot.running() and time.monotonic() < deadline:
+                if slot.paused():  # it has come to its point just now
+                    slot.process.send_signal(signal.SIGCONT)
+                with suppress(subprocess.TimeoutExpired):
+                    slot.process.wait(0.05)
+            if slot.running():
                 slot.process.kill()
                 slot.process.wait()
                 slot.said.append(f"{slot.name}: did not end on SIGTERM within {patience_s:g} s")

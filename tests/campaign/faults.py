@@ -113,7 +113,7 @@ def paused(trial: Trial, slot: Slot, where: str) -> None:
         trial.crew.kill(slot)
         slot.process = None
         trial.crew.start(slot.name, failpoint=f"{where}:{trial.rng.randint(4, 20)}:stop")
-        if not trial.tend_until(slot.paused, 10.0):
+        if not trial.tend_until(slot.paused, 20.0):
             raise Undone(f"{slot.name} never came to {where}")
     else:
         trial.tend(trial.rng.uniform(0.0, 0.8))
