@@ -168,6 +168,22 @@ def test_a_planted_bug_is_found(bed: Bed, tmp_path: Path, sabotage: str) -> None
     assert hunt(bed, sabotage, SEED, tmp_path, SMALL).found
 
 
+def test_every_planted_bug_fits_the_engine() -> None:
+    """Each in a process of its own. What it does there is told by the type checker, and by the trials of `--sabotage all`."""
+    code = """
+import os
+from tests.campaign.sabotage import SABOTAGES
+
+for name, plant in SABOTAGES.items():
+    if os.fork() == 0:
+        plant()
+        os._exit(0)
+    print(name, os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{name} 0" for name in SABOTAGES], done.stderr
+
+
 def test_every_point_has_its_fault_and_every_planted_bug_its_hunters() -> None:
     assert {f"point-{name}" for name in POINTS} <= FAULTS.keys()
     assert FOUND_BY.keys() == SABOTAGES.keys()
