@@ -81,6 +81,10 @@ class Bucket:
 class Step(Protocol):
     """What a processor may touch while it handles a record or a bucket."""
 
+    @property
+    def closed_ms(self) -> int:
+        """The newest bucket that the task has closed; 0 before the first. It is the time for whoever must not believe a sender's."""
+
     def table(self, topic: str) -> Table:
         """An owned table."""
 

@@ -93,6 +93,10 @@ class Transaction:
 
     # ---- what a processor does ------------------------------------------------------------------------------------
 
+    @property
+    def closed_ms(self) -> int:
+        return self.buckets[-1] if self.buckets else GENESIS_MS
+
     def table(self, topic: str) -> Table:
         return self._tables[topic]
 

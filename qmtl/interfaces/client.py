@@ -11,7 +11,13 @@ from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
 from qmtl.foundation.common.errors import CommandRefused, NoAnswer, UnknownWorld
-from qmtl.foundation.contracts.dag import DagOutcome, DagSubmission, StrategyStatus, StrategyVersion
+from qmtl.foundation.contracts.dag import (
+    DagOutcome,
+    DagSubmission,
+    SentinelStatus,
+    StrategyVersion,
+    VersionSentinel,
+)
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.contracts.world import CommandOutcome, WorldCommand
 from qmtl.foundation.wire.keys import encode_key
@@ -132,29 +138,33 @@ class Client:
         again = submission_id(world_id, dag_json + strategy.submission_id.encode())
         return first if self.view("dag.diffs").get(first) is None else again
 
-    def deployed(self, world_id: str, strategy_id: str) -> StrategyVersion:
-        """Wait until a strategy's topics exist and its nodes are known to the node workers.
+    def deployed(self, outcome: DagOutcome) -> StrategyVersion:
+        """Wait until the topics of a version exist and its nodes are known to the node workers.
 
         Raises:
-            CommandRefused: a topic could not be made.
+            CommandRefused: a topic could not be made, or a newer version has come meanwhile.
             NoAnswer: the DAG Manager, the topic admin or the node workers do not run.
         """
+        world_id, strategy_id, mine = outcome.world_id, outcome.strategy_id, outcome.sentinel_id
 
         def ready() -> StrategyVersion | None:
-            found: StrategyVersion | None = self.view("dag.strategies").get(world_id, strategy_id)
-            if found is None or found.status is StrategyStatus.PENDING:
+            version: VersionSentinel | None = self.view("dag.sentinels").get(mine)
+            if version is None or version.status is SentinelStatus.PENDING:
                 return None
-            if found.status is StrategyStatus.FAILED:
+            if version.status is not SentinelStatus.ACTIVE:
                 raise CommandRefused(
-                    f"a topic of strategy {strategy_id!r} could not be made.",
-                    "`qmtl topic read dag.reports` says why.",
+                    f"version {mine!r} of strategy {strategy_id!r} is {version.status.value}.",
+                    "`qmtl topic read dag.admin.log` says why.",
                 )
+            found: StrategyVersion | None = self.view("dag.strategies").get(world_id, strategy_id)
+            if found is None or mine not in (found.sentinel_id, found.canary and found.canary.sentinel_id):
+                return None
             view = self.view("node.deployments")
             homes = sorted(set(shards_of(found.nodes, SHARDS).values()))
             there = [view.get(shard, world_id, strategy_id) for shard in homes]
             return found if there == [NodeDeployment(shard, found) for shard in homes] else None
 
-        strategy: StrategyVersion = self.wait(f"deployment of {strategy_id!r} in {world_id!r}", ready)
+        strategy: StrategyVersion = self.wait(f"deployment of {mine!r}", ready)
         return strategy
 
 

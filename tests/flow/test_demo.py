@@ -187,8 +187,8 @@ def test_processors_that_lost_their_stores_take_a_second_strategy_and_repeat_not
         try:
             client = Client(log, workers)
             message = text(strategy([price(), sma("mean", 30), target(source="mean")], "second"))
-            client.submit(DagSubmission(submission_id("demo", message), "demo", message, 0))
-            second = client.deployed("demo", "second")
+            outcome = client.submit(DagSubmission(submission_id("demo", message), "demo", message, 0))
+            second = client.deployed(outcome)
             asked = [row.topic for row in client.view("dag.tasks").rows()]
             reports = read_all(log, all_partitions(log, "dag.reports"))
             found = [codec.decode(one.value).topic for one in reports if one.value is not None]

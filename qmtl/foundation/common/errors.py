@@ -410,6 +410,18 @@ class UnknownDagVersion(InvalidDag):
     code = "QMTL-509"
 
 
+class RolloutActive(InvalidDag):
+    """A canary that comes while another version of the strategy is one."""
+
+    code = "QMTL-510"
+
+
+class TagsTooCommon(InvalidDag):
+    """More queues with the same tags at the same interval than an event can name."""
+
+    code = "QMTL-511"
+
+
 # ---- worlds and commands ------------------------------------------------------------------------------------
 
 

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+from qmtl.foundation.contracts.control import InputPosition
+
+FULL_WEIGHT: Final = 10_000
+"""All of a strategy's traffic, in basis points."""
 
 
 class StrategyStatus(Enum):
     PENDING = "pending"
     READY = "ready"
+    FAILED = "failed"
+    RETIRED = "retired"
+
+
+class SentinelStatus(Enum):
+    """The life of a version.
+
+    A version is pending until all its topics are there, then active until it has no traffic left, then a rollback point until it
+    is archived. A failed one, of which a topic could not be made, holds nothing.
+    """
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    RETIRED = "retired"
     FAILED = "failed"
 
 
@@ -22,21 +41,28 @@ class TopicClass(Enum):
 class Relation(Enum):
     EMITS = "EMITS"
     HAS = "HAS"
+    USED_BY = "USED_BY"
 
 
 @dataclass(frozen=True, slots=True)
 class DagSubmission:
-    """A strategy's DAG message as it was published: UTF-8 JSON of at most 1 MiB."""
+    """A strategy's DAG message as it was published: UTF-8 JSON of at most 1 MiB.
+
+    Attributes:
+        weight_bp: the share of the strategy's traffic that its version gets, in basis points, while another version is active.
+            Less than all makes it a canary.
+    """
 
     submission_id: str
     world_id: str
     dag_json: bytes
     submitted_at_ms: int
+    weight_bp: int = FULL_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeNode:
-    """A content-addressed node: a row of `dag.nodes`, write-once.
+    """A content-addressed node: a row of `dag.nodes`. What its id stands for never changes, and the row stays for good.
 
     Attributes:
         node_id: `blake3:<64 hex>`.
@@ -44,6 +70,10 @@ class ComputeNode:
         period: how many intervals of input the node needs before it emits.
         params_canon: canonical JSON of the functional parameters.
         dependencies: node ids of the inputs by port, in the order of the ports.
+        owner: the strategy that brought it first.
+        schema_hash: of its messages' schema, byte by byte; empty where nobody has told it.
+        buffering_since_ms: since when its history is of an older schema of the same compatibility; None where it is not.
+        generation: how many topics were made for it so far.
     """
 
     node_id: str
@@ -56,11 +86,24 @@ class ComputeNode:
     dependencies: tuple[str, ...]
     tags: tuple[str, ...] = ()
     created_at_ms: int = 0
+    owner: str = ""
+    schema_hash: str = ""
+    buffering_since_ms: int | None = None
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The topic of a node: a row of `dag.queues`."""
+    """The topic of a node: a row of `dag.queues`.
+
+    Attributes:
+        tags: of the node.
+        ready: the topic is there, as it was asked for.
+        orphaned_at_ms: since when no version that is pending or active has the node; None while one has it.
+        removing: it is being removed, and is nobody's to read any more.
+        brokers: where it lies, if not on the log's own.
+        lag_alert_threshold: records behind which a reader is told of; None, the default of its class.
+    """
 
     topic: str
     node_id: str
@@ -72,6 +115,10 @@ class Queue:
     created_at_ms: int
     tags: tuple[str, ...] = ()
     ready: bool = False
+    orphaned_at_ms: int | None = None
+    removing: bool = False
+    brokers: tuple[str, ...] = ()
+    lag_alert_threshold: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +132,20 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class VersionSentinel:
-    """A boundary of graph versions and a rollback point: a row of `dag.sentinels`."""
+    """A boundary of graph versions and a rollback point: a row of `dag.sentinels`.
+
+    Attributes:
+        node_ids: all nodes of the version, inputs before the nodes that read them.
+        names: what the strategy calls each of them, in the same order.
+        signals: node ids whose output is the strategy's order intents.
+        submission_id: the newest submission of this version.
+        traffic_weight: the share of the strategy's traffic that it has, or gets once it is active, in basis points.
+        active_since: the position in the DAG Manager's inputs up to which the version before was the active one; empty while
+            it is pending.
+        active_since_ms: the instant of that, by the records there.
+        retired_at_ms: since when it is a rollback point only; None before.
+        release_tag: what people call the release.
+    """
 
     sentinel_id: str
     version: str
@@ -94,6 +154,15 @@ class VersionSentinel:
     world_id: str
     strategy_id: str
     node_ids: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
+    submission_id: str = ""
+    status: SentinelStatus = SentinelStatus.ACTIVE
+    traffic_weight: int = FULL_WEIGHT
+    active_since: tuple[InputPosition, ...] = ()
+    active_since_ms: int = 0
+    retired_at_ms: int | None = None
+    release_tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +182,29 @@ class PlannedNode:
 
 
 @dataclass(frozen=True, slots=True)
-class StrategyVersion:
-    """A strategy as it is deployed in a world: a row of `dag.strategies`.
+class Canary:
+    """A second version of a strategy that has a part of its traffic.
 
     Attributes:
-        nodes: the plan, inputs before the nodes that read them.
-        signals: node ids whose output is the strategy's order intents.
+        traffic_weight: its part in basis points, less than all; see `qmtl.foundation.common.traffic`.
+        signals: node ids whose output is the order intents of this version.
+    """
+
+    version: str
+    sentinel_id: str
+    submission_id: str
+    traffic_weight: int
+    signals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyVersion:
+    """A strategy as it is deployed in a world: a row of `dag.strategies`. It is written once all its topics are there.
+
+    Attributes:
+        nodes: the plan, inputs before the nodes that read them; of both versions where there are two. Empty once the strategy is
+            retired.
+        signals: node ids whose output is the strategy's order intents, for the traffic that is not the canary's.
     """
 
     world_id: str
@@ -129,6 +215,7 @@ class StrategyVersion:
     status: StrategyStatus
     nodes: tuple[PlannedNode, ...]
     signals: tuple[str, ...]
+    canary: Canary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +259,120 @@ class ReportTopicCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveTopic:
+    """What the DAG Manager asks of the topic admin: a row of `dag.tasks`.
+
+    Attributes:
+        archive: everything in it is stored and read back first.
+    """
+
+    topic: str
+    node_id: str
+    archive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTopicRemoved:
+    """What became of a removal; one that failed has left the topic as it was.
+
+    Attributes:
+        archive: where its records were stored; empty where they were not.
+        digest: of what was stored.
+    """
+
+    topic: str
+    removed: bool
+    code: str
+    detail: str
+    archive: str = ""
+    records: int = 0
+    digest: str = ""
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SetTrafficWeight:
+    """Give a version that is active a share of its strategy's traffic, in basis points: none retires it, all retires the other."""
+
+    command_id: str
+    sentinel_id: str
+    traffic_weight: int
+    issued_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Make a version that was retired its strategy's only one again."""
+
+    command_id: str
+    sentinel_id: str
+    issued_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedoDiff:
+    """Deploy a version anew, as the version that is named, with new topics for its computed nodes, and swap to it once they are there.
+
+    Attributes:
+        version: of the topics, `v1.2.3-hotfix` for example.
+    """
+
+    command_id: str
+    sentinel_id: str
+    version: str
+    issued_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetireStrategy:
+    """Take a strategy out of a world; its versions stay rollback points."""
+
+    command_id: str
+    world_id: str
+    strategy_id: str
+    issued_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectGarbage:
+    """Look for what can be removed now, and not at the next tick only.
+
+    Attributes:
+        sentinel: the id, or the version, of retired versions to which it is limited; empty for all.
+    """
+
+    command_id: str
+    sentinel: str
+    issued_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DagCommandOutcome:
+    """What became of a command: a row of `dag.outcomes` per command id.
+
+    Attributes:
+        code: empty where accepted, else the stable error code.
+    """
+
+    command_id: str
+    accepted: bool
+    code: str
+    detail: str
+
+
+# ---- what is told ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
 class QueueUpdated:
-    """The queues that carry a set of tags at an interval have changed; exactly the fields that the seed gives."""
+    """The queues that carry a set of tags at an interval have changed; exactly the fields that the seed gives.
+
+    Attributes:
+        queues: all that are ready, in the order of their names.
+        etag: another one for each other set.
+    """
 
     type: str
     tags: tuple[str, ...]
@@ -183,4 +382,92 @@ class QueueUpdated:
     ts: str
 
 
+@dataclass(frozen=True, slots=True)
+class QueueCollected:
+    """A queue was removed, after `QueueUpdated` had told that it is no more.
+
+    Attributes:
+        action: `delete` or `archive`.
+    """
+
+    type: str
+    topic: str
+    tags: tuple[str, ...]
+    interval: int
+    action: str
+    etag: str
+    ts: str
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelWeightUpdated:
+    """The share of a strategy's traffic that a version has, in basis points, has changed."""
+
+    type: str
+    sentinel_id: str
+    world_id: str
+    strategy_id: str
+    version: str
+    traffic_weight: int
+    etag: str
+    ts: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagSet:
+    """How often the queues with a set of tags at an interval have changed: a row of `dag.tags`.
+
+    Attributes:
+        changed_at_ms: by the record that the last change came from.
+        told: how many of the changes `QueueUpdated` has told of.
+    """
+
+    tags: tuple[str, ...]
+    interval: int
+    changes: int
+    changed_at_ms: int
+    told: int = 0
+
+
+class AdminAct(Enum):
+    """What the admin log tells of. The topics of a moment are those that were created until then and not removed."""
+
+    REQUESTED = "requested"
+    CREATED = "created"
+    NOT_CREATED = "not_created"
+    CONDEMNED = "condemned"
+    REMOVED = "removed"
+    NOT_REMOVED = "not_removed"
+    ACTIVATED = "activated"
+    RETIRED = "retired"
+    WEIGHED = "weighed"
+    COLLIDED = "collided"
+    DIFFED = "diffed"
+    COMMANDED = "commanded"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminEntry:
+    """One line of the admin log, which is kept for good.
+
+    Attributes:
+        subject: what was acted on: a topic, a sentinel, a node, a submission or a command.
+        cause: the submission, the command, or the tick that it came from.
+        at_ms: by the record that it came from.
+        digest: of what came in and what went out, where it was a diff or a command.
+    """
+
+    act: AdminAct
+    subject: str
+    node_id: str
+    cause: str
+    at_ms: int
+    detail: str = ""
+    digest: str = ""
+
+
+DagCommand: TypeAlias = SetTrafficWeight | RollBack | RedoDiff | RetireStrategy | CollectGarbage
+TopicReport: TypeAlias = ReportTopicCreated | ReportTopicRemoved
+TopicTask: TypeAlias = CreateTopic | RemoveTopic
+QueueEvent: TypeAlias = QueueUpdated | QueueCollected
 DagState: TypeAlias = ComputeNode | Queue | Edge | VersionSentinel | StrategyVersion | DagOutcome

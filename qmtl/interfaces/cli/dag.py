@@ -52,7 +52,7 @@ def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json:
     with session.client(log_address, wait_s) as client:
         submission = client.next_submission_id(world_id, graph.strategy_id, message)
         outcome = client.submit(DagSubmission(submission, world_id, message, session.now_ms()))
-        strategy = client.deployed(world_id, outcome.strategy_id)
+        strategy = client.deployed(outcome)
     reused = set(outcome.reused_nodes)
     rows = [
         (node.name, node.node_type, node.node_id, node.topic, "reused" if node.node_id in reused else "new")

@@ -154,7 +154,7 @@ class DemoRun:
         outcome = self.client.submit(
             DagSubmission(submission_id(WORLD, message), WORLD, message, self.data.start_ms)
         )
-        return self.client.deployed(WORLD, outcome.strategy_id)
+        return self.client.deployed(outcome)
 
     def _activate(self, strategy_id: str) -> None:
         for side in PositionSide:

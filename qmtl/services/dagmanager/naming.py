@@ -31,6 +31,7 @@ def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool]) ->
     """The name of a node's topic.
 
     The short hash is the first 8 characters of the digest, 2 more at a time while the name is taken by another node.
+    A node whose topic was removed gets another one, with `_v2` and so on behind its name: nobody takes it for the first.
     Only lower case, digits, `-` and `_` are used, so that no two names differ by case or by `.` against `_` alone,
     which brokers fold together.
 
@@ -41,6 +42,8 @@ def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool]) ->
     asset = next((word for word in map(_folded, node.tags) if word), "asset")[:60]
     kind = _folded(node.node_type)[:60] or "node"
     release = _folded(version)[:40] or "v1"
+    if node.generation > 1:
+        release = f"{release}_v{node.generation}"
     length = SHORT_HASH
     while True:
         name = f"{asset}_{kind}_{digest[:length]}_{release}"[:MAX_NAME]

@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from qmtl.engine.processor import Arrival
+from qmtl.engine.processor import Arrival, Bucket
 from qmtl.engine.store import Store
 from qmtl.engine.table import Table
-from qmtl.foundation.contracts.dag import DagSubmission, ReportTopicCreated
+from qmtl.foundation.contracts.dag import (
+    CreateTopic,
+    DagCommand,
+    DagSubmission,
+    RemoveTopic,
+    ReportTopicCreated,
+    ReportTopicRemoved,
+    TopicReport,
+)
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
 from qmtl.services.dagmanager.processor import DagManager
@@ -21,7 +29,9 @@ class Desk:
         self._store = Store(directory / "store", "desk")
         self._manager = DagManager()
         self._tables = {name: Table(topic(name), 0, self._store, codec) for name in DagManager.tables}
+        self._manager.restore(self._tables)
         self.emitted: list[Any] = []
+        self.closed_ms = 0
         self._count = 0
 
     def table(self, topic: str) -> Table:
@@ -30,15 +40,54 @@ class Desk:
     def emit(self, topic: str, message: Any) -> None:
         self.emitted.append((topic, message))
 
-    def send(self, *messages: DagSubmission | ReportTopicCreated) -> None:
+    def send(self, *messages: DagSubmission | DagCommand | TopicReport) -> None:
+        """Each in a transaction of its own."""
         for message in messages:
-            name = "dag.submissions" if isinstance(message, DagSubmission) else "dag.reports"
+            match message:
+                case DagSubmission():
+                    name = "dag.submissions"
+                case ReportTopicCreated() | ReportTopicRemoved():
+                    name = "dag.reports"
+                case _:
+                    name = "dag.commands"
             self._manager.on_record(self, Arrival(name, 0, self._count, message))
             self._count += 1
+            self._manager.flush(self)
+
+    def tick(self, bucket_ms: int) -> None:
+        """The clock says that it is so late."""
+        self._manager.on_bucket(self, Bucket(bucket_ms, {}))
+        self.closed_ms = bucket_ms
+        self._manager.flush(self)
+
+    def again(self) -> None:
+        """Another process takes over: all memory is made again from the tables."""
+        self._manager = DagManager()
+        self._manager.restore(self._tables)
 
     def report_all(self) -> None:
         """Every topic that was asked for was made."""
-        self.send(*(ReportTopicCreated(row.topic, True, "", "") for row in self.rows("dag.tasks")))
+        self.send(
+            *(
+                ReportTopicCreated(row.topic, True, "", "")
+                for row in self.rows("dag.tasks")
+                if isinstance(row, CreateTopic)
+            )
+        )
+
+    def remove_all(self) -> None:
+        """Every topic that was to be removed was removed."""
+        self.send(
+            *(
+                ReportTopicRemoved(row.topic, True, "", "", f"at/{row.topic}" if row.archive else "")
+                for row in self.rows("dag.tasks")
+                if isinstance(row, RemoveTopic)
+            )
+        )
+
+    def told(self, name: str) -> list[Any]:
+        """The events of a topic."""
+        return [message for topic, message in self.emitted if topic == name]
 
     def rows(self, name: str) -> list[Any]:
         return list(self._tables[name].items())

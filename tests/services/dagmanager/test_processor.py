@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from qmtl.foundation.contracts.dag import (
     QueueUpdated,
     Relation,
     ReportTopicCreated,
+    SentinelStatus,
     StrategyStatus,
     TopicClass,
 )
@@ -31,6 +33,7 @@ from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.keys import encode_key, is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.processor import DagManager
 from qmtl.services.dagmanager.raw import MAX_BYTES
 from tests.services.dagmanager.desk import Desk
@@ -157,6 +160,7 @@ def test_a_second_strategy_reuses_the_nodes_that_exist_with_their_topics(desk: D
     first = desk.table("dag.strategies").get("w1", "s1")
     asked = desk.rows("dag.tasks")
     desk.send(GOOD[1])
+    desk.report_all()
     second = desk.table("dag.strategies").get("w1", "s2")
     outcome = desk.table("dag.diffs").get(GOOD[1].submission_id)
     shared = {"price", "fast"}
@@ -190,7 +194,7 @@ def test_a_node_is_written_once_and_keeps_its_first_tags_and_time(desk: Desk) ->
     assert desk.rows("dag.nodes") == before
 
 
-def test_every_node_emits_to_one_topic_and_every_version_has_its_nodes(desk: Desk) -> None:
+def test_every_node_emits_to_one_topic_and_every_version_has_the_nodes_that_it_brought(desk: Desk) -> None:
     desk.send(*GOOD)
     edges = desk.rows("dag.edges")
     emits = {edge.source: edge.target for edge in edges if edge.relation is Relation.EMITS}
@@ -198,7 +202,8 @@ def test_every_node_emits_to_one_topic_and_every_version_has_its_nodes(desk: Des
     assert set(emits) == {node.node_id for node in desk.rows("dag.nodes")}
     for sentinel in desk.rows("dag.sentinels"):
         has = {edge.target for edge in edges if edge.source == sentinel.sentinel_id}
-        assert has == set(sentinel.node_ids)
+        brought = {node.node_id for node in desk.rows("dag.nodes") if node.owner == sentinel.sentinel_id}
+        assert has == brought <= set(sentinel.node_ids)
 
 
 def test_upload_order_gives_the_same_version_of_a_strategy(desk: Desk) -> None:
@@ -217,6 +222,7 @@ def test_a_name_that_another_node_has_grows_by_two_characters(desk: Desk) -> Non
         (known,) = [row for row in other.rows("dag.queues") if "_price_" in row.topic]
     taken = replace(known, node_id="blake3:" + "f" * 64)
     desk.table("dag.queues").put(taken)
+    desk.again()
     desk.send(GOOD[0])
     (grown,) = [row for row in desk.rows("dag.queues") if row.node_id == known.node_id]
     digest = known.node_id.removeprefix("blake3:")
@@ -257,19 +263,26 @@ def test_a_strategy_is_ready_when_its_last_topic_is_there_in_whatever_order_they
             one.send(sent)
             for topic in order[:-1]:
                 one.send(made(topic))
-                assert one.table("dag.strategies").get("w1", "s1").status is StrategyStatus.PENDING
-                assert one.emitted == []
+                (sentinel,) = one.rows("dag.sentinels")
+                assert sentinel.status is SentinelStatus.PENDING
+                assert one.rows("dag.strategies") == []
             one.send(made(order[-1]))
             assert one.table("dag.strategies").get("w1", "s1").status is StrategyStatus.READY
-            ends.append((one.all_rows(), one.emitted))
+            ends.append((plain(one.all_rows()), {message.queues for message in one.told("queue")}))
     assert len(ends) == 6
     assert all(end == ends[0] for end in ends)
+
+
+def plain(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """All rows, without the place of the report that was the last."""
+    sentinels = [replace(row, active_since=()) for row in rows["dag.sentinels"]]
+    return {**rows, "dag.sentinels": sentinels}
 
 
 def test_a_deployment_tells_the_full_set_of_queues_per_tags_and_interval(desk: Desk) -> None:
     desk.send(GOOD[0])
     desk.report_all()
-    told: dict[tuple[str, ...], QueueUpdated] = {message.tags: message for _, message in desk.emitted}
+    told: dict[tuple[str, ...], QueueUpdated] = {message.tags: message for message in desk.told("queue")}
     topics: dict[tuple[str, ...], list[str]] = {row.tags: [] for row in desk.rows("dag.queues")}
     for row in desk.rows("dag.queues"):
         topics[row.tags].append(row.topic)
@@ -278,8 +291,9 @@ def test_a_deployment_tells_the_full_set_of_queues_per_tags_and_interval(desk: D
     assert (sma_told.type, sma_told.etag, sma_told.ts) == (
         "QueueUpdated",
         "q:crypto.sma:60:2",
-        "2018-04-04T00:00:00Z",
+        "1970-01-01T00:00:00Z",
     )
+    assert len({message.etag for message in desk.told("queue")}) == len(desk.told("queue"))
 
 
 def test_a_topic_that_could_not_be_made_fails_the_strategies_that_wait_for_it_and_no_other(
@@ -288,19 +302,19 @@ def test_a_topic_that_could_not_be_made_fails_the_strategies_that_wait_for_it_an
     desk.send(GOOD[0])
     desk.report_all()
     desk.send(GOOD[1], submission(strategy([price(), sma("fast", 3), target(source="fast")], "s3")))
-    slow = next(
-        node.topic for node in desk.table("dag.strategies").get("w1", "s2").nodes if node.name == "slow"
-    )
+    ids = {one.name: one.node.node_id for one in admit(GOOD[1].dag_json, 0).nodes}
+    slow = next(row.topic for row in desk.rows("dag.queues") if row.node_id == ids["slow"])
     desk.send(ReportTopicCreated(slow, False, "QMTL-303", "another configuration"))
-    status = {row.strategy_id: row.status for row in desk.rows("dag.strategies")}
+    status = {row.strategy_id: row.status for row in desk.rows("dag.sentinels")}
     assert status == {
-        "s1": StrategyStatus.READY,
-        "s2": StrategyStatus.FAILED,
-        "s3": StrategyStatus.PENDING,
+        "s1": SentinelStatus.ACTIVE,
+        "s2": SentinelStatus.FAILED,
+        "s3": SentinelStatus.PENDING,
     }
     desk.report_all()
-    status = {row.strategy_id: row.status for row in desk.rows("dag.strategies")}
-    assert (status["s2"], status["s3"]) == (StrategyStatus.FAILED, StrategyStatus.READY)
+    status = {row.strategy_id: row.status for row in desk.rows("dag.sentinels")}
+    assert (status["s2"], status["s3"]) == (SentinelStatus.FAILED, SentinelStatus.ACTIVE)
+    assert {row.strategy_id for row in desk.rows("dag.strategies")} == {"s1", "s3"}
 
 
 @pytest.mark.parametrize("created", [True, False])
@@ -315,7 +329,11 @@ def test_a_report_that_comes_again_or_of_an_unknown_topic_changes_nothing(desk: 
 
 
 def test_a_new_version_replaces_the_plan_and_keeps_the_versions_before_it(desk: Desk) -> None:
-    desk.send(GOOD[0], GOOD[3])
+    desk.send(GOOD[0])
+    desk.report_all()
+    desk.send(GOOD[3])
+    assert desk.table("dag.strategies").get("w1", "s1").version == "v1"
+    desk.report_all()
     row = desk.table("dag.strategies").get("w1", "s1")
     assert (row.version, row.submission_id) == ("v2", GOOD[3].submission_id)
     assert {one.version for one in desk.rows("dag.sentinels")} == {"v1", "v2"}
@@ -324,6 +342,7 @@ def test_a_new_version_replaces_the_plan_and_keeps_the_versions_before_it(desk: 
 def test_one_node_under_two_names_is_planned_twice_and_made_once(desk: Desk) -> None:
     nodes = [price(), sma("a", 3), sma("b", 3), cross(fast="a", slow="b"), target()]
     desk.send(submission(strategy(nodes)))
+    desk.report_all()
     assert [node.name for node in desk.table("dag.strategies").get("w1", "s1").nodes][:3] == [
         "price",
         "a",

@@ -1,0 +1,45 @@
+"""One decision of the DAG Manager while it is written down: what it came from, and where its rows and events go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from qmtl.engine.processor import Step
+from qmtl.foundation.contracts.control import InputPosition
+from qmtl.foundation.contracts.dag import AdminAct, AdminEntry
+from qmtl.services.dagmanager.catalogue import Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a decision may touch.
+
+    Attributes:
+        cause: the submission, the command, the topic of a report, or the tick.
+        at_ms: by the record that it came from.
+        where: behind that record.
+    """
+
+    step: Step
+    catalogue: Catalogue
+    cause: str
+    at_ms: int
+    where: tuple[InputPosition, ...] = ()
+
+    def note(
+        self, act: AdminAct, subject: str, node_id: str = "", detail: str = "", digest: str = ""
+    ) -> None:
+        """Add a line to the admin log."""
+        entry = AdminEntry(act, subject, node_id, self.cause, self.at_ms, detail, digest)
+        self.step.emit("dag.admin.log", entry)
+
+    @property
+    def ts(self) -> str:
+        """The instant as the control events tell it."""
+        return told_time(self.at_ms)
+
+
+def told_time(at_ms: int) -> str:
+    """An instant as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,251 @@
+"""What the graph holds, by what it is asked for: memory beside the tables of the DAG Manager, made from them again at any time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
+
+from qmtl.engine.table import Table
+from qmtl.foundation.contracts.dag import (
+    ComputeNode,
+    Queue,
+    SentinelStatus,
+    StrategyVersion,
+    TagSet,
+    VersionSentinel,
+)
+
+TagKey: TypeAlias = tuple[tuple[str, ...], int]
+"""Tags, and an interval in seconds."""
+
+HOLDING = (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
+"""A version in one of these keeps the queues of its nodes."""
+
+
+class Version(NamedTuple):
+    """What is remembered of a version; its nodes are in its row."""
+
+    sentinel_id: str
+    world_id: str
+    strategy_id: str
+    label: str
+    status: SentinelStatus
+    retired_at_ms: int | None
+
+
+class Catalogue:
+    """Queues by node, tags and orphanhood, and versions by what they hold. All writes to these tables go through it.
+
+    References are counted from the versions' own lists of nodes, and stored nowhere: a node is held by the versions that are
+    pending or active, and kept by those that can be rolled back to.
+    """
+
+    def __init__(self) -> None:
+        self._tables: Mapping[str, Table] = {}
+        self._queues: dict[str, Queue] = {}
+        self._topics: dict[str, str] = {}
+        self._tagged: dict[TagKey, dict[str, None]] = {}
+        self._orphans: dict[str, None] = {}
+        self._held: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
+        self._versions: dict[str, Version] = {}
+        self._missing: dict[str, dict[str, None]] = {}
+        self._untold: dict[TagKey, None] = {}
+
+    def restore(self, tables: Mapping[str, Table]) -> None:
+        """Make everything again from the tables."""
+        self.__init__()  # type: ignore[misc] # no subclass has another one
+        self._tables = tables
+        for queue in tables["dag.queues"].items():
+            self._index(queue)
+        for sentinel in tables["dag.sentinels"].items():
+            self._count(sentinel, +1)
+        for topic in self._queues:
+            self._mind(topic)
+        for row in tables["dag.tags"].items():
+            if row.changes != row.told:
+                self._untold[row.tags, row.interval] = None
+
+    # ---- what is there ---------------------------------------------------------------------------------------------
+
+    def node(self, node_id: str) -> ComputeNode | None:
+        found: ComputeNode | None = self._tables["dag.nodes"].get(node_id)
+        return found
+
+    def queue(self, topic: str) -> Queue | None:
+        return self._queues.get(topic)
+
+    def queue_of(self, node_id: str) -> Queue | None:
+        """The topic of a node, also while it is being made or removed."""
+        topic = self._topics.get(node_id)
+        return None if topic is None else self._queues[topic]
+
+    def sentinel(self, sentinel_id: str) -> VersionSentinel | None:
+        found: VersionSentinel | None = self._tables["dag.sentinels"].get(sentinel_id)
+        return found
+
+    def strategy(self, world_id: str, strategy_id: str) -> StrategyVersion | None:
+        """What is deployed; None where nothing is, or nothing any more."""
+        found: StrategyVersion | None = self._tables["dag.strategies"].get(world_id, strategy_id)
+        return found if found is not None and found.nodes else None
+
+    def versions(self) -> Iterable[Version]:
+        return self._versions.values()
+
+    def waiting_for(self, node_id: str) -> list[str]:
+        """The pending versions for which the topic of a node is missing, in the order of their ids."""
+        return sorted(one for one, missing in self._missing.items() if node_id in missing)
+
+    def is_complete(self, sentinel_id: str) -> bool:
+        """Whether the topics of all nodes of a pending version are ready."""
+        return not self._missing[sentinel_id]
+
+    def is_held(self, node_id: str) -> bool:
+        """Whether a version that is pending or active has the node."""
+        return self._held[node_id] > 0
+
+    def keepers(self, node_id: str) -> int:
+        """How many versions that can be rolled back to have the node."""
+        return self._kept[node_id]
+
+    def references(self, node_id: str) -> int:
+        """How many versions hold the node."""
+        return self._held[node_id]
+
+    def orphans(self) -> Iterator[Queue]:
+        """The queues of nodes that no version holds, but those that are being removed, in the order of their names."""
+        return (self._queues[topic] for topic in sorted(self._orphans))
+
+    def tagged(self, key: TagKey) -> tuple[str, ...]:
+        """The topics that are ready with exactly these tags at this interval, in the order of their names."""
+        return tuple(sorted(self._tagged.get(key, ())))
+
+    def count_tagged(self, key: TagKey) -> int:
+        return len(self._tagged.get(key, ()))
+
+    def untold(self) -> list[TagSet]:
+        """The tag sets that have changed since they were told of, in their order."""
+        rows = self._tables["dag.tags"]
+        return [rows.get(*_tag_key(key)) for key in sorted(self._untold)]
+
+    @property
+    def queue_count(self) -> int:
+        return len(self._queues)
+
+    # ---- what changes ------------------------------------------------------------------------------------------------
+
+    def put_queue(self, queue: Queue, at_ms: int) -> None:
+        """Write a queue down.
+
+        Args:
+            at_ms: by the record that it came from.
+        """
+        before = self._queues.get(queue.topic)
+        self._tables["dag.queues"].put(queue)
+        self._index(queue)
+        self._mind(queue.topic)
+        if _is_told(queue):
+            for missing in self._missing.values():
+                missing.pop(queue.node_id, None)
+        if (before is not None and _is_told(before)) != _is_told(queue):
+            self._note_change(queue, at_ms)
+
+    def drop_queue(self, queue: Queue) -> None:
+        """Forget a queue whose topic is no more."""
+        self._tables["dag.queues"].delete(queue.topic)
+        del self._queues[queue.topic]
+        self._orphans.pop(queue.topic, None)
+        if self._topics.get(queue.node_id) == queue.topic:
+            del self._topics[queue.node_id]
+
+    def put_sentinel(self, sentinel: VersionSentinel) -> None:
+        before = self.sentinel(sentinel.sentinel_id)
+        if before is not None:
+            self._count(before, -1)
+        self._tables["dag.sentinels"].put(sentinel)
+        self._count(sentinel, +1)
+        for node_id in {*sentinel.node_ids, *(before.node_ids if before is not None else ())}:
+            if (topic := self._topics.get(node_id)) is not None:
+                self._mind(topic)
+
+    def drop_sentinel(self, sentinel: VersionSentinel) -> None:
+        """Forget a version that nobody can roll back to any more."""
+        self._tables["dag.sentinels"].delete(sentinel.sentinel_id)
+        self._count(sentinel, -1)
+        for node_id in sentinel.node_ids:
+            if (topic := self._topics.get(node_id)) is not None:
+                self._mind(topic)
+
+    def told(self, row: TagSet) -> None:
+        """Somebody was told of all changes of a tag set."""
+        self._tables["dag.tags"].put(replace(row, told=row.changes))
+        self._untold.pop((row.tags, row.interval), None)
+
+    # ---- indexes -------------------------------------------------------------------------------------------------------
+
+    def _index(self, queue: Queue) -> None:
+        self._queues[queue.topic] = queue
+        self._topics[queue.node_id] = queue.topic
+        same = self._tagged.setdefault((queue.tags, queue.interval), {})
+        if _is_told(queue):
+            same[queue.topic] = None
+        else:
+            same.pop(queue.topic, None)
+
+    def _mind(self, topic: str) -> None:
+        """Find out whether a queue is an orphan; one that is none any more begins anew when it becomes one again."""
+        queue = self._queues[topic]
+        self._orphans.pop(topic, None)
+        if not self.is_held(queue.node_id):
+            if not queue.removing:
+                self._orphans[topic] = None
+        elif queue.orphaned_at_ms is not None:
+            self._queues[topic] = replace(queue, orphaned_at_ms=None)
+            self._tables["dag.queues"].put(self._queues[topic])
+
+    def _count(self, sentinel: VersionSentinel, by: int) -> None:
+        counts = self._held if sentinel.status in HOLDING else self._kept
+        nodes = dict.fromkeys(sentinel.node_ids)
+        if sentinel.status is not SentinelStatus.FAILED:
+            for node_id in nodes:
+                counts[node_id] += by
+                if not counts[node_id]:
+                    del counts[node_id]
+        self._missing.pop(sentinel.sentinel_id, None)
+        if by > 0:
+            if sentinel.status is SentinelStatus.PENDING:
+                self._missing[sentinel.sentinel_id] = {one: None for one in nodes if not self._is_ready(one)}
+            self._versions[sentinel.sentinel_id] = Version(
+                sentinel.sentinel_id,
+                sentinel.world_id,
+                sentinel.strategy_id,
+                sentinel.version,
+                sentinel.status,
+                sentinel.retired_at_ms,
+            )
+        else:
+            self._versions.pop(sentinel.sentinel_id, None)
+
+    def _is_ready(self, node_id: str) -> bool:
+        queue = self.queue_of(node_id)
+        return queue is not None and _is_told(queue)
+
+    def _note_change(self, queue: Queue, at_ms: int) -> None:
+        key = (queue.tags, queue.interval)
+        rows = self._tables["dag.tags"]
+        known: TagSet = rows.get(*_tag_key(key)) or TagSet(*key, 0, at_ms)
+        rows.put(replace(known, changes=known.changes + 1, changed_at_ms=at_ms))
+        self._untold[key] = None
+
+
+def _is_told(queue: Queue) -> bool:
+    """Whether readers may count on it."""
+    return queue.ready and not queue.removing
+
+
+def _tag_key(key: TagKey) -> tuple[str | int, ...]:
+    """The key of a row of `dag.tags`, whose parts are the number of tags, the tags and the interval."""
+    tags, interval = key
+    return (len(tags), *tags, interval)

@@ -1,0 +1,189 @@
+"""Commands to the DAG Manager: each is decided once, and its outcome is the answer to whoever sent it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from qmtl.foundation.common.canonical import blake3_hex
+from qmtl.foundation.common.errors import CommandRefused
+from qmtl.foundation.contracts.dag import (
+    FULL_WEIGHT,
+    AdminAct,
+    CollectGarbage,
+    DagCommand,
+    DagCommandOutcome,
+    DagSubmission,
+    RedoDiff,
+    RetireStrategy,
+    RollBack,
+    SentinelStatus,
+    SetTrafficWeight,
+    VersionSentinel,
+)
+from qmtl.foundation.wire.registry import codec
+from qmtl.services.dagmanager import garbage
+from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.queues import ask_for, queue_for
+from qmtl.services.dagmanager.rewritten import message_of
+from qmtl.services.dagmanager.submission import submit
+from qmtl.services.dagmanager.versions import activate, active, pending, retire_all, supersede, weigh
+
+
+def command(act: Act, message: DagCommand) -> None:
+    """Decide on a command; one that comes again decides nothing more."""
+    outcomes = act.step.table("dag.outcomes")
+    if outcomes.get(message.command_id) is not None:
+        return
+    try:
+        told = _decide(act, message)
+        outcome = DagCommandOutcome(message.command_id, True, "", told)
+    except CommandRefused as error:
+        outcome = DagCommandOutcome(message.command_id, False, error.code, str(error))
+    outcomes.put(outcome)
+    digest = blake3_hex(codec.encode(message))
+    act.note(AdminAct.COMMANDED, message.command_id, detail=outcome.detail, digest=digest)
+
+
+def _decide(act: Act, message: DagCommand) -> str:
+    """Do what is commanded, and say what was done.
+
+    Raises:
+        CommandRefused: it can't be; nothing was done.
+    """
+    match message:
+        case SetTrafficWeight():
+            return _weigh(act, message)
+        case RollBack():
+            return _roll_back(act, message)
+        case RedoDiff():
+            return _redo(act, message)
+        case RetireStrategy():
+            return _retire(act, message)
+        case CollectGarbage():
+            return _collect(act, message)
+        case _:
+            assert_never(message)
+
+
+def _weigh(act: Act, message: SetTrafficWeight) -> str:
+    weight = message.traffic_weight
+    if not 0 <= weight <= FULL_WEIGHT:
+        raise CommandRefused(
+            f"traffic_weight was the number {weight}; basis points from 0 to {FULL_WEIGHT} are required.",
+            "Send 1000 for a tenth of the traffic.",
+        )
+    version = _known(act, message.sentinel_id)
+    if version.status is SentinelStatus.PENDING:
+        if not weight:
+            supersede(act, version.world_id, version.strategy_id)
+            return f"version {version.sentinel_id} was given up before it was active"
+        act.catalogue.put_sentinel(replace(version, traffic_weight=weight))
+        return f"version {version.sentinel_id} gets {_percent(weight)} once its topics are there"
+    if version.status is not SentinelStatus.ACTIVE:
+        raise CommandRefused(
+            f"version {version.sentinel_id} is {version.status.value}; only a version that has traffic can have more or less.",
+            "Roll back to it with `qmtl service dagmanager redo-diff --rollback`, or publish it again.",
+        )
+    if len(active(act.catalogue, version.world_id, version.strategy_id)) == 1:
+        if weight == FULL_WEIGHT:
+            return f"version {version.sentinel_id} has all of the traffic already"
+        raise CommandRefused(
+            f"version {version.sentinel_id} is the only one of its strategy; nobody would get the rest of the traffic.",
+            "Publish another version as a canary, or retire the strategy.",
+        )
+    weigh(act, version, weight)
+    return f"version {version.sentinel_id} has {_percent(weight)}"
+
+
+def _roll_back(act: Act, message: RollBack) -> str:
+    version = _known(act, message.sentinel_id)
+    now = active(act.catalogue, version.world_id, version.strategy_id)
+    if version.status is SentinelStatus.ACTIVE:
+        if len(now) == 1:
+            return f"version {version.sentinel_id} is the active one"
+        weigh(act, version, FULL_WEIGHT)
+        return f"version {version.sentinel_id} is the active one again"
+    if version.status is SentinelStatus.FAILED:
+        raise CommandRefused(
+            f"version {version.sentinel_id} was never active: a topic of it could not be made.",
+            "Publish it again.",
+        )
+    return _deploy(act, version)
+
+
+def _redo(act: Act, message: RedoDiff) -> str:
+    version = _known(act, message.sentinel_id)
+    again = DagSubmission(
+        message.command_id,
+        version.world_id,
+        message_of(act.catalogue, version, message.version),
+        message.issued_at_ms,
+    )
+    outcome = submit(act, again)
+    if not outcome.accepted:
+        raise CommandRefused(
+            f"version {version.sentinel_id} can't be deployed anew: [{outcome.code}] {outcome.detail}"
+        )
+    return f"version {outcome.sentinel_id} takes over with {len(outcome.new_nodes)} new nodes"
+
+
+def _deploy(act: Act, version: VersionSentinel) -> str:
+    """Make a version the only one of its strategy, as soon as all its topics are there; those that were removed are made anew."""
+    supersede(act, version.world_id, version.strategy_id)
+    for node_id in dict.fromkeys(version.node_ids):
+        node, queue = act.catalogue.node(node_id), act.catalogue.queue_of(node_id)
+        if node is not None and queue is None:
+            ask_for(act, queue_for(act.catalogue, node, version.version))
+    again = replace(version, status=SentinelStatus.PENDING, traffic_weight=FULL_WEIGHT, retired_at_ms=None)
+    act.catalogue.put_sentinel(again)
+    if act.catalogue.is_complete(again.sentinel_id):
+        activate(act, again)
+        return f"version {again.sentinel_id} is the active one again"
+    return f"version {again.sentinel_id} is active again once its topics are there"
+
+
+def _retire(act: Act, message: RetireStrategy) -> str:
+    world_id, strategy_id = message.world_id, message.strategy_id
+    if not active(act.catalogue, world_id, strategy_id) and not pending(act.catalogue, world_id, strategy_id):
+        raise CommandRefused(
+            f"strategy {strategy_id!a:.200} is not deployed in world {world_id!a:.200}.",
+            "`qmtl dag list` shows what is.",
+        )
+    retire_all(act, world_id, strategy_id)
+    return f"strategy {strategy_id} was taken out of world {world_id}"
+
+
+def _collect(act: Act, message: CollectGarbage) -> str:
+    among = None
+    if message.sentinel:
+        chosen = [
+            one.sentinel_id
+            for one in act.catalogue.versions()
+            if message.sentinel in (one.sentinel_id, one.label) and one.status is SentinelStatus.RETIRED
+        ]
+        if not chosen:
+            raise CommandRefused(
+                f"sentinel was the text {message.sentinel!a:.200}; no retired version has it as its id or version.",
+                "`qmtl state dag.sentinels` shows what there is.",
+            )
+        rows = (act.catalogue.sentinel(one) for one in chosen)
+        among = frozenset(node_id for row in rows if row is not None for node_id in row.node_ids)
+    now = replace(act, at_ms=act.step.closed_ms)  # a sender's clock decides nothing about what is over
+    garbage.stamp(now)
+    count = garbage.collect(now, among=among)
+    return f"{count} queues are being removed"
+
+
+def _known(act: Act, sentinel_id: str) -> VersionSentinel:
+    found = act.catalogue.sentinel(sentinel_id)
+    if found is None:
+        raise CommandRefused(
+            f"sentinel_id was the text {sentinel_id!a:.200}; no version has that id.",
+            "`qmtl state dag.sentinels` shows what there is.",
+        )
+    return found
+
+
+def _percent(weight: int) -> str:
+    return f"{weight / 100:g} %"

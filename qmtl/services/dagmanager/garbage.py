@@ -1,0 +1,133 @@
+"""What nobody needs any more: orphaned queues after their time, and versions to which nobody can go back any longer.
+
+Time is that of the clock's ticks, and what a message says of time is not believed: a tick stamps what has become an orphan since the
+last one, and counts from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from qmtl.foundation.contracts.dag import (
+    Queue,
+    Relation,
+    SentinelStatus,
+    TopicClass,
+    VersionSentinel,
+)
+from qmtl.foundation.wire.topics import DAY_MS
+from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.queues import condemn
+
+BATCH: Final = 50
+"""Topics that are condemned at a tick."""
+
+
+class QueueTag(Enum):
+    """What decides how long an orphan stays."""
+
+    RAW = "raw"
+    INDICATOR = "indicator"
+    TRADE_EXEC = "trade_exec"
+    SENTINEL = "sentinel"
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long an orphaned queue stays, and whether it is archived before it goes."""
+
+    ttl_ms: int
+    grace_ms: int
+    archive: bool
+
+    @property
+    def stays_ms(self) -> int:
+        return self.ttl_ms + self.grace_ms
+
+
+KEEPING: Final = {
+    QueueTag.RAW: Keeping(7 * DAY_MS, 1 * DAY_MS, False),
+    QueueTag.INDICATOR: Keeping(30 * DAY_MS, 3 * DAY_MS, False),
+    # The seed has no row for these: as long as they are retained, and never lost.
+    QueueTag.TRADE_EXEC: Keeping(90 * DAY_MS, 30 * DAY_MS, True),
+    QueueTag.SENTINEL: Keeping(180 * DAY_MS, 30 * DAY_MS, True),
+}
+
+_OF_CLASS: Final = {
+    TopicClass.RAW: QueueTag.RAW,
+    TopicClass.INDICATOR: QueueTag.INDICATOR,
+    TopicClass.TRADE_EXEC: QueueTag.TRADE_EXEC,
+}
+
+
+def tag_of(catalogue: Catalogue, queue: Queue) -> QueueTag:
+    """A queue to which a version can go back is the sentinels'; any other one is what its class says."""
+    return QueueTag.SENTINEL if catalogue.keepers(queue.node_id) else _OF_CLASS[queue.topic_class]
+
+
+def stamp(act: Act) -> None:
+    """Write down since when queues are orphans and versions retired."""
+    catalogue, now_ms = act.catalogue, act.at_ms
+    for queue in [one for one in catalogue.orphans() if one.orphaned_at_ms is None]:
+        catalogue.put_queue(replace(queue, orphaned_at_ms=now_ms), now_ms)
+    for one in [one for one in catalogue.versions() if one.status is SentinelStatus.RETIRED]:
+        if one.retired_at_ms is None and (row := catalogue.sentinel(one.sentinel_id)) is not None:
+            catalogue.put_sentinel(replace(row, retired_at_ms=now_ms))
+
+
+def due(catalogue: Catalogue, now_ms: int) -> Iterator[Queue]:
+    """The orphans whose time is over, in the order of their names; never one that a version holds."""
+    for queue in catalogue.orphans():
+        since_ms = queue.orphaned_at_ms
+        if since_ms is not None and now_ms >= since_ms + KEEPING[tag_of(catalogue, queue)].stays_ms:
+            yield queue
+
+
+def collect(act: Act, batch: int = BATCH, among: frozenset[str] | None = None) -> int:
+    """Have topics removed that are due; returns how many.
+
+    Args:
+        batch: at most so many.
+        among: only those of these nodes; None, of any.
+    """
+    chosen: list[Queue] = []
+    for queue in due(act.catalogue, act.at_ms):
+        if len(chosen) == batch:
+            break
+        if among is None or queue.node_id in among:
+            chosen.append(queue)
+    for queue in chosen:
+        condemn(act, queue, archive=KEEPING[tag_of(act.catalogue, queue)].archive)
+    return len(chosen)
+
+
+def forget_versions(act: Act) -> None:
+    """Drop the versions to which nobody can go back any more: those whose time is over, once no queue is theirs alone."""
+    stays_ms = KEEPING[QueueTag.SENTINEL].stays_ms
+    for one in sorted(act.catalogue.versions()):
+        if one.status is not SentinelStatus.RETIRED or one.retired_at_ms is None:
+            continue
+        if act.at_ms < one.retired_at_ms + stays_ms:
+            continue
+        version = act.catalogue.sentinel(one.sentinel_id)
+        if version is not None and not any(
+            _is_its_own(act.catalogue, node_id) for node_id in version.node_ids
+        ):
+            _forget(act, version)
+
+
+def _is_its_own(catalogue: Catalogue, node_id: str) -> bool:
+    """Whether the node's queue is still there for the sake of one version alone, which nobody computes."""
+    is_there = catalogue.queue_of(node_id) is not None
+    return is_there and not catalogue.is_held(node_id) and catalogue.keepers(node_id) == 1
+
+
+def _forget(act: Act, version: VersionSentinel) -> None:
+    act.catalogue.drop_sentinel(version)
+    edges = act.step.table("dag.edges")
+    for node_id in sorted(set(version.node_ids)):
+        edges.delete(Relation.HAS.value, version.sentinel_id, node_id)

@@ -1,0 +1,106 @@
+"""The topics of nodes: asked for, there, asked to go, gone; and who is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Final
+
+from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.contracts.dag import (
+    AdminAct,
+    ComputeNode,
+    CreateTopic,
+    Edge,
+    Queue,
+    QueueCollected,
+    QueueUpdated,
+    Relation,
+    RemoveTopic,
+    ReportTopicRemoved,
+    TagSet,
+    TopicClass,
+)
+from qmtl.foundation.wire.topics import DAY_MS, get_config, node_topic
+from qmtl.services.dagmanager.act import Act, told_time
+from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.naming import topic_class, topic_name
+
+TTL_MS: Final = {
+    TopicClass.RAW: 7 * DAY_MS,
+    TopicClass.INDICATOR: 30 * DAY_MS,
+    TopicClass.TRADE_EXEC: 90 * DAY_MS,
+}
+
+
+def queue_for(catalogue: Catalogue, node: ComputeNode, version: str, also: Collection[str] = ()) -> Queue:
+    """The topic that a node gets, which is not there yet; the first of a node, or one after others were removed.
+
+    Args:
+        also: names that are taken besides those of the catalogue.
+    """
+    kind = topic_class(node.node_type)
+    name = topic_name(node, version, lambda name: name in also or catalogue.queue(name) is not None)
+    return Queue(
+        name,
+        node.node_id,
+        kind,
+        get_config(kind).partitions,
+        node.interval,
+        TTL_MS[kind],
+        get_config(kind).retention_ms,
+        node.created_at_ms,
+        node.tags,
+    )
+
+
+def ask_for(act: Act, queue: Queue) -> None:
+    """Have a topic made."""
+    act.catalogue.put_queue(queue, act.at_ms)
+    act.step.table("dag.edges").put(Edge(Relation.EMITS, queue.node_id, queue.topic))
+    spec = node_topic(queue.topic, queue.topic_class, queue.partitions)
+    task = CreateTopic(queue.topic, queue.topic_class, spec.partitions, spec.replication, spec.config())
+    act.step.table("dag.tasks").put(task)
+    act.note(AdminAct.REQUESTED, queue.topic, queue.node_id)
+
+
+def condemn(act: Act, queue: Queue, *, archive: bool) -> None:
+    """Have a topic removed: from now on nobody is told of it."""
+    act.catalogue.put_queue(replace(queue, removing=True), act.at_ms)
+    act.step.table("dag.tasks").put(RemoveTopic(queue.topic, queue.node_id, archive))
+    act.note(AdminAct.CONDEMNED, queue.topic, queue.node_id, "archive" if archive else "delete")
+
+
+def removed(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
+    """A topic is gone; its node's row stays, and knows how many topics it had."""
+    act.catalogue.drop_queue(queue)
+    act.step.table("dag.edges").delete(Relation.EMITS.value, queue.node_id, queue.topic)
+    act.step.table("dag.tasks").delete(queue.topic)
+    node = act.catalogue.node(queue.node_id)
+    if node is None:
+        raise InvariantBroken(f"queue {queue.topic} is of no node.")
+    act.step.table("dag.nodes").put(replace(node, generation=node.generation + 1))
+    done = "archive" if report.archive else "delete"
+    act.note(AdminAct.REMOVED, queue.topic, queue.node_id, report.archive or done, report.digest)
+    etag = f"gc:{queue.topic}:{done}"
+    gone = QueueCollected("QueueCollected", queue.topic, queue.tags, queue.interval, done, etag, act.ts)
+    act.step.emit("queue", gone)
+
+
+def spared(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
+    """A removal has failed and left the topic as it was."""
+    act.catalogue.put_queue(replace(queue, removing=False), act.at_ms)
+    act.step.table("dag.tasks").delete(queue.topic)
+    act.note(AdminAct.NOT_REMOVED, queue.topic, queue.node_id, f"[{report.code}] {report.detail}")
+
+
+def queue_updated(catalogue: Catalogue, row: TagSet) -> QueueUpdated:
+    """The full set of ready queues with exactly these tags at this interval; the etag counts its changes."""
+    return QueueUpdated(
+        "QueueUpdated",
+        row.tags,
+        row.interval,
+        catalogue.tagged((row.tags, row.interval)),
+        f"q:{'.'.join(row.tags)}:{row.interval}:{row.changes}",
+        told_time(row.changed_at_ms),
+    )

@@ -1,0 +1,305 @@
+"""A submission: refused with its reasons, or written down whole, and deployed as soon as all its topics are there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
+
+from qmtl.foundation.common.canonical import blake3_hex
+from qmtl.foundation.common.errors import (
+    DagTooLarge,
+    InvalidDag,
+    Reason,
+    RolloutActive,
+    TagsTooCommon,
+    TooLarge,
+)
+from qmtl.foundation.contracts.dag import (
+    FULL_WEIGHT,
+    AdminAct,
+    Canary,
+    ComputeNode,
+    DagOutcome,
+    DagSubmission,
+    Edge,
+    Queue,
+    Relation,
+    SentinelStatus,
+    StrategyStatus,
+    StrategyVersion,
+    VersionSentinel,
+)
+from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
+from qmtl.foundation.wire.registry import codec
+from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
+from qmtl.services.dagmanager.faults import Faults, lines
+from qmtl.services.dagmanager.graph import Graph
+from qmtl.services.dagmanager.queues import ask_for, queue_for
+from qmtl.services.dagmanager.versions import activate, planned, supersede
+
+MAX_TAGGED: Final = 8_000
+"""Queues with the same tags at the same interval: so that an event that names them all is a record."""
+
+LONGEST_ID: Final = 140
+"""Bytes of a node id at most: one that had to be hashed again is twice as long as others."""
+
+_REST: Final = 400
+"""Bytes at most of what else there is of a node in a plan: its topic, its type, numbers."""
+
+_SURELY_SHORT: Final = MAX_VALUE_BYTES // 8
+"""Characters of a row that can be written whatever they are."""
+
+
+def submit(act: Act, submission: DagSubmission) -> DagOutcome:
+    """Decide on a submission; one that comes again decides nothing more. Returns what was decided."""
+    outcomes = act.step.table("dag.diffs")
+    known: DagOutcome | None = outcomes.get(submission.submission_id)
+    if known is not None:
+        return known
+    try:
+        graph = admit(submission.dag_json, submission.submitted_at_ms, act.catalogue.node)
+        _require_one_canary(act, submission, graph)
+        return _write_down(act, submission, graph)
+    except InvalidDag as error:
+        refused = _refused(submission, error)
+        outcomes.put(refused)
+        return refused
+
+
+def _require_one_canary(act: Act, submission: DagSubmission, graph: Graph) -> None:
+    """Two versions share a strategy's traffic, not three.
+
+    Raises:
+        InvalidDag: a canary comes while another one is out.
+    """
+    if not 1 <= submission.weight_bp <= FULL_WEIGHT:
+        faults = Faults()
+        rule = f"a whole number of basis points from 1 to {FULL_WEIGHT} is required"
+        faults.add(
+            InvalidDag, "weight_bp", submission.weight_bp, rule, "Send 1000 for a tenth of the traffic."
+        )
+        faults.refuse()
+    row = act.catalogue.strategy(submission.world_id, graph.strategy_id)
+    if submission.weight_bp == FULL_WEIGHT or row is None or row.canary is None:
+        return
+    if row.canary.sentinel_id != _sentinel_id(submission, graph):
+        faults = Faults()
+        faults.add_told(
+            RolloutActive,
+            "weight_bp",
+            str(submission.weight_bp),
+            f"version {row.canary.sentinel_id} is out as a canary, and a strategy has one at a time",
+            "Give it all of the traffic, or none, and publish again.",
+        )
+        faults.refuse()
+
+
+def _sentinel_id(submission: DagSubmission, graph: Graph) -> str:
+    return f"{submission.world_id}:{graph.strategy_id}:{graph.version}:{graph.commit_hash[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What a submission would write down.
+
+    Attributes:
+        nodes: the ones that are new.
+        queues: the ones to be asked for, in graph order.
+    """
+
+    sentinel: VersionSentinel
+    outcome: DagOutcome
+    nodes: tuple[ComputeNode, ...]
+    queues: tuple[Queue, ...]
+
+
+def _write_down(act: Act, submission: DagSubmission, graph: Graph) -> DagOutcome:
+    draft = _draft(act.catalogue, submission, graph)
+    _require_distinct(act.catalogue, draft)
+    _require_room(act.catalogue, graph, draft)
+    act.step.table("dag.diffs").put(draft.outcome)
+    act.note(
+        AdminAct.DIFFED,
+        draft.sentinel.sentinel_id,
+        detail=f"{len(draft.outcome.new_nodes)} new, {len(draft.outcome.reused_nodes)} reused",
+        digest=blake3_hex(submission.dag_json),
+    )
+    for collision in graph.collisions:
+        act.note(AdminAct.COLLIDED, collision.node_id, collision.node_id, " ".join(collision.held))
+    known = act.catalogue.sentinel(draft.sentinel.sentinel_id)
+    if known is not None and known.status in HOLDING:
+        return draft.outcome
+    for node in draft.nodes:
+        act.step.table("dag.nodes").put(node)
+    for queue in draft.queues:
+        ask_for(act, queue)
+    supersede(act, submission.world_id, graph.strategy_id)
+    sentinel = draft.sentinel
+    if known is not None:
+        sentinel = replace(sentinel, created_at_ms=known.created_at_ms, release_tag=known.release_tag)
+    act.catalogue.put_sentinel(sentinel)
+    if known is None:
+        for node_id in dict.fromkeys(one.node_id for one in draft.nodes):
+            act.step.table("dag.edges").put(Edge(Relation.HAS, sentinel.sentinel_id, node_id))
+    if act.catalogue.is_complete(sentinel.sentinel_id):
+        activate(act, sentinel)
+    return draft.outcome
+
+
+def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> _Draft:
+    sentinel = VersionSentinel(
+        _sentinel_id(submission, graph),
+        graph.version,
+        graph.commit_hash,
+        submission.submitted_at_ms,
+        submission.world_id,
+        graph.strategy_id,
+        tuple(one.node.node_id for one in graph.nodes),
+        tuple(one.name for one in graph.nodes),
+        graph.signals,
+        submission.submission_id,
+        SentinelStatus.PENDING,
+        submission.weight_bp,
+    )
+    new: dict[str, ComputeNode] = {}
+    reused: dict[str, None] = {}
+    queues: dict[str, Queue] = {}
+    names: set[str] = set()
+    for node in (one.node for one in graph.nodes):
+        if node.node_id in new or node.node_id in reused:
+            continue
+        known = catalogue.node(node.node_id)
+        if known is None:
+            known = new[node.node_id] = replace(node, owner=sentinel.sentinel_id)
+        else:
+            reused[node.node_id] = None
+        queue = catalogue.queue_of(node.node_id)
+        if queue is None:
+            queue = queue_for(catalogue, known, graph.version, names)
+            names.add(queue.topic)
+            queues[node.node_id] = queue
+        elif not (queue.ready or queue.removing or catalogue.waiting_for(node.node_id)):
+            queues[node.node_id] = queue  # could not be made the last time
+    outcome = DagOutcome(
+        submission.submission_id,
+        submission.world_id,
+        graph.strategy_id,
+        True,
+        "",
+        "",
+        sentinel.sentinel_id,
+        tuple(new),
+        tuple(reused),
+    )
+    return _Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()))
+
+
+def _require_distinct(catalogue: Catalogue, draft: _Draft) -> None:
+    """An event names all queues with the same tags at the same interval.
+
+    Raises:
+        InvalidDag: there would be too many.
+    """
+    more = Counter((queue.tags, queue.interval) for queue in draft.queues)
+    for key, count in more.items():
+        if count + catalogue.count_tagged(key) > MAX_TAGGED:
+            faults = Faults()
+            faults.add_told(
+                TagsTooCommon,
+                "nodes",
+                f"{count} more with the tags {', '.join(key[0])} at {key[1]} s",
+                f"at most {MAX_TAGGED} queues have the same tags at the same interval",
+                "Add a tag that tells them apart.",
+            )
+            faults.refuse()
+
+
+def _require_room(catalogue: Catalogue, graph: Graph, draft: _Draft) -> None:
+    """Nothing is begun that can't be ended: every row can be written, the plan among them.
+
+    Raises:
+        InvalidDag: one can't.
+    """
+    rows: tuple[ComputeNode | VersionSentinel | DagOutcome, ...]
+    rows = (*draft.nodes, draft.sentinel, draft.outcome)
+    try:
+        for row in rows:
+            if _is_long(row):
+                codec.encode(row)
+        _require_plan(catalogue, graph, draft)
+    except TooLarge as error:
+        reason = Reason(
+            DagTooLarge.code,
+            "nodes",
+            f"a list of {len(graph.nodes)}",
+            f"its {error.what.removeprefix('a ').rstrip('.')}",
+            "Split the strategy.",
+        )
+        raise DagTooLarge(reason.what, reason.remedy, (reason,)) from None
+
+
+def _is_long(row: ComputeNode | VersionSentinel | DagOutcome) -> bool:
+    """Whether it is worth the while to find out how long a row is; most are far from any bound."""
+    match row:
+        case ComputeNode():
+            return len(row.params_canon) + len(row.dependencies) * LONGEST_ID > _SURELY_SHORT
+        case VersionSentinel():
+            return len(row.node_ids) * 3 * LONGEST_ID > _SURELY_SHORT
+        case DagOutcome():
+            return (len(row.new_nodes) + len(row.reused_nodes)) * LONGEST_ID > _SURELY_SHORT
+        case _:
+            assert_never(row)
+
+
+def _require_plan(catalogue: Catalogue, graph: Graph, draft: _Draft) -> None:
+    """Hold the plan of a version to what a row can have, before there is anything of it.
+
+    Raises:
+        TooLarge: it is longer.
+    """
+    sentinel, topics = draft.sentinel, {queue.node_id: queue for queue in draft.queues}
+    beside = (
+        None
+        if sentinel.traffic_weight == FULL_WEIGHT
+        else catalogue.strategy(sentinel.world_id, graph.strategy_id)
+    )
+    size = 0 if beside is None else len(codec.encode(beside))
+    for one in graph.nodes:
+        node = one.node
+        size += len(one.name) + 4 * len(node.params_canon) + (len(node.dependencies) + 1) * LONGEST_ID + _REST
+    if size < MAX_VALUE_BYTES:
+        return
+    nodes = (() if beside is None else beside.nodes) + tuple(
+        planned(
+            one.node, topics.get(one.node.node_id) or catalogue.queue_of(one.node.node_id), one.name, True
+        )
+        for one in graph.nodes
+    )
+    codec.encode(
+        StrategyVersion(
+            sentinel.world_id,
+            sentinel.strategy_id,
+            sentinel.version,
+            sentinel.sentinel_id,
+            sentinel.submission_id,
+            StrategyStatus.PENDING,
+            nodes,
+            graph.signals,
+            Canary(sentinel.version, sentinel.sentinel_id, sentinel.submission_id, 1, graph.signals),
+        )
+    )
+
+
+def _refused(submission: DagSubmission, error: InvalidDag) -> DagOutcome:
+    """The outcome's detail has a line for each reason, and one for how many more there are."""
+    return DagOutcome(
+        submission.submission_id,
+        submission.world_id,
+        "",
+        False,
+        error.code,
+        lines(error.reasons, error.more),
+    )

@@ -1,0 +1,221 @@
+"""Which versions of a strategy have its traffic: deployed when their topics are there, split, swapped, taken back.
+
+A strategy has one version, or two of which one is the canary. What changes does so in one row of `dag.strategies`, so that whoever
+computes sees one state or the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.contracts.dag import (
+    FULL_WEIGHT,
+    AdminAct,
+    Canary,
+    ComputeNode,
+    PlannedNode,
+    Queue,
+    SentinelStatus,
+    SentinelWeightUpdated,
+    StrategyStatus,
+    StrategyVersion,
+    VersionSentinel,
+)
+from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.catalogue import Catalogue
+
+
+def plan_of(catalogue: Catalogue, *versions: VersionSentinel) -> tuple[PlannedNode, ...]:
+    """What has to be computed for these versions: of each its nodes in its order, but those of the versions before.
+
+    Raises:
+        InvariantBroken: a node has no topic.
+    """
+    before: set[str] = set()
+    plan: list[PlannedNode] = []
+    for version in versions:
+        plan += [
+            _planned(catalogue, version, node_id, name)
+            for node_id, name in zip(version.node_ids, version.names, strict=True)
+            if node_id not in before
+        ]
+        before.update(version.node_ids)
+    return tuple(plan)
+
+
+def _planned(catalogue: Catalogue, version: VersionSentinel, node_id: str, name: str) -> PlannedNode:
+    node = catalogue.node(node_id)
+    if node is None:
+        raise InvariantBroken(f"node {node_id} of version {version.sentinel_id} is not known.")
+    return planned(node, catalogue.queue_of(node_id), name, node.owner != version.sentinel_id)
+
+
+def planned(node: ComputeNode, queue: Queue | None, name: str, reused: bool) -> PlannedNode:
+    """A node of a plan.
+
+    Raises:
+        InvariantBroken: it has no topic.
+    """
+    if queue is None:
+        raise InvariantBroken(f"node {node.node_id} has no queue.")
+    return PlannedNode(
+        name,
+        node.node_id,
+        node.node_type,
+        node.interval,
+        node.period,
+        node.params_canon,
+        node.dependencies,
+        queue.topic,
+        queue.partitions,
+        reused,
+    )
+
+
+def deployment(
+    catalogue: Catalogue, stable: VersionSentinel, canary: VersionSentinel | None = None
+) -> StrategyVersion:
+    """The row of a strategy that has these versions."""
+    return StrategyVersion(
+        stable.world_id,
+        stable.strategy_id,
+        stable.version,
+        stable.sentinel_id,
+        stable.submission_id,
+        StrategyStatus.READY,
+        plan_of(catalogue, stable, *((canary,) if canary is not None else ())),
+        stable.signals,
+        None
+        if canary is None
+        else Canary(
+            canary.version, canary.sentinel_id, canary.submission_id, canary.traffic_weight, canary.signals
+        ),
+    )
+
+
+def active(catalogue: Catalogue, world_id: str, strategy_id: str) -> Sequence[VersionSentinel]:
+    """The versions that have a strategy's traffic: none, the one, or the one and its canary."""
+    row = catalogue.strategy(world_id, strategy_id)
+    if row is None:
+        return ()
+    ids = (row.sentinel_id,) if row.canary is None else (row.sentinel_id, row.canary.sentinel_id)
+    return [_known(catalogue, one) for one in ids]
+
+
+def activate(act: Act, version: VersionSentinel) -> None:
+    """Give a version whose topics are all there its share: all of it where it is the first, or no canary."""
+    now = active(act.catalogue, version.world_id, version.strategy_id)
+    if not now or version.traffic_weight == FULL_WEIGHT:
+        _settle(act, version, None, [one for one in now if one.sentinel_id != version.sentinel_id])
+    else:
+        _settle(act, now[0], version, now[1:])
+
+
+def weigh(act: Act, version: VersionSentinel, weight: int) -> None:
+    """Give one of a strategy's two active versions another share; with none or all of it, the other one is the only one left."""
+    stable, canary = active(act.catalogue, version.world_id, version.strategy_id)
+    share = weight if version.sentinel_id == canary.sentinel_id else FULL_WEIGHT - weight
+    if share == FULL_WEIGHT:
+        _settle(act, canary, None, [stable])
+    elif share:
+        _settle(act, stable, replace(canary, traffic_weight=share), [])
+    else:
+        _settle(act, stable, None, [canary])
+
+
+def retire_all(act: Act, world_id: str, strategy_id: str) -> None:
+    """Take a strategy out of its world: nothing is computed for it any more."""
+    row = act.catalogue.strategy(world_id, strategy_id)
+    for one in active(act.catalogue, world_id, strategy_id):
+        _retire(act, one)
+    for known in pending(act.catalogue, world_id, strategy_id):
+        _retire(act, known)
+    if row is not None:
+        gone = replace(row, status=StrategyStatus.RETIRED, nodes=(), signals=(), canary=None)
+        act.step.table("dag.strategies").put(gone)
+
+
+def pending(catalogue: Catalogue, world_id: str, strategy_id: str) -> list[VersionSentinel]:
+    """The versions of a strategy that wait for their topics."""
+    return [
+        _known(catalogue, one.sentinel_id)
+        for one in catalogue.versions()
+        if (one.world_id, one.strategy_id, one.status) == (world_id, strategy_id, SentinelStatus.PENDING)
+    ]
+
+
+def supersede(act: Act, world_id: str, strategy_id: str) -> None:
+    """Let the versions that wait for their topics wait no more: a newer one comes."""
+    for one in pending(act.catalogue, world_id, strategy_id):
+        _retire(act, one)
+
+
+def fail(act: Act, version: VersionSentinel, detail: str) -> None:
+    """Give up a version of which a topic can't be made."""
+    act.catalogue.put_sentinel(replace(version, status=SentinelStatus.FAILED))
+    act.note(AdminAct.NOT_CREATED, version.sentinel_id, detail=detail)
+
+
+def _settle(
+    act: Act, stable: VersionSentinel, canary: VersionSentinel | None, gone: Sequence[VersionSentinel]
+) -> None:
+    """From now on a strategy has these versions, and no longer those that go."""
+    share = FULL_WEIGHT if canary is None else FULL_WEIGHT - canary.traffic_weight
+    stable = _give(act, stable, share)
+    canary = None if canary is None else _give(act, canary, canary.traffic_weight)
+    for one in gone:
+        _retire(act, one)
+    act.step.table("dag.strategies").put(deployment(act.catalogue, stable, canary))
+
+
+def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:
+    known = _known(act.catalogue, version.sentinel_id)
+    begins = known.status is not SentinelStatus.ACTIVE
+    now = replace(
+        version,
+        status=SentinelStatus.ACTIVE,
+        traffic_weight=weight,
+        retired_at_ms=None,
+        active_since=act.where if begins else known.active_since,
+        active_since_ms=act.at_ms if begins else known.active_since_ms,
+    )
+    if now == known:
+        return now
+    act.catalogue.put_sentinel(now)
+    act.note(AdminAct.ACTIVATED if begins else AdminAct.WEIGHED, now.sentinel_id, detail=str(weight))
+    _tell(act, now, weight)
+    return now
+
+
+def _retire(act: Act, version: VersionSentinel) -> None:
+    had = version.status is SentinelStatus.ACTIVE
+    act.catalogue.put_sentinel(replace(version, status=SentinelStatus.RETIRED))
+    act.note(AdminAct.RETIRED, version.sentinel_id)
+    if had:
+        _tell(act, version, 0)
+
+
+def _tell(act: Act, version: VersionSentinel, weight: int) -> None:
+    etag = f"sw:{version.sentinel_id}:{weight}:{act.cause}"
+    act.step.emit(
+        "sentinel_weight",
+        SentinelWeightUpdated(
+            "SentinelWeightUpdated",
+            version.sentinel_id,
+            version.world_id,
+            version.strategy_id,
+            version.version,
+            weight,
+            etag,
+            act.ts,
+        ),
+    )
+
+
+def _known(catalogue: Catalogue, sentinel_id: str) -> VersionSentinel:
+    found = catalogue.sentinel(sentinel_id)
+    if found is None:
+        raise InvariantBroken(f"version {sentinel_id} is deployed and not known.")
+    return found
