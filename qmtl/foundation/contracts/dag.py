@@ -429,6 +429,20 @@ class TagSet:
     told: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DagReader:
+    """Which versions of a strategy a shard of the node workers computes: a row of `dag.readers`.
+
+    Attributes:
+        sentinels: one, two with a canary, none once the strategy is retired there.
+    """
+
+    shard: int
+    world_id: str
+    strategy_id: str
+    sentinels: tuple[str, ...]
+
+
 class AdminAct(Enum):
     """What the admin log tells of. The topics of a moment are those that were created until then and not removed."""
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 from qmtl.engine.table import Table
 from qmtl.foundation.contracts.dag import (
     ComputeNode,
+    DagReader,
     Queue,
     SentinelStatus,
     StrategyVersion,
@@ -50,6 +51,8 @@ class Catalogue:
         self._orphans: dict[str, None] = {}
         self._held: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
+        self._read: Counter[str] = Counter()
+        self._computed: Counter[str] = Counter()
         self._versions: dict[str, Version] = {}
         self._missing: dict[str, dict[str, None]] = {}
         self._untold: dict[TagKey, None] = {}
@@ -62,6 +65,8 @@ class Catalogue:
             self._index(queue)
         for sentinel in tables["dag.sentinels"].items():
             self._count(sentinel, +1)
+        for reader in tables["dag.readers"].items():
+            self._count_reads(reader, +1)
         for topic in self._queues:
             self._mind(topic)
         for row in tables["dag.tags"].items():
@@ -114,6 +119,14 @@ class Catalogue:
         """How many versions hold the node."""
         return self._held[node_id]
 
+    def is_read(self, node_id: str) -> bool:
+        """Whether a worker still computes a version that has the node: it may be behind."""
+        return self._read[node_id] > 0
+
+    def is_computed(self, sentinel_id: str) -> bool:
+        """Whether a worker still computes a version."""
+        return self._computed[sentinel_id] > 0
+
     def orphans(self) -> Iterator[Queue]:
         """The queues of nodes that no version holds, but those that are being removed, in the order of their names."""
         return (self._queues[topic] for topic in sorted(self._orphans))
@@ -157,6 +170,7 @@ class Catalogue:
         self._tables["dag.queues"].delete(queue.topic)
         del self._queues[queue.topic]
         self._orphans.pop(queue.topic, None)
+        self._untag(queue)
         if self._topics.get(queue.node_id) == queue.topic:
             del self._topics[queue.node_id]
 
@@ -164,6 +178,8 @@ class Catalogue:
         before = self.sentinel(sentinel.sentinel_id)
         if before is not None:
             self._count(before, -1)
+        elif readers := self._computed[sentinel.sentinel_id]:  # one that was forgotten is back
+            _add(self._read, dict.fromkeys(sentinel.node_ids), readers)
         self._tables["dag.sentinels"].put(sentinel)
         self._count(sentinel, +1)
         for node_id in {*sentinel.node_ids, *(before.node_ids if before is not None else ())}:
@@ -178,6 +194,14 @@ class Catalogue:
             if (topic := self._topics.get(node_id)) is not None:
                 self._mind(topic)
 
+    def put_reader(self, reader: DagReader) -> None:
+        rows = self._tables["dag.readers"]
+        before: DagReader | None = rows.get(reader.shard, reader.world_id, reader.strategy_id)
+        if before is not None:
+            self._count_reads(before, -1)
+        rows.put(reader)
+        self._count_reads(reader, +1)
+
     def told(self, row: TagSet) -> None:
         """Somebody was told of all changes of a tag set."""
         self._tables["dag.tags"].put(replace(row, told=row.changes))
@@ -188,11 +212,16 @@ class Catalogue:
     def _index(self, queue: Queue) -> None:
         self._queues[queue.topic] = queue
         self._topics[queue.node_id] = queue.topic
-        same = self._tagged.setdefault((queue.tags, queue.interval), {})
+        self._untag(queue)
         if _is_told(queue):
-            same[queue.topic] = None
-        else:
+            self._tagged.setdefault((queue.tags, queue.interval), {})[queue.topic] = None
+
+    def _untag(self, queue: Queue) -> None:
+        same = self._tagged.get((queue.tags, queue.interval))
+        if same is not None:
             same.pop(queue.topic, None)
+            if not same:
+                del self._tagged[queue.tags, queue.interval]
 
     def _mind(self, topic: str) -> None:
         """Find out whether a queue is an orphan; one that is none any more begins anew when it becomes one again."""
@@ -209,10 +238,7 @@ class Catalogue:
         counts = self._held if sentinel.status in HOLDING else self._kept
         nodes = dict.fromkeys(sentinel.node_ids)
         if sentinel.status is not SentinelStatus.FAILED:
-            for node_id in nodes:
-                counts[node_id] += by
-                if not counts[node_id]:
-                    del counts[node_id]
+            _add(counts, nodes, by)
         self._missing.pop(sentinel.sentinel_id, None)
         if by > 0:
             if sentinel.status is SentinelStatus.PENDING:
@@ -227,6 +253,12 @@ class Catalogue:
             )
         else:
             self._versions.pop(sentinel.sentinel_id, None)
+
+    def _count_reads(self, reader: DagReader, by: int) -> None:
+        _add(self._computed, reader.sentinels, by)
+        for sentinel in (self.sentinel(one) for one in reader.sentinels):
+            if sentinel is not None:
+                _add(self._read, dict.fromkeys(sentinel.node_ids), by)
 
     def _is_ready(self, node_id: str) -> bool:
         queue = self.queue_of(node_id)
@@ -243,6 +275,14 @@ class Catalogue:
 def _is_told(queue: Queue) -> bool:
     """Whether readers may count on it."""
     return queue.ready and not queue.removing
+
+
+def _add(counts: Counter[str], keys: Iterable[str], by: int) -> None:
+    """Count, and forget what counts for nothing."""
+    for key in keys:
+        counts[key] += by
+        if not counts[key]:
+            del counts[key]
 
 
 def _tag_key(key: TagKey) -> tuple[str | int, ...]:

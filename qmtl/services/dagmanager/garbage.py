@@ -80,9 +80,11 @@ def stamp(act: Act) -> None:
 
 
 def due(catalogue: Catalogue, now_ms: int) -> Iterator[Queue]:
-    """The orphans whose time is over, in the order of their names; never one that a version holds."""
+    """The orphans whose time is over, in the order of their names; never one that a version holds, or that is still computed."""
     for queue in catalogue.orphans():
         since_ms = queue.orphaned_at_ms
+        if catalogue.is_read(queue.node_id):
+            continue
         if since_ms is not None and now_ms >= since_ms + KEEPING[tag_of(catalogue, queue)].stays_ms:
             yield queue
 
@@ -111,7 +113,7 @@ def forget_versions(act: Act) -> None:
     for one in sorted(act.catalogue.versions()):
         if one.status is not SentinelStatus.RETIRED or one.retired_at_ms is None:
             continue
-        if act.at_ms < one.retired_at_ms + stays_ms:
+        if act.at_ms < one.retired_at_ms + stays_ms or act.catalogue.is_computed(one.sentinel_id):
             continue
         version = act.catalogue.sentinel(one.sentinel_id)
         if version is not None and not any(
@@ -121,7 +123,7 @@ def forget_versions(act: Act) -> None:
 
 
 def _is_its_own(catalogue: Catalogue, node_id: str) -> bool:
-    """Whether the node's queue is still there for the sake of one version alone, which nobody computes."""
+    """Whether the node's queue is still there for the sake of one version alone, which nobody has any more."""
     is_there = catalogue.queue_of(node_id) is not None
     return is_there and not catalogue.is_held(node_id) and catalogue.keepers(node_id) == 1
 

@@ -11,6 +11,7 @@ from qmtl.foundation.contracts.control import InputPosition
 from qmtl.foundation.contracts.dag import (
     CollectGarbage,
     DagCommand,
+    DagReader,
     DagSubmission,
     RedoDiff,
     ReportTopicCreated,
@@ -20,6 +21,7 @@ from qmtl.foundation.contracts.dag import (
     SetTrafficWeight,
     TopicReport,
 )
+from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.services.dagmanager import garbage
 from qmtl.services.dagmanager.act import Act
@@ -30,6 +32,7 @@ from qmtl.services.dagmanager.reports import report
 from qmtl.services.dagmanager.submission import submit
 
 CLOCK: Final = Input("clock", bucketed=True)
+READERS: Final = Input("node.deployments", broadcast=True)
 
 
 class DagManager:
@@ -45,6 +48,7 @@ class DagManager:
         "dag.strategies",
         "dag.diffs",
         "dag.outcomes",
+        "dag.readers",
         "dag.tags",
         "dag.tasks",
     )
@@ -54,7 +58,7 @@ class DagManager:
         self._catalogue = Catalogue()
 
     def inputs(self) -> tuple[Input, ...]:
-        return (Input("dag.submissions"), Input("dag.commands"), Input("dag.reports"), CLOCK)
+        return (Input("dag.submissions"), Input("dag.commands"), Input("dag.reports"), READERS, CLOCK)
 
     def closes(self) -> tuple[TopicSpec, ...]:
         return ()
@@ -67,7 +71,7 @@ class DagManager:
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         where = (InputPosition(arrival.topic, arrival.partition, arrival.offset + 1),)
-        message: DagSubmission | DagCommand | TopicReport = arrival.message
+        message: DagSubmission | DagCommand | TopicReport | NodeDeployment = arrival.message
         match message:
             case DagSubmission():
                 submit(
@@ -77,6 +81,8 @@ class DagManager:
                 command(Act(step, self._catalogue, message.command_id, message.issued_at_ms, where), message)
             case ReportTopicCreated() | ReportTopicRemoved():
                 report(Act(step, self._catalogue, message.topic, step.closed_ms, where), message)
+            case NodeDeployment():
+                self._catalogue.put_reader(_reader(message))
             case _:
                 assert_never(message)
 
@@ -91,3 +97,9 @@ class DagManager:
         for row in self._catalogue.untold():
             step.emit("queue", queue_updated(self._catalogue, row))
             self._catalogue.told(row)
+
+
+def _reader(message: NodeDeployment) -> DagReader:
+    row = message.strategy
+    sentinels = () if not row.nodes else (row.sentinel_id, *((row.canary.sentinel_id,) if row.canary else ()))
+    return DagReader(message.shard, row.world_id, row.strategy_id, sentinels)

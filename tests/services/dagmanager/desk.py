@@ -17,6 +17,7 @@ from qmtl.foundation.contracts.dag import (
     ReportTopicRemoved,
     TopicReport,
 )
+from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
 from qmtl.services.dagmanager.processor import DagManager
@@ -40,7 +41,7 @@ class Desk:
     def emit(self, topic: str, message: Any) -> None:
         self.emitted.append((topic, message))
 
-    def send(self, *messages: DagSubmission | DagCommand | TopicReport) -> None:
+    def send(self, *messages: DagSubmission | DagCommand | TopicReport | NodeDeployment) -> None:
         """Each in a transaction of its own."""
         for message in messages:
             match message:
@@ -48,6 +49,8 @@ class Desk:
                     name = "dag.submissions"
                 case ReportTopicCreated() | ReportTopicRemoved():
                     name = "dag.reports"
+                case NodeDeployment():
+                    name = "node.deployments"
                 case _:
                     name = "dag.commands"
             self._manager.on_record(self, Arrival(name, 0, self._count, message))
@@ -88,6 +91,14 @@ class Desk:
     def told(self, name: str) -> list[Any]:
         """The events of a topic."""
         return [message for topic, message in self.emitted if topic == name]
+
+    def references(self, node_id: str) -> int:
+        return self._manager._catalogue.references(node_id)
+
+    def memory(self) -> dict[str, Any]:
+        """What the processor remembers beside the tables."""
+        found = vars(self._manager._catalogue)
+        return {name: value for name, value in found.items() if name != "_tables"}
 
     def rows(self, name: str) -> list[Any]:
         return list(self._tables[name].items())
