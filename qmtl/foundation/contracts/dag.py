@@ -278,6 +278,7 @@ class ReportTopicRemoved:
     Attributes:
         archive: where its records were stored; empty where they were not.
         digest: of what was stored.
+        broker_load_percent: how busy the brokers were then, of what they are said to bear; 0 where nobody measures it.
     """
 
     topic: str
@@ -287,6 +288,7 @@ class ReportTopicRemoved:
     archive: str = ""
     records: int = 0
     digest: str = ""
+    broker_load_percent: int = 0
 
 
 # ---- commands --------------------------------------------------------------------------------------------------------
@@ -370,7 +372,7 @@ class QueueUpdated:
     """The queues that carry a set of tags at an interval have changed; exactly the fields that the seed gives.
 
     Attributes:
-        queues: all that are ready, in the order of their names.
+        queues: all that carry data, in the order of their names: their topics are there, and a version has their nodes.
         etag: another one for each other set.
     """
 
@@ -427,6 +429,14 @@ class TagSet:
     changes: int
     changed_at_ms: int
     told: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GcPace:
+    """How busy the brokers were when a topic was removed last: the row of `dag.pace`."""
+
+    what: str
+    broker_load_percent: int
 
 
 @dataclass(frozen=True, slots=True)

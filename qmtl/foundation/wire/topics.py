@@ -203,6 +203,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _table("dag.strategies", "world_id strategy_id", "", (dag.StrategyVersion,), "dagmanager"),
     _table("dag.diffs", "submission_id", "", (dag.DagOutcome,), "dagmanager"),
     _table("dag.outcomes", "command_id", "", (dag.DagCommandOutcome,), "dagmanager"),
+    _table("dag.pace", "what", "", (dag.GcPace,), "dagmanager"),
     _table("dag.readers", "shard world_id strategy_id", "", (dag.DagReader,), "dagmanager"),
     _table("dag.tags", "tags interval", "", (dag.TagSet,), "dagmanager"),
     _table("dag.tasks", "topic", "", (dag.CreateTopic, dag.RemoveTopic), "dagmanager"),

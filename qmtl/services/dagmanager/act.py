@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from qmtl.engine.processor import Step
 from qmtl.foundation.contracts.control import InputPosition
@@ -17,7 +18,7 @@ class Act:
 
     Attributes:
         cause: the submission, the command, the topic of a report, or the tick.
-        at_ms: by the record that it came from.
+        at_ms: the clock's last tick; before the first one, what the message says.
         where: behind that record.
     """
 
@@ -38,6 +39,15 @@ class Act:
     def ts(self) -> str:
         """The instant as the control events tell it."""
         return told_time(self.at_ms)
+
+
+LAST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999, after which no calendar that we know tells an instant."""
+
+
+def bounded(said_ms: int) -> int:
+    """An instant as a message says it, if it can be one."""
+    return min(max(said_ms, 0), LAST_MS)
 
 
 def told_time(at_ms: int) -> str:

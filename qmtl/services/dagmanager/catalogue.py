@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from qmtl.engine.table import Table
 from qmtl.foundation.contracts.dag import (
@@ -41,13 +41,18 @@ class Catalogue:
 
     References are counted from the versions' own lists of nodes, and stored nowhere: a node is held by the versions that are
     pending or active, and kept by those that can be rolled back to.
+
+    Args:
+        tables: what is remembered of them is read once, here; empty, before there are any.
     """
 
-    def __init__(self) -> None:
-        self._tables: Mapping[str, Table] = {}
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        self._tables = tables
+        self._nodes: dict[str, ComputeNode] = {}
         self._queues: dict[str, Queue] = {}
         self._topics: dict[str, str] = {}
         self._tagged: dict[TagKey, dict[str, None]] = {}
+        self._same_tags: Counter[TagKey] = Counter()
         self._orphans: dict[str, None] = {}
         self._held: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
@@ -57,18 +62,20 @@ class Catalogue:
         self._missing: dict[str, dict[str, None]] = {}
         self._untold: dict[TagKey, None] = {}
 
-    def restore(self, tables: Mapping[str, Table]) -> None:
-        """Make everything again from the tables."""
-        self.__init__()  # type: ignore[misc] # no subclass has another one
-        self._tables = tables
+        if tables:
+            self._remember(tables)
+
+    def _remember(self, tables: Mapping[str, Table]) -> None:
+        for node in tables["dag.nodes"].items():
+            self._nodes[node.node_id] = node
         for queue in tables["dag.queues"].items():
             self._index(queue)
         for sentinel in tables["dag.sentinels"].items():
             self._count(sentinel, +1)
         for reader in tables["dag.readers"].items():
             self._count_reads(reader, +1)
-        for topic in self._queues:
-            self._mind(topic)
+        for queue in self._queues.values():
+            self._sort(queue)
         for row in tables["dag.tags"].items():
             if row.changes != row.told:
                 self._untold[row.tags, row.interval] = None
@@ -76,8 +83,7 @@ class Catalogue:
     # ---- what is there ---------------------------------------------------------------------------------------------
 
     def node(self, node_id: str) -> ComputeNode | None:
-        found: ComputeNode | None = self._tables["dag.nodes"].get(node_id)
-        return found
+        return self._nodes.get(node_id)
 
     def queue(self, topic: str) -> Queue | None:
         return self._queues.get(topic)
@@ -132,11 +138,12 @@ class Catalogue:
         return (self._queues[topic] for topic in sorted(self._orphans))
 
     def tagged(self, key: TagKey) -> tuple[str, ...]:
-        """The topics that are ready with exactly these tags at this interval, in the order of their names."""
+        """The topics that carry data with exactly these tags at this interval, in the order of their names."""
         return tuple(sorted(self._tagged.get(key, ())))
 
     def count_tagged(self, key: TagKey) -> int:
-        return len(self._tagged.get(key, ()))
+        """How many queues there are with exactly these tags at this interval, whatever becomes of them."""
+        return self._same_tags[key]
 
     def untold(self) -> list[TagSet]:
         """The tag sets that have changed since they were told of, in their order."""
@@ -149,32 +156,38 @@ class Catalogue:
 
     # ---- what changes ------------------------------------------------------------------------------------------------
 
+    def put_node(self, node: ComputeNode) -> None:
+        self._tables["dag.nodes"].put(node)
+        self._nodes[node.node_id] = node
+
     def put_queue(self, queue: Queue, at_ms: int) -> None:
         """Write a queue down.
 
         Args:
             at_ms: by the record that it came from.
         """
-        before = self._queues.get(queue.topic)
         self._tables["dag.queues"].put(queue)
         self._index(queue)
-        self._mind(queue.topic)
-        if _is_told(queue):
+        if _is_usable(queue):
             for missing in self._missing.values():
                 missing.pop(queue.node_id, None)
-        if (before is not None and _is_told(before)) != _is_told(queue):
-            self._note_change(queue, at_ms)
+        self._mind(queue.topic, at_ms)
 
     def drop_queue(self, queue: Queue) -> None:
         """Forget a queue whose topic is no more."""
         self._tables["dag.queues"].delete(queue.topic)
         del self._queues[queue.topic]
+        _add(self._same_tags, [(queue.tags, queue.interval)], -1)
         self._orphans.pop(queue.topic, None)
-        self._untag(queue)
         if self._topics.get(queue.node_id) == queue.topic:
             del self._topics[queue.node_id]
 
-    def put_sentinel(self, sentinel: VersionSentinel) -> None:
+    def put_sentinel(self, sentinel: VersionSentinel, at_ms: int) -> None:
+        """Write a version down.
+
+        Args:
+            at_ms: by the record that it came from.
+        """
         before = self.sentinel(sentinel.sentinel_id)
         if before is not None:
             self._count(before, -1)
@@ -182,17 +195,13 @@ class Catalogue:
             _add(self._read, dict.fromkeys(sentinel.node_ids), readers)
         self._tables["dag.sentinels"].put(sentinel)
         self._count(sentinel, +1)
-        for node_id in {*sentinel.node_ids, *(before.node_ids if before is not None else ())}:
-            if (topic := self._topics.get(node_id)) is not None:
-                self._mind(topic)
+        self._mind_all(sentinel, at_ms)
 
-    def drop_sentinel(self, sentinel: VersionSentinel) -> None:
+    def drop_sentinel(self, sentinel: VersionSentinel, at_ms: int) -> None:
         """Forget a version that nobody can roll back to any more."""
         self._tables["dag.sentinels"].delete(sentinel.sentinel_id)
         self._count(sentinel, -1)
-        for node_id in sentinel.node_ids:
-            if (topic := self._topics.get(node_id)) is not None:
-                self._mind(topic)
+        self._mind_all(sentinel, at_ms)
 
     def put_reader(self, reader: DagReader) -> None:
         rows = self._tables["dag.readers"]
@@ -210,29 +219,50 @@ class Catalogue:
     # ---- indexes -------------------------------------------------------------------------------------------------------
 
     def _index(self, queue: Queue) -> None:
+        if queue.topic not in self._queues:
+            self._same_tags[queue.tags, queue.interval] += 1
         self._queues[queue.topic] = queue
         self._topics[queue.node_id] = queue.topic
-        self._untag(queue)
-        if _is_told(queue):
-            self._tagged.setdefault((queue.tags, queue.interval), {})[queue.topic] = None
 
-    def _untag(self, queue: Queue) -> None:
-        same = self._tagged.get((queue.tags, queue.interval))
-        if same is not None:
-            same.pop(queue.topic, None)
-            if not same:
-                del self._tagged[queue.tags, queue.interval]
+    def _mind_all(self, sentinel: VersionSentinel, at_ms: int) -> None:
+        for node_id in dict.fromkeys(sentinel.node_ids):
+            if (topic := self._topics.get(node_id)) is not None:
+                self._mind(topic, at_ms)
 
-    def _mind(self, topic: str) -> None:
-        """Find out whether a queue is an orphan; one that is none any more begins anew when it becomes one again."""
+    def _mind(self, topic: str, at_ms: int) -> None:
+        """Find out what a queue is now, and note where those with its tags have changed by it."""
         queue = self._queues[topic]
-        self._orphans.pop(topic, None)
-        if not self.is_held(queue.node_id):
-            if not queue.removing:
-                self._orphans[topic] = None
-        elif queue.orphaned_at_ms is not None:
-            self._queues[topic] = replace(queue, orphaned_at_ms=None)
-            self._tables["dag.queues"].put(self._queues[topic])
+        if queue.orphaned_at_ms is not None and self.is_held(queue.node_id):
+            queue = self._queues[topic] = replace(queue, orphaned_at_ms=None)  # it may begin anew
+            self._tables["dag.queues"].put(queue)
+        if self._sort(queue):
+            key = (queue.tags, queue.interval)
+            rows = self._tables["dag.tags"]
+            known: TagSet = rows.get(*_tag_key(key)) or TagSet(*key, 0, at_ms)
+            rows.put(replace(known, changes=known.changes + 1, changed_at_ms=at_ms))
+            self._untold[key] = None
+
+    def _sort(self, queue: Queue) -> bool:
+        """Put a queue among those with its tags if it carries data, and among the orphans if it is one; says whether the first
+        was changed."""
+        held = self.is_held(queue.node_id)
+        if held or queue.removing:
+            self._orphans.pop(queue.topic, None)
+        else:
+            self._orphans[queue.topic] = None
+        if not queue.tags:
+            return False  # nobody can ask for it
+        key = (queue.tags, queue.interval)
+        same = self._tagged.get(key, {})
+        if (queue.topic in same) == (held and _is_usable(queue)):
+            return False
+        if queue.topic in same:
+            del same[queue.topic]
+            if not same:
+                del self._tagged[key]
+        else:
+            self._tagged.setdefault(key, {})[queue.topic] = None
+        return True
 
     def _count(self, sentinel: VersionSentinel, by: int) -> None:
         counts = self._held if sentinel.status in HOLDING else self._kept
@@ -262,22 +292,18 @@ class Catalogue:
 
     def _is_ready(self, node_id: str) -> bool:
         queue = self.queue_of(node_id)
-        return queue is not None and _is_told(queue)
-
-    def _note_change(self, queue: Queue, at_ms: int) -> None:
-        key = (queue.tags, queue.interval)
-        rows = self._tables["dag.tags"]
-        known: TagSet = rows.get(*_tag_key(key)) or TagSet(*key, 0, at_ms)
-        rows.put(replace(known, changes=known.changes + 1, changed_at_ms=at_ms))
-        self._untold[key] = None
+        return queue is not None and _is_usable(queue)
 
 
-def _is_told(queue: Queue) -> bool:
-    """Whether readers may count on it."""
+def _is_usable(queue: Queue) -> bool:
+    """Whether its topic is there, and stays."""
     return queue.ready and not queue.removing
 
 
-def _add(counts: Counter[str], keys: Iterable[str], by: int) -> None:
+K = TypeVar("K")
+
+
+def _add(counts: Counter[K], keys: Iterable[K], by: int) -> None:
     """Count, and forget what counts for nothing."""
     for key in keys:
         counts[key] += by

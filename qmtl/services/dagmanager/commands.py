@@ -24,7 +24,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager import garbage
 from qmtl.services.dagmanager.act import Act
-from qmtl.services.dagmanager.queues import ask_for, queue_for
+from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.rewritten import message_of
 from qmtl.services.dagmanager.submission import submit
 from qmtl.services.dagmanager.versions import activate, active, pending, retire_all, supersede, weigh
@@ -78,7 +78,7 @@ def _weigh(act: Act, message: SetTrafficWeight) -> str:
         if not weight:
             supersede(act, version.world_id, version.strategy_id)
             return f"version {version.sentinel_id} was given up before it was active"
-        act.catalogue.put_sentinel(replace(version, traffic_weight=weight))
+        act.catalogue.put_sentinel(replace(version, traffic_weight=weight), act.at_ms)
         return f"version {version.sentinel_id} gets {_percent(weight)} once its topics are there"
     if version.status is not SentinelStatus.ACTIVE:
         raise CommandRefused(
@@ -131,12 +131,12 @@ def _redo(act: Act, message: RedoDiff) -> str:
 def _deploy(act: Act, version: VersionSentinel) -> str:
     """Make a version the only one of its strategy, as soon as all its topics are there; those that were removed are made anew."""
     supersede(act, version.world_id, version.strategy_id)
-    for node_id in dict.fromkeys(version.node_ids):
-        node, queue = act.catalogue.node(node_id), act.catalogue.queue_of(node_id)
-        if node is not None and queue is None:
-            ask_for(act, queue_for(act.catalogue, node, version.version))
+    for node in map(act.catalogue.node, dict.fromkeys(version.node_ids)):
+        queue = None if node is None else lacking(act.catalogue, node, version.version)
+        if queue is not None:
+            ask_for(act, queue)
     again = replace(version, status=SentinelStatus.PENDING, traffic_weight=FULL_WEIGHT, retired_at_ms=None)
-    act.catalogue.put_sentinel(again)
+    act.catalogue.put_sentinel(again, act.at_ms)
     if act.catalogue.is_complete(again.sentinel_id):
         activate(act, again)
         return f"version {again.sentinel_id} is the active one again"
@@ -169,9 +169,10 @@ def _collect(act: Act, message: CollectGarbage) -> str:
             )
         rows = (act.catalogue.sentinel(one) for one in chosen)
         among = frozenset(node_id for row in rows if row is not None for node_id in row.node_ids)
-    now = replace(act, at_ms=act.step.closed_ms)  # a sender's clock decides nothing about what is over
-    garbage.stamp(now)
-    count = garbage.collect(now, among=among)
+    if not act.step.closed_ms:
+        return "nothing is removed before the clock's first tick"
+    garbage.stamp(act)
+    count = garbage.collect(act, among=among)
     return f"{count} queues are being removed"
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from qmtl.foundation.contracts.dag import (
+    GcPace,
     Queue,
     Relation,
     SentinelStatus,
@@ -24,7 +25,12 @@ from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.queues import condemn
 
 BATCH: Final = 50
-"""Topics that are condemned at a tick."""
+"""Topics that are condemned at a tick; half of them while the brokers are busy."""
+
+BUSY_PERCENT: Final = 80
+"""Of what the brokers are said to bear, above which they are busy."""
+
+_PACE: Final = "gc"
 
 
 class QueueTag(Enum):
@@ -76,7 +82,7 @@ def stamp(act: Act) -> None:
         catalogue.put_queue(replace(queue, orphaned_at_ms=now_ms), now_ms)
     for one in [one for one in catalogue.versions() if one.status is SentinelStatus.RETIRED]:
         if one.retired_at_ms is None and (row := catalogue.sentinel(one.sentinel_id)) is not None:
-            catalogue.put_sentinel(replace(row, retired_at_ms=now_ms))
+            catalogue.put_sentinel(replace(row, retired_at_ms=now_ms), now_ms)
 
 
 def due(catalogue: Catalogue, now_ms: int) -> Iterator[Queue]:
@@ -89,14 +95,29 @@ def due(catalogue: Catalogue, now_ms: int) -> Iterator[Queue]:
             yield queue
 
 
-def collect(act: Act, batch: int = BATCH, among: frozenset[str] | None = None) -> int:
-    """Have topics removed that are due; returns how many.
+def note_load(act: Act, percent: int) -> None:
+    """Remember how busy the brokers are."""
+    rows = act.step.table("dag.pace")
+    now = GcPace(_PACE, percent)
+    if rows.get(_PACE) != now and (percent or rows.get(_PACE) is not None):
+        rows.put(now)
+
+
+def batch_size(act: Act) -> int:
+    """How many topics go at once."""
+    pace: GcPace | None = act.step.table("dag.pace").get(_PACE)
+    is_busy = pace is not None and pace.broker_load_percent > BUSY_PERCENT
+    return BATCH // 2 if is_busy else BATCH
+
+
+def collect(act: Act, among: frozenset[str] | None = None) -> int:
+    """Have topics removed that are due, a batch at most; returns how many.
 
     Args:
-        batch: at most so many.
         among: only those of these nodes; None, of any.
     """
     chosen: list[Queue] = []
+    batch = batch_size(act)
     for queue in due(act.catalogue, act.at_ms):
         if len(chosen) == batch:
             break
@@ -129,7 +150,7 @@ def _is_its_own(catalogue: Catalogue, node_id: str) -> bool:
 
 
 def _forget(act: Act, version: VersionSentinel) -> None:
-    act.catalogue.drop_sentinel(version)
+    act.catalogue.drop_sentinel(version, act.at_ms)
     edges = act.step.table("dag.edges")
     for node_id in sorted(set(version.node_ids)):
         edges.delete(Relation.HAS.value, version.sentinel_id, node_id)

@@ -24,7 +24,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.services.dagmanager import garbage
-from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.act import Act, bounded
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.commands import command
 from qmtl.services.dagmanager.queues import queue_updated
@@ -48,6 +48,7 @@ class DagManager:
         "dag.strategies",
         "dag.diffs",
         "dag.outcomes",
+        "dag.pace",
         "dag.readers",
         "dag.tags",
         "dag.tasks",
@@ -55,7 +56,7 @@ class DagManager:
     emits = ("dag.admin.log", "queue", "sentinel_weight")
 
     def __init__(self) -> None:
-        self._catalogue = Catalogue()
+        self._catalogue = Catalogue({})
 
     def inputs(self) -> tuple[Input, ...]:
         return (Input("dag.submissions"), Input("dag.commands"), Input("dag.reports"), READERS, CLOCK)
@@ -67,20 +68,22 @@ class DagManager:
         return {}
 
     def restore(self, tables: Mapping[str, Table]) -> None:
-        self._catalogue.restore(tables)
+        self._catalogue = Catalogue(tables)
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         where = (InputPosition(arrival.topic, arrival.partition, arrival.offset + 1),)
+
+        def act(cause: str, said_ms: int = 0) -> Act:
+            return Act(step, self._catalogue, cause, step.closed_ms or bounded(said_ms), where)
+
         message: DagSubmission | DagCommand | TopicReport | NodeDeployment = arrival.message
         match message:
             case DagSubmission():
-                submit(
-                    Act(step, self._catalogue, message.submission_id, message.submitted_at_ms, where), message
-                )
+                submit(act(message.submission_id, message.submitted_at_ms), message)
             case SetTrafficWeight() | RollBack() | RedoDiff() | RetireStrategy() | CollectGarbage():
-                command(Act(step, self._catalogue, message.command_id, message.issued_at_ms, where), message)
+                command(act(message.command_id, message.issued_at_ms), message)
             case ReportTopicCreated() | ReportTopicRemoved():
-                report(Act(step, self._catalogue, message.topic, step.closed_ms, where), message)
+                report(act(message.topic), message)
             case NodeDeployment():
                 self._catalogue.put_reader(_reader(message))
             case _:

@@ -54,6 +54,17 @@ def queue_for(catalogue: Catalogue, node: ComputeNode, version: str, also: Colle
     )
 
 
+def lacking(
+    catalogue: Catalogue, node: ComputeNode, version: str, also: Collection[str] = ()
+) -> Queue | None:
+    """The topic that has to be asked for so that a node has one; None where it has, or somebody waits for it already."""
+    known = catalogue.queue_of(node.node_id)
+    if known is None:
+        return queue_for(catalogue, node, version, also)
+    settled = known.ready or known.removing or catalogue.waiting_for(node.node_id)
+    return None if settled else known  # it could not be made the last time
+
+
 def ask_for(act: Act, queue: Queue) -> None:
     """Have a topic made."""
     act.catalogue.put_queue(queue, act.at_ms)
@@ -79,7 +90,7 @@ def removed(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
     node = act.catalogue.node(queue.node_id)
     if node is None:
         raise InvariantBroken(f"queue {queue.topic} is of no node.")
-    act.step.table("dag.nodes").put(replace(node, generation=node.generation + 1))
+    act.catalogue.put_node(replace(node, generation=node.generation + 1))
     done = "archive" if report.archive else "delete"
     act.note(AdminAct.REMOVED, queue.topic, queue.node_id, report.archive or done, report.digest)
     etag = f"gc:{queue.topic}:{done}"

@@ -14,6 +14,7 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.garbage import note_load
 from qmtl.services.dagmanager.queues import ask_for, queue_for, removed, spared
 from qmtl.services.dagmanager.versions import activate, fail
 
@@ -28,6 +29,7 @@ def report(act: Act, message: TopicReport) -> None:
             if not queue.ready and not queue.removing:
                 _created(act, queue, message)
         case ReportTopicRemoved():
+            note_load(act, message.broker_load_percent)
             if queue.removing:
                 _removed(act, queue, message)
         case _:

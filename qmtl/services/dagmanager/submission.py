@@ -37,11 +37,11 @@ from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.faults import Faults, lines
 from qmtl.services.dagmanager.graph import Graph
-from qmtl.services.dagmanager.queues import ask_for, queue_for
+from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.versions import activate, planned, supersede
 
-MAX_TAGGED: Final = 8_000
-"""Queues with the same tags at the same interval: so that an event that names them all is a record."""
+MAX_TAGGED: Final = 4_000
+"""Queues with the same tags at the same interval: so that an event that names them all is a record, however long they are named."""
 
 LONGEST_ID: Final = 140
 """Bytes of a node id at most: one that had to be hashed again is twice as long as others."""
@@ -133,14 +133,14 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph) -> DagOutcome
     if known is not None and known.status in HOLDING:
         return draft.outcome
     for node in draft.nodes:
-        act.step.table("dag.nodes").put(node)
+        act.catalogue.put_node(node)
     for queue in draft.queues:
         ask_for(act, queue)
     supersede(act, submission.world_id, graph.strategy_id)
     sentinel = draft.sentinel
     if known is not None:
         sentinel = replace(sentinel, created_at_ms=known.created_at_ms, release_tag=known.release_tag)
-    act.catalogue.put_sentinel(sentinel)
+    act.catalogue.put_sentinel(sentinel, act.at_ms)
     if known is None:
         for node_id in dict.fromkeys(one.node_id for one in draft.nodes):
             act.step.table("dag.edges").put(Edge(Relation.HAS, sentinel.sentinel_id, node_id))
@@ -176,13 +176,10 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> _Dr
             known = new[node.node_id] = replace(node, owner=sentinel.sentinel_id)
         else:
             reused[node.node_id] = None
-        queue = catalogue.queue_of(node.node_id)
-        if queue is None:
-            queue = queue_for(catalogue, known, graph.version, names)
+        queue = lacking(catalogue, known, graph.version, names)
+        if queue is not None:
             names.add(queue.topic)
             queues[node.node_id] = queue
-        elif not (queue.ready or queue.removing or catalogue.waiting_for(node.node_id)):
-            queues[node.node_id] = queue  # could not be made the last time
     outcome = DagOutcome(
         submission.submission_id,
         submission.world_id,
@@ -205,7 +202,7 @@ def _require_distinct(catalogue: Catalogue, draft: _Draft) -> None:
     """
     more = Counter((queue.tags, queue.interval) for queue in draft.queues)
     for key, count in more.items():
-        if count + catalogue.count_tagged(key) > MAX_TAGGED:
+        if key[0] and count + catalogue.count_tagged(key) > MAX_TAGGED:
             faults = Faults()
             faults.add_told(
                 TagsTooCommon,

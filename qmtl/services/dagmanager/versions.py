@@ -154,7 +154,7 @@ def supersede(act: Act, world_id: str, strategy_id: str) -> None:
 
 def fail(act: Act, version: VersionSentinel, detail: str) -> None:
     """Give up a version of which a topic can't be made."""
-    act.catalogue.put_sentinel(replace(version, status=SentinelStatus.FAILED))
+    act.catalogue.put_sentinel(replace(version, status=SentinelStatus.FAILED), act.at_ms)
     act.note(AdminAct.NOT_CREATED, version.sentinel_id, detail=detail)
 
 
@@ -183,7 +183,7 @@ def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:
     )
     if now == known:
         return now
-    act.catalogue.put_sentinel(now)
+    act.catalogue.put_sentinel(now, act.at_ms)
     act.note(AdminAct.ACTIVATED if begins else AdminAct.WEIGHED, now.sentinel_id, detail=str(weight))
     _tell(act, now, weight)
     return now
@@ -191,7 +191,7 @@ def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:
 
 def _retire(act: Act, version: VersionSentinel) -> None:
     had = version.status is SentinelStatus.ACTIVE
-    act.catalogue.put_sentinel(replace(version, status=SentinelStatus.RETIRED))
+    act.catalogue.put_sentinel(replace(version, status=SentinelStatus.RETIRED), act.at_ms)
     act.note(AdminAct.RETIRED, version.sentinel_id)
     if had:
         _tell(act, version, 0)

@@ -280,8 +280,9 @@ class Life(RuleBasedStateMachine):
             if one.type == "QueueUpdated"
         }
         wanted: dict[Any, list[str]] = {key: [] for key in newest}
+        held = self.held()
         for row in self.desk.rows("dag.queues"):
-            if row.ready and not row.removing:
+            if row.tags and row.ready and not row.removing and row.node_id in held:
                 wanted[row.tags, row.interval].append(row.topic)
         assert newest == {key: tuple(sorted(names)) for key, names in wanted.items()}
 

@@ -25,6 +25,7 @@ from qmtl.foundation.contracts.dag import (
     QueueUpdated,
     Relation,
     ReportTopicCreated,
+    RetireStrategy,
     SentinelStatus,
     StrategyStatus,
     TopicClass,
@@ -283,8 +284,9 @@ def test_a_deployment_tells_the_full_set_of_queues_per_tags_and_interval(desk: D
     desk.send(GOOD[0])
     desk.report_all()
     told: dict[tuple[str, ...], QueueUpdated] = {message.tags: message for message in desk.told("queue")}
-    topics: dict[tuple[str, ...], list[str]] = {row.tags: [] for row in desk.rows("dag.queues")}
-    for row in desk.rows("dag.queues"):
+    tagged = [row for row in desk.rows("dag.queues") if row.tags]
+    topics: dict[tuple[str, ...], list[str]] = {row.tags: [] for row in tagged}
+    for row in tagged:
         topics[row.tags].append(row.topic)
     assert {tags: list(message.queues) for tags, message in told.items()} == topics
     sma_told = told["crypto", "sma"]
@@ -349,3 +351,12 @@ def test_one_node_under_two_names_is_planned_twice_and_made_once(desk: Desk) -> 
         "b",
     ]
     assert len(desk.rows("dag.nodes")) == 4
+
+
+@pytest.mark.parametrize("at_ms", [-(2**62), 2**62])
+def test_an_impossible_instant_stops_nobody(desk: Desk, at_ms: int) -> None:
+    desk.send(replace(GOOD[0], submitted_at_ms=at_ms))
+    desk.report_all()
+    desk.send(RetireStrategy("out", "w1", "s1", at_ms))
+    assert desk.table("dag.outcomes").get("out").accepted
+    assert desk.told("queue")

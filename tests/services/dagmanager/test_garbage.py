@@ -1,0 +1,243 @@
+"""Given queues that nobody has any more, when time passes by the clock's ticks, then each goes after its time, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qmtl.foundation.contracts.dag import (
+    AdminAct,
+    CollectGarbage,
+    DagSubmission,
+    Queue,
+    RemoveTopic,
+    ReportTopicCreated,
+    ReportTopicRemoved,
+    RetireStrategy,
+    RollBack,
+    SentinelStatus,
+    TopicClass,
+)
+from qmtl.foundation.contracts.node import NodeDeployment
+from qmtl.foundation.wire.topics import DAY_MS
+from qmtl.services.dagmanager.garbage import BATCH
+from tests.services.dagmanager.desk import Desk
+from tests.services.graphs import crossing, price, sma, strategy, submission, target
+
+NOON_MS = 1_700_000_000_000
+OUT = RetireStrategy("out", "w1", "s1", NOON_MS)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    made.tick(NOON_MS)
+    yield made
+    made.close()
+
+
+def publish(desk: Desk, name: str = "first") -> list[Queue]:
+    one = submission(strategy(crossing(3, 8)))
+    desk.send(DagSubmission(name, "w1", one.dag_json, NOON_MS))
+    desk.report_all()
+    return desk.rows("dag.queues")
+
+
+def day(number: float) -> int:
+    return NOON_MS + round(number * DAY_MS)
+
+
+def removals(desk: Desk) -> dict[str, bool]:
+    """What is to be removed, and whether it is archived first."""
+    return {row.topic: row.archive for row in desk.rows("dag.tasks") if isinstance(row, RemoveTopic)}
+
+
+# ---- when --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind, stays_days, archive",
+    [(TopicClass.RAW, 8, False), (TopicClass.INDICATOR, 33, False), (TopicClass.TRADE_EXEC, 120, True)],
+)
+def test_a_queue_of_no_version_stays_as_long_as_its_class_says(
+    desk: Desk, kind: TopicClass, stays_days: int, archive: bool
+) -> None:
+    """A version of which a topic could not be made has the others made in vain."""
+    one = submission(strategy([price(), sma("fast", 3), target(source="fast")]))
+    desk.send(one)
+    last = max(row.topic for row in desk.rows("dag.tasks"))
+    desk.send(*(ReportTopicCreated(row.topic, row.topic != last, "", "") for row in desk.rows("dag.tasks")))
+    (version,) = desk.rows("dag.sentinels")
+    assert version.status is SentinelStatus.FAILED
+    mine = next(row for row in desk.rows("dag.queues") if row.topic != last)
+    desk.table("dag.queues").put(replace(mine, topic_class=kind))
+    desk.again()
+    desk.tick(day(1))
+    desk.tick(day(1 + stays_days) - 1)
+    assert mine.topic not in removals(desk)
+    desk.tick(day(1 + stays_days))
+    assert removals(desk)[mine.topic] is archive
+
+
+def test_a_queue_that_one_can_go_back_to_stays_longer_and_is_archived(desk: Desk) -> None:
+    queues = publish(desk)
+    desk.send(OUT)
+    desk.tick(day(1))
+    desk.tick(day(211) - 1)
+    assert removals(desk) == {}
+    desk.tick(day(211))
+    assert removals(desk) == {row.topic: True for row in queues}
+    desk.remove_all()
+    assert (desk.rows("dag.queues"), desk.rows("dag.tasks")) == ([], [])
+    assert len(desk.rows("dag.sentinels")) == 1
+    desk.tick(day(211) + 60_000)
+    assert (desk.rows("dag.sentinels"), desk.rows("dag.edges")) == ([], [])
+    assert len(desk.rows("dag.nodes")) == len(queues)  # what an id stands for is never forgotten
+
+
+def test_what_a_message_says_of_time_is_not_believed(desk: Desk) -> None:
+    publish(desk)
+    desk.send(replace(OUT, issued_at_ms=0), CollectGarbage("now", "", day(10_000)))
+    desk.tick(day(1))
+    desk.tick(day(200))
+    assert removals(desk) == {}
+
+
+def test_a_queue_that_is_needed_again_begins_anew(desk: Desk) -> None:
+    publish(desk)
+    desk.send(OUT)
+    desk.tick(day(1))
+    desk.tick(day(200))
+    publish(desk, "again")
+    desk.send(replace(OUT, command_id="out again"))
+    desk.tick(day(220))
+    assert removals(desk) == {}
+    desk.tick(day(430))
+    assert removals(desk) != {}
+
+
+def test_what_another_strategy_has_stays(desk: Desk) -> None:
+    publish(desk)
+    one = submission(strategy([price(), sma("fast", 3), target(source="fast")], "s2"))
+    desk.send(one)
+    desk.report_all()
+    desk.send(OUT)
+    desk.tick(day(1))
+    desk.tick(day(300))
+    shared = {row.node_id for row in desk.rows("dag.sentinels") if row.strategy_id == "s2" for row in [row]}
+    assert shared
+    kept = {node for row in desk.rows("dag.sentinels") if row.strategy_id == "s2" for node in row.node_ids}
+    removed = {row.node_id for row in desk.rows("dag.queues") if row.removing}
+    assert removed
+    assert not removed & kept
+
+
+def test_what_a_worker_still_computes_stays_until_it_has_heard(desk: Desk) -> None:
+    publish(desk)
+    row = desk.table("dag.strategies").get("w1", "s1")
+    desk.send(NodeDeployment(2, row), OUT)
+    desk.tick(day(1))
+    desk.tick(day(500))
+    assert removals(desk) == {}
+    desk.send(NodeDeployment(2, desk.table("dag.strategies").get("w1", "s1")))
+    desk.tick(day(501))
+    assert len(removals(desk)) == 5
+
+
+# ---- how ---------------------------------------------------------------------------------------------------------------
+
+
+def test_at_a_tick_no_more_go_than_a_batch(desk: Desk) -> None:
+    averages = [sma(f"n{at}", 2 + at) for at in range(2 * BATCH)]
+    desk.send(submission(strategy([price(), *averages, target(source="n0")])))
+    desk.report_all()
+    desk.send(OUT)
+    desk.tick(day(1))
+    for count in (BATCH, 2 * BATCH, 2 * BATCH + 2):
+        desk.tick(day(300) + count)
+        assert len(removals(desk)) == count
+
+
+def test_while_the_brokers_are_busy_half_as_many_go(desk: Desk) -> None:
+    averages = [sma(f"n{at}", 2 + at) for at in range(3 * BATCH)]
+    desk.send(submission(strategy([price(), *averages, target(source="n0")])))
+    desk.report_all()
+    desk.send(OUT)
+    desk.tick(day(1))
+    desk.tick(day(300))
+    first = sorted(removals(desk))
+    left = BATCH
+    for load, batch in ((80, BATCH), (81, BATCH // 2), (100, BATCH // 2), (0, BATCH)):
+        desk.send(ReportTopicRemoved(first.pop(), True, "", "", broker_load_percent=load))
+        left -= 1
+        desk.again()
+        desk.tick(desk.closed_ms + 60_000)
+        left += min(batch, 3 * BATCH + 2 - BATCH)
+        assert len(removals(desk)) == min(left, 3 * BATCH + 2 - (BATCH - len(first)))
+
+
+def test_a_removal_that_failed_is_tried_again(desk: Desk) -> None:
+    (topic, *_) = (row.topic for row in publish(desk))
+    desk.send(OUT)
+    desk.tick(day(1))
+    desk.tick(day(300))
+    desk.send(ReportTopicRemoved(topic, False, "QMTL-903", "the store does not answer"))
+    assert topic not in removals(desk)
+    assert desk.table("dag.queues").get(topic).ready
+    desk.tick(day(300) + 60_000)
+    assert topic in removals(desk)
+
+
+def test_a_version_that_comes_back_while_its_topics_go_gets_new_ones(desk: Desk) -> None:
+    queues = publish(desk)
+    (first,) = desk.rows("dag.sentinels")
+    desk.send(OUT)
+    desk.tick(day(1))
+    desk.tick(day(300))
+    desk.send(RollBack("back", first.sentinel_id, NOON_MS))
+    assert desk.table("dag.strategies").get("w1", "s1").nodes == ()
+    desk.remove_all()
+    assert {row.topic for row in desk.rows("dag.tasks")} == {f"{row.topic}_v2" for row in queues}
+    desk.report_all()
+    row = desk.table("dag.strategies").get("w1", "s1")
+    assert {one.topic for one in row.nodes} == {f"{row.topic}_v2" for row in queues}
+    assert desk.rows("dag.sentinels")[0].status is SentinelStatus.ACTIVE
+
+
+def test_garbage_can_be_collected_by_command_and_of_one_version_alone(desk: Desk) -> None:
+    publish(desk)
+    desk.send(submission(strategy(crossing(5, 21), "s2", version="v2")))
+    desk.report_all()
+    desk.send(OUT, RetireStrategy("out too", "w1", "s2", NOON_MS))
+    desk.tick(day(1))
+    for queue in desk.rows("dag.queues"):  # as if the tick that is due had not come yet
+        desk.table("dag.queues").put(replace(queue, orphaned_at_ms=NOON_MS - 300 * DAY_MS))
+    desk.again()
+    desk.send(CollectGarbage("one", "v2", NOON_MS))
+    assert desk.table("dag.outcomes").get("one").detail == "5 queues are being removed"
+    nodes = {node for row in desk.rows("dag.sentinels") if row.version == "v2" for node in row.node_ids}
+    assert {row.node_id for row in desk.rows("dag.queues") if row.removing} == nodes
+    desk.send(CollectGarbage("all", "", NOON_MS))
+    assert all(row.removing for row in desk.rows("dag.queues"))
+    desk.send(CollectGarbage("none", "v9", NOON_MS))
+    assert not desk.table("dag.outcomes").get("none").accepted
+
+
+def test_who_reads_queues_hears_that_they_are_gone(desk: Desk) -> None:
+    publish(desk)
+    desk.send(OUT)
+    assert {one.tags: one.queues for one in desk.told("queue")} == {
+        ("crypto", "price"): (),
+        ("crypto", "sma"): (),
+    }
+    desk.tick(day(1))
+    desk.tick(day(300))
+    topics = set(removals(desk))
+    desk.remove_all()
+    gone = [one for one in desk.told("queue") if one.type == "QueueCollected"]
+    assert {(one.topic, one.action) for one in gone} == {(topic, "archive") for topic in topics}
+    acts = [one.act for one in desk.told("dag.admin.log") if one.subject in topics]
+    assert acts.count(AdminAct.REMOVED) == acts.count(AdminAct.CONDEMNED) == acts.count(AdminAct.CREATED) == 5
