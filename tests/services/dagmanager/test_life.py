@@ -106,7 +106,8 @@ class Life(RuleBasedStateMachine):
     )
     def report(self, choose: Any, ok: bool, all_: bool) -> None:
         tasks = self.desk.rows("dag.tasks")
-        for task in tasks if all_ else tasks[:0] or ([choose.choice(tasks)] if tasks else []):
+        chosen: list[CreateTopic | RemoveTopic] = tasks if all_ else [choose.choice(tasks)] if tasks else []
+        for task in chosen:
             match task:
                 case CreateTopic():
                     if ok:
