@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
@@ -20,6 +21,7 @@ from qmtl.foundation.common.canonical import (
     canonical_bytes,
     canonical_json,
     parse_canonical_json,
+    spliced_bytes,
 )
 from qmtl.foundation.common.errors import NoCanonicalForm
 from tests.foundation.instances import UNICODE
@@ -127,11 +129,17 @@ class Level(IntEnum):
     ONE = 1
 
 
-def _nested(levels: int) -> list[Any]:
-    out: list[Any] = []
+def _nested(levels: int, inmost: Sequence[Any] = ()) -> list[Any]:
+    out = list(inmost)
     for _ in range(levels - 1):
         out = [out]
     return out
+
+
+@given(st.lists(JSON_VALUES | UNICODE, max_size=4), st.lists(JSON_VALUES | UNICODE, max_size=4))
+def test_the_bytes_of_a_list_are_spliced_from_those_of_its_parts(left: list[Any], right: list[Any]) -> None:
+    """A list of nothing but text, which is written in one go, among them."""
+    assert spliced_bytes(canonical_bytes(left), canonical_bytes(right)) == canonical_bytes([*left, *right])
 
 
 @pytest.mark.parametrize("form", [canonical_bytes, canonical_json])
@@ -149,7 +157,9 @@ def _nested(levels: int) -> list[Any]:
         ({"a": "\ud800"}, "$.a"),
         ({"\udfff": 1}, "$"),
         ([10**5000], "$[0]"),
+        (["a", "\ud800"], "$[1]"),
         (_nested(MAX_DEPTH + 1), "$" + "[0]" * MAX_DEPTH),
+        (_nested(MAX_DEPTH + 1, ["a"]), "$" + "[0]" * MAX_DEPTH),
     ],
 )
 def test_a_value_without_a_form_is_refused_by_its_path(form: Any, value: object, path: str) -> None:

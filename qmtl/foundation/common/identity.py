@@ -6,9 +6,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
-from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes, canonical_json, derived_hex
+from qmtl.foundation.common.canonical import (
+    blake3_hex,
+    canonical_bytes,
+    canonical_json,
+    derived_hex,
+    spliced_bytes,
+)
 from qmtl.foundation.common.errors import InvalidParameter, InvariantBroken, NodeIdMismatch
 from qmtl.foundation.common.names import MAX_TAG, NAME_RULE, is_name
 
@@ -114,6 +121,45 @@ def node_content(
         NodeIdMismatch: a dependency that is no node id.
         NoCanonicalForm: a parameter without canonical JSON.
     """
+    form = node_form(node_type, interval, period, params, schema_compat_id, code_hash)
+    return form.content(dependencies)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeForm:
+    """The content of a node as far as it depends on nothing but itself.
+
+    Attributes:
+        before: canonical bytes of the list of what is hashed before the inputs.
+        after: of what is hashed after them.
+    """
+
+    before: bytes
+    after: bytes
+
+    def content(self, dependencies: Sequence[str]) -> bytes:
+        """The `node_content` with these inputs.
+
+        Raises:
+            NodeIdMismatch: a dependency that is no node id.
+        """
+        ports = [require_node_id(dependency) for dependency in dependencies]
+        return spliced_bytes(self.before, canonical_bytes([sorted(ports), ports]), self.after)
+
+
+def node_form(
+    node_type: str,
+    interval: int,
+    period: int,
+    params: Mapping[str, Any],
+    schema_compat_id: str,
+    code_hash: str,
+) -> NodeForm:
+    """What `node_content` says of a node before it is known what it reads.
+
+    Raises:
+        InvalidParameter, NoCanonicalForm: as `node_content`.
+    """
     for field, text in (
         ("node_type", node_type),
         ("schema_compat_id", schema_compat_id),
@@ -128,21 +174,30 @@ def node_content(
             raise InvalidParameter(
                 f"{field} was {number!r}; an integer of at least 0 is required.", "Send whole units."
             )
-    ports = [require_node_id(dependency) for dependency in dependencies]
     functional = functional_params(params)
     canonical_json(functional)
-    content = [
-        _NODE,
-        node_type,
-        interval,
-        period,
-        functional,
-        sorted(ports),
-        ports,
-        schema_compat_id,
-        code_hash,
-    ]
-    return canonical_bytes(content)
+    return checked_form(node_type, interval, period, functional, schema_compat_id, code_hash)
+
+
+def checked_form(
+    node_type: str,
+    interval: int,
+    period: int,
+    functional: Mapping[str, Any],
+    schema_compat_id: str,
+    code_hash: str,
+) -> NodeForm:
+    """As `node_form`, for what was checked as it checks: `functional_params`, and canonical JSON of them."""
+    return NodeForm(
+        canonical_bytes([_NODE, node_type, interval, period, functional]),
+        _format_and_code(schema_compat_id, code_hash),
+    )
+
+
+@lru_cache(maxsize=256)
+def _format_and_code(schema_compat_id: str, code_hash: str) -> bytes:
+    """The same few for all nodes."""
+    return canonical_bytes([schema_compat_id, code_hash])
 
 
 def content_id(content: bytes, collisions: int = 0) -> str:
