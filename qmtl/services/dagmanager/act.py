@@ -10,6 +10,7 @@ from qmtl.engine.processor import Step
 from qmtl.foundation.contracts.control import InputPosition
 from qmtl.foundation.contracts.dag import AdminAct, AdminEntry
 from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.prescan import Prescan
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Act:
 
     step: Step
     catalogue: Catalogue
+    prescan: Prescan
     cause: str
     at_ms: int
     where: tuple[InputPosition, ...] = ()

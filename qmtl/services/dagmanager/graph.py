@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -97,25 +97,29 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
     """
     placed = _placed(draft.nodes, faults)
     _check_edges(placed, draft.names or (), faults)
-    params = {name: found for name in placed if (found := _check_alone(placed[name], faults)) is not None}
+    alone = {
+        name: found
+        for name, one in placed.items()
+        if (found := check_alone(one.node, one.path, faults)) is not None
+    }
     resolved = _Resolved(held, at_ms, faults)
     for name in _in_order(placed, faults):
-        if name in params and all(read in resolved.done for read in placed[name].node.inputs):
-            resolved.add(placed[name], params[name])
+        if name in alone and all(read in resolved.done for read in placed[name].node.inputs):
+            resolved.add(placed[name], alone[name])
     _check_signals(draft, placed, faults)
     faults.refuse_any()
     done = resolved.done
     signals = tuple(done[name].node_id for _, name in draft.signals)
-    facts = {
-        "nodes": sorted(node.node_id for node in done.values()),
-        "signals": signals,
-        "version": draft.meta.version,
-    }
-    commit = blake3_hex(canonical_bytes(facts))
+    commit = commit_hash([node.node_id for node in done.values()], signals, draft.meta.version)
     nodes = tuple(GraphNode(name, node) for name, node in done.items())
     return Graph(
         draft.strategy_id, draft.meta.version, nodes, signals, commit, tuple(resolved.collisions.values())
     )
+
+
+def commit_hash(node_ids: Iterable[str], signals: Sequence[str], version: str) -> str:
+    """What a version of a strategy consists of, in whatever order its nodes were sent."""
+    return blake3_hex(canonical_bytes({"nodes": sorted(node_ids), "signals": signals, "version": version}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +169,47 @@ def _check_edges(placed: Mapping[str, _Placed], names: Collection[str], faults: 
                 )
 
 
-def _check_alone(one: _Placed, faults: Faults) -> Mapping[str, Any] | None:
-    """What can be said of a node without its inputs; returns its functional parameters, if they are sound."""
-    node = one.node
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A node as far as its inputs have no say.
+
+    Attributes:
+        params: the functional ones.
+        canon: their canonical JSON.
+    """
+
+    node: DagNode
+    params: Mapping[str, Any]
+    canon: str
+
+    @property
+    def compat(self) -> str:
+        said = self.node.schema_compat_id
+        return said if said is not None else f"qmtl.{self.node.node_type}.v1"
+
+    def row(self, node_id: str, dependencies: tuple[str, ...], at_ms: int) -> ComputeNode:
+        node = self.node
+        return ComputeNode(
+            node_id,
+            node.node_type,
+            node.interval,
+            node.period,
+            _CODE[node.node_type],
+            self.compat,
+            self.canon,
+            dependencies,
+            tuple(dict.fromkeys(node.tags)),
+            at_ms,
+        )
+
+
+def check_alone(node: DagNode, path: str, faults: Faults) -> Alone | None:
+    """What can be said of a node without its inputs, if its parameters are sound."""
     builtin = BUILTINS.get(node.node_type)
     if builtin is None:
         faults.add(
             UnknownNodeType,
-            f"{one.path}.node_type",
+            f"{path}.node_type",
             node.node_type,
             "no node type has that name",
             f"Built in are {', '.join(sorted(BUILTINS))}.",
@@ -181,7 +218,7 @@ def _check_alone(one: _Placed, faults: Faults) -> Mapping[str, Any] | None:
     if len(node.inputs) != builtin.ports:
         faults.add_told(
             InvalidDag,
-            f"{one.path}.inputs",
+            f"{path}.inputs",
             f"{len(node.inputs)} inputs",
             f"a node of type {node.node_type!r} takes {builtin.ports}",
             "Give one node per port, in the order of the ports.",
@@ -190,7 +227,7 @@ def _check_alone(one: _Placed, faults: Faults) -> Mapping[str, Any] | None:
     if node.code_hash is not None and node.code_hash != expected:
         faults.add_told(
             NodeIdMismatch,
-            f"{one.path}.code_hash",
+            f"{path}.code_hash",
             node.code_hash,
             f"the built-in {node.node_type!r} has {expected}",
             "Leave it out, or publish with the version that computed it.",
@@ -200,13 +237,13 @@ def _check_alone(one: _Placed, faults: Faults) -> Mapping[str, Any] | None:
         builtin.parse(own_params(params), node.period)
         if builtin.ports == 0:
             params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
-        canonical_json(params)
+        canon = canonical_json(params)
     except (InvalidDag, InvalidValue) as error:
         kind = type(error) if isinstance(error, InvalidDag) else InvalidParameter
         head, _, rule = error.what.rstrip(".").partition("; ")
-        faults.add_told(kind, f"{one.path}.params", f"wrong ({head})", rule, error.remedy)
+        faults.add_told(kind, f"{path}.params", f"wrong ({head})", rule, error.remedy)
         return None
-    return params
+    return Alone(node, params, canon)
 
 
 def _check_signals(draft: Draft, placed: Mapping[str, _Placed], faults: Faults) -> None:
@@ -219,7 +256,7 @@ def _check_signals(draft: Draft, placed: Mapping[str, _Placed], faults: Faults) 
             faults.add(
                 MissingDependency, path, name, "it is no node of the message", "Name one of its nodes."
             )
-        elif name in placed and not _is_target(placed[name].node.node_type):
+        elif name in placed and not is_target(placed[name].node.node_type):
             faults.add_told(
                 InvalidDag,
                 path,
@@ -230,29 +267,23 @@ def _check_signals(draft: Draft, placed: Mapping[str, _Placed], faults: Faults) 
         seen.add(name)
 
 
-def _is_target(node_type: str) -> bool:
+def is_target(node_type: str) -> bool:
     """A type that is not known has been told of already."""
     builtin = BUILTINS.get(node_type)
     return builtin is None or builtin.output is PositionTarget
 
 
 def _in_order(placed: Mapping[str, _Placed], faults: Faults) -> list[str]:
-    """Kahn's algorithm (1962); among nodes that are free at the same time the message's order decides. What is in a cycle or
-    reads from one is left out."""
+    """As `in_order`; tells of the cycles."""
     inputs = {name: [read for read in one.node.inputs if read in placed] for name, one in placed.items()}
-    left = {name: len(reads) for name, reads in inputs.items()}
-    readers: dict[str, list[str]] = {name: [] for name in placed}
-    for name, reads in inputs.items():
-        for read in reads:
-            readers[read].append(name)
-    out = [name for name, count in left.items() if not count]
-    for name in out:  # grows while it is read
-        for reader in readers[name]:
-            left[reader] -= 1
-            if left[reader] == 0:
-                out.append(reader)
+    out = in_order(inputs)
     if len(out) < len(placed):
-        stuck = {name: [read for read in reads if left[read]] for name, reads in inputs.items() if left[name]}
+        free = set(out)
+        stuck = {
+            name: [read for read in reads if read not in free]
+            for name, reads in inputs.items()
+            if name not in free
+        }
         for cycle in cycles(stuck):
             shown = " -> ".join(cycle[:10]) + (f" -> ... {len(cycle) - 10} more" if len(cycle) > 10 else "")
             faults.add_told(
@@ -262,6 +293,27 @@ def _in_order(placed: Mapping[str, _Placed], faults: Faults) -> list[str]:
                 "a graph has none",
                 "Express feedback as a lagged input.",
             )
+    return out
+
+
+def in_order(inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Kahn's algorithm (1962); among nodes that are free at the same time the message's order decides. What is in a cycle or
+    reads from one is left out."""
+    left = {}
+    readers: dict[str, list[str]] = {}
+    out = []
+    for name, reads in inputs.items():
+        if reads:
+            left[name] = len(reads)
+            for read in reads:
+                readers.setdefault(read, []).append(name)
+        else:
+            out.append(name)
+    for name in out:  # grows while it is read
+        for reader in readers.get(name, ()):
+            left[reader] -= 1
+            if not left[reader]:
+                out.append(reader)
     return out
 
 
@@ -276,12 +328,13 @@ class _Resolved:
         self._at_ms = at_ms
         self._faults = faults
 
-    def add(self, one: _Placed, params: Mapping[str, Any]) -> None:
+    def add(self, one: _Placed, alone: Alone) -> None:
         node = one.node
-        compat = node.schema_compat_id if node.schema_compat_id is not None else f"qmtl.{node.node_type}.v1"
         dependencies = tuple(self.done[name].node_id for name in node.inputs)
         code = _CODE[node.node_type]
-        content = node_content(node.node_type, node.interval, node.period, params, dependencies, compat, code)
+        content = node_content(
+            node.node_type, node.interval, node.period, alone.params, dependencies, alone.compat, code
+        )
         settled = settle(content, self._content_of)
         if node.node_id is not None and node.node_id not in (settled.node_id, content_id(content)):
             self._faults.add_told(
@@ -294,18 +347,7 @@ class _Resolved:
         if settled.collided:
             self.collisions[settled.node_id] = Collision(settled.node_id, settled.collided)
         self._contents[settled.node_id] = content
-        self.done[node.name] = ComputeNode(
-            settled.node_id,
-            node.node_type,
-            node.interval,
-            node.period,
-            code,
-            compat,
-            canonical_json(params),
-            dependencies,
-            tuple(dict.fromkeys(node.tags)),
-            self._at_ms,
-        )
+        self.done[node.name] = alone.row(settled.node_id, dependencies, self._at_ms)
 
     def _content_of(self, node_id: str) -> bytes | None:
         """What an id stands for, among the nodes that exist and those of this very message."""

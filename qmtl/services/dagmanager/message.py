@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -19,7 +19,7 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.common.names import MAX_NAME, MAX_TAG, NAME_PATTERN, NAME_RULE, is_name
 from qmtl.services.dagmanager.faults import Faults, kind_of, shortened, spelled
-from qmtl.services.dagmanager.raw import FORM, Doubled, Odd, read_raw
+from qmtl.services.dagmanager.raw import FORM, Doubled, Odd, Raw, read_raw
 
 MAX_NODES: Final = 10_000
 MAX_INTERVAL_S: Final = 86_400
@@ -138,20 +138,39 @@ def read_draft(data: bytes, faults: Faults) -> Draft:
     raw = read_raw(data, faults)
     if raw is None:
         return Draft()
-    found: dict[str, Any] = raw.value
     top = _Part(faults, raw.suspicious)
+    head = _read_head(raw.value, top)
+    nodes, names = _read_nodes(raw.value, raw.suspicious, top)
+    return replace(head, nodes=nodes, names=names)
+
+
+def read_head(raw: Raw, faults: Faults) -> Draft:
+    """As `read_draft`, for all of a message but its nodes."""
+    return _read_head(raw.value, _Part(faults, raw.suspicious))
+
+
+def read_node(one: object, suspicious: bool, path: str, faults: Faults) -> DagNode | None:
+    """A node of a message, if it is sound; all that is wrong with its form goes to `faults`."""
+    part = _Part(faults, suspicious)
+    part.clean(one, path)
+    if not isinstance(one, dict):
+        part.add(InvalidDag, path, one, "an object is required", FORM)
+        return None
+    known = part.strangers(one, DagNode.model_fields, path)
+    node = part.read(DagNode, known, path)
+    return None if part.told else node
+
+
+def _read_head(found: Mapping[str, Any], top: _Part) -> Draft:
     top.clean({name: value for name, value in found.items() if name != "nodes"}, "")
     top.doubled(found, "")
     top.strangers(found, (*_Head.model_fields, "schema_version", "nodes"), "")
     _read_version(found, top)
     head = top.read(_Head, {name: value for name, value in found.items() if name in _Head.model_fields}, "")
-    nodes, names = _read_nodes(found, raw.suspicious, top)
     return Draft(
         head.strategy_id if head is not None else "",
         head.meta if head is not None else DagMeta(),
-        nodes,
-        _signals(found.get("signals")),
-        names,
+        signals=_signals(found.get("signals")),
     )
 
 
@@ -182,17 +201,10 @@ def _read_nodes(
         top.add(DagTooLarge, "nodes", raw, f"at most {MAX_NODES} are allowed", "Split the strategy.")
         return sound, None
     for place, one in enumerate(raw):
-        path = f"nodes[{place}]"
-        part = _Part(top.faults, suspicious)
-        part.clean(one, path)
-        if not isinstance(one, dict):
-            part.add(InvalidDag, path, one, "an object is required", FORM)
-            continue
-        if isinstance(one.get("name"), str):
+        if isinstance(one, dict) and isinstance(one.get("name"), str):
             names.add(one["name"])
-        known = part.strangers(one, DagNode.model_fields, path)
-        node = part.read(DagNode, known, path)
-        if node is not None and not part.told:
+        node = read_node(one, suspicious, f"nodes[{place}]", top.faults)
+        if node is not None:
             sound.append((place, node))
     return sound, names
 

@@ -27,6 +27,7 @@ from qmtl.services.dagmanager import garbage
 from qmtl.services.dagmanager.act import Act, bounded
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.commands import command
+from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import queue_updated
 from qmtl.services.dagmanager.reports import report
 from qmtl.services.dagmanager.submission import submit
@@ -57,6 +58,7 @@ class DagManager:
 
     def __init__(self) -> None:
         self._catalogue = Catalogue({})
+        self._prescan = Prescan()
 
     def inputs(self) -> tuple[Input, ...]:
         return (Input("dag.submissions"), Input("dag.commands"), Input("dag.reports"), READERS, CLOCK)
@@ -74,7 +76,7 @@ class DagManager:
         where = (InputPosition(arrival.topic, arrival.partition, arrival.offset + 1),)
 
         def act(cause: str, said_ms: int = 0) -> Act:
-            return Act(step, self._catalogue, cause, step.closed_ms or bounded(said_ms), where)
+            return self._act(step, cause, step.closed_ms or bounded(said_ms), where)
 
         message: DagSubmission | DagCommand | TopicReport | NodeDeployment = arrival.message
         match message:
@@ -90,7 +92,7 @@ class DagManager:
                 assert_never(message)
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
-        act = Act(step, self._catalogue, "clock", bucket.bucket_ms)
+        act = self._act(step, "clock", bucket.bucket_ms)
         garbage.stamp(act)
         garbage.collect(act)
         garbage.forget_versions(act)
@@ -100,6 +102,9 @@ class DagManager:
         for row in self._catalogue.untold():
             step.emit("queue", queue_updated(self._catalogue, row))
             self._catalogue.told(row)
+
+    def _act(self, step: Step, cause: str, at_ms: int, where: tuple[InputPosition, ...] = ()) -> Act:
+        return Act(step, self._catalogue, self._prescan, cause, at_ms, where)
 
 
 def _reader(message: NodeDeployment) -> DagReader:

@@ -45,69 +45,84 @@ class Doubled(dict[str, Any]):
     keys_twice: list[str]
 
 
-def read_raw(data: bytes, faults: Faults) -> Raw | None:
-    """The object that a message is; `None`, and the reason in `faults`, where it is none."""
-    if len(data) > MAX_BYTES:
-        faults.add_told(
-            DagTooLarge,
-            "",
-            f"{len(data)} bytes long",
-            f"at most {MAX_BYTES} are allowed",
-            "Split the strategy.",
-        )
-        return None
-    if _is_too_deep(data):
-        faults.add_told(
-            DagTooLarge,
-            "",
-            f"nested deeper than {MAX_DEPTH} levels",
-            f"at most {MAX_DEPTH} are allowed",
-            "Flatten its parameters.",
-        )
-        return None
-    odd: list[object] = []
+class RawReader:
+    """Reads one text after another; making what reads JSON takes longer than reading a node with it."""
 
-    def number(text: str, kind: type[int] | type[Decimal]) -> object:
+    def __init__(self) -> None:
+        self._odd = False
+        self._json = json.JSONDecoder(
+            parse_int=lambda found: self._number(found, int),
+            parse_float=lambda found: self._number(found, Decimal),
+            parse_constant=lambda found: self._number(found, Decimal),
+            object_pairs_hook=self._pairs,
+        )
+
+    def read(self, data: bytes, faults: Faults, depth: int = 0) -> Raw | None:
+        """The object that a text is; `None`, and the reason in `faults`, where it is none.
+
+        Args:
+            depth: levels that the text lies deep in its message.
+        """
+        if len(data) > MAX_BYTES:
+            faults.add_told(
+                DagTooLarge,
+                "",
+                f"{len(data)} bytes long",
+                f"at most {MAX_BYTES} are allowed",
+                "Split the strategy.",
+            )
+            return None
+        if _is_deeper(data, MAX_DEPTH - depth):
+            faults.add_told(
+                DagTooLarge,
+                "",
+                f"nested deeper than {MAX_DEPTH} levels",
+                f"at most {MAX_DEPTH} are allowed",
+                "Flatten its parameters.",
+            )
+            return None
+        self._odd = False
+        try:
+            text = data.decode("utf-8")
+            if text.startswith("\ufeff"):
+                raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+            value = self._json.decode(text)
+        except (ValueError, RecursionError) as error:
+            faults.add_told(
+                InvalidDag, "", f"no JSON ({error})", "UTF-8 JSON is required", "Check it with any JSON tool."
+            )
+            return None
+        if not isinstance(value, dict):
+            faults.add(InvalidDag, "", value, "an object is required", FORM)
+            return None
+        return Raw(value, self._odd or "\\u" in text)
+
+    def _number(self, text: str, kind: type[int] | type[Decimal]) -> int | Decimal | Odd:
         made = _number(text, kind)
         if isinstance(made, Odd):
-            odd.append(made)
+            self._odd = True
         return made
 
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _pairs(self, found: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(found)
         if len(out) == len(found):
             return out
-        twice = _doubled(found)
-        odd.append(twice)
-        return twice
-
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(
-            text,
-            parse_int=lambda found: number(found, int),
-            parse_float=lambda found: number(found, Decimal),
-            parse_constant=lambda found: number(found, Decimal),
-            object_pairs_hook=pairs,
-        )
-    except (ValueError, RecursionError) as error:
-        faults.add_told(
-            InvalidDag, "", f"no JSON ({error})", "UTF-8 JSON is required", "Check it with any JSON tool."
-        )
-        return None
-    if not isinstance(value, dict):
-        faults.add(InvalidDag, "", value, "an object is required", FORM)
-        return None
-    return Raw(value, bool(odd) or "\\u" in text)
+        self._odd = True
+        return _doubled(found)
 
 
-def _is_too_deep(data: bytes) -> bool:
+def read_raw(data: bytes, faults: Faults) -> Raw | None:
+    """The object that a message is; `None`, and the reason in `faults`, where it is none."""
+    return RawReader().read(data, faults)
+
+
+def _is_deeper(data: bytes, levels: int) -> bool:
     """Brackets are counted where they are no text. One pass without recursion, before anything recursive reads the message."""
     depth = 0
     for mark in _TEXTS.sub(b"", data).translate(None, _NO_BRACKETS):
         if mark in b"[{":
             depth += 1
-            if depth > MAX_DEPTH:
+            if depth > levels:
                 return True
         else:
             depth -= 1

@@ -33,7 +33,6 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.act import Act
-from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.faults import Faults, lines
 from qmtl.services.dagmanager.graph import Graph
@@ -60,7 +59,7 @@ def submit(act: Act, submission: DagSubmission) -> DagOutcome:
     if known is not None:
         return known
     try:
-        graph = admit(submission.dag_json, submission.submitted_at_ms, act.catalogue.node)
+        graph = act.prescan.admit(submission.dag_json, submission.submitted_at_ms, act.catalogue.node)
         _require_one_canary(act, submission, graph)
         return _write_down(act, submission, graph)
     except InvalidDag as error:

@@ -1,0 +1,344 @@
+"""Admission of messages whose nodes were mostly sent before: what a text says is looked up, and comes to what it always came to."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from sys import getsizeof
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from qmtl.foundation.common.identity import NodeForm, checked_form, content_id
+from qmtl.foundation.contracts.dag import ComputeNode
+from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.faults import Faults
+from qmtl.services.dagmanager.graph import (
+    Graph,
+    GraphNode,
+    Held,
+    check_alone,
+    commit_hash,
+    in_order,
+    is_target,
+    nobody,
+)
+from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_node
+from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
+
+MEMO_ENTRIES: Final = 200_000
+MEMO_BYTES: Final = 192 << 20
+"""Room for about 130,000 nodes of 220 bytes."""
+
+
+class Prescan:
+    """Admits as `admission.admit` does, and remembers what it found out about the text of each sound node.
+
+    The memo is derived and decides nothing: whatever is in it, graph or refusal are those of `admission.admit`, which judges every
+    message that is not plainly sound. Work is linear in the message, whatever exists.
+
+    Args:
+        entries: how many texts may be remembered, and how many nodes with their inputs.
+        size: bytes that either may take; what was not used for the longest time goes first.
+    """
+
+    def __init__(self, entries: int = MEMO_ENTRIES, size: int = MEMO_BYTES) -> None:
+        self.known = Memo(entries, size, _size_known)
+        self.rows = Memo(entries, size, _size_row)
+        self._reader = RawReader()
+
+    def admit(self, data: bytes, at_ms: int, held: Held = nobody) -> Graph:
+        """The graph of a message, as `admission.admit`.
+
+        Raises:
+            InvalidDag: as there.
+        """
+        graph = self.plain(data, at_ms, held)
+        return admit(data, at_ms, held) if graph is None else graph
+
+    def plain(self, data: bytes, at_ms: int, held: Held = nobody) -> Graph | None:
+        """The graph of a message that is plainly sound; `None` wherever somebody has to look twice."""
+        texts = split(data)
+        head = None if texts is None else self._head(texts.head)
+        if texts is None or head is None:
+            return None
+        alone = self._all_known(texts.nodes)
+        done = None if alone is None else self._resolved(alone, at_ms, held)
+        if done is None or not _are_signals([name for _, name in head.signals], done):
+            return None
+        signals = tuple([done[name].node_id for _, name in head.signals])
+        return Graph(
+            head.strategy_id,
+            head.meta.version,
+            tuple([_named(name, row) for name, row in done.items()]),
+            signals,
+            commit_hash(map(_ID, done.values()), signals, head.meta.version),
+        )
+
+    def _head(self, text: bytes) -> Draft | None:
+        faults = Faults()
+        raw = self._reader.read(text, faults)
+        draft = None if raw is None else read_head(raw, faults)
+        return None if faults.count else draft
+
+    # ---- nodes by themselves ------------------------------------------------------------------------------------
+
+    def _all_known(self, texts: Sequence[bytes]) -> dict[str, Known] | None:
+        """The nodes by name, in the order of the message."""
+        out: dict[str, Known] = {}
+        get = self.known.get
+        for text in texts:
+            one = get(text) or self._read(text)
+            if one is None:
+                return None
+            out[one.name] = one
+        return out if len(out) == len(texts) else None
+
+    def _read(self, text: bytes) -> Known | None:
+        faults = Faults()
+        raw = self._reader.read(text, faults, _ABOVE)
+        node = None if raw is None else read_node(raw.value, raw.suspicious, "", faults)
+        alone = None if node is None else check_alone(node, "", faults)
+        if node is None or alone is None or faults.count:
+            return None
+        row = alone.row("", (), 0)
+        form = checked_form(
+            row.node_type, row.interval, row.period, alone.params, row.schema_compat_id, row.code_hash
+        )
+        one = Known(node.name, node.interval, tuple(node.inputs), node.node_id, form, row)
+        self.known.put(text, one)
+        return one
+
+    # ---- nodes with their inputs --------------------------------------------------------------------------------
+
+    def _resolved(self, alone: dict[str, Known], at_ms: int, held: Held) -> dict[str, ComputeNode] | None:
+        """The nodes by name, inputs first; `None` if an input is missing, an edge has two intervals, there is a cycle, or a node
+        can't have its own id."""
+        inputs = {}
+        for name, one in alone.items():
+            inputs[name] = one.inputs
+            for read in one.inputs:
+                source = alone.get(read)
+                if source is None or source.interval != one.interval:
+                    return None
+        order = in_order(inputs)
+        if len(order) < len(alone):
+            return None
+        done: dict[str, ComputeNode] = {}
+        ids: dict[str, str] = {}
+        met: dict[str, ComputeNode] = {}
+        get = self.rows.get
+        for name in order:
+            key = alone[name], tuple([ids[read] for read in inputs[name]])
+            row = get(key) or self._settle(*key)
+            if row is None:
+                return None
+            node_id = row.node_id
+            other = met.get(node_id) or held(node_id)
+            if other is not None and _CONTENT(other) != _CONTENT(row):
+                return None
+            ids[name] = node_id
+            done[name] = met[node_id] = _at(row, at_ms)
+        return done
+
+    def _settle(self, one: Known, ids: tuple[str, ...]) -> ComputeNode | None:
+        """The row of a node under its own id; `None` if its author says another."""
+        node_id = content_id(one.form.content(ids))
+        if one.node_id is not None and one.node_id != node_id:
+            return None
+        row = replace(one.row, node_id=node_id, dependencies=ids)
+        self.rows.put((one, ids), row)
+        return row
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What the text of a sound node says by itself.
+
+    Attributes:
+        inputs: names.
+        node_id: as its author says it.
+        row: without its id, its inputs and its time.
+    """
+
+    name: str
+    interval: int
+    inputs: tuple[str, ...]
+    node_id: str | None
+    form: NodeForm
+    row: ComputeNode
+
+
+# ---- the memo -----------------------------------------------------------------------------------------------------
+
+_ENTRY: Final = 200
+"""Bytes that an entry takes beside its key and its value, about."""
+
+_WIDEST: Final = 4
+"""Bytes of a character."""
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class Memo(Generic[_Key, _Value]):
+    """What was used last, up to a number of entries and of bytes.
+
+    Args:
+        measure: the bytes of a key and its value.
+    """
+
+    def __init__(self, entries: int, size: int, measure: Callable[[_Key, _Value], int]) -> None:
+        self._entries = entries
+        self._most = size
+        self._measure = measure
+        self._kept: OrderedDict[_Key, _Value] = OrderedDict()
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: _Key) -> _Value | None:
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: _Key, value: _Value) -> None:
+        """Remember a value under a new key; what was not used for the longest time goes for it, at last the value itself."""
+        self._kept[key] = value
+        self.size += _ENTRY + self._measure(key, value)
+        while self.size > self._most or len(self._kept) > self._entries:
+            self.size -= _ENTRY + self._measure(*self._kept.popitem(last=False))
+
+
+def _size_known(text: bytes, one: Known) -> int:
+    row = one.row
+    own = (text, one, one.name, one.inputs, one.node_id, one.form, one.form.before)
+    its = (row, row.node_type, row.schema_compat_id, row.tags)
+    canon = getsizeof("") + _WIDEST * len(
+        row.params_canon
+    )  # a text beyond ASCII grows when somebody asks for its UTF-8
+    return canon + sum(map(getsizeof, (*own, *its, *one.inputs, *row.tags)))
+
+
+def _size_row(key: tuple[Known, tuple[str, ...]], row: ComputeNode) -> int:
+    return sum(map(getsizeof, (key, row, row.node_id, key[1], *key[1])))
+
+
+# ---- the parts of a message's text --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A message in parts that are yet to be judged.
+
+    Attributes:
+        head: the message with an empty list of nodes.
+        nodes: at least one.
+    """
+
+    head: bytes
+    nodes: Sequence[bytes]
+
+
+class _Envelope(msgspec.Struct):
+    nodes: list[msgspec.Raw]
+
+
+_DECODER: Final = msgspec.json.Decoder(_Envelope)
+_OPEN: Final = re.compile(rb'"nodes"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
+_COMMA: Final = re.compile(rb"[ \t\n\r]*,[ \t\n\r]*")
+_CLOSE: Final = re.compile(rb"[ \t\n\r]*\]")
+_ABOVE: Final = 2
+"""Levels above a node: the message, and its list of nodes."""
+
+
+def split(data: bytes) -> Texts | None:
+    """The parts of a message whose nodes stand in one list, with the same space between any two of them.
+
+    msgspec finds where a node ends, but passes over what is in it, over bytes that are no text and over keys that are there twice.
+    So nothing rests on it: the texts are put together again, and only if that is what stands in the list it is taken out. A head
+    that is sound has one list of that name, as it has no field that nobody knows; then the message is sound JSON if each node is.
+    """
+    opened = _OPEN.search(data) if len(data) <= MAX_BYTES else None
+    if opened is None:
+        return None
+    try:
+        found = _DECODER.decode(data).nodes
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not 0 < len(found) <= MAX_NODES:
+        return None
+    nodes = list(map(bytes, found))
+    start = opened.end()
+    comma = _COMMA.match(data, start + len(nodes[0]))
+    listed = (comma[0] if comma else b",").join(nodes)
+    end = start + len(listed)
+    if not data.startswith(listed, start) or _CLOSE.match(data, end) is None:
+        return None
+    return Texts(data[:start] + data[end:], nodes)
+
+
+# ---- what takes long as Python does it ----------------------------------------------------------------------------
+
+
+class _OpenRow:
+    """A `ComputeNode` that may be set: a frozen one sets its fields through `object.__setattr__`, which takes five times as long.
+    Python allows an instance to become one of another class of the same layout."""
+
+    __slots__ = ComputeNode.__slots__
+
+
+class _OpenNamed:
+    __slots__ = GraphNode.__slots__
+
+
+_ID: Final = attrgetter("node_id")
+_CONTENT: Final = attrgetter(
+    "node_type", "interval", "period", "code_hash", "schema_compat_id", "params_canon", "dependencies"
+)
+"""What `content_of` is a function of: rows that are equal in it have one content."""
+
+_TIMELESS: Final = attrgetter(*(name for name in ComputeNode.__slots__ if name != "created_at_ms"))
+
+
+def _at(row: ComputeNode, at_ms: int) -> ComputeNode:
+    made: Any = _OpenRow()
+    (
+        made.node_id,
+        made.node_type,
+        made.interval,
+        made.period,
+        made.code_hash,
+        made.schema_compat_id,
+        made.params_canon,
+        made.dependencies,
+        made.tags,
+        made.owner,
+        made.schema_hash,
+        made.buffering_since_ms,
+        made.generation,
+    ) = _TIMELESS(row)
+    made.created_at_ms = at_ms
+    made.__class__ = ComputeNode
+    row_at: ComputeNode = made
+    return row_at
+
+
+def _named(name: str, row: ComputeNode) -> GraphNode:
+    made: Any = _OpenNamed()
+    made.name = name
+    made.node = row
+    made.__class__ = GraphNode
+    named: GraphNode = made
+    return named
+
+
+def _are_signals(names: Sequence[str], done: Mapping[str, ComputeNode]) -> bool:
+    return len(set(names)) == len(names) and all(
+        name in done and is_target(done[name].node_type) for name in names
+    )
