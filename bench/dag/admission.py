@@ -1,0 +1,208 @@
+"""Measures how long the DAG Manager takes to admit a message, prints it and keeps it as JSON with machine, versions and date.
+
+`python -m bench.dag.admission [--nodes N] [--known N ...] [--rounds N] [--slow N] --out FILE`. A message has N nodes, of which a share was sent
+before. Each round admits a message of its own fast, some of them slowly too; the ratio is that of the processor's time, message by message,
+and a time counts only if both say the same. What exists stands in a real table, which is a part of what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from qmtl.engine.store import Store
+from qmtl.engine.table import UNMARKED, Table
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import topic
+from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.graph import Graph as Admitted
+from qmtl.services.dagmanager.prescan import Prescan
+
+PIPELINE = 5
+"""Nodes of a strategy that follows the crossing of two averages."""
+
+SHARES = {"all": 1.0, "most": 0.9, "none": 0.0}
+
+
+def pipeline(number: int) -> list[dict[str, Any]]:
+    """Five nodes that no other number has, of about 220 bytes each."""
+    note = {"metadata": {"note": "x" * 60}}
+    common = {"interval": 60, "tags": ["crypto", f"set-{number % 100}"], **note}
+    price, fast, slow, cross, target = (f"{kind}_{number}" for kind in ("p", "f", "s", "c", "t"))
+    return [
+        {"name": price, "node_type": "price", "params": {"symbols": [f"S{number}-USD", "BTC-USD"]}, **common},
+        {"name": fast, "node_type": "sma", "period": 3 + number % 7, "inputs": [price], **common},
+        {"name": slow, "node_type": "sma", "period": 20 + number % 50, "inputs": [price], **common},
+        {"name": cross, "node_type": "cross", "inputs": [fast, slow], **common},
+        {
+            "name": target,
+            "node_type": "position_target",
+            "params": {"long_percent": 0.4, "short_percent": -0.4},
+            "inputs": [cross],
+            **common,
+        },
+    ]
+
+
+def message(numbers: Sequence[int]) -> bytes:
+    """A strategy of these pipelines."""
+    return json.dumps(
+        {
+            "schema_version": "v1",
+            "strategy_id": "bench",
+            "meta": {"version": "v1"},
+            "nodes": [node for number in numbers for node in pipeline(number)],
+            "signals": [f"t_{number}" for number in numbers],
+        }
+    ).encode()
+
+
+class Graph:
+    """What exists: rows in a table, texts in the memo of who admitted them."""
+
+    def __init__(self, place: Path, nodes: int) -> None:
+        self._store = Store(place, "bench")
+        self._table = Table(topic("dag.nodes"), 0, self._store, codec)
+        self._nodes = nodes
+        self._fresh = 1_000_000_000
+        self.pipelines = 0
+        self.prescan = Prescan()
+
+    def grow(self, nodes: int) -> None:
+        """Admit messages until so many nodes exist."""
+        while self.pipelines * PIPELINE < nodes:
+            numbers = range(self.pipelines, self.pipelines + self._nodes // PIPELINE)
+            for one in self.prescan.admit(message(numbers), 0, self._table.get).nodes:
+                self._table.put(one.node)
+            self._table.seal(UNMARKED, 0)
+            self.pipelines = numbers.stop
+
+    def message(self, draw: random.Random, share: float) -> bytes:
+        """One that nobody sent, of nodes of which so many exist."""
+        count = self._nodes // PIPELINE
+        known = round(count * share)
+        first, self._fresh = self._fresh, self._fresh + count
+        numbers = [*draw.sample(range(self.pipelines), known), *range(first, first + count - known)]
+        draw.shuffle(numbers)
+        return message(numbers)
+
+    def fast(self, data: bytes) -> Admitted:
+        return self.prescan.admit(data, 1, self._table.get)
+
+    def afresh(self, data: bytes) -> Admitted:
+        return Prescan().admit(data, 1, self._table.get)
+
+    def slow(self, data: bytes) -> Admitted:
+        return admit(data, 1, self._table.get)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Milliseconds on the clock, and of the processor."""
+
+    wall: float
+    cpu: float
+
+
+def timed(judge: Callable[[bytes], Admitted], data: bytes) -> tuple[Timed, Admitted]:
+    wall, cpu = time.perf_counter(), time.thread_time()
+    out = judge(data)
+    return Timed((time.perf_counter() - wall) * 1e3, (time.thread_time() - cpu) * 1e3), out
+
+
+def measure(graph: Graph, share: float, rounds: int, slow_rounds: int) -> dict[str, Any]:
+    """Times of messages of which such a share is known. Where none is, nothing is remembered at all, and nothing will be.
+
+    Raises:
+        SystemExit: fast and slow admission differ.
+    """
+    draw = random.Random(f"{graph.pipelines} {share}")
+    fast: list[Timed] = []
+    slow: list[Timed] = []
+    size = 0
+    for number in range(rounds):
+        data = graph.message(draw, share)
+        size = len(data)
+        took, found = timed(graph.fast if share else graph.afresh, data)
+        fast.append(took)
+        if number < slow_rounds:
+            took, expected = timed(graph.slow, data)
+            if found != expected:
+                raise SystemExit("fast and slow admission differ: no time counts")
+            slow.append(took)
+    return {
+        "message_bytes": size,
+        "fast_ms": spread([one.wall for one in fast]),
+        "fast_cpu_ms": spread([one.cpu for one in fast]),
+        "slow_ms": spread([one.wall for one in slow]),
+        "slow_cpu_ms": spread([one.cpu for one in slow]),
+        "slow_to_fast": statistics.median(
+            long.cpu / short.cpu for long, short in zip(slow, fast, strict=False)
+        ),
+    }
+
+
+def spread(found: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(found)
+    return {
+        "least": ordered[0],
+        "p50": statistics.median(ordered),
+        "p95": ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))],
+    }
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    asked = argparse.ArgumentParser(prog="python -m bench.dag.admission")
+    asked.add_argument("--nodes", type=int, default=1_000)
+    asked.add_argument("--known", type=int, nargs="+", default=[1_000, 10_000, 50_000, 100_000])
+    asked.add_argument("--rounds", type=int, default=40)
+    asked.add_argument("--slow", type=int, default=3)
+    asked.add_argument("--out", type=Path, required=True)
+    options = asked.parse_args(given)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        graph = Graph(Path(name) / "store", options.nodes)
+        for known in sorted(options.known):
+            graph.grow(known)
+            gc.collect()
+            found[str(known)] = {
+                share: measure(graph, part, options.rounds if part else options.slow, options.slow)
+                for share, part in SHARES.items()
+            } | {"memo_bytes": graph.prescan.known.size + graph.prescan.rows.size}
+            print(json.dumps({str(known): found[str(known)]}))
+        graph.close()
+    result = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": platform.processor() or platform.machine(),
+            "python": platform.python_version(),
+        },
+        "versions": {name: version(name) for name in ("msgspec", "pydantic", "blake3")},
+        "nodes": options.nodes,
+        "rounds": options.rounds,
+        "slow_rounds": options.slow,
+        "by_known_nodes": found,
+    }
+    options.out.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+    print(f"kept in {options.out.name}")
+
+
+if __name__ == "__main__":
+    main()

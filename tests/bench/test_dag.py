@@ -1,0 +1,31 @@
+"""The benchmark of admission on a few nodes: it runs, fast and slow agree, and gives a result of the known shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.dag import admission
+from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.prescan import Prescan
+
+
+def test_it_gives_a_ratio_for_each_share_and_each_size(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    admission.main(
+        ["--nodes", "20", "--known", "60", "20", "--rounds", "2", "--slow", "1", "--out", str(out)]
+    )
+    found = json.loads(out.read_text())
+    assert {"date", "machine", "versions", "nodes", "rounds"} < set(found)
+    assert list(found["by_known_nodes"]) == ["20", "60"]
+    for one in found["by_known_nodes"].values():
+        assert set(one) == {"all", "most", "none", "memo_bytes"}
+        assert all(one[share]["slow_to_fast"] > 0 for share in admission.SHARES)
+
+
+def test_its_messages_are_as_large_as_it_says_and_plainly_sound() -> None:
+    data = admission.message(range(200))
+    assert 210_000 < len(data) < 240_000
+    graph = Prescan().plain(data, 0)
+    assert graph == admit(data, 0)
+    assert len({one.node.node_id for one in admit(data, 0).nodes}) == 1_000
