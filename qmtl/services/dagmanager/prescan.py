@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from operator import attrgetter
 from sys import getsizeof
 from typing import Any, Final, Generic, TypeVar
@@ -29,25 +30,30 @@ from qmtl.services.dagmanager.graph import (
 from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_node
 from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
 
-MEMO_ENTRIES: Final = 200_000
-MEMO_BYTES: Final = 192 << 20
-"""Room for about 130,000 nodes of 220 bytes."""
+MEMO_BYTES: Final = 140_000_000
+"""Room for 57,000 nodes of 223 bytes. What 50,000 of them take is counted as 122 MB (texts 73, nodes 48) and makes the process 91 MB
+larger; 114 MB where it is full, and as many were forgotten. What a text and a node share is counted for both, as either may outlive
+the other."""
 
 
 class Prescan:
     """Admits as `admission.admit` does, and remembers what it found out about the text of each sound node.
 
     The memo is derived and decides nothing: whatever is in it, graph or refusal are those of `admission.admit`, which judges every
-    message that is not plainly sound. Work is linear in the message, whatever exists.
+    message that is not plainly sound. Work and memory are linear in the message, whatever exists. Not thread-safe.
+
+    What is remembered of a text follows from its bytes and from nothing else of its message: not from its place, from what stands
+    beside it, from what exists, nor from who asks. What is remembered of a node follows from its text and the ids of its inputs.
 
     Args:
-        entries: how many texts may be remembered, and how many nodes with their inputs.
-        size: bytes that either may take; what was not used for the longest time goes first.
+        size: bytes that texts and nodes may take together; what was not used for the longest time goes first.
     """
 
-    def __init__(self, entries: int = MEMO_ENTRIES, size: int = MEMO_BYTES) -> None:
-        self.known = Memo(entries, size, _size_known)
-        self.rows = Memo(entries, size, _size_row)
+    def __init__(self, size: int = MEMO_BYTES) -> None:
+        texts = size * 3 // 5
+        self.known = Memo(texts, _size_known)
+        self.rows = Memo(size - texts, _size_row)
+        self._numbers = count()
         self._reader = RawReader()
 
     def admit(self, data: bytes, at_ms: int, held: Held = nobody) -> Graph:
@@ -108,7 +114,9 @@ class Prescan:
         form = checked_form(
             row.node_type, row.interval, row.period, alone.params, row.schema_compat_id, row.code_hash
         )
-        one = Known(node.name, node.interval, tuple(node.inputs), node.node_id, form, row)
+        one = Known(
+            next(self._numbers), node.name, node.interval, tuple(node.inputs), node.node_id, form, row
+        )
         self.known.put(text, one)
         return one
 
@@ -132,8 +140,9 @@ class Prescan:
         met: dict[str, ComputeNode] = {}
         get = self.rows.get
         for name in order:
-            key = alone[name], tuple([ids[read] for read in inputs[name]])
-            row = get(key) or self._settle(*key)
+            one = alone[name]
+            reads = tuple([ids[read] for read in inputs[name]])
+            row = get((one.number, reads)) or self._settle(one, reads)
             if row is None:
                 return None
             node_id = row.node_id
@@ -150,7 +159,7 @@ class Prescan:
         if one.node_id is not None and one.node_id != node_id:
             return None
         row = replace(one.row, node_id=node_id, dependencies=ids)
-        self.rows.put((one, ids), row)
+        self.rows.put((one.number, ids), row)
         return row
 
 
@@ -159,11 +168,14 @@ class Known:
     """What the text of a sound node says by itself.
 
     Attributes:
+        number: no other text has it, nor the same one after it was forgotten. Rows are kept under it, so that none of them holds
+            the memory of a text that was forgotten.
         inputs: names.
         node_id: as its author says it.
         row: without its id, its inputs and its time.
     """
 
+    number: int
     name: str
     interval: int
     inputs: tuple[str, ...]
@@ -174,25 +186,24 @@ class Known:
 
 # ---- the memo -----------------------------------------------------------------------------------------------------
 
-_ENTRY: Final = 200
+_ENTRY: Final = 160
 """Bytes that an entry takes beside its key and its value, about."""
 
-_WIDEST: Final = 4
-"""Bytes of a character."""
+_WIDEST: Final = 8
+"""Bytes of a character beyond ASCII, with those of its UTF-8, which stays once somebody asked for it."""
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
 class Memo(Generic[_Key, _Value]):
-    """What was used last, up to a number of entries and of bytes.
+    """What was used last, up to a number of bytes.
 
     Args:
-        measure: the bytes of a key and its value.
+        measure: the bytes that a key and its value keep, the same whenever they are asked for.
     """
 
-    def __init__(self, entries: int, size: int, measure: Callable[[_Key, _Value], int]) -> None:
-        self._entries = entries
+    def __init__(self, size: int, measure: Callable[[_Key, _Value], int]) -> None:
         self._most = size
         self._measure = measure
         self._kept: OrderedDict[_Key, _Value] = OrderedDict()
@@ -211,22 +222,24 @@ class Memo(Generic[_Key, _Value]):
         """Remember a value under a new key; what was not used for the longest time goes for it, at last the value itself."""
         self._kept[key] = value
         self.size += _ENTRY + self._measure(key, value)
-        while self.size > self._most or len(self._kept) > self._entries:
+        while self.size > self._most:
             self.size -= _ENTRY + self._measure(*self._kept.popitem(last=False))
 
 
 def _size_known(text: bytes, one: Known) -> int:
-    row = one.row
-    own = (text, one, one.name, one.inputs, one.node_id, one.form, one.form.before)
-    its = (row, row.node_type, row.schema_compat_id, row.tags)
-    canon = getsizeof("") + _WIDEST * len(
-        row.params_canon
-    )  # a text beyond ASCII grows when somebody asks for its UTF-8
-    return canon + sum(map(getsizeof, (*own, *its, *one.inputs, *row.tags)))
+    own = (text, one, one.name, one.inputs, one.node_id, one.form, one.form.before, one.form.after)
+    return sum(map(getsizeof, (*own, *one.inputs))) + _size_own(one.row)
 
 
-def _size_row(key: tuple[Known, tuple[str, ...]], row: ComputeNode) -> int:
-    return sum(map(getsizeof, (key, row, row.node_id, key[1], *key[1])))
+def _size_row(key: tuple[int, tuple[str, ...]], row: ComputeNode) -> int:
+    return sum(map(getsizeof, (key, key[1], *key[1], row.node_id))) + _size_own(row)
+
+
+def _size_own(row: ComputeNode) -> int:
+    """Of a row, and of what it has from a text. A row with its id has it from one that may be forgotten, so it counts for both."""
+    canon = row.params_canon
+    size = getsizeof(canon) if canon.isascii() else getsizeof("") + _WIDEST * len(canon)
+    return size + sum(map(getsizeof, (row, row.node_type, row.schema_compat_id, row.tags, *row.tags)))
 
 
 # ---- the parts of a message's text --------------------------------------------------------------------------------
@@ -275,10 +288,14 @@ def split(data: bytes) -> Texts | None:
         return None
     nodes = list(map(bytes, found))
     start = opened.end()
-    comma = _COMMA.match(data, start + len(nodes[0]))
-    listed = (comma[0] if comma else b",").join(nodes)
-    end = start + len(listed)
-    if not data.startswith(listed, start) or _CLOSE.match(data, end) is None:
+    found_comma = _COMMA.match(data, start + len(nodes[0]))
+    comma = found_comma[0] if found_comma else b","
+    end = start + sum(map(len, nodes)) + len(comma) * (len(nodes) - 1)
+    if end > len(
+        data
+    ):  # a megabyte of space after the first of many nodes would be there as often as there are nodes
+        return None
+    if not data.startswith(comma.join(nodes), start) or _CLOSE.match(data, end) is None:
         return None
     return Texts(data[:start] + data[end:], nodes)
 
