@@ -13,7 +13,7 @@ COMPILE = $(RESOLVE) pyproject.toml --group build
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench bench-engine campaign-kills campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench bench-engine bench-dag campaign-kills campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: $(VENV)/.dev ## measure
 bench-engine: $(VENV)/.dev ## measure the engine beside a hand-written loop, Quix Streams and Faust; ARGS="--parts raw,ours --rounds 5"
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m bench.engine.run $(ARGS)
+
+bench-dag: $(VENV)/.dev ## measure the DAG Manager: admission fast beside slow; ARGS="--known 10000 --rounds 10"
+	@$(BIN)/python -m bench.dag.run $(ARGS)
 
 campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many times; ARGS="--log kafka --kills 100"
 	@$(BIN)/python -m tests.flow.campaign $(ARGS)

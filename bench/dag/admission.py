@@ -1,25 +1,18 @@
-"""Measures how long the DAG Manager takes to admit a message, prints it and keeps it as JSON with machine, versions and date.
+"""How long the DAG Manager takes to admit a message: by the share of its nodes that are known, and by how many exist.
 
-`python -m bench.dag.admission [--nodes N] [--known N ...] [--rounds N] [--slow N] --out FILE`. A message has N nodes, of which a share was sent
-before. Each round admits a message of its own fast, some of them slowly too; the ratio is that of the processor's time, message by message,
+Each round admits a message of its own fast, some of them slowly too; the ratio is that of the processor's time, message by message,
 and a time counts only if both say the same. What exists stands in a real table, which is a part of what is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
-import os
-import platform
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +106,23 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        nodes: of each message.
+        known: of the whole graph, one size after the other.
+        rounds: messages of each share.
+        slow: of them, those that are admitted the slow way too.
+    """
+
+    nodes: int = 1_000
+    known: Sequence[int] = (1_000, 10_000, 50_000, 100_000)
+    rounds: int = 40
+    slow: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Timed:
     """Milliseconds on the clock, and of the processor."""
 
@@ -126,7 +136,27 @@ def timed(judge: Callable[[bytes], Admitted], data: bytes) -> tuple[Timed, Admit
     return Timed((time.perf_counter() - wall) * 1e3, (time.thread_time() - cpu) * 1e3), out
 
 
-def measure(graph: Graph, share: float, rounds: int, slow_rounds: int) -> dict[str, Any]:
+def measure(place: Path, sizes: Sizes) -> dict[str, Any]:
+    """Times by how many nodes exist, by the share of the message's nodes that do; each row is printed.
+
+    Raises:
+        SystemExit: fast and slow admission differ.
+    """
+    found: dict[str, Any] = {}
+    graph = Graph(place / "store", sizes.nodes)
+    for known in sorted(sizes.known):
+        graph.grow(known)
+        gc.collect()
+        row = found[str(known)] = {
+            share: admitted(graph, part, sizes.rounds if part else sizes.slow, sizes.slow)
+            for share, part in SHARES.items()
+        } | {"memo_bytes": graph.prescan.known.size + graph.prescan.rows.size}
+        print(json.dumps({str(known): row}))
+    graph.close()
+    return found
+
+
+def admitted(graph: Graph, share: float, rounds: int, slow_rounds: int) -> dict[str, Any]:
     """Times of messages of which such a share is known. Where none is, nothing is remembered at all, and nothing will be.
 
     Raises:
@@ -165,44 +195,3 @@ def spread(found: Sequence[float]) -> dict[str, float]:
         "p50": statistics.median(ordered),
         "p95": ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))],
     }
-
-
-def main(given: Sequence[str] | None = None) -> None:
-    asked = argparse.ArgumentParser(prog="python -m bench.dag.admission")
-    asked.add_argument("--nodes", type=int, default=1_000)
-    asked.add_argument("--known", type=int, nargs="+", default=[1_000, 10_000, 50_000, 100_000])
-    asked.add_argument("--rounds", type=int, default=40)
-    asked.add_argument("--slow", type=int, default=3)
-    asked.add_argument("--out", type=Path, required=True)
-    options = asked.parse_args(given)
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
-        graph = Graph(Path(name) / "store", options.nodes)
-        for known in sorted(options.known):
-            graph.grow(known)
-            gc.collect()
-            found[str(known)] = {
-                share: measure(graph, part, options.rounds if part else options.slow, options.slow)
-                for share, part in SHARES.items()
-            } | {"memo_bytes": graph.prescan.known.size + graph.prescan.rows.size}
-            print(json.dumps({str(known): found[str(known)]}))
-        graph.close()
-    result = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": {
-            "cpus": os.cpu_count(),
-            "processor": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-        },
-        "versions": {name: version(name) for name in ("msgspec", "pydantic", "blake3")},
-        "nodes": options.nodes,
-        "rounds": options.rounds,
-        "slow_rounds": options.slow,
-        "by_known_nodes": found,
-    }
-    options.out.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
-    print(f"kept in {options.out.name}")
-
-
-if __name__ == "__main__":
-    main()

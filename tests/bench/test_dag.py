@@ -1,24 +1,22 @@
-"""The benchmark of admission on a few nodes: it runs, fast and slow agree, and gives a result of the known shape."""
+"""The benchmark of the DAG Manager on a few nodes: it runs, fast and slow agree, and gives a result of the known shape."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from bench.dag import admission
+from bench.dag import admission, run
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.prescan import Prescan
 
 
 def test_it_gives_a_ratio_for_each_share_and_each_size(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    admission.main(
-        ["--nodes", "20", "--known", "60", "20", "--rounds", "2", "--slow", "1", "--out", str(out)]
-    )
+    run.main(["--nodes", "20", "--known", "60", "20", "--rounds", "2", "--slow", "1", "--out", str(out)])
     found = json.loads(out.read_text())
     assert {"date", "machine", "versions", "nodes", "rounds"} < set(found)
-    assert list(found["by_known_nodes"]) == ["20", "60"]
-    for one in found["by_known_nodes"].values():
+    assert list(found["admission"]) == ["20", "60"]
+    for one in found["admission"].values():
         assert set(one) == {"all", "most", "none", "memo_bytes"}
         assert all(one[share]["slow_to_fast"] > 0 for share in admission.SHARES)
 

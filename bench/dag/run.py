@@ -1,0 +1,64 @@
+"""The DAG Manager's benchmark: `python -m bench.dag.run [--nodes N] [--known N ...] [--rounds N] [--slow N] [--out FILE]`, kept as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from bench.dag import admission
+from bench.dag.admission import Sizes
+from bench.engine.run import RESULTS, code, processor
+
+PARTS: Final[Mapping[str, Callable[[Path, Sizes], dict[str, Any]]]] = {"admission": admission.measure}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    usual = Sizes()
+    asked = argparse.ArgumentParser(prog="python -m bench.dag.run", description=__doc__)
+    asked.add_argument("--nodes", type=int, default=usual.nodes, help="nodes of a message")
+    asked.add_argument("--known", type=int, nargs="+", default=usual.known, help="nodes of the whole graph")
+    asked.add_argument("--rounds", type=int, default=usual.rounds, help="messages of each kind")
+    asked.add_argument("--slow", type=int, default=usual.slow, help="of them, admitted the slow way too")
+    asked.add_argument("--out", type=Path, default=None)
+    options = asked.parse_args(arguments)
+    result = surroundings() | {
+        "nodes": options.nodes,
+        "rounds": options.rounds,
+        "slow_rounds": options.slow,
+    }
+    for name, part in PARTS.items():
+        with tempfile.TemporaryDirectory(prefix="bench-dag-") as place:
+            result[name] = part(
+                Path(place), Sizes(options.nodes, options.known, options.rounds, options.slow)
+            )
+    out = options.out or RESULTS / f"dag-{result['date']}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+    print(f"kept in {out.name}")
+
+
+def surroundings() -> dict[str, Any]:
+    """When, on what and with which versions."""
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": processor(),
+            "python": platform.python_version(),
+            "load_before": os.getloadavg()[0],
+        },
+        "versions": {name: version(name) for name in ("msgspec", "pydantic", "blake3", "rocksdict")}
+        | {"code": code()},
+    }
+
+
+if __name__ == "__main__":
+    main()
