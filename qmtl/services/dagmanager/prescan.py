@@ -291,9 +291,8 @@ def split(data: bytes) -> Texts | None:
     found_comma = _COMMA.match(data, start + len(nodes[0]))
     comma = found_comma[0] if found_comma else b","
     end = start + sum(map(len, nodes)) + len(comma) * (len(nodes) - 1)
-    if end > len(
-        data
-    ):  # a megabyte of space after the first of many nodes would be there as often as there are nodes
+    # Before they are joined: a megabyte of space after the first of many nodes would be there as often as there are nodes.
+    if end > len(data):
         return None
     if not data.startswith(comma.join(nodes), start) or _CLOSE.match(data, end) is None:
         return None
