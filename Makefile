@@ -77,8 +77,8 @@ topology: $(VENV)/.runtime ## draw every processor with what it reads, owns and 
 	@$(BIN)/qmtl topology $(ARGS)
 
 lock: $(VENV)/.dev ## write the lock files, the benchmark's too; ARGS=--upgrade takes newer versions
-	$(COMPILE) --output-file requirements.lock $(ARGS)
-	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock $(ARGS)
+	$(COMPILE) --extra archive --output-file requirements.lock $(ARGS)
+	$(COMPILE) --extra archive --extra dev --constraint requirements.lock --output-file requirements-dev.lock $(ARGS)
 	$(RESOLVE) bench/engine/quix.in --output-file bench/engine/quix.lock $(ARGS)
 	$(RESOLVE) bench/engine/faust.in --output-file bench/engine/faust.lock $(ARGS)
 

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from qmtl.engine.archive.address import StoreAddress
+from qmtl.engine.archive.port import ObjectStore
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import Log
@@ -55,6 +57,25 @@ def open_log(address: str, *, read_only: bool = False, settings: KafkaSettings =
             prefix = f"{namespace}." if namespace else ""
             return KafkaLog(parts.netloc, prefix, settings, security=from_environment())
     raise UsageError(f"--log was {address!r}; a log has the form {LOG_FORMS}.", "Give one of these forms.")
+
+
+def open_store(address: StoreAddress) -> ObjectStore:
+    """Open the object store of archives; who archives nothing needs no client of one.
+
+    Raises:
+        UsageError: the client is not installed, or what the environment says can't be used.
+        StoreMissing: there is no such directory.
+    """
+    try:
+        from qmtl.engine.archive.objects import open_objects
+    except ModuleNotFoundError as error:
+        if error.name != "obstore":
+            raise
+        raise UsageError(
+            "an archive needs the package obstore, which is not installed.",
+            "Run `pip install 'qmtl[archive]'`.",
+        ) from None
+    return open_objects(address)
 
 
 def _is_host(text: str) -> bool:

@@ -519,3 +519,46 @@ class RedriveRefused(QmtlError):
 
     code = "QMTL-807"
     exit_code = 6
+
+
+# ---- archive --------------------------------------------------------------------------------------------------
+
+
+class ArchiveError(QmtlError):
+    """A topic could not be archived, or an archive not be read; either way nothing was deleted."""
+
+    code = "QMTL-900"
+    exit_code = 10
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, f"Nothing was deleted. {remedy}".rstrip())
+
+
+class StoreUnreachable(ArchiveError):
+    """An object store that did not answer in time, or only with failures."""
+
+    code = "QMTL-901"
+
+
+class StoreRefused(ArchiveError):
+    """An object store that does not let this client do what it has to."""
+
+    code = "QMTL-902"
+
+
+class StoreMissing(ArchiveError):
+    """A bucket or directory that is not there, or has no archive."""
+
+    code = "QMTL-903"
+
+
+class ArchiveAltered(ArchiveError):
+    """An object of an archive that is missing, or not as it was written."""
+
+    code = "QMTL-904"
+
+
+class TopicChanged(ArchiveError):
+    """A topic that is written, grew, lost records or was made anew while it was archived, or since."""
+
+    code = "QMTL-905"

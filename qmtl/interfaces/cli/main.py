@@ -37,7 +37,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "demo": Verb(
         "qmtl.interfaces.cli.demo:demo", "Run a strategy over real bars, in one process, without a broker."
     ),
-    "topic": Verb("qmtl.interfaces.cli.topic:topic", "List, describe and read the topics of a log."),
+    "topic": Verb("qmtl.interfaces.cli.topic:topic", "List, describe, read and archive the topics of a log."),
     "state": Verb("qmtl.interfaces.cli.state:state", "Show the latest value per key of a topic."),
     "replay": Verb(
         "qmtl.interfaces.cli.replay:replay",

@@ -1,4 +1,4 @@
-"""`qmtl topic`: which topics a log has, what they carry, and what is in them."""
+"""`qmtl topic`: which topics a log has, what they carry, and what is in them; `archive` is in a file of its own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec
 from qmtl.interfaces.cli import records, render, schema
+from qmtl.interfaces.cli.archive import archive
 from qmtl.interfaces.cli.options import format_option, instant, log_option, reading
 from qmtl.interfaces.cli.signals import stopped
 from qmtl.replay.span import Spans, known_topics, last_marker, read_spans, spans_of
@@ -28,10 +29,13 @@ _SHOWN_PARTITIONS: Final = 4
 
 @click.group()
 def topic() -> None:
-    """List, describe and read the topics of a log.
+    """List, describe, read and archive the topics of a log.
 
     A log may be read while it is written: only what is committed is shown.
     """
+
+
+topic.add_command(archive)
 
 
 # ---- list -----------------------------------------------------------------------------------------------------
