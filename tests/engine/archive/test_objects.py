@@ -32,6 +32,7 @@ from tests.engine.archive.test_archive import SMALL, SOME
 ACCESS: Final = "AKIAVERYSECRETACCESS"
 SECRET: Final = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYsecret"
 TOKEN: Final = "session-token-secret"
+FEW: Final = Patience(request_s=30.0, retries_s=30.0, retries=3)
 SHORT: Final = Patience(request_s=0.5, retries_s=1.5, retries=3)
 
 
@@ -52,7 +53,7 @@ def bucket() -> Iterator[Bucket]:
         yield made
 
 
-def opened(bucket: Bucket, prefix: str = "", patience: Patience = SHORT) -> Objects:
+def opened(bucket: Bucket, prefix: str = "", patience: Patience = FEW) -> Objects:
     return open_objects(parse(bucket.url(prefix)), patience)
 
 
@@ -167,7 +168,7 @@ def test_what_a_bucket_refuses_is_coded_names_it_and_shows_no_secret(
 def test_a_bucket_that_fails_for_a_moment_is_asked_again(bucket: Bucket) -> None:
     bucket.answers = [Answer(503, "SlowDown"), Answer(500, "InternalError")]
     log = simulated(SOME)
-    store = opened(bucket, patience=replace(SHORT, retries_s=20.0))
+    store = opened(bucket)
     manifest = archive(log, TOPIC, store, limits=SMALL)
     assert list(restore(store, manifest)) == on_the_log(log)
     first = bucket.asked[0]
@@ -178,12 +179,12 @@ def test_a_bucket_that_does_not_answer_is_given_up_in_time(bucket: Bucket) -> No
     bucket.otherwise = lambda method: Answer(200, "Late", wait_s=2.0)
     began = time.monotonic()
     with pytest.raises(StoreUnreachable):
-        opened(bucket).put("a", b"1")
-    assert time.monotonic() - began < SHORT.retries_s + SHORT.request_s + 3
+        opened(bucket, patience=SHORT).put("a", b"1")
+    assert time.monotonic() - began < FEW.request_s
 
 
 def test_nobody_there_is_told_with_the_address() -> None:
-    store = open_objects(parse("s3://kept/p?endpoint=http://127.0.0.1:9"), SHORT)
+    store = open_objects(parse("s3://kept/p?endpoint=http://127.0.0.1:9"), FEW)
     with pytest.raises(
         StoreUnreachable, match=r"s3://kept/p/a\?endpoint=http://127.0.0.1:9 could not be used"
     ):
@@ -250,7 +251,7 @@ def test_the_url_wins_over_the_environment_and_the_environment_over_nothing(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     opened(bucket).put("a", b"1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.endpoint)
-    open_objects(parse("s3://kept"), SHORT).put("b", b"2")
+    open_objects(parse("s3://kept"), FEW).put("b", b"2")
     assert bucket.objects == {"a": b"1", "b": b"2"}
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{SECRET}@host")
     with pytest.raises(UsageError, match="AWS_ENDPOINT_URL_S3") as problem:
