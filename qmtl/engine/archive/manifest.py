@@ -78,10 +78,14 @@ class ArchiveManifest:
         return sum(one.size_bytes for one in self.objects)
 
     @property
+    def digest(self) -> str:
+        """BLAKE3 of the manifest, as 64 hex characters: over the digests of all objects too, so over every record."""
+        return digest_of_bytes(self.encoded())
+
+    @property
     def name(self) -> str:
         """Of the manifest in its store."""
-        digest = digest_of_bytes(self.encoded())[:NAME_DIGITS]
-        return f"{directory(self.topic, self.topic_id)}/manifest-{digest}.json"
+        return f"{directory(self.topic, self.topic_id)}/manifest-{self.digest[:NAME_DIGITS]}.json"
 
     def name_of(self, one: ArchivedObject) -> str:
         """Of one of its objects."""

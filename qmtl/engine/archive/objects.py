@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -161,35 +162,7 @@ class Objects:
             told = str(error)
             if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in told:
                 raise
-            raise self._coded(error, told, name) from None
-
-    def _coded(self, error: Exception, told: str, name: str) -> ArchiveError:
-        reason = self._reason(told)
-        where = self.url(name)
-        if "NoSuchBucket" in told:
-            return StoreMissing(
-                f"{self.url()} has no such bucket ({reason}).", "Create it, or name another one."
-            )
-        if _METADATA.search(told):
-            return StoreRefused(
-                f"{self.url()} wants to know who asks, and no credentials were found ({reason}).",
-                f"Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {CREDENTIALS_FILE}.",
-            )
-        known = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-        if known or _REFUSED.search(told) or _NO_RIGHT.search(told):
-            return StoreRefused(
-                f"{where} is not open to this client ({reason}).",
-                "It has to read, write and list there; check whose credentials these are, and what they may.",
-            )
-        return StoreUnreachable(
-            f"{where} could not be used ({reason}).",
-            "Check address, region and endpoint, and that the store runs and has room; then try again.",
-        )
-
-    def _reason(self, told: str) -> str:
-        """The first words of what the client says: what follows is how it looks inside."""
-        text = " ".join(self._credentials.hidden(told).split("\n\nDebug source")[0].split())
-        return text if len(text) <= _REASON_CHARACTERS else text[: _REASON_CHARACTERS - 1] + "…"
+            raise _coded(error, self._credentials.hidden(told), self.url(name), self.url()) from None
 
 
 def open_objects(address: StoreAddress, patience: Patience = USUAL) -> Objects:
@@ -197,10 +170,17 @@ def open_objects(address: StoreAddress, patience: Patience = USUAL) -> Objects:
 
     Raises:
         StoreMissing: there is no such directory. It is not made, as a disk that is not mounted looks the same.
+        StoreRefused, StoreUnreachable: the directory can't be looked at.
         UsageError: the environment, or the credentials file that it names, can't be used.
     """
     if not address.bucket:
-        if not Path(address.path).is_dir():
+        try:
+            there = stat.S_ISDIR(os.stat(address.path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        except OSError as error:
+            raise _coded(error, str(error), address.url(), address.url()) from None
+        if not there:
             raise StoreMissing(
                 f"{address.url()} is no directory.", "Make it, or mount the disk on which it lies."
             )
@@ -270,6 +250,39 @@ def _read(path: Path, profile: str) -> Mapping[str, str]:
         f"{CREDENTIALS_FILE} names {path}, which {why}.",
         "It has sections as [default], with aws_access_key_id and aws_secret_access_key.",
     )
+
+
+def _coded(error: Exception, told: str, where: str, store: str) -> ArchiveError:
+    """What a failure means to who archives.
+
+    Args:
+        told: what the client says, with nothing secret in it.
+        where, store: URLs of the object and of its store.
+    """
+    reason = _brief(told)
+    if "NoSuchBucket" in told:
+        return StoreMissing(f"{store} has no such bucket ({reason}).", "Create it, or name another one.")
+    if _METADATA.search(told):
+        return StoreRefused(
+            f"{store} wants to know who asks, and no credentials were found ({reason}).",
+            f"Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or {CREDENTIALS_FILE}.",
+        )
+    known = isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError)
+    if known or _REFUSED.search(told) or _NO_RIGHT.search(told):
+        return StoreRefused(
+            f"{where} is not open to this client ({reason}).",
+            "It has to read, write and list there; check whose credentials these are, and what they may.",
+        )
+    return StoreUnreachable(
+        f"{where} could not be used ({reason}).",
+        "Check address, region and endpoint, and that the store runs and has room; then try again.",
+    )
+
+
+def _brief(told: str) -> str:
+    """The first words of what the client says: what follows is how it looks inside."""
+    text = " ".join(told.split("\n\nDebug source")[0].split())
+    return text if len(text) <= _REASON_CHARACTERS else text[: _REASON_CHARACTERS - 1] + "…"
 
 
 def _settle(root: Path, name: str) -> None:

@@ -35,8 +35,10 @@ def load(store: ObjectStore, name: str) -> ArchiveManifest:
     return decoded(store.get(name, MANIFEST_MOST_BYTES), name)
 
 
-def verify(store: ObjectStore, manifest: ArchiveManifest, progress: Progress = silent) -> None:
+def verify(store: ObjectStore, manifest: ArchiveManifest, progress: Progress = silent) -> int:
     """Read everything that a manifest names, and hold it to the manifest; memory for one object.
+
+    Returns: How many records were read and are those of the manifest: all of them.
 
     Raises:
         ArchiveAltered: naming the first object that is missing or not as it was written.
@@ -44,9 +46,9 @@ def verify(store: ObjectStore, manifest: ArchiveManifest, progress: Progress = s
     require_consistent(manifest)
     done = 0
     for one in manifest.objects:
-        _records(store, manifest, one)
-        done += one.records
+        done += len(_records(store, manifest, one))
         progress("reading back", done, manifest.records)
+    return done
 
 
 def restore(store: ObjectStore, manifest: ArchiveManifest) -> Iterator[Record]:

@@ -48,26 +48,69 @@ class _Standing:
     ends: Positions
 
 
-def archive(
-    log: Log, topic: str, store: ObjectStore, *, limits: Limits = USUAL, progress: Progress = silent
-) -> ArchiveManifest:
+@dataclass(frozen=True, slots=True)
+class ArchiveReport:
+    """What an archive that is whole came to.
+
+    Attributes:
+        manifest: as it is stored; what `require_unchanged` asks for right before anybody deletes.
+        verified: how many records were read back from the store and are those that came from the log: all of them.
+    """
+
+    manifest: ArchiveManifest
+    verified: int
+
+    @property
+    def objects(self) -> int:
+        """How many, without the manifest."""
+        return len(self.manifest.objects)
+
+    @property
+    def records(self) -> int:
+        """How many came from the log."""
+        return self.manifest.records
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all objects as they are stored, without the manifest."""
+        return self.manifest.size_bytes
+
+    @property
+    def digest(self) -> str:
+        """Of the manifest, and so of every record (`ArchiveManifest.digest`): a repetition gives the same."""
+        return self.manifest.digest
+
+
+def archive_topic(
+    log: Log,
+    topic: str,
+    store: ObjectStore,
+    *,
+    topic_id: str = "",
+    limits: Limits = USUAL,
+    progress: Progress = silent,
+) -> ArchiveReport:
     """Store all committed records of a topic that nobody writes, and make sure that they are there.
 
-    A repetition, after a death or over an archive that is whole, writes the same bytes under the same names. A manifest is in
-    the store only once everything that it names was read back. Whoever deletes the topic asks `require_unchanged` right
-    before. Memory is for one object. Headers are not kept: the log's port has none.
+    A repetition, after a death or over an archive that is whole, writes the same bytes under the same names, so a step that may be
+    taken twice may take it. A manifest is in the store only once everything that it names was read back. Whoever deletes the
+    topic asks `require_unchanged` right before; nothing is deleted here. Memory is for one object. Headers are not kept: the log's
+    port has none; nor is it kept whether a key was absent or empty, which the port reads alike.
 
     Args:
+        topic_id: the life of the topic that is meant (`Incarnation.id`): whoever decides from facts says of which; empty takes the
+            one that is there.
         progress: told of `reading`, out of the offsets that there are, then of `reading back`.
 
     Raises:
         UnknownTopic: the log has no such topic.
-        TopicChanged: a transaction is open, or the topic grew, lost records or was made anew meanwhile.
+        TopicChanged: it is another life than the one that is meant, a transaction is open, or the topic grew, lost records or was
+            made anew meanwhile.
         ArchiveAltered: the store does not hold what was written.
         StoreUnreachable, StoreRefused, StoreMissing: as the store says.
         LogError: the log failed.
     """
-    found = _standing(log, topic)
+    found = _standing(log, topic, topic_id)
     place = directory(topic, found.life.id)
     about = sum(found.ends[where] - found.begins[where] for where in found.ends)
     counts = dict.fromkeys(range(found.life.partitions), 0)
@@ -84,11 +127,11 @@ def archive(
         for where, end in sorted(found.ends.items())
     )
     manifest = ArchiveManifest(log.log_id, topic, found.life.id, found.config, partitions, tuple(objects))
-    verify(store, manifest, progress)
+    verified = verify(store, manifest, progress)
     require_unchanged(log, manifest)
     store.put(manifest.name, manifest.encoded())
     load(store, manifest.name)
-    return manifest
+    return ArchiveReport(manifest, verified)
 
 
 def require_unchanged(log: Log, manifest: ArchiveManifest) -> None:
@@ -127,12 +170,14 @@ def _require_life(log: Log, topic: str, life: Incarnation) -> None:
         )
 
 
-def _standing(log: Log, topic: str) -> _Standing:
+def _standing(log: Log, topic: str, topic_id: str) -> _Standing:
     described = log.describe(topic)
     if described is None:
         raise UnknownTopic(f"the log has no topic {topic!r}.", "`qmtl topic list` shows what there is.")
     try:
         life = log.incarnations([topic])[topic]
+        if topic_id and life.id != topic_id:
+            raise _changed(f"{topic} is {life.id}, and {topic_id} was meant")
         wheres = partitions_of(topic, life.partitions)
         begins, stable = log.begin_offsets(wheres), log.stable_offsets(wheres)
         ends = log.end_offsets(wheres)

@@ -60,11 +60,11 @@ def archive(
 def _archive(name: str, target: str, log_address: str, as_json: bool) -> None:
     from qmtl.bootstrap import open_store
     from qmtl.engine.archive.address import parse
-    from qmtl.engine.archive.writing import archive as archive_topic
+    from qmtl.engine.archive.writing import archive_topic
 
     store = open_store(parse(target))
     with reading(log_address) as log, render.progress() as advance:
-        manifest = archive_topic(log, name, store, progress=advance)
+        manifest = archive_topic(log, name, store, progress=advance).manifest
     shown = _told(store, manifest)
     if as_json:
         render.json_object(

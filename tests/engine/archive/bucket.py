@@ -19,12 +19,16 @@ class Answer:
 
     Attributes:
         wait_s: before it.
+        done: what was asked is done nevertheless: a write is carried out, a read gives the object.
+        cut: the connection ends after half of the answer.
     """
 
     status: int
     code: str
     text: str = ""
     wait_s: float = 0.0
+    done: bool = False
+    cut: bool = False
 
 
 @dataclass(slots=True)
@@ -66,24 +70,29 @@ def serving() -> Iterator[Bucket]:
 
         def do_PUT(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            if self._refused():
-                return
-            if self.headers["x-amz-content-sha256"] != hashlib.sha256(body).hexdigest():
-                bucket.badly_sent += 1
-            bucket.objects[self._key()] = body
-            self._answer(200, b"", ETag=f'"{hashlib.md5(body).hexdigest()}"')
+            instead = self._instead()
+            if instead is None or instead.done:
+                if self.headers["x-amz-content-sha256"] != hashlib.sha256(body).hexdigest():
+                    bucket.badly_sent += 1
+                bucket.objects[self._key()] = body
+            if instead is None:
+                self._answer(200, b"", ETag=f'"{hashlib.md5(body).hexdigest()}"')
+            else:
+                self._refuse(instead)
 
         def do_GET(self) -> None:
-            if self._refused():
-                return
+            instead = self._instead()
             parts = urlsplit(self.path)
-            if "list-type" in parts.query:
+            if instead is not None and not instead.done:
+                self._refuse(instead)
+            elif "list-type" in parts.query:
                 self._list(parse_qs(parts.query).get("prefix", [""])[0])
             elif self._key() in bucket.objects:
                 body = bucket.objects[self._key()]
                 self._answer(
                     200,
                     body,
+                    whole=instead is None or not instead.cut,
                     ETag=f'"{hashlib.md5(body).hexdigest()}"',
                     **{"Last-Modified": "Wed, 21 Oct 2026 07:28:00 GMT"},
                 )
@@ -93,18 +102,15 @@ def serving() -> Iterator[Bucket]:
         def _key(self) -> str:
             return unquote(urlsplit(self.path).path).removeprefix(f"/{bucket.name}/")
 
-        def _refused(self) -> bool:
+        def _instead(self) -> Answer | None:
             bucket.asked.append((self.command, self.path))
             bucket.signed.append(self.headers.get("authorization", ""))
-            answer = bucket.answers.pop(0) if bucket.answers else bucket.otherwise(self.command)
-            if answer is not None:
-                self._refuse(answer)
-            return answer is not None
+            return bucket.answers.pop(0) if bucket.answers else bucket.otherwise(self.command)
 
         def _refuse(self, answer: Answer) -> None:
             time.sleep(answer.wait_s)
-            text = f"<Error><Code>{answer.code}</Code><Message>{answer.text}</Message></Error>"
-            self._answer(answer.status, text.encode())
+            text = f"<Error><Code>{answer.code}</Code><Message>{answer.text}</Message></Error>".encode()
+            self._answer(answer.status, text, whole=not answer.cut)
 
         def _list(self, prefix: str) -> None:
             rows = "".join(
@@ -116,13 +122,14 @@ def serving() -> Iterator[Bucket]:
             text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
             self._answer(200, text.encode())
 
-        def _answer(self, status: int, body: bytes, **headers: str) -> None:
+        def _answer(self, status: int, body: bytes, *, whole: bool = True, **headers: str) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body if whole else body[: len(body) // 2])
+            self.close_connection = not whole
 
         def log_message(self, format: str, *args: object) -> None:
             """Says nothing."""

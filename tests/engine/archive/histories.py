@@ -12,6 +12,9 @@ from typing import Final
 from hypothesis import strategies as st
 
 from qmtl.engine.archive.container import Limits
+from qmtl.engine.archive.manifest import ArchiveManifest
+from qmtl.engine.archive.port import ObjectStore, Progress, silent
+from qmtl.engine.archive.writing import USUAL, archive_topic
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, Record, partitions_of
 from qmtl.engine.simulate.explore import MEMORY
@@ -58,6 +61,13 @@ TRANSACTIONS: Final[st.SearchStrategy[list[Transaction]]] = st.lists(
 )
 LIMITS: Final = st.builds(Limits, st.sampled_from([1, 60, 500, 9000, 8 << 20]), st.integers(1, 9))
 
+SOME: Final = [
+    Transaction(((0, b"a", b"1"), (0, b"b", None), (1, b"", b""), (0, b"a", b"2"))),
+    Transaction(((0, b"a", b"lost"), (2, b"c", b"lost")), commits=False),
+    Transaction(((0, b"c", b"3" * 500), (1, b"d", None), (0, b"a", b"4"), (0, b"e", b"5"))),
+]
+SMALL: Final = Limits(records=2)
+
 
 def write(log: Log, transactions: Sequence[Transaction], topic: str = TOPIC) -> None:
     writer = log.writer("archived")
@@ -70,6 +80,15 @@ def write(log: Log, transactions: Sequence[Transaction], topic: str = TOPIC) -> 
         else:
             writer.abort()
     writer.close()
+
+
+def archived(
+    log: Log, store: ObjectStore, limits: Limits = USUAL, progress: Progress = silent
+) -> ArchiveManifest:
+    """Archive the topic."""
+    report = archive_topic(log, TOPIC, store, limits=limits, progress=progress)
+    assert report.verified == report.records == report.manifest.records
+    return report.manifest
 
 
 class Clock:

@@ -25,7 +25,7 @@ from qmtl.engine.archive.container import Limits
 from qmtl.engine.archive.objects import Objects, in_memory, open_objects
 from qmtl.engine.archive.port import ObjectStore
 from qmtl.engine.archive.reading import load, manifests, restore, verify
-from qmtl.engine.archive.writing import archive, require_unchanged
+from qmtl.engine.archive.writing import archive_topic, require_unchanged
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Record
 from qmtl.engine.simulate.log import SimulatedLog
@@ -41,9 +41,12 @@ from tests.engine.archive.histories import (
     BESIDE,
     LIMITS,
     PARTITIONS,
+    SMALL,
+    SOME,
     TOPIC,
     TRANSACTIONS,
     Transaction,
+    archived,
     compact,
     embedded,
     on_the_log,
@@ -53,19 +56,13 @@ from tests.engine.archive.histories import (
 )
 from tests.engine.archive.stores import Altering, Ended, Mortal, Watched, contents, holding
 
-SOME: Final = [
-    Transaction(((0, b"a", b"1"), (0, b"b", None), (1, b"", b""), (0, b"a", b"2"))),
-    Transaction(((0, b"a", b"lost"), (2, b"c", b"lost")), commits=False),
-    Transaction(((0, b"c", b"3" * 500), (1, b"d", None), (0, b"a", b"4"), (0, b"e", b"5"))),
-]
-SMALL: Final = Limits(records=2)
 QUICK = settings(max_examples=40, deadline=None)
 
 
 def refused(log: EmbeddedLog | SimulatedLog, store: ObjectStore, *, limits: Limits = SMALL) -> ArchiveError:
     """How an archive is refused; it leaves no manifest."""
     with pytest.raises(ArchiveError) as problem:
-        archive(log, TOPIC, store, limits=limits)
+        archived(log, store, limits=limits)
     assert manifests(store) == []
     assert "Nothing was deleted." in str(problem.value)
     return problem.value
@@ -101,7 +98,7 @@ def test_what_is_restored_is_what_lies_on_the_log_whatever_goes_into_one_object(
     with given as log:
         expected = on_the_log(log)
         store = in_memory()
-        manifest = archive(log, TOPIC, store, limits=limits)
+        manifest = archived(log, store, limits=limits)
         assert list(restore(store, manifest)) == expected
         assert [one[1:] for one in expected] == by_apache(contents(store))
         assert manifest.records == len(expected)
@@ -118,17 +115,17 @@ def test_an_archive_is_the_same_bytes_however_the_log_was_polled_and_however_oft
     transactions: Sequence[Transaction], limits: Limits, seed: int
 ) -> None:
     log, store = simulated(transactions), in_memory()
-    first = archive(log, TOPIC, store, limits=limits)
+    first = archived(log, store, limits=limits)
     stored = contents(store)
     another = Process("another")
     another.chance = Random(seed)
-    assert archive(SimulatedLog(log.cluster, another), TOPIC, store, limits=limits) == first
+    assert archived(SimulatedLog(log.cluster, another), store, limits=limits) == first
     assert contents(store) == stored
 
 
 def test_a_manifest_says_what_apaches_reader_and_blake3_say_of_each_object() -> None:
     log, store = simulated(SOME), in_memory()
-    manifest = archive(log, TOPIC, store, limits=SMALL)
+    manifest = archived(log, store, limits=SMALL)
     told = json.loads(store.get(manifest.name, 1 << 20))
     assert (told["topic"], told["topic_id"], told["log_id"]) == (TOPIC, "simulated-0", "simulated")
     assert told["config"] == dict(log.describe(TOPIC).config)  # type: ignore[union-attr] # it is there
@@ -142,12 +139,33 @@ def test_a_manifest_says_what_apaches_reader_and_blake3_say_of_each_object() -> 
     assert set(contents(store)) == {one["name"] for one in told["objects"]} | {manifest.name}
 
 
+def test_a_report_says_what_lies_in_the_store() -> None:
+    log, store = simulated(SOME), in_memory()
+    report = archive_topic(log, TOPIC, store, limits=SMALL)
+    stored = contents(store)
+    manifest = stored.pop(report.manifest.name)
+    assert report.digest == blake3(manifest).hexdigest()
+    assert (report.objects, report.size_bytes) == (len(stored), sum(map(len, stored.values())))
+    assert report.records == report.verified == len(by_apache(stored)) == len(on_the_log(log))
+    assert archive_topic(log, TOPIC, store, limits=SMALL) == report
+
+
+def test_only_the_life_that_is_meant_is_archived() -> None:
+    log, store = simulated(SOME), in_memory()
+    meant = log.incarnations([TOPIC])[TOPIC].id
+    assert archive_topic(log, TOPIC, in_memory(), topic_id=meant).manifest.topic_id == meant
+    remake_with_as_much(log)
+    with pytest.raises(TopicChanged, match=f"{meant} was meant"):
+        archive_topic(log, TOPIC, store, topic_id=meant)
+    assert contents(store) == {}
+
+
 def test_objects_end_at_a_partitions_end_at_a_count_and_at_a_size() -> None:
     rows = [(number % 2, b"k", bytes(1000)) for number in range(12)]
     log = simulated([Transaction(tuple(rows))])
 
     def counts(limits: Limits) -> list[tuple[int, int]]:
-        made = archive(log, TOPIC, in_memory(), limits=limits).objects
+        made = archived(log, in_memory(), limits=limits).objects
         return [(one.partition, one.records) for one in made]
 
     assert counts(Limits()) == [(0, 6), (1, 6)]
@@ -158,7 +176,7 @@ def test_objects_end_at_a_partitions_end_at_a_count_and_at_a_size() -> None:
 
 def test_a_topic_without_records_has_an_archive_too() -> None:
     log, store = simulated(), in_memory()
-    manifest = archive(log, TOPIC, store)
+    manifest = archived(log, store)
     assert (manifest.records, manifest.objects) == (0, ())
     assert list(restore(store, load(store, manifest.name))) == []
 
@@ -166,9 +184,8 @@ def test_a_topic_without_records_has_an_archive_too() -> None:
 def test_progress_comes_to_all_records_twice() -> None:
     told: list[tuple[str, int, int]] = []
     log = simulated(SOME)
-    archive(
+    archived(
         log,
-        TOPIC,
         in_memory(),
         limits=SMALL,
         progress=lambda what, done, total: told.append((what, done, total)),
@@ -185,15 +202,15 @@ def test_progress_comes_to_all_records_twice() -> None:
 @pytest.mark.parametrize("written", [False, True])
 def test_after_a_death_at_any_write_a_repetition_gives_the_same_archive(written: bool) -> None:
     log, whole = simulated(SOME), in_memory()
-    manifest = archive(log, TOPIC, whole, limits=SMALL)
+    manifest = archived(log, whole, limits=SMALL)
     writes = len(manifest.objects) + 1
     for puts in range(writes):
         store = in_memory()
         with pytest.raises(Ended):
-            archive(log, TOPIC, Mortal(store, puts, written=written), limits=SMALL)
+            archived(log, Mortal(store, puts, written=written), limits=SMALL)
         died_after_the_manifest = written and puts == writes - 1
         assert manifests(store) == ([manifest.name] if died_after_the_manifest else [])
-        assert archive(log, TOPIC, store, limits=SMALL) == manifest
+        assert archived(log, store, limits=SMALL) == manifest
         assert contents(store) == contents(whole)
 
 
@@ -209,7 +226,7 @@ def test_an_archive_stays_whole_whatever_becomes_of_the_topic_and_of_later_archi
     remade: bool,
 ) -> None:
     log, store = simulated(before), in_memory()
-    first = archive(log, TOPIC, store, limits=first_limits)
+    first = archived(log, store, limits=first_limits)
     records = list(restore(store, first))
     if compacted:
         compact(log)
@@ -217,11 +234,11 @@ def test_an_archive_stays_whole_whatever_becomes_of_the_topic_and_of_later_archi
         remake(log)
     write(log, after)
     with suppress(Ended):
-        archive(log, TOPIC, Mortal(store, puts, written=True), limits=then_limits)
+        archived(log, Mortal(store, puts, written=True), limits=then_limits)
     assert list(restore(store, load(store, first.name))) == records
     for name in manifests(store):
         verify(store, load(store, name))
-    second = archive(log, TOPIC, store, limits=then_limits)
+    second = archived(log, store, limits=then_limits)
     assert list(restore(store, second)) == on_the_log(log)
     assert list(restore(store, first)) == records
 
@@ -263,7 +280,7 @@ def test_a_manifest_that_the_store_alters_is_no_archive() -> None:
     log, store = simulated(SOME), in_memory()
     spoilt = Altering(store, lambda name, data: flipped(data, 99) if name.endswith(".json") else data)
     with pytest.raises(ArchiveAltered):
-        archive(log, TOPIC, spoilt, limits=SMALL)
+        archived(log, spoilt, limits=SMALL)
     (name,) = manifests(store)
     with pytest.raises(ArchiveAltered):
         load(store, name)
@@ -271,7 +288,7 @@ def test_a_manifest_that_the_store_alters_is_no_archive() -> None:
 
 def test_every_flipped_bit_of_every_object_is_found() -> None:
     log, store = simulated([Transaction(((0, b"a", b"1"), (0, b"b", None), (2, b"", b"")))]), in_memory()
-    manifest = archive(log, TOPIC, store)
+    manifest = archived(log, store)
     objects = contents(store)
     assert len(objects) == 3
     missed = []
@@ -293,7 +310,7 @@ def test_every_flipped_bit_of_every_object_is_found() -> None:
 
 def test_objects_that_are_gone_or_exchanged_are_found() -> None:
     log, store = simulated(SOME), in_memory()
-    manifest = archive(log, TOPIC, store, limits=SMALL)
+    manifest = archived(log, store, limits=SMALL)
     objects = contents(store)
     names = [manifest.name_of(one) for one in manifest.objects]
     for name in names:
@@ -308,7 +325,7 @@ def test_objects_that_are_gone_or_exchanged_are_found() -> None:
 
 def test_nothing_of_an_altered_object_is_restored_and_all_before_it_is() -> None:
     log, store = simulated(SOME), in_memory()
-    manifest = archive(log, TOPIC, store, limits=SMALL)
+    manifest = archived(log, store, limits=SMALL)
     last = manifest.name_of(manifest.objects[-1])
     store.put(last, flipped(contents(store)[last], 77))
     given: list[Record] = []
@@ -350,7 +367,7 @@ CHANGES: Final = [grow, grow_and_abort, begin, vanish, remake, remake_with_as_mu
 def test_a_topic_that_changes_at_any_moment_of_its_archive_gets_no_manifest(
     change: Callable[[SimulatedLog], None],
 ) -> None:
-    objects = len(archive(simulated(SOME), TOPIC, in_memory(), limits=SMALL).objects)
+    objects = len(archived(simulated(SOME), in_memory(), limits=SMALL).objects)
 
     def never(number: int) -> None:
         """Nothing happens."""
@@ -377,7 +394,7 @@ def test_a_topic_that_changes_after_its_archive_is_not_the_one_that_was_archived
     change: Callable[[SimulatedLog], None],
 ) -> None:
     log = simulated(SOME)
-    manifest = archive(log, TOPIC, in_memory())
+    manifest = archived(log, in_memory())
     require_unchanged(log, manifest)
     change(log)
     with pytest.raises(TopicChanged, match="Nothing was deleted"):
@@ -392,19 +409,19 @@ def test_a_topic_with_an_open_transaction_is_not_archived() -> None:
 
 def test_what_compaction_takes_after_an_archive_does_not_make_it_another_topic() -> None:
     log = simulated(SOME)
-    manifest = archive(log, TOPIC, in_memory())
+    manifest = archived(log, in_memory())
     compact(log)
     require_unchanged(log, manifest)
 
 
 def test_a_topic_that_is_not_there_is_said() -> None:
     with pytest.raises(UnknownTopic, match=r"nowhere.*topic list"):
-        archive(simulated(), "nowhere", in_memory())
+        archive_topic(simulated(), "nowhere", in_memory())
 
 
 def test_an_embedded_topic_that_grows_between_reading_and_the_manifest_gets_none() -> None:
     with embedded(SOME) as log:
-        count = len(archive(log, TOPIC, in_memory(), limits=SMALL).objects)
+        count = len(archived(log, in_memory(), limits=SMALL).objects)
 
         def at_get(number: int) -> None:
             if number == count - 1:
@@ -422,7 +439,7 @@ def test_writing_beside_the_topic_does_not_matter() -> None:
     def at_put(number: int) -> None:
         write(log, [Transaction(((0, b"x", b"y"),))], BESIDE.name)
 
-    archive(log, TOPIC, Watched(in_memory(), at_put, lambda number: None), limits=SMALL)
+    archived(log, Watched(in_memory(), at_put, lambda number: None), limits=SMALL)
 
 
 class Mute(Process):
@@ -436,7 +453,7 @@ def test_a_log_that_gives_nothing_of_what_it_has_is_unreachable(monkeypatch: pyt
     monkeypatch.setattr("qmtl.engine.archive.writing.SILENCE_S", 0.0)
     mute = SimulatedLog(simulated(SOME).cluster, Mute("mute"))
     with pytest.raises(LogUnreachable, match="gave nothing"):
-        archive(mute, TOPIC, in_memory())
+        archived(mute, in_memory())
 
 
 def test_memory_is_for_one_object_however_long_the_topic_is(tmp_path: Path) -> None:
@@ -446,7 +463,7 @@ def test_memory_is_for_one_object_however_long_the_topic_is(tmp_path: Path) -> N
         store = open_objects(parse(f"file://{tmp_path}"))
         tracemalloc.start()
         try:
-            manifest = archive(log, TOPIC, store, limits=Limits(size_bytes=3 << 20))
+            manifest = archived(log, store, limits=Limits(size_bytes=3 << 20))
             restored = sum(len(one.value or b"") for one in restore(store, manifest))
             _, peak = tracemalloc.get_traced_memory()
         finally:
@@ -459,7 +476,7 @@ def test_records_are_read_past_the_end_of_a_poll() -> None:
     rows = tuple((0, str(number).encode(), b"v") for number in range(700))
     with embedded([Transaction(rows)]) as log:
         store: Objects = in_memory()
-        manifest = archive(log, TOPIC, store)
+        manifest = archived(log, store)
         assert manifest.records == 700
         assert [one.partition for one in manifest.partitions] == list(range(PARTITIONS))
         assert list(restore(store, manifest)) == on_the_log(log)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +17,6 @@ from qmtl.bootstrap import open_store
 from qmtl.engine.archive.address import parse
 from qmtl.engine.archive.objects import Objects, Patience, in_memory, open_objects
 from qmtl.engine.archive.reading import load, manifests, restore, verify
-from qmtl.engine.archive.writing import archive
 from qmtl.foundation.common.errors import (
     ArchiveAltered,
     ArchiveError,
@@ -25,15 +26,15 @@ from qmtl.foundation.common.errors import (
     UsageError,
 )
 from tests.engine.archive.bucket import Answer, Bucket, serving
-from tests.engine.archive.histories import TOPIC, on_the_log, simulated
+from tests.engine.archive.histories import PLACE, SMALL, SOME, archived, on_the_log, simulated
 from tests.engine.archive.stores import contents
-from tests.engine.archive.test_archive import SMALL, SOME
 
 ACCESS: Final = "AKIAVERYSECRETACCESS"
 SECRET: Final = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYsecret"
 TOKEN: Final = "session-token-secret"
 FEW: Final = Patience(request_s=30.0, retries_s=30.0, retries=3)
 SHORT: Final = Patience(request_s=0.5, retries_s=1.5, retries=3)
+NOBODY: Final = 65534
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def assert_shows_no_secret(*texts: str) -> None:
 def test_a_bucket_a_directory_and_memory_hold_the_same_archive(tmp_path: Path, bucket: Bucket) -> None:
     log = simulated(SOME)
     stores = [in_memory(), open_objects(parse(f"file://{tmp_path}")), opened(bucket, "/some/where")]
-    made = [archive(log, TOPIC, store, limits=SMALL) for store in stores]
+    made = [archived(log, store, limits=SMALL) for store in stores]
     held = [contents(store) for store in stores]
     assert made[0] == made[1] == made[2]
     assert held[0] == held[1] == held[2]
@@ -85,7 +86,7 @@ def test_a_bucket_a_directory_and_memory_hold_the_same_archive(tmp_path: Path, b
 
 
 def test_a_prefix_keeps_archives_apart(bucket: Bucket) -> None:
-    archive(simulated(SOME), TOPIC, opened(bucket, "/one"))
+    archived(simulated(SOME), opened(bucket, "/one"))
     assert manifests(opened(bucket, "/other")) == []
     assert manifests(opened(bucket, "/on")) == []
     assert len(manifests(opened(bucket, "/one"))) == 1
@@ -123,6 +124,54 @@ def test_a_write_to_a_directory_waits_for_the_disk(tmp_path: Path, monkeypatch: 
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def somebody() -> Iterator[Path]:
+    """A directory that the one who asks owns, and who asks has no rights but those of an owner."""
+    with tempfile.TemporaryDirectory(dir=PLACE) as made:
+        place = Path(made)
+        root = os.geteuid() == 0
+        if root:
+            os.chown(place, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield place
+        finally:
+            if root:
+                os.seteuid(0)
+            place.chmod(0o700)
+
+
+def test_a_directory_without_rights_is_refused_and_holds_no_archive_until_it_has_them() -> None:
+    log = simulated(SOME)
+    with somebody() as place:
+        store = open_store(parse(f"file://{place}"))
+        for mode in (0o500, 0o300, 0o000):
+            place.chmod(mode)
+            with pytest.raises(StoreRefused, match=r"is not open to this client.*Nothing was deleted"):
+                archived(log, store, SMALL)
+            place.chmod(0o700)
+            assert manifests(open_objects(parse(f"file://{place}"))) == []
+        (place / "in").mkdir()
+        place.chmod(0o000)
+        with pytest.raises(StoreRefused, match="is not open to this client"):
+            open_store(parse(f"file://{place}/in"))
+        place.chmod(0o700)
+        manifest = archived(log, store, SMALL)
+        assert list(restore(store, manifest)) == on_the_log(log)
+
+
+def test_what_a_killed_write_left_beside_an_object_is_no_object(tmp_path: Path) -> None:
+    log, store = simulated(SOME), open_objects(parse(f"file://{tmp_path}"))
+    manifest = archived(log, store, SMALL)
+    stored = contents(store)
+    for name in stored:
+        half = tmp_path / f"{name}#1"
+        half.write_bytes(stored[name][: len(stored[name]) // 2])
+    assert contents(store) == stored
+    assert archived(log, store, SMALL) == manifest
+    assert contents(store) == stored
+
+
 def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(StoreMissing, match="is no directory"):
         open_store(parse(f"file://{tmp_path / 'mount'}"))
@@ -140,6 +189,7 @@ def test_a_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
         (Answer(400, "IllegalLocationConstraintException"), StoreUnreachable),
         (Answer(500, "InternalError"), StoreUnreachable),
         (Answer(503, "SlowDown"), StoreUnreachable),
+        (Answer(507, "XMinioStorageFull"), StoreUnreachable),
     ],
     ids=lambda value: value.code if isinstance(value, Answer) else "",
 )
@@ -153,7 +203,7 @@ def test_what_a_bucket_refuses_is_coded_names_it_and_shows_no_secret(
         lambda: store.put("a/b", b"1"),
         lambda: store.get("a/b", 10),
         lambda: list(store.names()),
-        lambda: archive(simulated(SOME), TOPIC, store),
+        lambda: archived(simulated(SOME), store),
     ):
         with pytest.raises(family) as problem:
             call()
@@ -169,10 +219,52 @@ def test_a_bucket_that_fails_for_a_moment_is_asked_again(bucket: Bucket) -> None
     bucket.answers = [Answer(503, "SlowDown"), Answer(500, "InternalError")]
     log = simulated(SOME)
     store = opened(bucket)
-    manifest = archive(log, TOPIC, store, limits=SMALL)
+    manifest = archived(log, store, limits=SMALL)
     assert list(restore(store, manifest)) == on_the_log(log)
     first = bucket.asked[0]
     assert bucket.asked[:3] == [first] * 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "family"),
+    [
+        (Answer(403, "AccessDenied"), StoreRefused),
+        (Answer(503, "SlowDown"), StoreUnreachable),
+        (Answer(500, "InternalError", done=True), StoreUnreachable),
+        (Answer(200, "Cut", done=True, cut=True), StoreUnreachable),
+    ],
+    ids=["refused", "failed", "done and failed", "done and cut short"],
+)
+def test_a_bucket_that_fails_from_any_request_on_has_no_manifest_and_the_same_archive_later(
+    bucket: Bucket, answer: Answer, family: type[ArchiveError]
+) -> None:
+    log, whole = simulated(SOME), in_memory()
+    manifest = archived(log, whole, SMALL)
+    store = opened(bucket, patience=replace(FEW, retries=0))
+    archived(log, store, SMALL)
+    requests = len(bucket.asked)
+    assert requests == 2 * len(manifest.objects) + 2
+    failed: list[tuple[int, ArchiveError]] = []
+    for number in range(requests):
+        bucket.objects.clear()
+        bucket.asked.clear()
+        bucket.otherwise = lambda method, first=number: answer if len(bucket.asked) > first else None  # type: ignore[misc] # bound now
+        try:
+            archived(log, store, SMALL)
+        except ArchiveError as problem:
+            failed.append((number, problem))
+        bucket.otherwise = lambda method: None
+        if not answer.done:
+            # The last request reads back the manifest that the one before has written.
+            assert manifests(store) == ([manifest.name] if number == requests - 1 else [])
+        for name in manifests(store):
+            verify(store, load(store, name))
+        assert archived(log, store, SMALL) == manifest
+        assert bucket.objects == contents(whole)
+    assert {type(problem) for _, problem in failed} == {family}
+    assert all("Nothing was deleted." in str(problem) for _, problem in failed)
+    if not answer.done:
+        assert [number for number, _ in failed] == list(range(requests))
 
 
 def test_a_bucket_that_does_not_answer_is_given_up_in_time(bucket: Bucket) -> None:

@@ -10,13 +10,12 @@ from confluent_kafka import TopicPartition as Place
 
 from qmtl.engine.archive.objects import in_memory
 from qmtl.engine.archive.reading import load, manifests, restore
-from qmtl.engine.archive.writing import archive, require_unchanged
+from qmtl.engine.archive.writing import require_unchanged
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.foundation.common.errors import TopicChanged
 from tests.contract.logs import kafka_log
-from tests.engine.archive.histories import PARTITIONS, SPEC, TOPIC, Transaction, write
+from tests.engine.archive.histories import PARTITIONS, SMALL, SOME, SPEC, TOPIC, Transaction, archived, write
 from tests.engine.archive.stores import contents
-from tests.engine.archive.test_archive import SMALL, SOME
 from tests.engine.driving import delete
 
 __all__ = ["kafka_log"]
@@ -53,11 +52,11 @@ def test_an_archive_of_a_real_topic_holds_what_kafkas_client_reads_and_only_whil
     write(kafka_log, SOME)
     write(kafka_log, [Transaction(((1, b"at the end", b"aborted"),), commits=False)])
     store = in_memory()
-    manifest = archive(kafka_log, TOPIC, store, limits=SMALL)
+    manifest = archived(kafka_log, store, limits=SMALL)
     assert [one[1:] for one in restore(store, manifest)] == by_kafka(kafka_log)
     assert manifest.records == 8
     stored = contents(store)
-    assert archive(kafka_log, TOPIC, store, limits=SMALL) == manifest
+    assert archived(kafka_log, store, limits=SMALL) == manifest
     assert contents(store) == stored
     require_unchanged(kafka_log, manifest)
 
@@ -65,7 +64,7 @@ def test_an_archive_of_a_real_topic_holds_what_kafkas_client_reads_and_only_whil
     writer.begin()
     writer.append(TOPIC, 2, b"open", b"open")
     with pytest.raises(TopicChanged):
-        archive(kafka_log, TOPIC, store)
+        archived(kafka_log, store)
     writer.abort()
     writer.close()
     with pytest.raises(TopicChanged, match="was archived up to offset"):
@@ -78,7 +77,7 @@ def test_an_archive_of_a_real_topic_holds_what_kafkas_client_reads_and_only_whil
     write(kafka_log, SOME)
     with pytest.raises(TopicChanged, match="when its archive was begun; it is"):
         require_unchanged(kafka_log, manifest)
-    second = archive(kafka_log, TOPIC, store, limits=SMALL)
+    second = archived(kafka_log, store, limits=SMALL)
     assert second.topic_id != manifest.topic_id
     assert manifests(store) == sorted([manifest.name, second.name])
     assert list(restore(store, load(store, manifest.name))) == list(restore(store, manifest))
