@@ -16,6 +16,8 @@ from qmtl.foundation.common.errors import ArchiveAltered, ArchiveError
 FORMAT: Final = 1
 NAME_DIGITS: Final = 32
 _SEGMENT: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+# The client gives Kafka's ids in base64, where every second one has a '/' or a '+'; Kafka's own tools show '_' and '-' for them.
+_AS_KAFKA_SHOWS: Final = str.maketrans("+/", "-_")
 _NAME: Final = re.compile(
     rf"(?P<directory>[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)/manifest-(?P<digest>[0-9a-f]{{{NAME_DIGITS}}})\.json"
 )
@@ -128,13 +130,14 @@ def directory(topic: str, topic_id: str) -> str:
     Raises:
         ArchiveError: a name that a store could take for something else.
     """
-    for field, text in (("the topic's name", topic), ("the topic's id", topic_id)):
+    named = topic_id.translate(_AS_KAFKA_SHOWS)
+    for field, text in (("the topic's name", topic), ("the topic's id", named)):
         if _SEGMENT.fullmatch(text) is None:
             raise ArchiveError(
                 f"{field} was {text[:80]!r}; an archive takes letters, digits, '.', '_' and '-', 249 at most.",
                 "Only a topic with such a name, as Kafka demands it too, can be archived.",
             )
-    return f"{topic}/{topic_id}"
+    return f"{topic}/{named}"
 
 
 def object_name(place: str, one: ArchivedObject) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from unittest.mock import patch
 
 from qmtl.bootstrap import open_log
 from qmtl.engine.archive.address import parse
@@ -34,10 +35,10 @@ def main(address: str, place: str, moment: str = "", number: str = "0") -> None:
         waits += 1
         fsync(file)
 
-    os.fsync = wait
     log = open_log(address, read_only=True)
     store = Watched(open_objects(parse(f"file://{place}")), dying("put"), dying("get"))
-    sys.stdout.write(archived(log, store, SMALL).name)
+    with patch.object(os, "fsync", wait):
+        sys.stdout.write(archived(log, store, SMALL).name)
     log.close()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qmtl.bootstrap import open_log
 from qmtl.engine.archive.address import parse
+from qmtl.engine.archive.manifest import ArchiveManifest
 from qmtl.engine.archive.objects import open_objects
 from qmtl.engine.archive.reading import load, manifests, verify
 from qmtl.foundation.common.errors import ArchiveError
@@ -23,21 +24,20 @@ def main(address: str, place: str) -> None:
     log, store = open_log(address, read_only=True), open_objects(parse(f"file://{place}"))
     problems: list[str] = []
     left: list[list[str]] = []
+    done: ArchiveManifest | None = None
     room = 0
-    while True:
+    while done is None:
         ballast = fill(Path(place), room)
         try:
-            manifest = archived(log, store, SMALL)
+            done = archived(log, store, SMALL)
         except ArchiveError as problem:
             problems.append(str(problem))
             left.append(manifests(store))
-        else:
-            break
         ballast.unlink()
         room += 32 << 10
-    verify(store, load(store, manifest.name))
+    verify(store, load(store, done.name))
     log.close()
-    sys.stdout.write(json.dumps({"problems": problems, "left": left, "digest": manifest.digest}))
+    sys.stdout.write(json.dumps({"problems": problems, "left": left, "digest": done.digest}))
 
 
 if __name__ == "__main__":

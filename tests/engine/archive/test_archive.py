@@ -8,6 +8,7 @@ import tracemalloc
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 from qmtl.engine.archive.address import parse
 from qmtl.engine.archive.container import Limits
+from qmtl.engine.archive.manifest import ArchivedObject
 from qmtl.engine.archive.objects import Objects, in_memory, open_objects
 from qmtl.engine.archive.port import ObjectStore
 from qmtl.engine.archive.reading import load, manifests, restore, verify
@@ -306,6 +308,39 @@ def test_every_flipped_bit_of_every_object_is_found() -> None:
         store.put(name, data)
     assert missed == []
     verify(store, load(store, manifest.name))
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("partition", lambda one: one.partition + 1),
+        ("first", lambda one: one.first + 1),
+        ("last", lambda one: one.last - 1),
+        ("records", lambda one: one.records - 1),
+        ("size_bytes", lambda one: one.size_bytes + 1),
+        ("digest", lambda one: one.digest[:-1] + "x"),
+        ("records_digest", lambda one: one.records_digest[:-1] + "x"),
+    ],
+)
+def test_an_object_is_held_to_every_word_of_its_manifest(
+    field: str, wrong: Callable[[ArchivedObject], Any]
+) -> None:
+    each_alone = [Transaction(((0, b"k", value),)) for value in (b"0", b"1", b"2")]
+    log, store = simulated(each_alone), in_memory()
+    manifest = archived(log, store)
+    (one,) = manifest.objects
+    other = replace(one, **{field: wrong(one)})
+    # The words about partitions agree with it, so that nothing but the object itself contradicts.
+    partitions = tuple(
+        replace(each, records=other.records if each.partition == other.partition else 0, end=99)
+        for each in manifest.partitions
+    )
+    store.put(
+        replace(manifest, partitions=partitions, objects=(other,)).name_of(other),
+        contents(store)[manifest.name_of(one)],
+    )
+    with pytest.raises(ArchiveAltered, match="was altered"):
+        verify(store, replace(manifest, partitions=partitions, objects=(other,)))
 
 
 def test_objects_that_are_gone_or_exchanged_are_found() -> None:
