@@ -16,9 +16,10 @@ from qmtl.engine.archive.manifest import ArchiveManifest
 from qmtl.engine.archive.port import ObjectStore, Progress, silent
 from qmtl.engine.archive.writing import USUAL, archive_topic
 from qmtl.engine.log.embedded import EmbeddedLog
-from qmtl.engine.log.port import Log, Record, partitions_of
+from qmtl.engine.log.port import Log, Record, TopicPartition, partitions_of
 from qmtl.engine.simulate.explore import MEMORY
 from qmtl.engine.simulate.log import SimulatedLog
+from qmtl.engine.simulate.partition import Share, State
 from qmtl.foundation.wire.keys import marker_key, stamp_key
 from qmtl.foundation.wire.topics import DAY_MS, Cleanup, TopicSpec
 
@@ -80,6 +81,16 @@ def write(log: Log, transactions: Sequence[Transaction], topic: str = TOPIC) -> 
         else:
             writer.abort()
     writer.close()
+
+
+def write_plainly(log: SimulatedLog, partition: int, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+    """Write as others do, without a transaction: no marker follows, so that a record is the last of all."""
+    there = log.cluster.partition(TopicPartition(TOPIC, partition))
+    share = Share(there.end)
+    share.state = State.COMMITTED
+    for key, value in rows:
+        there.append(share, key, value, log.cluster.clock.now_ms)
+    there.settle()
 
 
 def archived(

@@ -55,6 +55,7 @@ from tests.engine.archive.histories import (
     remake,
     simulated,
     write,
+    write_plainly,
 )
 from tests.engine.archive.stores import Altering, Ended, Mortal, Watched, contents, holding
 
@@ -174,6 +175,19 @@ def test_objects_end_at_a_partitions_end_at_a_count_and_at_a_size() -> None:
     assert counts(Limits(records=4)) == [(0, 4), (0, 2), (1, 4), (1, 2)]
     assert counts(Limits(size_bytes=3 * 1100)) == [(0, 3), (0, 3), (1, 3), (1, 3)]
     assert counts(Limits(size_bytes=1)) == [(number, 1) for number in (0,) * 6 + (1,) * 6]
+
+
+def test_the_last_record_is_archived_where_no_marker_follows_it() -> None:
+    log, store = simulated(), in_memory()
+    write_plainly(log, 0, [(b"", b"1"), (b"a", None)])
+    write_plainly(log, 2, [(b"b", b"")])
+    manifest = archived(log, store)
+    assert [(one.partition, one.end) for one in manifest.partitions] == [(0, 2), (1, 0), (2, 1)]
+    assert [one[1:5] for one in restore(store, manifest)] == [
+        (0, 0, b"", b"1"),
+        (0, 1, b"a", None),
+        (2, 0, b"b", b""),
+    ]
 
 
 def test_a_topic_without_records_has_an_archive_too() -> None:

@@ -94,7 +94,9 @@ def test_a_kill_from_outside_between_any_two_instructions_leaves_nothing_that_co
     expected = archived(log, whole, SMALL)
     store = open_objects(parse(f"file://{place}"))
     for count in (1, 9, 25):
-        process = start(log, place)
+        process = start(
+            log, place, "put", str(len(expected.objects))
+        )  # however late the kill from outside comes
         until(lambda: process.poll() is not None or len(list(place.rglob("*.avro*"))) >= count)  # noqa: B023 - used at once
         process.kill()
         process.communicate()
