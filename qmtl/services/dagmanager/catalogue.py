@@ -72,6 +72,7 @@ class Catalogue:
             self._index(queue)
         for sentinel in tables["dag.sentinels"].items():
             self._count(sentinel, +1)
+            self._note(sentinel)
         for reader in tables["dag.readers"].items():
             self._count_reads(reader, +1)
         for queue in self._queues.values():
@@ -104,6 +105,11 @@ class Catalogue:
 
     def versions(self) -> Iterable[Version]:
         return self._versions.values()
+
+    def is_ready(self, node_id: str) -> bool:
+        """Whether the topic of a node is there, and stays."""
+        queue = self.queue_of(node_id)
+        return queue is not None and _is_usable(queue)
 
     def waiting_for(self, node_id: str) -> list[str]:
         """The pending versions for which the topic of a node is missing, in the order of their ids."""
@@ -189,19 +195,22 @@ class Catalogue:
             at_ms: by the record that it came from.
         """
         before = self.sentinel(sentinel.sentinel_id)
-        if before is not None:
-            self._count(before, -1)
-        elif readers := self._computed[sentinel.sentinel_id]:  # one that was forgotten is back
+        if before is None and (
+            readers := self._computed[sentinel.sentinel_id]
+        ):  # one that was forgotten is back
             _add(self._read, dict.fromkeys(sentinel.node_ids), readers)
         self._tables["dag.sentinels"].put(sentinel)
-        self._count(sentinel, +1)
-        self._mind_all(sentinel, at_ms)
+        self._mind_all(
+            [*self._count(sentinel, +1), *(self._count(before, -1) if before is not None else ())], at_ms
+        )
+        self._note(sentinel)
 
     def drop_sentinel(self, sentinel: VersionSentinel, at_ms: int) -> None:
         """Forget a version that nobody can roll back to any more."""
         self._tables["dag.sentinels"].delete(sentinel.sentinel_id)
-        self._count(sentinel, -1)
-        self._mind_all(sentinel, at_ms)
+        self._mind_all(self._count(sentinel, -1), at_ms)
+        self._versions.pop(sentinel.sentinel_id, None)
+        self._missing.pop(sentinel.sentinel_id, None)
 
     def put_reader(self, reader: DagReader) -> None:
         rows = self._tables["dag.readers"]
@@ -224,8 +233,8 @@ class Catalogue:
         self._queues[queue.topic] = queue
         self._topics[queue.node_id] = queue.topic
 
-    def _mind_all(self, sentinel: VersionSentinel, at_ms: int) -> None:
-        for node_id in dict.fromkeys(sentinel.node_ids):
+    def _mind_all(self, node_ids: Iterable[str], at_ms: int) -> None:
+        for node_id in dict.fromkeys(node_ids):
             if (topic := self._topics.get(node_id)) is not None:
                 self._mind(topic, at_ms)
 
@@ -264,35 +273,36 @@ class Catalogue:
             self._tagged.setdefault(key, {})[queue.topic] = None
         return True
 
-    def _count(self, sentinel: VersionSentinel, by: int) -> None:
-        counts = self._held if sentinel.status in HOLDING else self._kept
-        nodes = dict.fromkeys(sentinel.node_ids)
-        if sentinel.status is not SentinelStatus.FAILED:
-            _add(counts, nodes, by)
-        self._missing.pop(sentinel.sentinel_id, None)
-        if by > 0:
-            if sentinel.status is SentinelStatus.PENDING:
-                self._missing[sentinel.sentinel_id] = {one: None for one in nodes if not self._is_ready(one)}
-            self._versions[sentinel.sentinel_id] = Version(
-                sentinel.sentinel_id,
-                sentinel.world_id,
-                sentinel.strategy_id,
-                sentinel.version,
-                sentinel.status,
-                sentinel.retired_at_ms,
-            )
+    def _count(self, sentinel: VersionSentinel, by: int) -> list[str]:
+        """Count what a version holds or keeps; returns the nodes that are held from now on, or no longer."""
+        if sentinel.status is SentinelStatus.FAILED:
+            return []
+        holds = sentinel.status in HOLDING
+        changed = _add(self._held if holds else self._kept, dict.fromkeys(sentinel.node_ids), by)
+        return changed if holds else []
+
+    def _note(self, sentinel: VersionSentinel) -> None:
+        """Remember what is asked of a version again and again."""
+        self._versions[sentinel.sentinel_id] = Version(
+            sentinel.sentinel_id,
+            sentinel.world_id,
+            sentinel.strategy_id,
+            sentinel.version,
+            sentinel.status,
+            sentinel.retired_at_ms,
+        )
+        if sentinel.status is SentinelStatus.PENDING:
+            self._missing[sentinel.sentinel_id] = {
+                one: None for one in sentinel.node_ids if not self.is_ready(one)
+            }
         else:
-            self._versions.pop(sentinel.sentinel_id, None)
+            self._missing.pop(sentinel.sentinel_id, None)
 
     def _count_reads(self, reader: DagReader, by: int) -> None:
         _add(self._computed, reader.sentinels, by)
         for sentinel in (self.sentinel(one) for one in reader.sentinels):
             if sentinel is not None:
                 _add(self._read, dict.fromkeys(sentinel.node_ids), by)
-
-    def _is_ready(self, node_id: str) -> bool:
-        queue = self.queue_of(node_id)
-        return queue is not None and _is_usable(queue)
 
 
 def _is_usable(queue: Queue) -> bool:
@@ -303,12 +313,19 @@ def _is_usable(queue: Queue) -> bool:
 K = TypeVar("K")
 
 
-def _add(counts: Counter[K], keys: Iterable[K], by: int) -> None:
-    """Count, and forget what counts for nothing."""
+def _add(counts: Counter[K], keys: Iterable[K], by: int) -> list[K]:
+    """Count, and forget what counts for nothing; returns what was nothing before, or is so now."""
+    changed = []
     for key in keys:
-        counts[key] += by
-        if not counts[key]:
+        before = counts.get(key, 0)
+        after = before + by
+        if after:
+            counts[key] = after
+        else:
             del counts[key]
+        if not (before and after):
+            changed.append(key)
+    return changed
 
 
 def _tag_key(key: TagKey) -> tuple[str | int, ...]:

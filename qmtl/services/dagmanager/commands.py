@@ -27,7 +27,7 @@ from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.rewritten import message_of
 from qmtl.services.dagmanager.submission import submit
-from qmtl.services.dagmanager.versions import activate, active, pending, retire_all, supersede, weigh
+from qmtl.services.dagmanager.versions import active, begin, pending, retire_all, supersede, weigh
 
 
 def command(act: Act, message: DagCommand) -> None:
@@ -130,15 +130,12 @@ def _redo(act: Act, message: RedoDiff) -> str:
 
 def _deploy(act: Act, version: VersionSentinel) -> str:
     """Make a version the only one of its strategy, as soon as all its topics are there; those that were removed are made anew."""
-    supersede(act, version.world_id, version.strategy_id)
     for node in map(act.catalogue.node, dict.fromkeys(version.node_ids)):
         queue = None if node is None else lacking(act.catalogue, node, version.version)
         if queue is not None:
             ask_for(act, queue)
     again = replace(version, status=SentinelStatus.PENDING, traffic_weight=FULL_WEIGHT, retired_at_ms=None)
-    act.catalogue.put_sentinel(again, act.at_ms)
-    if act.catalogue.is_complete(again.sentinel_id):
-        activate(act, again)
+    if begin(act, again):
         return f"version {again.sentinel_id} is the active one again"
     return f"version {again.sentinel_id} is active again once its topics are there"
 

@@ -37,7 +37,7 @@ from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.faults import Faults, lines
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.queues import ask_for, lacking
-from qmtl.services.dagmanager.versions import activate, planned, supersede
+from qmtl.services.dagmanager.versions import begin, planned
 
 MAX_TAGGED: Final = 4_000
 """Queues with the same tags at the same interval: so that an event that names them all is a record, however long they are named."""
@@ -135,16 +135,13 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph) -> DagOutcome
         act.catalogue.put_node(node)
     for queue in draft.queues:
         ask_for(act, queue)
-    supersede(act, submission.world_id, graph.strategy_id)
     sentinel = draft.sentinel
     if known is not None:
         sentinel = replace(sentinel, created_at_ms=known.created_at_ms, release_tag=known.release_tag)
-    act.catalogue.put_sentinel(sentinel, act.at_ms)
     if known is None:
         for node_id in dict.fromkeys(one.node_id for one in draft.nodes):
             act.step.table("dag.edges").put(Edge(Relation.HAS, sentinel.sentinel_id, node_id))
-    if act.catalogue.is_complete(sentinel.sentinel_id):
-        activate(act, sentinel)
+    begin(act, sentinel)
     return draft.outcome
 
 

@@ -104,6 +104,21 @@ def active(catalogue: Catalogue, world_id: str, strategy_id: str) -> Sequence[Ve
     return [_known(catalogue, one) for one in ids]
 
 
+def begin(act: Act, version: VersionSentinel) -> bool:
+    """Let a version that is pending take its share, at once or as soon as all its topics are there; says whether it was at once.
+    Versions of its strategy that wait for theirs wait no more."""
+    late = pending(act.catalogue, version.world_id, version.strategy_id)
+    at_once = all(map(act.catalogue.is_ready, version.node_ids))
+    if at_once:
+        activate(act, version)
+    else:
+        act.catalogue.put_sentinel(version, act.at_ms)
+    for one in late:
+        if one.sentinel_id != version.sentinel_id:
+            _retire(act, one)
+    return at_once
+
+
 def activate(act: Act, version: VersionSentinel) -> None:
     """Give a version whose topics are all there its share: all of it where it is the first, or no canary."""
     now = active(act.catalogue, version.world_id, version.strategy_id)
@@ -171,20 +186,20 @@ def _settle(
 
 
 def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:
-    known = _known(act.catalogue, version.sentinel_id)
-    begins = known.status is not SentinelStatus.ACTIVE
+    known = act.catalogue.sentinel(version.sentinel_id)
+    is_active = known is not None and known.status is SentinelStatus.ACTIVE
     now = replace(
         version,
         status=SentinelStatus.ACTIVE,
         traffic_weight=weight,
         retired_at_ms=None,
-        active_since=act.where if begins else known.active_since,
-        active_since_ms=act.at_ms if begins else known.active_since_ms,
+        active_since=known.active_since if known is not None and is_active else act.where,
+        active_since_ms=known.active_since_ms if known is not None and is_active else act.at_ms,
     )
     if now == known:
         return now
     act.catalogue.put_sentinel(now, act.at_ms)
-    act.note(AdminAct.ACTIVATED if begins else AdminAct.WEIGHED, now.sentinel_id, detail=str(weight))
+    act.note(AdminAct.WEIGHED if is_active else AdminAct.ACTIVATED, now.sentinel_id, detail=str(weight))
     _tell(act, now, weight)
     return now
 

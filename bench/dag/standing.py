@@ -1,0 +1,163 @@
+"""How long a submission takes by how large the graph is, and how soon a DAG Manager with such a graph is up, in how much memory.
+
+All goes through the engine: a submission is read from the embedded log, decided, and committed with all its rows. A submission of a
+strategy whose nodes all exist costs what its own nodes cost, whatever else there is: `flat` is the time at the largest graph against
+that at the smallest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.dag.admission import PIPELINE, Sizes, Timed, pipeline, spread
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.worker import Worker
+from qmtl.foundation.contracts.dag import CreateTopic, DagSubmission, ReportTopicCreated
+from qmtl.foundation.wire.keys import encode_key
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE, topic
+from qmtl.services.dagmanager.processor import DagManager
+
+SHARES = {"all": 1.0, "most": 0.9}
+
+
+def message(strategy_id: str, numbers: Sequence[int]) -> bytes:
+    """A strategy of these pipelines."""
+    return json.dumps(
+        {
+            "schema_version": "v1",
+            "strategy_id": strategy_id,
+            "meta": {"version": "v1"},
+            "nodes": [node for number in numbers for node in pipeline(number)],
+            "signals": [f"t_{number}" for number in numbers],
+        }
+    ).encode()
+
+
+class Standing:
+    """A DAG Manager on an embedded log, with whoever publishes and makes topics."""
+
+    def __init__(self, place: Path, pipelines: int = 0) -> None:
+        self.log = EmbeddedLog(place / "log")
+        self.log.ensure_topics(CATALOGUE)
+        self._writer = self.log.writer("bench.people")
+        self._sent = 0
+        self.pipelines = pipelines
+        self.worker = Worker(self.log, DagManager, codec, TaskSettings(place / "state"))
+        self.run()
+
+    def send(self, name: str, messages: Sequence[Any]) -> None:
+        spec = topic(name)
+        self._writer.begin()
+        for one in messages:
+            self._writer.append(name, 0, encode_key(spec.key_of(one)), codec.encode(one))
+        self._writer.commit({}, "", None)
+
+    def run(self) -> None:
+        while self.worker.step():
+            pass
+
+    def submit(self, strategy_id: str, numbers: Sequence[int]) -> Timed:
+        """Publish a strategy; returns the time until it was decided and written."""
+        self._sent += 1
+        name = f"{strategy_id}-{self.pipelines}-{self._sent}"
+        self.send("dag.submissions", [DagSubmission(name, "w", message(strategy_id, numbers), self._sent)])
+        began, cpu = time.perf_counter(), time.process_time()
+        self.run()
+        took = Timed((time.perf_counter() - began) * 1e3, (time.process_time() - cpu) * 1e3)
+        outcome = self.table("dag.diffs").get(name)
+        if not outcome.accepted:
+            raise SystemExit(f"refused: {outcome.detail}")
+        return took
+
+    def table(self, name: str) -> Any:
+        return self.worker.tasks[0]._tables[name]
+
+    def make_topics(self) -> None:
+        asked = [row.topic for row in self.table("dag.tasks").items() if isinstance(row, CreateTopic)]
+        made = {row.topic for row in self.table("dag.queues").items() if row.ready}
+        self.send("dag.reports", [ReportTopicCreated(one, True, "", "") for one in asked if one not in made])
+        self.run()
+
+    def grow(self, nodes: int, each: int) -> None:
+        """Publish strategies of so many nodes each until so many nodes exist, all with their topics."""
+        while self.pipelines * PIPELINE < nodes:
+            numbers = range(self.pipelines, self.pipelines + each // PIPELINE)
+            self.submit(f"s{self.pipelines}", numbers)
+            self.pipelines = numbers.stop
+        self.make_topics()
+
+    def close(self) -> None:
+        self.worker.close()
+        self.log.close()
+
+
+def measure(place: Path, sizes: Sizes) -> dict[str, Any]:
+    """Times by how many nodes exist; each row is printed.
+
+    Returns: by size: milliseconds of submissions by share of known nodes; seconds to be up again with all of it, and megabytes.
+    """
+    found: dict[str, Any] = {}
+    pipelines, fresh, count = 0, 1_000_000_000, sizes.nodes // PIPELINE
+    for known in sorted(sizes.known):
+        standing = Standing(place, pipelines)
+        standing.grow(known, sizes.nodes)
+        pipelines = standing.pipelines
+        row: dict[str, Any] = {}
+        draw = random.Random(known)
+        for share, part in SHARES.items():
+            took = []
+            for number in range(sizes.rounds):
+                old = round(count * part)
+                numbers = [*draw.sample(range(pipelines), old), *range(fresh, fresh + count - old)]
+                fresh += count - old
+                took.append(standing.submit(f"{share}-{known}-{number}", numbers))
+            row[share] = {
+                "ms": spread([one.wall for one in took]),
+                "cpu_ms": spread([one.cpu for one in took]),
+            }
+        standing.close()
+        row |= json.loads(
+            subprocess.run(
+                [sys.executable, "-m", "bench.dag.standing", str(place)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        found[str(known)] = row
+        print(json.dumps({str(known): row}), flush=True)
+    first, last = (found[str(known)] for known in (min(sizes.known), max(sizes.known)))
+    found["flat"] = {share: last[share]["cpu_ms"]["p50"] / first[share]["cpu_ms"]["p50"] for share in SHARES}
+    return found
+
+
+def start(place: Path) -> dict[str, float]:
+    """Be up with what is there: seconds until the task is open, and megabytes of this process more than before it."""
+    before = memory()
+    log = EmbeddedLog(place / "log")
+    began = time.perf_counter()
+    worker = Worker(log, DagManager, codec, TaskSettings(place / "state"))
+    while not worker.tasks:
+        worker.step()
+    took = time.perf_counter() - began
+    return {"start_s": took, "start_mb": memory() - before, "process_mb": memory()}
+
+
+def memory() -> float:
+    """Megabytes that this process has in memory."""
+    with open("/proc/self/statm", encoding="ascii") as told:
+        return int(told.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    print(json.dumps(start(Path(sys.argv[1]))))
