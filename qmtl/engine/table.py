@@ -92,6 +92,17 @@ class Table:
             if value is not None:
                 yield value
 
+    def load(self) -> Iterator[Any]:
+        """As `items` of the whole table, for whoever makes memory of it: nothing may be put meanwhile, and nothing of it is kept here."""
+        if self._stage or self._dirty:
+            yield from self.items()
+            return
+        decode = self._codec.decode
+        for _, row in self._store.scan(self.spec.name):
+            data = unframe(row)[-1].data if len(row) != _whole(row) else row[FRAME.size :]
+            if data is not None:
+                yield decode(data)
+
     def items_at(self, bucket_ms: int, *prefix: str | int) -> Iterator[Any]:
         """The values under a key prefix at the cut of a bucket, in key order."""
         for raw in self._keys(key_prefix(prefix)):
@@ -256,6 +267,12 @@ def frame(versions: Versions) -> bytes | None:
 def frame_one(data: bytes, bucket_ms: int = UNMARKED) -> bytes:
     """The bytes of a store row with one version."""
     return FRAME.pack(bucket_ms, len(data)) + data
+
+
+def _whole(row: bytes) -> int:
+    """How long a store row is if it has but its first version; 0 where that is a tombstone."""
+    _, length = FRAME.unpack_from(row)
+    return 0 if length < 0 else FRAME.size + int(length)
 
 
 def unframe(row: bytes | None) -> Versions:

@@ -57,7 +57,7 @@ def test_every_cut_that_may_be_asked_for_shows_what_was_sealed_by_then(
                 else:
                     table.put(Total(name, value))
             whole = newest([*sealed, (0, dict(changes))], 2**62)
-            assert list(table.items()) == totals(whole)
+            assert list(table.items()) == list(table.load()) == totals(whole)
             assert [table.get(name) for name in whole] == totals(whole)
             for cut, shown in before.items():
                 assert list(table.items_at(cut)) == shown  # what is staged moves no cut
@@ -84,7 +84,7 @@ def test_every_cut_that_may_be_asked_for_shows_what_was_sealed_by_then(
                         for name, value in ((name, newest(sealed, cut).get(name)) for name in NAMES)
                     ]
         table.rollback()
-        assert list(table.items()) == totals(newest(kept[0], 2**62))
+        assert list(table.load()) == list(table.items()) == totals(newest(kept[0], 2**62))
         store.close()
 
 

@@ -66,18 +66,18 @@ class Catalogue:
             self._remember(tables)
 
     def _remember(self, tables: Mapping[str, Table]) -> None:
-        for node in tables["dag.nodes"].items():
+        for node in tables["dag.nodes"].load():
             self._nodes[node.node_id] = node
-        for queue in tables["dag.queues"].items():
+        for queue in tables["dag.queues"].load():
             self._index(queue)
-        for sentinel in tables["dag.sentinels"].items():
+        for sentinel in tables["dag.sentinels"].load():
             self._count(sentinel, +1)
             self._note(sentinel)
-        for reader in tables["dag.readers"].items():
+        for reader in tables["dag.readers"].load():
             self._count_reads(reader, +1)
         for queue in self._queues.values():
             self._sort(queue)
-        for row in tables["dag.tags"].items():
+        for row in tables["dag.tags"].load():
             if row.changes != row.told:
                 self._untold[row.tags, row.interval] = None
 
