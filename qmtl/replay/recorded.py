@@ -19,10 +19,11 @@ from qmtl.engine.log.port import (
     Record,
     TopicDescription,
     TopicPartition,
+    TopicStanding,
     Writer,
     columns_of,
 )
-from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.common.errors import InvariantBroken, LogError
 from qmtl.foundation.wire.topics import TopicSpec
 
 BATCH: Final = 5000
@@ -57,6 +58,15 @@ class RecordedLog:
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         self._scratch.ensure_topics(specs)
+
+    def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
+        return self._source.look_up(names)
+
+    def create_topics(self, wanted: Sequence[TopicDescription]) -> Mapping[str, LogError]:
+        raise InvariantBroken("a task that is run again makes no topics.")
+
+    def delete_topics(self, names: Collection[str]) -> Mapping[str, LogError]:
+        raise InvariantBroken("a task that is run again deletes no topics.")
 
     def describe(self, topic: str) -> TopicDescription | None:
         return self._source.describe(topic)

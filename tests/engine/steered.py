@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from qmtl.engine.log.embedded import EmbeddedLog, _group_key
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded_topics import position_key
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.foundation.wire.keys import encode_key
@@ -98,4 +99,4 @@ class TwoSources:
 
     def forget(self, topic: str, number: int = 0) -> None:
         """Take away what the group has committed of a partition."""
-        self.log._db.delete(_group_key("qmtl.steered", TopicPartition(topic, number)))
+        self.log._db.delete(position_key("qmtl.steered", TopicPartition(topic, number)))

@@ -17,7 +17,8 @@ from rocksdict import Rdict
 
 from qmtl.engine import recovery
 from qmtl.engine import store as stores
-from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedMembership
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded_membership import EmbeddedMembership
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.kafka_settings import KafkaSettings
 from qmtl.engine.log.port import TopicPartition

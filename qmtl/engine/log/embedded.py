@@ -11,7 +11,6 @@ a record.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -19,7 +18,6 @@ import struct
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,9 +25,12 @@ from blake3 import blake3
 from rocksdict import WriteBatch, WriteOptions
 
 from qmtl.engine.failpoint import entering, passing
+from qmtl.engine.log import embedded_topics
 from qmtl.engine.log.embedded_cleaning import outlived, superseded
 from qmtl.engine.log.embedded_directory import open_database, view_directory
+from qmtl.engine.log.embedded_membership import EmbeddedMembership
 from qmtl.engine.log.embedded_reached import Reached
+from qmtl.engine.log.embedded_topics import EmbeddedTopic
 from qmtl.engine.log.port import (
     Columns,
     Fence,
@@ -40,8 +41,12 @@ from qmtl.engine.log.port import (
     Record,
     TopicDescription,
     TopicPartition,
+    TopicStanding,
     columns_of,
+    described,
+    partitions_of,
     require_same,
+    standings,
 )
 from qmtl.engine.log.rocks import damage_after, has_room, is_damage, is_full
 from qmtl.foundation.common.errors import (
@@ -61,15 +66,6 @@ _OFFSET: Final = struct.Struct(">Q")
 _HEAD: Final = struct.Struct(">q?I")  # timestamp ms, has a value, key length
 _IDLE_STEP_S: Final = 0.005
 CLEAN_EVERY_MS: Final = 3_600_000
-
-
-@dataclass(slots=True)
-class _Topic:
-    name: str
-    number: int
-    partitions: int
-    config: dict[str, str]
-    id: str
 
 
 class EmbeddedLog:
@@ -102,7 +98,7 @@ class EmbeddedLog:
         self._write_options = WriteOptions()
         self._write_options.sync = self._sync = sync
         self._open()
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, EmbeddedTopic] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._begins: dict[TopicPartition, int] = {}
         self.epochs: dict[str, int] = {}
@@ -138,18 +134,12 @@ class EmbeddedLog:
         self.log_id = (self._get(b"mid") or b"embedded-empty").decode()
 
     def _load_catalogue(self) -> None:
+        self._topics.clear()
         for key, value in self._scan(b"t"):
-            row = json.loads(value)
-            name = key[1:].decode()
-            ident = row.get("id") or self._identity_of(name, row["number"])
-            found = _Topic(name, row["number"], row["partitions"], row["config"], ident)
+            found = embedded_topics.read(self.log_id, key, value)
             self._topics[found.name] = found
-            for partition in range(found.partitions):
-                self._load_bounds(TopicPartition(found.name, partition))
-
-    def _identity_of(self, name: str, number: int) -> str:
-        """Of a topic by its number in this log: no two topics share it, in whatever logs they are."""
-        return blake3(f"{self.log_id}\0{name}\0{number}".encode()).hexdigest(16)
+            for where in partitions_of(found.name, found.partitions):
+                self._load_bounds(where)
 
     def _load_bounds(self, where: TopicPartition) -> None:
         slot = self._slot(where)
@@ -158,28 +148,60 @@ class EmbeddedLog:
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         self._ready()
-        batch = WriteBatch(raw_mode=True)
-        fresh: dict[str, _Topic] = {}
-        free = max((known.number for known in self._topics.values()), default=0) + 1
+        fresh: dict[str, TopicDescription] = {}
         for spec in specs:
             known = self._topics.get(spec.name) or fresh.get(spec.name)
             if known is None:
-                number = free + len(fresh)
-                ident = self._identity_of(spec.name, number)
-                made = _Topic(spec.name, number, spec.partitions, spec.config(), ident)
-                row = {"number": number, "partitions": made.partitions, "config": made.config, "id": ident}
-                batch.put(b"t" + made.name.encode(), json.dumps(row, sort_keys=True).encode())
-                fresh[made.name] = made
+                fresh[spec.name] = described(spec)
             else:
-                require_same(spec, known.partitions, known.config)
-        if fresh:
-            self._refuse_rows_from(free)
+                require_same(described(spec), known.partitions, known.config)
+        self._make(list(fresh.values()))
+
+    def create_topics(self, wanted: Sequence[TopicDescription]) -> Mapping[str, LogError]:
+        self._ready()
+        self._make(
+            [one for one in {one.name: one for one in wanted}.values() if one.name not in self._topics]
+        )
+        return {}
+
+    def _make(self, wanted: Sequence[TopicDescription]) -> None:
+        if not wanted:
+            return
+        free = self._last_number() + 1
+        made = [embedded_topics.make(self.log_id, free + at, one) for at, one in enumerate(wanted)]
+        batch = WriteBatch(raw_mode=True)
+        for one in made:
+            embedded_topics.enter(batch, one)
+        self._refuse_rows_from(free)
+        self._put(batch)
+        for one in made:
+            self._topics[one.name] = one
+            for where in partitions_of(one.name, one.partitions):
+                self._ends[where] = self._begins[where] = 0
+
+    def _last_number(self) -> int:
+        listed = max((known.number for known in self._topics.values()), default=0)
+        return max(listed, _number(self._get(embedded_topics.NUMBERS)))
+
+    def delete_topics(self, names: Collection[str]) -> Mapping[str, LogError]:
+        self._ready()
+        gone = [self._topics[name] for name in sorted(set(names)) if name in self._topics]
+        if gone:
+            batch = WriteBatch(raw_mode=True)
+            positions = [key for key, _ in self._scan(b"g")]
+            for one in gone:
+                embedded_topics.strike(batch, one, positions)
+            batch.put(embedded_topics.NUMBERS, _OFFSET.pack(self._last_number()))
             self._put(batch)
-        for made in fresh.values():
-            self._topics[made.name] = made
-            for partition in range(made.partitions):
-                self._ends[TopicPartition(made.name, partition)] = 0
-                self._begins[TopicPartition(made.name, partition)] = 0
+        for one in gone:
+            del self._topics[one.name]
+            for where in partitions_of(one.name, one.partitions):
+                del self._ends[where], self._begins[where]
+        return {}
+
+    def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
+        self._look()
+        return standings(names, {name: known.describe() for name, known in self._topics.items()})
 
     def _refuse_rows_from(self, number: int) -> None:
         """A new topic would take what lies there for its own."""
@@ -190,9 +212,7 @@ class EmbeddedLog:
     def describe(self, topic: str) -> TopicDescription | None:
         self._look()
         known = self._topics.get(topic)
-        return (
-            None if known is None else TopicDescription(known.name, known.partitions, 1, dict(known.config))
-        )
+        return None if known is None else known.describe()
 
     def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
         self._look()
@@ -249,7 +269,7 @@ class EmbeddedLog:
     ) -> Positions:
         self._look()
         self._ready()
-        found = ((where, self._get(_group_key(group, where))) for where in partitions)
+        found = ((where, self._get(embedded_topics.position_key(group, where))) for where in partitions)
         return {where: _number(value) for where, value in found if value is not None}
 
     def members(self, group: str) -> Group:
@@ -320,7 +340,8 @@ class EmbeddedLog:
             ends[where] = end + 1  # the transaction's marker takes an offset too, as on Kafka
             batch.put(b"e" + slots[where], _OFFSET.pack(end + 1))
         for where, offset in positions.items():
-            batch.put(_group_key(group, where), _OFFSET.pack(offset))
+            if where.topic in self._topics:  # of one that was deleted meanwhile they are nobody's
+                batch.put(embedded_topics.position_key(group, where), _OFFSET.pack(offset))
         passing("after_flush")
         passing("inside_commit")
         entering("commit_sent")
@@ -381,7 +402,6 @@ class EmbeddedLog:
     def refresh(self) -> None:
         """Catch up with the process that writes (read-only secondary)."""
         self._db.try_catch_up_with_primary()
-        self._topics.clear()
         self._load_identity()
         self._load_catalogue()
 
@@ -417,14 +437,14 @@ class EmbeddedLog:
         self._put(done)
         return gone
 
-    def _compact(self, where: TopicPartition, known: _Topic, now: int) -> int:
+    def _compact(self, where: TopicPartition, known: EmbeddedTopic, now: int) -> int:
         closed_before = now - int(known.config["min.compaction.lag.ms"])
         tombstones_before = now - int(known.config["delete.retention.ms"])
         doomed = superseded(self.read(where, 0), closed_before, tombstones_before)
         self._delete(where, doomed)
         return len(doomed)
 
-    def _retain(self, where: TopicPartition, known: _Topic, now: int) -> int:
+    def _retain(self, where: TopicPartition, known: EmbeddedTopic, now: int) -> int:
         retention = int(known.config["retention.ms"])
         if retention < 0:
             return 0
@@ -573,26 +593,6 @@ class EmbeddedWriter:
 
     def close(self) -> None:
         self._rows = None
-
-
-class EmbeddedMembership:
-    """The one process has all tasks."""
-
-    def __init__(self, tasks: frozenset[int]) -> None:
-        self._tasks = tasks
-
-    def poll(self, timeout_s: float = 0.0) -> frozenset[int]:
-        return self._tasks
-
-    def fence(self) -> Fence | None:
-        return None
-
-    def close(self) -> None:
-        self._tasks = frozenset()
-
-
-def _group_key(group: str, where: TopicPartition) -> bytes:
-    return b"g" + b"\0".join((group.encode(), where.topic.encode(), str(where.partition).encode()))
 
 
 def _number(value: bytes | None) -> int:

@@ -40,6 +40,7 @@ from qmtl.engine.log.port import (
     Record,
     TopicDescription,
     TopicPartition,
+    TopicStanding,
 )
 from qmtl.engine.log.rights import Rights
 from qmtl.foundation.common.errors import (
@@ -121,6 +122,15 @@ class KafkaLog:
 
     def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         self.admin.ensure_topics(specs)
+
+    def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
+        return self.admin.look_up(names)
+
+    def create_topics(self, wanted: Sequence[TopicDescription]) -> Mapping[str, LogError]:
+        return self.admin.create_topics(wanted)
+
+    def delete_topics(self, names: Collection[str]) -> Mapping[str, LogError]:
+        return self.admin.delete_topics(names)
 
     def require_version(self) -> None:
         self.admin.require_version()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -34,10 +35,13 @@ from qmtl.engine.log.port import (
     Positions,
     TopicDescription,
     TopicPartition,
+    TopicStanding,
+    described,
+    lookalikes,
     require_same,
 )
 from qmtl.engine.log.rights import Rights
-from qmtl.foundation.common.errors import LogError, LogUnreachable, UnknownTopic
+from qmtl.foundation.common.errors import LogError, LogUnreachable, TopicRefused, UnknownTopic
 from qmtl.foundation.wire.topics import TopicSpec
 
 _SPECS: Any = OffsetSpec  # its constructors carry no types
@@ -78,6 +82,16 @@ _AWAY: Final = frozenset(
     }
 )
 """Nobody answered; with `MOVING` for long enough, nobody did either."""
+
+_LATER: Final = MOVING | {
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.THROTTLING_QUOTA_EXCEEDED,
+    KafkaError.INVALID_REPLICATION_FACTOR,  # of the brokers that were there, some are away
+}
+"""Answers after which the same request may succeed."""
+
+REQUEST_S: Final = 5.0
+"""A request to make, to delete or to look up topics while the log runs takes no longer: whoever asks has more to do."""
 
 _KEPT_OUT: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 """How a client tells that a broker does not take its name, or the proof of it."""
@@ -179,18 +193,90 @@ class KafkaAdmin:
             self._compare(known)
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
-            wanted = [
-                NewTopic(
-                    self._namespace + spec.name,
-                    num_partitions=spec.partitions,
-                    replication_factor=min(spec.replication, self._brokers),
-                    config={**spec.config(), "max.message.bytes": str(MESSAGE_MAX_BYTES)},
-                )
-                for spec in missing
-            ]
+            wanted = [self._wanted(described(spec)) for spec in missing]
             for name, future in self._client.create_topics(wanted, operation_timeout=self._wait_s).items():
                 self._created(name, future)
             self._verify([one.topic for one in wanted])
+
+    def _wanted(self, one: TopicDescription) -> NewTopic:
+        return NewTopic(
+            self._namespace + one.name,
+            num_partitions=one.partitions,
+            replication_factor=min(one.replication, self._brokers),
+            config={**one.config, "max.message.bytes": str(MESSAGE_MAX_BYTES)},
+        )
+
+    def create_topics(self, wanted: Sequence[TopicDescription]) -> Mapping[str, LogError]:
+        if not wanted:
+            return {}
+        within_s = min(self._wait_s, REQUEST_S)
+        asked = [self._wanted(one) for one in wanted]
+        futures = self._client.create_topics(asked, operation_timeout=within_s, request_timeout=within_s)
+        return self._refusals(futures, "CREATE", KafkaError.TOPIC_ALREADY_EXISTS)
+
+    def delete_topics(self, names: Collection[str]) -> Mapping[str, LogError]:
+        if not names:
+            return {}
+        for name in names:
+            self._partitions.pop(name, None)
+        within_s = min(self._wait_s, REQUEST_S)
+        asked = [self._namespace + name for name in sorted(names)]
+        futures = self._client.delete_topics(asked, operation_timeout=within_s, request_timeout=within_s)
+        return self._refusals(futures, "DELETE", KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+    def _refusals(self, futures: Mapping[str, Future[Any]], right: str, done: int) -> Mapping[str, LogError]:
+        """
+        Args:
+            right: what it takes.
+            done: the answer that there is nothing left to do.
+        """
+        out: dict[str, LogError] = {}
+        for name, future in futures.items():
+            try:
+                future.result()
+            except KafkaException as error:
+                problem = error.args[0]
+                if problem.code() in DENIED:
+                    raise denied(f"{right} on topic {name}", problem) from None
+                if problem.code() in _AWAY:
+                    raise unanswered(problem) from None
+                if problem.code() != done and problem.code() not in _LATER:
+                    out[name[len(self._namespace) :]] = TopicRefused(
+                        f"the cluster refused {right} on topic {name!r}: {problem.str().rstrip('.')}.",
+                        "Check the cluster's policies and the topic's settings.",
+                    )
+        return out
+
+    def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
+        within_s = min(self._wait_s, REQUEST_S)
+        said = self._asked(lambda: self._client.list_topics(timeout=within_s)).topics
+        there = {full: one for full, one in said.items() if one.partitions}
+        # Their own names on the cluster: those of other namespaces look like them there, or don't.
+        asked = {name: self._namespace + name for name in names}
+        configs = self._configs([full for full in asked.values() if full in there], within_s)
+        others = lookalikes(asked.values(), there)
+        out = {}
+        for name, full in asked.items():
+            found, led = None, False
+            if full in there:
+                partitions = there[full].partitions.values()
+                replicas = min(len(one.replicas) for one in partitions)
+                found = TopicDescription(name, len(partitions), replicas, configs.get(full, {}))
+                led = full in configs and all(one.leader >= 0 for one in partitions)
+            out[name] = TopicStanding(found, led, others.get(full, ""))
+        return out
+
+    def _configs(self, names: Sequence[str], within_s: float) -> Mapping[str, Mapping[str, str]]:
+        """Of these topics, without those that have just gone, or have not come everywhere."""
+        if not names:
+            return {}
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+        out = {}
+        for resource, future in self._client.describe_configs(resources, request_timeout=within_s).items():
+            with suppress(UnknownTopic):
+                entries = self._asked(future.result)
+                out[resource.name] = {entry.name: entry.value for entry in entries.values()}
+        return out
 
     def _created(self, name: str, future: Future[Any]) -> None:
         try:
@@ -227,7 +313,7 @@ class KafkaAdmin:
         found = self._describe([spec.name for spec in specs])
         for spec in specs:
             known = found[spec.name]
-            require_same(spec, known.partitions, known.config)
+            require_same(described(spec), known.partitions, known.config)
 
     def describe(self, topic: str) -> TopicDescription | None:
         if topic not in self.topics():

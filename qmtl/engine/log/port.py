@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from qmtl.foundation.common.errors import TopicMismatch
+from qmtl.foundation.common.errors import LogError, TopicMismatch
+from qmtl.foundation.common.names import look
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.keys import MAX_KEY_BYTES
 from qmtl.foundation.wire.topics import TopicSpec
@@ -46,6 +47,22 @@ class TopicDescription:
     partitions: int
     replication: int
     config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStanding:
+    """What the metadata of a log say of a name.
+
+    Attributes:
+        found: the topic of this name; None where there is none.
+        led: every partition of it has a leader.
+        lookalike: another topic, of anybody on the cluster, whose name looks the same (`qmtl.foundation.common.names.look`), as the
+            cluster has it; empty where there is none.
+    """
+
+    found: TopicDescription | None
+    led: bool = False
+    lookalike: str = ""
 
 
 class GroupState(Enum):
@@ -201,7 +218,41 @@ class Membership(Protocol):
     def close(self) -> None: ...
 
 
-class Log(Protocol):
+class Topics(Protocol):
+    """The topics of a log, to make and to delete while it runs. Whoever asks looks afterwards what has come of it."""
+
+    def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
+        """What is there now, of each name.
+
+        Raises:
+            LogUnreachable: nobody answered.
+        """
+
+    def create_topics(self, wanted: Sequence[TopicDescription]) -> Mapping[str, LogError]:
+        """Ask for these topics in one request; one that is there already stays as it is.
+
+        Returns: those that the log does not make, whoever asks again, and why.
+
+        Raises:
+            LogUnreachable: nobody answered; some may have been made.
+            MissingRight: this client may not.
+        """
+
+    def delete_topics(self, names: Collection[str]) -> Mapping[str, LogError]:
+        """Ask that these topics go, in one request, with their records and with what groups have committed of them; one that is not
+        there is gone already. A topic that is made again under its name is another one: see `Incarnation`. Who reads or writes one that
+        went gets `UnknownTopic`; but a reader of Kafka that had it already waits without a word, and would go on at its old place
+        in one that is made again. So nobody deletes what is read, nor gives a name twice.
+
+        Returns: those that the log does not delete, whoever asks again, and why.
+
+        Raises:
+            LogUnreachable: nobody answered; some may have gone.
+            MissingRight: this client may not.
+        """
+
+
+class Log(Topics, Protocol):
     """A log of topics with transactions."""
 
     @property
@@ -301,24 +352,44 @@ def partitions_of(topic: str, count: int) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in range(count)]
 
 
-def require_same(spec: TopicSpec, partitions: int, config: Mapping[str, str]) -> None:
-    """Hold a topic that exists to the catalogue, and to the largest record that may come.
+def described(spec: TopicSpec) -> TopicDescription:
+    """A topic as the catalogue wants it."""
+    return TopicDescription(spec.name, spec.partitions, spec.replication, spec.config())
+
+
+def lookalikes(names: Collection[str], there: Collection[str]) -> Mapping[str, str]:
+    """To each of these names another one that is there and looks the same, the first by the alphabet; without those that have none."""
+    by_look: dict[str, list[str]] = {}
+    for other in sorted(there):
+        by_look.setdefault(look(other), []).append(other)
+    found = {name: [other for other in by_look.get(look(name), ()) if other != name] for name in names}
+    return {name: others[0] for name, others in found.items() if others}
+
+
+def standings(names: Collection[str], there: Mapping[str, TopicDescription]) -> Mapping[str, TopicStanding]:
+    """What there is of each name on a log whose topics are all led."""
+    others = lookalikes(names, there)
+    return {name: TopicStanding(there.get(name), name in there, others.get(name, "")) for name in names}
+
+
+def require_same(wanted: TopicDescription, partitions: int, config: Mapping[str, str]) -> None:
+    """Hold a topic that exists to what is wanted, and to the largest record that may come; replicas are the cluster's affair.
 
     Raises:
         TopicMismatch: naming each setting that differs, with what it is and what it should be.
     """
-    wanted: dict[str, object] = {"partitions": spec.partitions, **spec.config()}
+    asked: dict[str, object] = {"partitions": wanted.partitions, **wanted.config}
     found: dict[str, object] = {"partitions": partitions, **config}
     wrong = [
-        f"{name} is {found.get(name)!r}, wanted {wanted[name]!r}"
-        for name in sorted(wanted)
-        if found.get(name) != wanted[name]
+        f"{name} is {found.get(name)!r}, wanted {asked[name]!r}"
+        for name in sorted(asked)
+        if found.get(name) != asked[name]
     ]
     room = config.get("max.message.bytes")
     if room is not None and int(room) < MESSAGE_MAX_BYTES:
         wrong.append(f"max.message.bytes is {room}, wanted are {MESSAGE_MAX_BYTES} at least")
     if wrong:
         raise TopicMismatch(
-            f"topic {spec.name!r} has another configuration: {'; '.join(wrong)}.",
+            f"topic {wanted.name!r} has another configuration: {'; '.join(wrong)}.",
             "Alter it, or migrate by a new topic; partitions are never changed in place.",
         )

@@ -11,7 +11,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from qmtl.engine.log.port import Incarnation, Positions, TopicPartition, partitions_of, require_same
+from qmtl.engine.log.port import (
+    Incarnation,
+    Positions,
+    TopicDescription,
+    TopicPartition,
+    TopicStanding,
+    described,
+    partitions_of,
+    require_same,
+    standings,
+)
 from qmtl.engine.simulate.clock import Clock
 from qmtl.engine.simulate.coverage import Coverage
 from qmtl.engine.simulate.group import Group, Running, SimulatedFence
@@ -39,11 +49,16 @@ class Stuck(InvariantBroken):
 
 @dataclass(slots=True)
 class Topic:
-    """A topic with its partitions and configuration."""
+    """A topic with its partitions and configuration.
+
+    Attributes:
+        number: how many topics were made before.
+    """
 
     name: str
     config: dict[str, str]
     partitions: list[Partition]
+    number: int
 
     @property
     def compacted(self) -> bool:
@@ -96,6 +111,7 @@ class Cluster:
         self._groups: dict[str, Group] = {}
         self._tags = 0
         self._idle = 0
+        self._made = 0
 
     # ---- topics -----------------------------------------------------------------------------------------------------
 
@@ -103,12 +119,36 @@ class Cluster:
         for spec in specs:
             known = self.topics.get(spec.name)
             if known is None:
-                wheres = partitions_of(spec.name, spec.partitions)
-                self.topics[spec.name] = Topic(
-                    spec.name, spec.config(), [Partition(where) for where in wheres]
-                )
+                self.create_topic(described(spec))
             else:
-                require_same(spec, len(known.partitions), known.config)
+                require_same(described(spec), len(known.partitions), known.config)
+
+    def create_topic(self, wanted: TopicDescription) -> None:
+        """Make a topic, unless there is one of the name."""
+        if wanted.name not in self.topics:
+            partitions = [Partition(where) for where in partitions_of(wanted.name, wanted.partitions)]
+            self.topics[wanted.name] = Topic(wanted.name, dict(wanted.config), partitions, self._made)
+            self._made += 1
+
+    def delete_topic(self, name: str) -> None:
+        """Forget a topic, if there is one of the name, and every position in it, of an open transaction too."""
+        if self.topics.pop(name, None) is None:
+            return
+        for producer in self._producers.values():
+            for where in [one for one in producer.shares if one.topic == name]:
+                del producer.shares[where]
+        offsets = [of for one in self._producers.values() for of in one.offsets.values()]
+        for positions in (*self.positions.values(), *offsets):
+            for where in [one for one in positions if one.topic == name]:
+                del positions[where]
+
+    def describe(self, name: str) -> TopicDescription | None:
+        known = self.topics.get(name)
+        return None if known is None else TopicDescription(name, len(known.partitions), 1, dict(known.config))
+
+    def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
+        there = {name: found for name in self.topics if (found := self.describe(name)) is not None}
+        return standings(names, there)
 
     def incarnation(self, name: str) -> Incarnation:
         """
@@ -118,7 +158,7 @@ class Cluster:
         known = self.topics.get(name)
         if known is None:
             raise UnknownTopic(f"the log has no topic {name!r}.", "Create it first.")
-        return Incarnation(f"simulated-{list(self.topics).index(name)}", len(known.partitions))
+        return Incarnation(f"simulated-{known.number}", len(known.partitions))
 
     def partition(self, where: TopicPartition) -> Partition:
         """

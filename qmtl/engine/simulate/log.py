@@ -17,6 +17,7 @@ from qmtl.engine.log.port import (
     Record,
     TopicDescription,
     TopicPartition,
+    TopicStanding,
     columns_of,
 )
 from qmtl.engine.simulate.cluster import TRANSACTION_TIMEOUT_MS, Cluster
@@ -25,11 +26,13 @@ from qmtl.engine.simulate.network import Dawdle, Fate, Process, Refuse, Request
 from qmtl.foundation.common.errors import (
     Fenced,
     InvariantBroken,
+    LogError,
     MembershipLost,
     OffsetGone,
     OutcomeUnknown,
     TooLarge,
     TransactionAborted,
+    UnknownTopic,
 )
 from qmtl.foundation.wire.topics import TopicSpec
 
@@ -71,12 +74,25 @@ class SimulatedLog:
         self.ask()
         self.cluster.ensure_topics(specs)
 
+    def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
+        self.ask()
+        return self.cluster.look_up(names)
+
+    def create_topics(self, wanted: Sequence[TopicDescription]) -> Mapping[str, LogError]:
+        self.ask()
+        for one in wanted:
+            self.cluster.create_topic(one)
+        return {}
+
+    def delete_topics(self, names: Collection[str]) -> Mapping[str, LogError]:
+        self.ask()
+        for name in names:
+            self.cluster.delete_topic(name)
+        return {}
+
     def describe(self, topic: str) -> TopicDescription | None:
         self.ask()
-        known = self.cluster.topics.get(topic)
-        return (
-            None if known is None else TopicDescription(topic, len(known.partitions), 1, dict(known.config))
-        )
+        return self.cluster.describe(topic)
 
     def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
         self.ask()
@@ -334,7 +350,7 @@ class SimulatedWriter:
         def arrives() -> bool:
             try:
                 return arrive()
-            except (TransactionAborted, Fenced):
+            except (TransactionAborted, Fenced, UnknownTopic):
                 return False
 
         self._note(f"{request.value} lost, {fate.value}")

@@ -244,6 +244,36 @@ class StoreUnavailable(TransactionAborted):
         self.cause = cause
 
 
+class TopicCollision(LogError):
+    """A topic that is not made, because the cluster has another whose name differs from its own by case, or by `.`, `_` and `-`, alone."""
+
+    code = "QMTL-322"
+
+
+class TopicRefused(LogError):
+    """The cluster does not make a topic, or does not delete it, whoever asks."""
+
+    code = "QMTL-323"
+
+
+class TopicUnsettled(LogError):
+    """A topic that was asked for and is not ready, or was to go and is still there, after all attempts."""
+
+    code = "QMTL-324"
+
+
+class TopicProtected(LogError):
+    """A topic that nobody deletes: one of the catalogue, or of the cluster itself."""
+
+    code = "QMTL-325"
+
+
+class NoArchive(LogError):
+    """A topic that is to be archived before it goes, where no archive is configured."""
+
+    code = "QMTL-326"
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 

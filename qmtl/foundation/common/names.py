@@ -14,6 +14,7 @@ NAME_RULE: Final = "ASCII letters, digits, '_', '-' and single points between th
 MAX_NAME: Final = 200
 MAX_TAG: Final = 100
 
+_SAME_LOOK: Final = str.maketrans(".-", "__")
 _NAME: Final = re.compile(NAME_PATTERN.removesuffix("$"))
 
 
@@ -24,3 +25,9 @@ def is_name(text: object, longest: int = MAX_NAME) -> bool:
         longest: characters; `MAX_TAG` for a tag.
     """
     return isinstance(text, str) and 0 < len(text) <= longest and _NAME.fullmatch(text) is not None
+
+
+def look(name: str) -> str:
+    """What a name looks like: brokers and people take two names of one look for each other. Case makes no difference in it, nor
+    do `.`, `_` and `-`."""
+    return name.lower().translate(_SAME_LOOK)
