@@ -136,7 +136,7 @@ def make_workers(
         UnknownProcessor: a name that the topology doesn't have.
         MissingRight: the cluster does not let this client do what one of them has to.
     """
-    outside = Outside(log.ensure_topics)
+    outside = Outside(log)
     chosen = [stage(name) for name in names]
     if isinstance(log, Guarded):
         for one in chosen:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
+from qmtl.engine.log.port import TopicDescription, Topics, TopicStanding
 from qmtl.engine.processor import Processor
-from qmtl.foundation.common.errors import InvalidTopology, UnknownProcessor
-from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec, topic
+from qmtl.foundation.common.errors import InvalidTopology, LogError, UnknownProcessor
+from qmtl.foundation.wire.topics import CATALOGUE, topic
 from qmtl.services.dagmanager.processor import DagManager
-from qmtl.services.dagmanager.topic_admin import TopicAdmin
+from qmtl.services.dagmanager.topic_admin import Archive, Patience, TopicAdmin
 from qmtl.services.nodes.processor import Nodes
 from qmtl.services.trading.processor import Trading
 from qmtl.services.worldservice.processor import WorldService
@@ -20,7 +21,9 @@ from qmtl.services.worldservice.processor import WorldService
 class Outside:
     """What effects may reach; a processor that is no effect ignores it."""
 
-    ensure_topics: Callable[[Sequence[TopicSpec]], None]
+    topics: Topics
+    archive: Archive | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +44,35 @@ TOPOLOGY: Final[tuple[Stage, ...]] = (
     Stage(
         "one graph", "turns DAG messages into shared, content-addressed nodes", lambda outside: DagManager()
     ),
-    Stage("one graph", "makes the topics that nodes need", lambda outside: TopicAdmin(outside.ensure_topics)),
+    Stage(
+        "one graph",
+        "makes the topics that nodes need, and removes those that nobody does",
+        lambda outside: TopicAdmin(outside.topics, outside.archive, outside.patience),
+    ),
     Stage("world", "keeps worlds and opens or closes their order gates", lambda outside: WorldService()),
     Stage("one graph", "computes every shared node once", lambda outside: Nodes()),
     Stage("world", "gates, sizes, executes and books", lambda outside: Trading()),
 )
 
 
-def nowhere(specs: Sequence[TopicSpec]) -> None:
-    """The way to topics of a processor that is only asked what it reads and owns."""
-    raise InvalidTopology("a prototype makes no topics.")
+class _Nowhere:
+    def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
+        raise self._refuse()
+
+    def create_topics(self, wanted: Sequence[TopicDescription]) -> Mapping[str, LogError]:
+        raise self._refuse()
+
+    def delete_topics(self, names: Collection[str]) -> Mapping[str, LogError]:
+        raise self._refuse()
+
+    def _refuse(self) -> InvalidTopology:
+        return InvalidTopology("a processor without an outside was to reach it.")
 
 
-PROTOTYPES: Final[tuple[Processor, ...]] = tuple(stage.make(Outside(nowhere)) for stage in TOPOLOGY)
+NOWHERE: Final = Outside(_Nowhere())
+"""For a processor that is only asked what it reads and owns, or whose tables are built again: it has no effects."""
+
+PROTOTYPES: Final[tuple[Processor, ...]] = tuple(stage.make(NOWHERE) for stage in TOPOLOGY)
 """One processor of each stage, to ask what it reads and owns."""
 
 NAMES: Final = tuple(one.name for one in PROTOTYPES)

@@ -259,9 +259,7 @@ def simulate_strategy(
 
     def slot(name: str) -> Start:
         one = stage(name)
-        return lambda log, given: Worker(
-            log, lambda: one.make(Outside(log.ensure_topics)), qmtl_codec, given, "0"
-        )
+        return lambda log, given: Worker(log, lambda: one.make(Outside(log)), qmtl_codec, given, "0")
 
     slots = {f"qmtl.{name}.0": slot(name) for name in NAMES}
     scenario = strategy_scenario(slots, message, bars, settings)

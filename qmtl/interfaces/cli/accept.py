@@ -46,7 +46,7 @@ def accept(name: str, number: int, log_address: str, state_dir: Path, reason: st
     from qmtl.foundation.wire.registry import codec
     from qmtl.foundation.wire.topics import topic
     from qmtl.interfaces.cli.restoring import on_stderr
-    from qmtl.topology import Outside, stage
+    from qmtl.topology import NOWHERE, stage
 
     if not reason.strip():
         raise UsageError("--reason was empty; it says why.", "Say it in a few words.")
@@ -55,7 +55,7 @@ def accept(name: str, number: int, log_address: str, state_dir: Path, reason: st
     log = open_log(log_address)
     try:
         prepare(log)
-        processor = chosen.make(Outside(log.ensure_topics))
+        processor = chosen.make(NOWHERE)
         described = log.describe(processor.anchor)
         if described is not None and number >= described.partitions:
             raise UsageError(

@@ -39,10 +39,9 @@ def verify_command(log_address: str, state_dir: Path | None, as_json: bool) -> N
     folded to its end, every row decoded, and the positions in the tables compared with the committed ones. Exit code 9 says
     that something differs, and the first difference is named.
     """
-    from qmtl.topology import TOPOLOGY, Outside  # the whole system, which no other verb here needs
+    from qmtl.topology import NOWHERE, TOPOLOGY  # the whole system, which no other verb here needs
 
-    outside = Outside(lambda specs: None)  # what is rebuilt has no effects
-    makers = [partial(one.make, outside) for one in TOPOLOGY]
+    makers = [partial(one.make, NOWHERE) for one in TOPOLOGY]
     tasks_dir = state_dir_of(log_address, state_dir) / "tasks"
     with (
         reading(log_address) as log,
@@ -166,10 +165,9 @@ def run_command(names: tuple[str, ...], log_address: str, as_json: bool) -> None
     Nothing on the log is touched. Without names: every processor but the effects. Exit code 9 says that something differs, or
     that the log no longer holds all that was read.
     """
-    from qmtl.topology import TOPOLOGY, Outside, stage
+    from qmtl.topology import NOWHERE, TOPOLOGY, stage
 
-    outside = Outside(lambda specs: None)  # a second run has no effects
-    chosen = [stage(name) for name in names] or [one for one in TOPOLOGY if one.make(outside).tables]
+    chosen = [stage(name) for name in names] or [one for one in TOPOLOGY if one.make(NOWHERE).tables]
     reports = []
     with (
         reading(log_address) as log,
@@ -177,10 +175,10 @@ def run_command(names: tuple[str, ...], log_address: str, as_json: bool) -> None
         render.progress() as advance,
     ):
         for one in chosen:
-            prototype = one.make(outside)
+            prototype = one.make(NOWHERE)
             for where in all_partitions(log, prototype.anchor):
                 place = Path(scratch) / f"{prototype.name}-{where.partition}"
-                reports.append(rerun(log, codec, partial(one.make, outside), where.partition, place, advance))
+                reports.append(rerun(log, codec, partial(one.make, NOWHERE), where.partition, place, advance))
     _show_reruns(reports, as_json)
     differing = [(report, one) for report in reports for one in report.differences]
     if differing:
