@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
-from qmtl.engine.archive.address import StoreAddress
+from qmtl.engine.archive.address import StoreAddress, parse
+from qmtl.engine.archive.kept import Archives
 from qmtl.engine.archive.port import ObjectStore
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
@@ -21,6 +24,7 @@ from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import InvalidTopology, UsageError
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.services.dagmanager.topic_admin import Archive
 from qmtl.topology import NAMES, Outside, problems, stage
 
 LOG_FORMS = "embedded:DIR or kafka://HOST:PORT[/NAMESPACE]"
@@ -57,6 +61,21 @@ def open_log(address: str, *, read_only: bool = False, settings: KafkaSettings =
             prefix = f"{namespace}." if namespace else ""
             return KafkaLog(parts.netloc, prefix, settings, security=from_environment())
     raise UsageError(f"--log was {address!r}; a log has the form {LOG_FORMS}.", "Give one of these forms.")
+
+
+ARCHIVE: Final = "QMTL_ARCHIVE"
+"""The environment's name for the object store in which topics are archived before they go."""
+
+
+def archive_of(log: Log) -> Archive | None:
+    """Where topics of a log are archived before they are removed, as the environment says; None where it says nothing, and then no
+    topic goes that has to be archived first.
+
+    Raises:
+        UsageError: it says something else than a store, or the client is not installed.
+    """
+    url = os.environ.get(ARCHIVE, "")
+    return Archives(log, open_store(parse(url))) if url else None
 
 
 def open_store(address: StoreAddress) -> ObjectStore:
@@ -136,7 +155,7 @@ def make_workers(
         UnknownProcessor: a name that the topology doesn't have.
         MissingRight: the cluster does not let this client do what one of them has to.
     """
-    outside = Outside(log)
+    outside = Outside(log, archive_of(log))
     chosen = [stage(name) for name in names]
     if isinstance(log, Guarded):
         for one in chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 AGAIN: Final = "Archive the topic again while it is there, or bring the object back from a copy."
@@ -10,6 +11,20 @@ AGAIN: Final = "Archive the topic again while it is there, or bring the object b
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many records of it are done, and how many there are at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What became of a topic that was archived.
+
+    Attributes:
+        where: its manifest lies, as a URL.
+        digest: of the manifest, and so of all that it names.
+    """
+
+    where: str
+    records: int
+    digest: str
 
 
 class ObjectStore(Protocol):

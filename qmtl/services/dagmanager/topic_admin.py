@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, TypeVar, assert_never
 
+from qmtl.engine.archive.port import Archived
 from qmtl.engine.log.port import TopicDescription, Topics, TopicStanding, require_same
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
@@ -56,20 +57,6 @@ LOOK_S: Final = 0.05
 
 _NAMED: Final = 3
 _KEPT: Final = frozenset(spec.name for spec in CATALOGUE)
-
-
-@dataclass(frozen=True, slots=True)
-class Archived:
-    """What became of a topic that was archived.
-
-    Attributes:
-        where: its records were stored.
-        digest: of what was stored.
-    """
-
-    where: str
-    records: int
-    digest: str
 
 
 class Archive(Protocol):

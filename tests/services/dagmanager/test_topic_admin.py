@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.engine.archive.port import Archived
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log, TopicDescription, Topics, TopicStanding
 from qmtl.engine.processor import Arrival
@@ -43,7 +44,6 @@ from qmtl.services.dagmanager.topic_admin import (
     ROUNDS,
     TURN_S,
     Archive,
-    Archived,
     Patience,
     TopicAdmin,
 )
