@@ -3,6 +3,10 @@
 A node lives on one shard, and stays there. A source's shard comes from its id; a node lives where its inputs live, and where
 they live on several, on the highest of these. So a component of the graph lies together unless a strategy joins two that were
 apart, nothing ever moves, and what crosses from shard to shard goes upwards only: no two tasks wait for each other.
+
+All intents of a strategy are given on one shard, its desk: the highest on which a signal of one of its versions lives. Signals of
+lower shards are read there. So one task alone decides which version a symbol belongs to, and a weight changes between two of
+its buckets for all symbols at once.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from qmtl.foundation.common.identity import NODE_ID_PREFIX, own_params
-from qmtl.foundation.contracts.dag import PlannedNode, StrategyVersion, TopicClass
+from qmtl.foundation.common.traffic import is_canarys, require_weight
+from qmtl.foundation.contracts.dag import Canary, PlannedNode, StrategyVersion, TopicClass
 from qmtl.foundation.wire.topics import TopicSpec, node_topic
 from qmtl.runtime.indicators.price import PriceParams
 from qmtl.runtime.indicators.registry import BUILTINS
@@ -23,20 +28,42 @@ StrategyKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """A strategy whose intents a node gives: for every symbol, or for those of one of two versions.
+
+    Attributes:
+        beside: the canary that the strategy has, where the node is the signal of one version and not of both.
+        of_canary: the node is the canary's signal.
+    """
+
+    world_id: str
+    strategy_id: str
+    beside: Canary | None = None
+    of_canary: bool = False
+
+    def gives(self, symbol: str) -> bool:
+        """Whether the symbol belongs to a version whose signal the node is."""
+        if self.beside is None:
+            return True
+        return is_canarys(self.beside.sentinel_id, symbol, self.beside.traffic_weight) is self.of_canary
+
+
+@dataclass(frozen=True, slots=True)
 class PlanNode:
     """A node that the task computes, or only reads, with who reads it.
 
     Attributes:
-        signals: the strategies whose intents it gives, sorted.
+        signals: the strategies whose intents it gives on this shard, by world and strategy.
         worlds: the worlds that it serves, sorted; they see a source's bars.
         strategies: every strategy that it is part of, sorted.
-        sources: ids of the sources that it is computed from, as its ports lead to them; a source's own id alone.
+        sources: ids of the sources that it is computed from, as its ports lead to them; a source's own id alone. Empty where it is
+            read for the intents alone and nothing is computed with it: then no bars of theirs are read here.
         here: whether the node lives on this shard. One that does not is read from its topic.
     """
 
     node: PlannedNode
     params: object
-    signals: tuple[StrategyKey, ...]
+    signals: tuple[Signal, ...]
     worlds: tuple[str, ...]
     strategies: tuple[StrategyKey, ...]
     sources: tuple[str, ...]
@@ -80,19 +107,26 @@ def shards_of(nodes: Iterable[PlannedNode], shards: int) -> dict[str, int]:
 
 
 def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: int = 1) -> Plan:
-    """A shard's plan of a set of deployed strategies; a node that several share is in it once."""
+    """A shard's plan of a set of deployed strategies; a node that several share is in it once.
+
+    Raises:
+        InvalidValue: a canary's weight is none.
+    """
     ordered: dict[str, PlannedNode] = {}
     home: dict[str, int] = {}
-    signals: dict[str, set[StrategyKey]] = {}
+    signals: dict[str, list[Signal]] = {}
     strategies: dict[str, set[StrategyKey]] = {}
     for one in sorted(deployments, key=lambda row: (row.world_id, row.strategy_id)):
         key = (one.world_id, one.strategy_id)
-        home.update(shards_of(one.nodes, shards))
+        homes = shards_of(one.nodes, shards)
+        home.update(homes)
         for node in one.nodes:
             ordered.setdefault(node.node_id, node)
             strategies.setdefault(node.node_id, set()).add(key)
-        for node_id in one.signals:
-            signals.setdefault(node_id, set()).add(key)
+        given = _signals(one)
+        if given and shard == max(homes[node_id] for node_id in given):
+            for node_id, signal in given.items():
+                signals.setdefault(node_id, []).append(signal)
     sources = _sources(ordered)
     needed = _needed(ordered, home, sources, shard)
     nodes = tuple(
@@ -101,14 +135,14 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
             BUILTINS[node.node_type].parse(
                 own_params(json.loads(node.params_canon, parse_float=Decimal)), node.period
             ),
-            tuple(sorted(signals.get(node_id, ()))),
+            tuple(signals.get(node_id, ())),
             tuple(sorted({world for world, _ in strategies[node_id]})),
             tuple(sorted(strategies[node_id])),
-            sources[node_id],
+            sources[node_id] if node_id in needed else (),
             home[node_id] == shard,
         )
         for node_id, node in ordered.items()
-        if node_id in needed
+        if node_id in needed or node_id in signals
     )
     topics = {
         one.node.topic: node_topic(
@@ -117,6 +151,20 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
         for one in nodes
     }
     return Plan(nodes, topics)
+
+
+def _signals(one: StrategyVersion) -> dict[str, Signal]:
+    """What each signal node of a strategy's versions gives intents for; one of both versions gives them for every symbol."""
+    canary = one.canary
+    if canary is None:
+        return {node_id: Signal(one.world_id, one.strategy_id) for node_id in one.signals}
+    require_weight(canary.traffic_weight)
+    return {
+        node_id: Signal(one.world_id, one.strategy_id)
+        if node_id in one.signals and node_id in canary.signals
+        else Signal(one.world_id, one.strategy_id, canary, node_id in canary.signals)
+        for node_id in (*one.signals, *canary.signals)
+    }
 
 
 def _sources(ordered: Mapping[str, PlannedNode]) -> dict[str, tuple[str, ...]]:
@@ -134,7 +182,8 @@ def _needed(
     sources: Mapping[str, tuple[str, ...]],
     shard: int,
 ) -> frozenset[str]:
-    """The nodes of a shard, their inputs from other shards, and the sources above them, whose bars the nodes see."""
+    """What is needed to compute: the nodes of a shard, their inputs from other shards, and the sources above them, whose bars
+    the nodes see."""
     needed: set[str] = set()
     for node_id, node in ordered.items():
         if home[node_id] == shard:

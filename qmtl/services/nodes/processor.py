@@ -3,6 +3,10 @@
 A task computes the nodes of its shard (`plan`) in one pass over a closed bucket, inputs first; what lives on another shard is
 read from its topic. What a node remembers is a row of `node.windows`, written once per transaction; which nodes run is
 `node.deployments`, so a restart knows what to read. Every shard closes every bucket of the clock, also one without nodes.
+
+A row of `dag.strategies` is taken between two buckets. Nodes that the old and the new one share go on as they are. A node that no
+strategy has any more is forgotten, with all its rows: its topic is not closed any further, and if it comes back it begins with
+its warm-up again. So a version that is rolled back to warms up what nobody else has computed meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +21,14 @@ from qmtl.foundation.common.errors import InvalidBar, PoisonRecord
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.contracts.dag import StrategyStatus, StrategyVersion
 from qmtl.foundation.contracts.market import Bar, WorldBar, fault_of
-from qmtl.foundation.contracts.node import NodeDeployment, NodeState, NodeStatus, NodeValue, PositionTarget
+from qmtl.foundation.contracts.node import (
+    NodeDeployment,
+    NodeState,
+    NodeStatus,
+    NodeValue,
+    NodeWindow,
+    PositionTarget,
+)
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Output, PositionTargetValue, Running
@@ -88,15 +99,41 @@ class Nodes:
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         strategy: StrategyVersion = arrival.message
-        if strategy.status is not StrategyStatus.READY:
+        if strategy.status not in (StrategyStatus.READY, StrategyStatus.RETIRED):
             return
         deployments = step.table("node.deployments")
-        known: NodeDeployment | None = deployments.get(self._shard, strategy.world_id, strategy.strategy_id)
-        mine = self._shard in shards_of(strategy.nodes, SHARDS).values()
-        if (known is None and not mine) or (known is not None and known.strategy == strategy):
+        where = (self._shard, strategy.world_id, strategy.strategy_id)
+        known: NodeDeployment | None = deployments.get(*where)
+        ready = strategy.status is StrategyStatus.READY
+        if ready and self._shard in shards_of(strategy.nodes, SHARDS).values():
+            if known is not None and known.strategy == strategy:
+                return
+            deployments.put(NodeDeployment(self._shard, strategy))
+        elif known is not None:
+            deployments.delete(*where)
+        else:
             return
-        deployments.put(NodeDeployment(self._shard, strategy))
+        before = self._plan
         self._replan(deployments)
+        self._forget(step, before)
+        self._name(step)
+
+    def _forget(self, step: Step, before: Plan) -> None:
+        """Drop what is kept of the nodes that lived here and that no strategy has any more."""
+        stay = {one.node.node_id for one in self._plan.nodes}
+        gone = {one.node.node_id: None for one in before.nodes if one.here and one.node.node_id not in stay}
+        windows, states = step.table("node.windows"), step.table("node.state")
+        for node_id in gone:
+            states.delete(node_id)
+            rows: list[NodeWindow] = list(windows.items(node_id))
+            for row in rows:
+                windows.delete(row.node_id, row.symbol)
+        for key in [key for key in self._running if key[0] in gone]:
+            del self._running[key]
+            self._touched.pop(key, None)
+
+    def _name(self, step: Step) -> None:
+        """Say of each node here which strategies it serves."""
         states = step.table("node.state")
         for one in self._plan.nodes:
             if not one.here:
@@ -119,6 +156,7 @@ class Nodes:
                 values[one.node.node_id] = self._receive(step, one, bucket, bars)
             else:
                 values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars)
+            self._give(step, one, bucket.bucket_ms, values[one.node.node_id])
 
     def _take(self, step: Step, one: PlanNode, bucket: Bucket) -> dict[str, Bar]:
         """The bars of a source, which go to every world that it serves."""
@@ -147,7 +185,7 @@ class Nodes:
         out: dict[str, Output] = {}
         for arrival in bucket.arrivals.get(one.node.topic, ()):
             message: NodeValue | PositionTarget = arrival.message
-            if _bar_of(one, message.symbol, bars) is None:
+            if one.sources and _bar_of(one, message.symbol, bars) is None:
                 lacks = f"a value of {message.symbol} came without a bar of its source"
                 step.emit("dead.letters", _letter(arrival, PoisonRecord.code, lacks, self._shard))
                 continue
@@ -199,13 +237,31 @@ class Nodes:
         match value:
             case PositionTargetValue(target_percent=percent, reference_price=price):
                 step.emit(one.node.topic, PositionTarget(node_id, symbol, bucket_ms, percent, price))
-                for world_id, strategy_id in one.signals:
-                    intent = OrderIntent(world_id, strategy_id, symbol, bucket_ms, percent, price, node_id)
-                    step.emit("trade.intents", intent)
             case float():
                 step.emit(one.node.topic, NodeValue(node_id, symbol, bucket_ms, value))
             case _:
                 assert_never(value)
+
+    def _give(self, step: Step, one: PlanNode, bucket_ms: int, values: Mapping[str, Output]) -> None:
+        """The intents of the strategies whose desk is here, each for the symbols of the version whose signal the node is."""
+        for symbol, value in values.items() if one.signals else ():
+            if not isinstance(value, PositionTargetValue):
+                continue
+            percent, price = value.target_percent, value.reference_price
+            for signal in one.signals:
+                if signal.gives(symbol):
+                    step.emit(
+                        "trade.intents",
+                        OrderIntent(
+                            signal.world_id,
+                            signal.strategy_id,
+                            symbol,
+                            bucket_ms,
+                            percent,
+                            price,
+                            one.node.node_id,
+                        ),
+                    )
 
     def _note(self, step: Step, one: PlanNode, status: NodeStatus, bucket_ms: int) -> None:
         """Move a node's state on: initialized, then warming up, then active for good."""

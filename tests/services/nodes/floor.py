@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from qmtl.engine.log.port import Record, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
-from qmtl.foundation.contracts.dag import StrategyVersion, TopicClass
+from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagCommand, StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, is_reserved
 from qmtl.foundation.wire.registry import codec
@@ -124,7 +125,10 @@ class Floor:
         self._nodes = []
         if lose_store:
             for shard in range(SHARDS):
-                shutil.rmtree(self._directory / "tasks" / f"nodes-{shard}")
+                if (
+                    store := self._directory / "tasks" / f"nodes-{shard}"
+                ).exists():  # else nothing was done yet
+                    shutil.rmtree(store)
 
     def work(self, steps: int = 1_000_000) -> None:
         """Let everybody work until nobody has anything to do, or for so many rounds."""
@@ -133,17 +137,31 @@ class Floor:
             if not any(busy):
                 return
 
-    def deploy(self, message: dict[str, Any], world_id: str = "w1") -> StrategyVersion:
+    def deploy(
+        self, message: dict[str, Any], world_id: str = "w1", weight_bp: int = FULL_WEIGHT
+    ) -> StrategyVersion:
         """Publish a strategy and wait until the DAG Manager has its topics."""
-        sent = submission(message, world_id)
-        spec = topic("dag.submissions")
-        writer = self.log.writer("test")
-        writer.begin()
-        writer.append(spec.name, 0, encode_key(spec.key_of(sent)), codec.encode(sent))
-        writer.commit({}, "test", None)
+        self.send("dag.submissions", replace(submission(message, world_id), weight_bp=weight_bp))
         self.work()
         found: StrategyVersion = self.view("dag.strategies").get(world_id, message["strategy_id"])
         return found
+
+    def command(self, command: DagCommand) -> None:
+        """Have the DAG Manager decide on a command, and its row on the log; the node workers have not seen it yet."""
+        self.send("dag.commands", command)
+        busy = [True]
+        while any(busy):
+            busy = [worker.step() for worker in self._desk]
+        assert self.view("dag.outcomes").get(command.command_id).accepted
+
+    def send(self, name: str, message: Any) -> None:
+        """Write a message as somebody outside."""
+        spec = topic(name)
+        writer = self.log.writer("test")
+        writer.begin()
+        writer.append(spec.name, 0, encode_key(spec.key_of(message)), codec.encode(message))
+        writer.commit({}, "test", None)
+        writer.close()
 
     def feed(self, deployed: StrategyVersion, closes: Closes, minutes: int | None = None) -> None:
         """Write closes into the strategy's source, from where it ends; `minutes` where the bars end earlier."""

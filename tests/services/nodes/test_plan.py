@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl.foundation.common.identity import with_node_set
-from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
+from qmtl.foundation.common.traffic import is_canarys
+from qmtl.foundation.contracts.dag import FULL_WEIGHT, Canary, PlannedNode, StrategyStatus, StrategyVersion
 from qmtl.services.dagmanager.graph import Graph, resolve
 from qmtl.services.dagmanager.message import parse_message
-from qmtl.services.nodes.plan import make_plan, shards_of
+from qmtl.services.nodes.plan import Plan, Signal, make_plan, shards_of
 from tests.services.graphs import T0, crossing, price, target, text
 from tests.services.graphs import strategy as strategy_message
 
@@ -77,7 +79,7 @@ def test_a_node_knows_its_worlds_its_strategies_and_whose_signal_it_is() -> None
     assert source.strategies == (("w1", "a"), ("w1", "b"), ("w2", "a"))
     assert source.signals == ()
     signals = {one.signals for one in plan.nodes if one.signals}
-    assert signals == {(("w1", "a"), ("w2", "a")), (("w1", "b"),)}
+    assert signals == {(Signal("w1", "a"), Signal("w2", "a")), (Signal("w1", "b"),)}
 
 
 def test_no_deployment_is_an_empty_plan() -> None:
@@ -110,6 +112,7 @@ def planned(node_id: str, reads: tuple[str, ...]) -> PlannedNode:
     return PlannedNode("n", node_id, kind, 60, len(reads) % 2, params, reads, f"t_{node_id[7:]}", 1, False)
 
 
+@settings(deadline=None)
 @given(graphs(), st.integers(1, 5))
 def test_every_node_lives_on_one_shard_and_is_read_upwards_only(
     deployed: list[StrategyVersion], shards: int
@@ -133,3 +136,89 @@ def test_every_node_lives_on_one_shard_and_is_read_upwards_only(
         assert shards_of(strategy.nodes, shards) == {
             node.node_id: home[node.node_id] for node in strategy.nodes
         }
+
+
+# ---- two versions -------------------------------------------------------------------------------------------------------
+
+SYMBOLS = [f"S{number}-USD" for number in range(12)]
+
+
+@st.composite
+def with_canaries(draw: st.DrawFn) -> list[StrategyVersion]:
+    """Strategies with signals anywhere in their graphs; some have a canary, whose signals may be some of the stable ones."""
+    out = []
+    for one in draw(graphs()):
+        ids = [node.node_id for node in one.nodes]
+        some = st.lists(st.sampled_from(ids), min_size=1, max_size=3, unique=True).map(tuple)
+        canary = None
+        if draw(st.booleans()):
+            weight = draw(st.integers(1, FULL_WEIGHT - 1))
+            canary = Canary("v2", f"c{draw(st.integers(0, 99))}", "s", weight, draw(some))
+        out.append(replace(one, signals=draw(some), canary=canary))
+    return out
+
+
+def given_by(
+    plans: list[Plan], strategy: StrategyVersion, symbol: str
+) -> tuple[list[str], list[tuple[int, bool]]]:
+    """The nodes that give a strategy's intents of a symbol, each as often as it does, and on which shards."""
+    nodes, where = [], []
+    for shard, plan in enumerate(plans):
+        for one in plan.nodes:
+            for signal in one.signals:
+                if (signal.world_id, signal.strategy_id) == (strategy.world_id, strategy.strategy_id):
+                    where.append((shard, one.here))
+                    if signal.gives(symbol):
+                        nodes.append(one.node.node_id)
+    return sorted(nodes), where
+
+
+@settings(deadline=None)
+@given(with_canaries(), st.integers(1, 5))
+def test_a_symbols_intents_come_once_from_each_signal_of_the_version_that_has_it_and_on_one_shard(
+    deployed: list[StrategyVersion], shards: int
+) -> None:
+    plans = [make_plan(deployed, shard, shards) for shard in range(shards)]
+    for strategy in deployed:
+        canary = strategy.canary
+        for symbol in SYMBOLS:
+            mine = strategy.signals
+            if canary is not None and is_canarys(canary.sentinel_id, symbol, canary.traffic_weight):
+                mine = canary.signals
+            nodes, where = given_by(plans, strategy, symbol)
+            assert nodes == sorted(mine)
+            assert len({shard for shard, _ in where}) == 1
+            assert any(here for _, here in where)  # no shard is asked for intents alone
+
+
+@settings(deadline=None)
+@given(with_canaries(), st.integers(1, 5), st.integers(1, FULL_WEIGHT - 1))
+def test_another_weight_moves_no_node_no_input_and_no_desk(
+    deployed: list[StrategyVersion], shards: int, weight: int
+) -> None:
+    weighed = [
+        one if one.canary is None else replace(one, canary=replace(one.canary, traffic_weight=weight))
+        for one in deployed
+    ]
+    for shard in range(shards):
+        before, after = (make_plan(rows, shard, shards) for rows in (deployed, weighed))
+        assert before.topics == after.topics
+        assert [replace(one, signals=()) for one in before.nodes] == [
+            replace(one, signals=()) for one in after.nodes
+        ]
+        assert [len(one.signals) for one in before.nodes] == [len(one.signals) for one in after.nodes]
+
+
+@settings(deadline=None)
+@given(with_canaries(), st.integers(1, 5))
+def test_a_shard_reads_what_it_computes_with_and_the_signals_of_its_desk_and_nothing_else(
+    deployed: list[StrategyVersion], shards: int
+) -> None:
+    for shard in range(shards):
+        plan = make_plan(deployed, shard, shards)
+        here = [one for one in plan.nodes if one.here]
+        inputs = {node_id for one in here for node_id in (*one.node.dependencies, *one.sources)}
+        for one in plan.nodes:
+            node_id = one.node.node_id
+            assert one.here or node_id in inputs or one.signals
+            assert bool(one.sources) == (one.here or node_id in inputs)

@@ -125,7 +125,7 @@ def test_every_shard_closes_every_bucket_of_the_clock(floor: Floor) -> None:
 def test_a_strategy_whose_row_is_taken_away_runs_on_and_so_does_its_shard_also_after_a_restart(
     floor: Floor,
 ) -> None:
-    """No message withdraws a strategy yet: what is deployed is what `node.deployments` says, and nothing but a shard writes it."""
+    """Only a row that says so withdraws a strategy: what is deployed is what `node.deployments` says, and a shard alone writes it."""
     gone, stays = floor.deploy(mean_of(3)), floor.deploy({**mean_of(4), "strategy_id": "stays"})
     floor.feed(gone, {"BTC-USD": rising(10)})
     floor.work()
