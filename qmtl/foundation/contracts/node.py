@@ -77,7 +77,8 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class NodeDeployment:
-    """A strategy that has nodes on a shard, as its task computes it: a row of `node.deployments`."""
+    """A strategy that has, or had, nodes on a shard, as its task computes it: a row of `node.deployments`. One without nodes says that
+    the shard has heard that it has none any more."""
 
     shard: int
     strategy: StrategyVersion

@@ -12,6 +12,7 @@ its warm-up again. So a version that is rolled back to warms up what nobody else
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeAlias, assert_never
 
 from qmtl.engine.letters import Cause, letter_of
@@ -104,15 +105,13 @@ class Nodes:
         deployments = step.table("node.deployments")
         where = (self._shard, strategy.world_id, strategy.strategy_id)
         known: NodeDeployment | None = deployments.get(*where)
-        ready = strategy.status is StrategyStatus.READY
-        if ready and self._shard in shards_of(strategy.nodes, SHARDS).values():
-            if known is not None and known.strategy == strategy:
+        if self._shard not in shards_of(strategy.nodes, SHARDS).values():
+            if known is None:
                 return
-            deployments.put(NodeDeployment(self._shard, strategy))
-        elif known is not None:
-            deployments.delete(*where)
-        else:
+            strategy = replace(strategy, nodes=(), signals=(), canary=None)
+        if known is not None and known.strategy == strategy:
             return
+        deployments.put(NodeDeployment(self._shard, strategy))
         before = self._plan
         self._replan(deployments)
         self._forget(step, before)

@@ -294,7 +294,12 @@ def test_of_a_strategy_that_was_taken_out_only_what_others_share_goes_on(floor: 
     retire(floor)
     floor.work()
     names = names_of(stays)
-    assert [row.strategy.strategy_id for row in floor.view("node.deployments").rows()] == ["s2"]
+    assert {
+        row.strategy.strategy_id: bool(row.strategy.nodes) for row in floor.view("node.deployments").rows()
+    } == {
+        "s1": False,
+        "s2": True,
+    }
     assert {names.get(row.node_id) for row in floor.view("node.windows").rows()} == set(names.values()) - {
         "price"
     }
@@ -344,8 +349,9 @@ def test_after_the_last_strategy_a_shard_closes_on_and_what_comes_back_begins_wi
     floor.work()
     retire(floor)
     floor.work()
-    for name in ("node.deployments", "node.windows", "node.state"):
+    for name in ("node.windows", "node.state"):
         assert floor.view(name).rows() == []
+    assert [row.strategy.nodes for row in floor.view("node.deployments").rows()] == [()]
     floor.feed(deployed, {}, 8)
     floor.work()
     for where in all_partitions(floor.log, "trade.intents"):
