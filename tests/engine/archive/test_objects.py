@@ -245,7 +245,8 @@ def test_a_bucket_that_fails_from_any_request_on_has_no_manifest_and_the_same_ar
     requests = len(bucket.asked)
     assert requests == 2 * len(manifest.objects) + 2
     failed: list[tuple[int, ArchiveError]] = []
-    for number in range(requests):
+    first_ones = [*range(0, requests - 1, 3), requests - 1]
+    for number in first_ones:
         bucket.objects.clear()
         bucket.asked.clear()
         bucket.otherwise = lambda method, first=number: answer if len(bucket.asked) > first else None  # type: ignore[misc] # bound now
@@ -264,7 +265,7 @@ def test_a_bucket_that_fails_from_any_request_on_has_no_manifest_and_the_same_ar
     assert {type(problem) for _, problem in failed} == {family}
     assert all("Nothing was deleted." in str(problem) for _, problem in failed)
     if not answer.done:
-        assert [number for number, _ in failed] == list(range(requests))
+        assert [number for number, _ in failed] == first_ones
 
 
 def test_a_bucket_that_does_not_answer_is_given_up_in_time(bucket: Bucket) -> None:

@@ -80,7 +80,7 @@ MEMOS = every_memo()
 seeds = st.integers(0, 2**64 - 1)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(seeds, existing(), st.sampled_from(MEMOS))
 def test_fast_admission_says_what_slow_admission_says(seed: int, held: Held, memo: Prescan) -> None:
     data = spelling.message(Random(seed))
