@@ -133,9 +133,8 @@ class TopicAdmin:
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         task: TopicTask = arrival.message
-        self._tasks.pop(
-            task.topic, None
-        )  # of two rows of a topic the newer one counts, as it does for the cleaner
+        # Of two rows of a topic the newer one counts, as it does for the cleaner.
+        self._tasks.pop(task.topic, None)
         self._tasks[task.topic] = task
 
     def flush(self, step: Step) -> None:
