@@ -330,6 +330,7 @@ def test_a_submission_meets_a_collision_as_its_replay_does(tmp_path: Path) -> No
     for life in ("first", "second"):
         desk = Desk(tmp_path / life)
         desk.table("dag.nodes").put(taken)
+        desk.again()
         desk.send(submission(strategy(crossing())), submission(strategy(crossing(), "s2")))
         rows.append(desk.all_rows())
         desk.close()
