@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
-from qmtl.foundation.contracts.control import InputPosition
-
 FULL_WEIGHT: Final = 10_000
 """All of a strategy's traffic, in basis points."""
 
@@ -140,9 +138,8 @@ class VersionSentinel:
         signals: node ids whose output is the strategy's order intents.
         submission_id: the newest submission of this version.
         traffic_weight: the share of the strategy's traffic that it has, or gets once it is active, in basis points.
-        active_since: the position in the DAG Manager's inputs up to which the version before was the active one; empty while
-            it is pending.
-        active_since_ms: the instant of that, by the records there.
+        active_since_ms: the bucket after which it became active; 0 while it is pending, or before the clock's first tick. The close
+            markers of this bucket are the boundary: in each topic the marker's offset is where the version before ends.
         retired_at_ms: since when it is a rollback point only; None before.
         release_tag: what people call the release.
     """
@@ -159,7 +156,6 @@ class VersionSentinel:
     submission_id: str = ""
     status: SentinelStatus = SentinelStatus.ACTIVE
     traffic_weight: int = FULL_WEIGHT
-    active_since: tuple[InputPosition, ...] = ()
     active_since_ms: int = 0
     retired_at_ms: int | None = None
     release_tag: str = ""

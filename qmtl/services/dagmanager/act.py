@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 from qmtl.engine.processor import Step
-from qmtl.foundation.contracts.control import InputPosition
 from qmtl.foundation.contracts.dag import AdminAct, AdminEntry
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.prescan import Prescan
@@ -20,7 +19,6 @@ class Act:
     Attributes:
         cause: the submission, the command, the topic of a report, or the tick.
         at_ms: the clock's last tick; before the first one, what the message says.
-        where: behind that record.
     """
 
     step: Step
@@ -28,7 +26,6 @@ class Act:
     prescan: Prescan
     cause: str
     at_ms: int
-    where: tuple[InputPosition, ...] = ()
 
     def note(
         self, act: AdminAct, subject: str, node_id: str = "", detail: str = "", digest: str = ""

@@ -7,7 +7,6 @@ from typing import Final, assert_never
 
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
-from qmtl.foundation.contracts.control import InputPosition
 from qmtl.foundation.contracts.dag import (
     CollectGarbage,
     DagCommand,
@@ -73,10 +72,8 @@ class DagManager:
         self._catalogue = Catalogue(tables)
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
-        where = (InputPosition(arrival.topic, arrival.partition, arrival.offset + 1),)
-
         def act(cause: str, said_ms: int = 0) -> Act:
-            return self._act(step, cause, step.closed_ms or bounded(said_ms), where)
+            return self._act(step, cause, step.closed_ms or bounded(said_ms))
 
         message: DagSubmission | DagCommand | TopicReport | NodeDeployment = arrival.message
         match message:
@@ -103,8 +100,8 @@ class DagManager:
             step.emit("queue", queue_updated(self._catalogue, row))
             self._catalogue.told(row)
 
-    def _act(self, step: Step, cause: str, at_ms: int, where: tuple[InputPosition, ...] = ()) -> Act:
-        return Act(step, self._catalogue, self._prescan, cause, at_ms, where)
+    def _act(self, step: Step, cause: str, at_ms: int) -> Act:
+        return Act(step, self._catalogue, self._prescan, cause, at_ms)
 
 
 def _reader(message: NodeDeployment) -> DagReader:

@@ -193,8 +193,7 @@ def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:
         status=SentinelStatus.ACTIVE,
         traffic_weight=weight,
         retired_at_ms=None,
-        active_since=known.active_since if known is not None and is_active else act.where,
-        active_since_ms=known.active_since_ms if known is not None and is_active else act.at_ms,
+        active_since_ms=known.active_since_ms if known is not None and is_active else act.step.closed_ms,
     )
     if now == known:
         return now

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from qmtl.engine.archive.port import Archived
 from qmtl.engine.log.port import TopicDescription, Topics, TopicStanding
 from qmtl.engine.processor import Arrival
 from qmtl.foundation.common.errors import (
@@ -26,7 +27,6 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.topics import node_topic
 from qmtl.services.dagmanager.topic_admin import (
     Archive,
-    Archived,
     Patience,
     TopicAdmin,
 )

@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -269,15 +268,9 @@ def test_a_strategy_is_ready_when_its_last_topic_is_there_in_whatever_order_they
                 assert one.rows("dag.strategies") == []
             one.send(made(order[-1]))
             assert one.table("dag.strategies").get("w1", "s1").status is StrategyStatus.READY
-            ends.append((plain(one.all_rows()), {message.queues for message in one.told("queue")}))
+            ends.append((one.all_rows(), {message.queues for message in one.told("queue")}))
     assert len(ends) == 6
     assert all(end == ends[0] for end in ends)
-
-
-def plain(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """All rows, without the place of the report that was the last."""
-    sentinels = [replace(row, active_since=()) for row in rows["dag.sentinels"]]
-    return {**rows, "dag.sentinels": sentinels}
 
 
 def test_a_deployment_tells_the_full_set_of_queues_per_tags_and_interval(desk: Desk) -> None:
