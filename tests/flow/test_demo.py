@@ -203,6 +203,7 @@ def test_processors_that_lost_their_stores_take_a_second_strategy_and_repeat_not
     touched = {name for name in after if after[name] != undisturbed["digests"].get(name)}
     assert touched == {
         "dag.submissions",
+        "dag.admin.log",
         "dag.diffs",
         "dag.edges",
         "dag.nodes",
@@ -213,7 +214,7 @@ def test_processors_that_lost_their_stores_take_a_second_strategy_and_repeat_not
         "dag.tasks",
         "node.deployments",
         "node.state",
-        "queue",
+        "sentinel_weight",
         next(node.topic for node in second.nodes if node.name == "target"),
     }
 
