@@ -464,6 +464,8 @@ class AdminAct(Enum):
     COLLIDED = "collided"
     DIFFED = "diffed"
     COMMANDED = "commanded"
+    STALLED = "stalled"
+    GIVEN_UP = "given_up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,7 +473,7 @@ class AdminEntry:
     """One line of the admin log, which is kept for good.
 
     Attributes:
-        subject: what was acted on: a topic, a sentinel, a node, a submission or a command.
+        subject: what was acted on: a topic, a sentinel, a node, a submission, a command or a request for a diff.
         cause: the submission, the command, or the tick that it came from.
         at_ms: by the record that it came from.
         digest: of what came in and what went out, where it was a diff or a command.

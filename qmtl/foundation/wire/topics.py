@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Final
 
 from qmtl.foundation.common.errors import UnknownTopic
-from qmtl.foundation.contracts import control, dag, market, node, trade, world
+from qmtl.foundation.contracts import control, dag, diff, market, node, trade, world
 from qmtl.foundation.contracts.dag import TopicClass
 from qmtl.foundation.wire.keys import encode_key, partition_for
 
@@ -209,6 +209,11 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _table("dag.tasks", "topic", "", (dag.CreateTopic, dag.RemoveTopic), "dagmanager"),
     _events("dag.reports", "topic", "", (dag.ReportTopicCreated, dag.ReportTopicRemoved), "topicadmin"),
     _events("dag.admin.log", "subject", "", (dag.AdminEntry,), "dagmanager"),
+    # The diff by message: a row per chunk until it is acknowledged.
+    _events("dag.diff.requests", "request_id", "", (diff.DiffRequest,), "people", days=7),
+    _events("dag.diff.acks", "request_id seq", "", (diff.AckChunk,), "people", days=7),
+    _table("dag.diff.chunks", "request_id seq", "", (diff.DiffChunk,), "dagmanager"),
+    _table("dag.diff.streams", "request_id", "", (diff.DiffStream,), "dagmanager"),
     _events("queue", "tags interval", "", (dag.QueueUpdated, dag.QueueCollected), "dagmanager", days=30),
     _events("sentinel_weight", "sentinel_id", "", (dag.SentinelWeightUpdated,), "dagmanager", days=30),
     # Worlds.

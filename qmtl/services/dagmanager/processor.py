@@ -1,4 +1,4 @@
-"""The DAG Manager on its topics: submissions, commands, reports and ticks in; nodes, queues, edges, versions and strategies out."""
+"""The DAG Manager on its topics: submissions, diffs, commands, reports and ticks in; nodes, queues, edges, versions and strategies out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from qmtl.foundation.contracts.dag import (
     SetTrafficWeight,
     TopicReport,
 )
+from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import TopicSpec
-from qmtl.services.dagmanager import garbage
+from qmtl.services.dagmanager import diff_stream, garbage
 from qmtl.services.dagmanager.act import Act, bounded
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.commands import command
@@ -52,15 +53,19 @@ class DagManager:
         "dag.readers",
         "dag.tags",
         "dag.tasks",
+        "dag.diff.chunks",
+        "dag.diff.streams",
     )
     emits = ("dag.admin.log", "queue", "sentinel_weight")
 
     def __init__(self) -> None:
         self._catalogue = Catalogue({})
         self._prescan = Prescan()
+        self._streams = diff_stream.Streams()
 
     def inputs(self) -> tuple[Input, ...]:
-        return (Input("dag.submissions"), Input("dag.commands"), Input("dag.reports"), READERS, CLOCK)
+        free = ("dag.submissions", "dag.commands", "dag.reports", "dag.diff.requests", "dag.diff.acks")
+        return (*map(Input, free), READERS, CLOCK)
 
     def closes(self) -> tuple[TopicSpec, ...]:
         return ()
@@ -70,12 +75,14 @@ class DagManager:
 
     def restore(self, tables: Mapping[str, Table]) -> None:
         self._catalogue = Catalogue(tables)
+        self._streams.restore(tables["dag.diff.streams"].load())
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         def act(cause: str, said_ms: int = 0) -> Act:
             return self._act(step, cause, step.closed_ms or bounded(said_ms))
 
-        message: DagSubmission | DagCommand | TopicReport | NodeDeployment = arrival.message
+        message: DagSubmission | DagCommand | TopicReport | NodeDeployment | DiffRequest | AckChunk
+        message = arrival.message
         match message:
             case DagSubmission():
                 submit(act(message.submission_id, message.submitted_at_ms), message)
@@ -85,6 +92,10 @@ class DagManager:
                 report(act(message.topic), message)
             case NodeDeployment():
                 self._catalogue.put_reader(_reader(message))
+            case DiffRequest():
+                diff_stream.ask(act(message.request_id, message.requested_at_ms), self._streams, message)
+            case AckChunk():
+                diff_stream.acknowledge(act(message.request_id), self._streams, message)
             case _:
                 assert_never(message)
 
@@ -93,6 +104,7 @@ class DagManager:
         garbage.stamp(act)
         garbage.collect(act)
         garbage.forget_versions(act)
+        diff_stream.mind(act, self._streams)
 
     def flush(self, step: Step) -> None:
         """Whoever reads the queues of some tags hears once per transaction of all that has changed."""

@@ -36,6 +36,7 @@ from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.faults import Faults, lines
 from qmtl.services.dagmanager.graph import Graph
+from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.versions import begin, planned
 
@@ -59,16 +60,43 @@ def submit(act: Act, submission: DagSubmission) -> DagOutcome:
     if known is not None:
         return known
     try:
-        graph = act.prescan.admit(submission.dag_json, submission.submitted_at_ms, act.catalogue.node)
-        _require_one_canary(act, submission, graph)
-        return _write_down(act, submission, graph)
+        made = drafted(act.catalogue, submission, Faults(), prescan=act.prescan)
+        return _write_down(act, submission, *made)
     except InvalidDag as error:
         refused = _refused(submission, error)
         outcomes.put(refused)
         return refused
 
 
-def _require_one_canary(act: Act, submission: DagSubmission, graph: Graph) -> None:
+def drafted(
+    catalogue: Catalogue,
+    submission: DagSubmission,
+    faults: Faults,
+    strategy_id: str | None = None,
+    prescan: Prescan | None = None,
+) -> tuple[Graph, Draft]:
+    """What a submission would write down, with the graph of its message; nothing is written.
+
+    Args:
+        faults: what is known to be wrong with it already.
+        strategy_id: the strategy whose message it has to be; None for any.
+        prescan: remembers what nodes say; None, nobody does.
+
+    Raises:
+        InvalidDag: it would be refused, or there are faults.
+    """
+    data, at_ms = submission.dag_json, submission.submitted_at_ms
+    graph = None if prescan is None or faults.count else prescan.plain(data, at_ms, catalogue.node)
+    if graph is None or strategy_id not in (None, graph.strategy_id):
+        graph = admit(data, at_ms, catalogue.node, faults, strategy_id)
+    _require_one_canary(catalogue, submission, graph)
+    draft = _draft(catalogue, submission, graph)
+    _require_distinct(catalogue, draft)
+    _require_room(catalogue, graph, draft)
+    return graph, draft
+
+
+def _require_one_canary(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> None:
     """Two versions share a strategy's traffic, not three.
 
     Raises:
@@ -81,7 +109,7 @@ def _require_one_canary(act: Act, submission: DagSubmission, graph: Graph) -> No
             InvalidDag, "weight_bp", submission.weight_bp, rule, "Send 1000 for a tenth of the traffic."
         )
         faults.refuse()
-    row = act.catalogue.strategy(submission.world_id, graph.strategy_id)
+    row = catalogue.strategy(submission.world_id, graph.strategy_id)
     if submission.weight_bp == FULL_WEIGHT or row is None or row.canary is None:
         return
     if row.canary.sentinel_id != _sentinel_id(submission, graph):
@@ -101,7 +129,7 @@ def _sentinel_id(submission: DagSubmission, graph: Graph) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class Draft:
     """What a submission would write down.
 
     Attributes:
@@ -115,10 +143,7 @@ class _Draft:
     queues: tuple[Queue, ...]
 
 
-def _write_down(act: Act, submission: DagSubmission, graph: Graph) -> DagOutcome:
-    draft = _draft(act.catalogue, submission, graph)
-    _require_distinct(act.catalogue, draft)
-    _require_room(act.catalogue, graph, draft)
+def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft) -> DagOutcome:
     act.step.table("dag.diffs").put(draft.outcome)
     act.note(
         AdminAct.DIFFED,
@@ -145,7 +170,7 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph) -> DagOutcome
     return draft.outcome
 
 
-def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> _Draft:
+def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Draft:
     sentinel = VersionSentinel(
         _sentinel_id(submission, graph),
         graph.version,
@@ -187,10 +212,10 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> _Dr
         tuple(new),
         tuple(reused),
     )
-    return _Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()))
+    return Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()))
 
 
-def _require_distinct(catalogue: Catalogue, draft: _Draft) -> None:
+def _require_distinct(catalogue: Catalogue, draft: Draft) -> None:
     """An event names all queues with the same tags at the same interval.
 
     Raises:
@@ -210,7 +235,7 @@ def _require_distinct(catalogue: Catalogue, draft: _Draft) -> None:
             faults.refuse()
 
 
-def _require_room(catalogue: Catalogue, graph: Graph, draft: _Draft) -> None:
+def _require_room(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
     """Nothing is begun that can't be ended: every row can be written, the plan among them.
 
     Raises:
@@ -247,7 +272,7 @@ def _is_long(row: ComputeNode | VersionSentinel | DagOutcome) -> bool:
             assert_never(row)
 
 
-def _require_plan(catalogue: Catalogue, graph: Graph, draft: _Draft) -> None:
+def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
     """Hold the plan of a version to what a row can have, before there is anything of it.
 
     Raises:

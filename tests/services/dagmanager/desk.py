@@ -7,7 +7,7 @@ from typing import Any
 
 from qmtl.engine.processor import Arrival, Bucket
 from qmtl.engine.store import Store
-from qmtl.engine.table import Table
+from qmtl.engine.table import UNMARKED, Table
 from qmtl.foundation.contracts.dag import (
     CreateTopic,
     DagCommand,
@@ -17,6 +17,7 @@ from qmtl.foundation.contracts.dag import (
     ReportTopicRemoved,
     TopicReport,
 )
+from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
@@ -41,7 +42,9 @@ class Desk:
     def emit(self, topic: str, message: Any) -> None:
         self.emitted.append((topic, message))
 
-    def send(self, *messages: DagSubmission | DagCommand | TopicReport | NodeDeployment) -> None:
+    def send(
+        self, *messages: DagSubmission | DagCommand | TopicReport | NodeDeployment | DiffRequest | AckChunk
+    ) -> None:
         """Each in a transaction of its own."""
         for message in messages:
             match message:
@@ -51,6 +54,10 @@ class Desk:
                     name = "dag.reports"
                 case NodeDeployment():
                     name = "node.deployments"
+                case DiffRequest():
+                    name = "dag.diff.requests"
+                case AckChunk():
+                    name = "dag.diff.acks"
                 case _:
                     name = "dag.commands"
             self._manager.on_record(self, Arrival(name, 0, self._count, message))
@@ -99,6 +106,14 @@ class Desk:
         """What the processor remembers beside the tables."""
         found = vars(self._manager._catalogue)
         return {name: value for name, value in found.items() if name != "_tables"}
+
+    def stream_memory(self) -> dict[str, Any]:
+        """What it remembers beside the tables of the diffs that it answers."""
+        return dict(vars(self._manager._streams))
+
+    def seal(self) -> list[list[bytes]]:
+        """End a transaction; returns the keys of each table's rows in the order in which it writes them."""
+        return [[key for key, _ in table.seal(UNMARKED, 0)] for table in self._tables.values()]
 
     def rows(self, name: str) -> list[Any]:
         return list(self._tables[name].items())

@@ -1,0 +1,112 @@
+"""What a submission would do to the graph, told and not done: which nodes are there, and which topic each one has or would get."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final
+
+from qmtl.foundation.common.compute_context import DOMAIN_OF_MODE, ComputeContext, Downgrade, domain_of
+from qmtl.foundation.common.errors import InvalidName, InvalidParameter
+from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission, Queue
+from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
+from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.faults import Faults
+from qmtl.services.dagmanager.prescan import Prescan
+from qmtl.services.dagmanager.queues import queue_for
+from qmtl.services.dagmanager.submission import Draft, drafted
+
+LONGEST_WORLD: Final = 900
+"""Characters of a world's name: the id of a version, which begins with it, is a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The whole answer to a request.
+
+    Attributes:
+        nodes: of the message, inputs before the nodes that read them.
+        sentinel_id: of the version that a submission would make; empty where the context does not mark versions.
+        downgrade: why the context was made safe; None if it is granted as it was asked for.
+    """
+
+    nodes: tuple[MappedNode, ...]
+    sentinel_id: str
+    version: str
+    downgrade: Downgrade | None
+
+
+def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | None = None) -> Difference:
+    """Compare a message with the graph as it is now; nothing is written.
+
+    A topic that is being removed is told by the name that its node gets once it is gone: nobody may count on the old one.
+
+    Args:
+        prescan: remembers what nodes say; None, nobody does.
+
+    Raises:
+        InvalidDag: a submission of the message would be refused, or the request is at odds with itself; with every reason.
+    """
+    faults = Faults()
+    if len(request.world_id) > LONGEST_WORLD:
+        rule = f"at most {LONGEST_WORLD} characters are allowed"
+        faults.add(InvalidName, "world_id", request.world_id, rule, "Name a world.")
+    downgrade = _downgrade(request, faults)
+    submission = DagSubmission(
+        request.request_id, request.world_id, request.dag_json, request.requested_at_ms
+    )
+    graph, draft = drafted(catalogue, submission, faults, request.strategy_id, prescan)
+    asked = {queue.node_id: queue for queue in draft.queues}
+    mapped: dict[str, MappedNode] = {}
+    for node in (one.node for one in graph.nodes):
+        if node.node_id not in mapped:
+            mapped[node.node_id] = _map(catalogue, draft, node, asked)
+    return Difference(
+        tuple(replace(mapped[one.node.node_id], name=one.name) for one in graph.nodes),
+        draft.sentinel.sentinel_id if downgrade is None else "",
+        graph.version,
+        downgrade,
+    )
+
+
+def _downgrade(request: DiffRequest, faults: Faults) -> Downgrade | None:
+    """What becomes of the context of a request: the one place where that is asked."""
+    domain = None
+    if request.execution_domain.strip():
+        domain = domain_of(request.execution_domain)
+        if domain is None:
+            faults.add(
+                InvalidParameter,
+                "execution_domain",
+                request.execution_domain,
+                "no domain has that name",
+                f"There are {', '.join(DOMAIN_OF_MODE)}.",
+            )
+    if not request.world_id.strip():
+        return Downgrade.DECISION_UNAVAILABLE  # nobody has decided anything for no world
+    context = ComputeContext(
+        request.world_id, domain, request.as_of, request.partition, request.dataset_fingerprint
+    )
+    return context.evaluate_safe_mode().downgrade
+
+
+def _map(catalogue: Catalogue, draft: Draft, node: ComputeNode, asked: dict[str, Queue]) -> MappedNode:
+    known, queue = catalogue.node(node.node_id), catalogue.queue_of(node.node_id)
+    if node.node_id in asked:
+        return MappedNode(node.node_id, "", asked[node.node_id].topic, NodeOrigin.NEW)
+    assert known is not None  # else it would be asked for
+    assert queue is not None
+    if queue.removing:
+        taken = {one.topic for one in asked.values()}
+        return MappedNode(node.node_id, "", _next_topic(catalogue, draft, known, taken), NodeOrigin.NEW)
+    origin = NodeOrigin.REUSED if known.buffering_since_ms is None else NodeOrigin.BUFFERING
+    return MappedNode(node.node_id, "", queue.topic, origin)
+
+
+def _next_topic(catalogue: Catalogue, draft: Draft, node: ComputeNode, taken: Collection[str]) -> str:
+    """The topic of a node once its present one is gone: named by the first of the versions that wait for it then."""
+    mine = draft.sentinel
+    waiting = [found for one in catalogue.waiting_for(node.node_id) if (found := catalogue.sentinel(one))]
+    others = [one for one in waiting if (one.world_id, one.strategy_id) != (mine.world_id, mine.strategy_id)]
+    first = min([mine, *others], key=lambda one: one.sentinel_id)
+    return queue_for(catalogue, replace(node, generation=node.generation + 1), first.version, taken).topic

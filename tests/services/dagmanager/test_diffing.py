@@ -1,0 +1,266 @@
+"""The laws of a diff: it says what a submission would do, refuses what a submission would be refused for, and does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from qmtl.foundation.common.canonical import blake3_hex
+from qmtl.foundation.contracts.dag import AdminAct, DagSubmission
+from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
+from qmtl.foundation.wire.registry import codec
+from qmtl.services.dagmanager.diff_stream import digest_of
+from tests.services.dagmanager.desk import Desk
+from tests.services.dagmanager.test_life import GRAPHS, OWNERS, Life
+from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target, text
+
+OWN = {"dag.diff.chunks", "dag.diff.streams"}
+
+
+@contextmanager
+def a_desk() -> Iterator[Desk]:
+    with TemporaryDirectory() as name:
+        made = Desk(Path(name))
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with a_desk() as made:
+        yield made
+
+
+def request(message: dict[str, Any] | bytes, request_id: str = "r1", **more: Any) -> DiffRequest:
+    """A complete context, unless something else is said."""
+    data = message if isinstance(message, bytes) else text(message)
+    asked = {"strategy_id": "s1", "world_id": "w1", "execution_domain": "live", **more}
+    return DiffRequest(request_id=request_id, dag_json=data, requested_at_ms=T0, **asked)
+
+
+def graph_of(desk: Desk) -> dict[str, list[Any]]:
+    """All tables but those of diffs."""
+    return {name: rows for name, rows in desk.all_rows().items() if name not in OWN}
+
+
+def chunks(desk: Desk, request_id: str = "r1") -> list[DiffChunk]:
+    return [row for row in desk.rows("dag.diff.chunks") if row.request_id == request_id]
+
+
+def the_answer(desk: Desk, asked: DiffRequest) -> DiffChunk:
+    desk.send(asked)
+    (only,) = chunks(desk, asked.request_id)
+    return only
+
+
+# ---- what it says is what happens -----------------------------------------------------------------------------------
+
+
+class Told(Life):
+    """Any life of the graph, in which a diff comes before some of the submissions."""
+
+    @rule(graph=st.sampled_from(range(len(GRAPHS))), owner=st.sampled_from(OWNERS), safe=st.booleans())
+    def diff(self, graph: int, owner: tuple[str, str], safe: bool) -> None:
+        """The tables and the topics of the graph are as before; after a submission and all reports its topics are those told of."""
+        self.count += 1
+        world, name = owner
+        sent = DagSubmission(
+            f"s{self.count}", world, text(strategy(GRAPHS[graph], name, version=f"v{graph}")), self.now_ms
+        )
+        before, memory, emitted = graph_of(self.desk), self.desk.memory(), len(self.desk.emitted)
+        there = {
+            topic: node_id for topic, node_id in self.broker.topics.items() if topic not in self.removing()
+        }
+        self.desk.send(
+            DiffRequest(
+                f"r{self.count}", name, sent.dag_json, self.now_ms, world, "backtest" if safe else "live"
+            )
+        )
+        assert (graph_of(self.desk), self.desk.memory()) == (before, memory)
+        assert {topic for topic, _ in self.desk.emitted[emitted:]} == {"dag.admin.log"}
+        (only,) = chunks(self.desk, f"r{self.count}")
+        told = {one.node_id: one for one in only.queue_map}
+        assert {one.topic for one in told.values() if one.origin is NodeOrigin.NEW}.isdisjoint(there)
+        reused = {one.topic for one in told.values() if one.origin is NodeOrigin.REUSED}
+        assert reused <= {row.topic for row in before["dag.queues"] if not row.removing}
+
+        self.send(sent)
+        outcome = self.desk.table("dag.diffs").get(sent.submission_id)
+        assert only.sentinel_id == ("" if safe else outcome.sentinel_id)
+        assert set(told) == {*outcome.new_nodes, *outcome.reused_nodes}
+        for _ in range(2):  # what is being removed goes, and comes again
+            self.report(choose=None, ok=True, all_=True)
+        queues = {row.node_id: row.topic for row in self.desk.rows("dag.queues")}
+        assert {one: queues[one] for one in told} == {one: told[one].topic for one in told}
+
+
+Told.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestTold = Told.TestCase
+
+
+def test_nodes_come_in_graph_order_with_their_names_and_equal_ones_share_a_topic(desk: Desk) -> None:
+    nodes = [target(), cross(), sma("slow", 8), sma("twin", 8), sma("fast", 3), price()]
+    found = the_answer(desk, request(strategy(nodes))).queue_map
+    assert {one.name for one in found} == {one["name"] for one in nodes}
+    place = {one.name: at for at, one in enumerate(found)}
+    assert all(place[read] < place[one["name"]] for one in nodes for read in one.get("inputs", ()))
+    by_name = {one.name: one for one in found}
+    assert by_name["twin"] == replace(by_name["slow"], name="twin")
+    assert len({one.topic for one in found}) == 5
+
+
+def test_a_node_that_exists_is_reused_and_one_whose_history_is_of_an_older_schema_is_told_so(
+    desk: Desk,
+) -> None:
+    desk.send(submission(strategy(crossing(3, 8))))
+    desk.report_all()
+    (slow,) = [row for row in desk.rows("dag.nodes") if row.period == 8]
+    desk.table("dag.nodes").put(replace(slow, buffering_since_ms=T0))
+    desk.again()
+    found = {
+        one.name: one.origin for one in the_answer(desk, request(strategy(crossing(3, 8, 0.3)))).queue_map
+    }
+    assert found == {
+        "price": NodeOrigin.REUSED,
+        "fast": NodeOrigin.REUSED,
+        "slow": NodeOrigin.BUFFERING,
+        "cross": NodeOrigin.REUSED,
+        "target": NodeOrigin.NEW,
+    }
+
+
+# ---- safe mode --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("context", "safe_mode"),
+    [
+        ({"execution_domain": "live"}, ""),
+        ({"execution_domain": "shadow"}, ""),
+        ({"execution_domain": "backtest", "as_of": "commit-1"}, ""),
+        ({"execution_domain": "paper", "as_of": "commit-1"}, ""),
+        ({"execution_domain": "backtest"}, "missing_as_of"),
+        ({"execution_domain": "dryrun", "as_of": "  "}, "missing_as_of"),
+        ({"execution_domain": ""}, "decision_unavailable"),
+        ({"execution_domain": "", "as_of": "commit-1"}, "decision_unavailable"),
+        ({"execution_domain": "live", "world_id": ""}, "decision_unavailable"),
+        ({"execution_domain": "backtest", "as_of": "commit-1", "world_id": " "}, "decision_unavailable"),
+    ],
+)
+def test_a_context_that_is_not_complete_names_no_version_and_lends_nothing(
+    desk: Desk, context: dict[str, str], safe_mode: str
+) -> None:
+    desk.send(submission(strategy(crossing())))
+    (version,) = desk.rows("dag.sentinels")
+    found = the_answer(desk, request(strategy(crossing()), **context))
+    assert (found.accepted, found.safe_mode) == (True, safe_mode)
+    assert found.sentinel_id == ("" if safe_mode else version.sentinel_id)
+    assert {one.topic for one in found.queue_map} == {row.topic for row in desk.rows("dag.queues")}
+
+
+def test_every_chunk_says_that_it_is_in_safe_mode(desk: Desk) -> None:
+    wide = [price(), *(sma(f"n{at}", at + 2) for at in range(250)), target(source="n0")]
+    desk.send(request(strategy(wide), execution_domain="backtest"))
+    found = chunks(desk)
+    assert [len(one.queue_map) for one in found] == [100, 100, 52]
+    assert {(one.safe_mode, one.sentinel_id, one.version) for one in found} == {("missing_as_of", "", "v1")}
+
+
+# ---- refusals -----------------------------------------------------------------------------------------------------------
+
+BAD = {
+    "no JSON": b"no json",
+    "no nodes": text(strategy([])),
+    "a cycle": text(strategy([price(), sma("a", 3, "b"), sma("b", 3, "a"), target(source="a")])),
+    "several faults": text(strategy([price(), sma("a", 0, "b"), price(), target(source="c")])),
+    "over 1 MiB": text(strategy(crossing())) + b" " * (1 << 20),
+    "10,000 nodes, whose plan no row holds": text(
+        strategy(
+            [
+                price(),
+                *(sma(f"n{at}", at + 1, tags=[str(at % 2)]) for at in range(1, 9_999)),
+                target(source="n1"),
+            ]
+        )
+    )
+    .replace(b", ", b",")
+    .replace(b": ", b":"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_a_submission_is_refused_for_a_diff_is_refused_for_in_the_same_words(
+    desk: Desk, name: str
+) -> None:
+    desk.send(DagSubmission("r1", "w1", BAD[name], T0))
+    outcome = desk.table("dag.diffs").get("r1")
+    before = graph_of(desk)
+    found = the_answer(desk, request(BAD[name]))
+    assert (found.accepted, found.code, found.detail) == (False, outcome.code, outcome.detail)
+    assert found == DiffChunk("r1", 0, True, (), "", "", "", True, False, outcome.code, outcome.detail)
+    assert found.code.startswith("QMTL-50")
+    assert graph_of(desk) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        ({"strategy_id": "other"}, "QMTL-500", ["strategy_id was 'other' in the request and 's1'"]),
+        ({"strategy_id": ""}, "QMTL-500", ["strategy_id was '' in the request and 's1'"]),
+        ({"execution_domain": "prod"}, "QMTL-506", ["execution_domain was the text 'prod'", "shadow"]),
+        ({"execution_domain": "LIVE"}, "QMTL-506", ["execution_domain was the text 'LIVE'"]),
+        ({"world_id": "w" * 901}, "QMTL-508", ["world_id was the text", "900"]),
+    ],
+)
+def test_a_request_at_odds_with_itself_is_refused_with_its_field_and_rule(
+    desk: Desk, more: dict[str, str], code: str, says: list[str]
+) -> None:
+    found = the_answer(desk, request(strategy(crossing()), **more))
+    assert (found.accepted, found.code) == (False, code)
+    assert all(one in found.detail for one in says), found.detail
+
+
+def test_all_reasons_come_at_once_those_of_the_request_and_those_of_its_message(desk: Desk) -> None:
+    asked = request(BAD["several faults"], strategy_id="other", execution_domain="prod")
+    detail = the_answer(desk, asked).detail
+    desk.send(DagSubmission("s", "w1", BAD["several faults"], T0))
+    mine = detail.splitlines()
+    assert len(mine) == 2 + len(desk.table("dag.diffs").get("s").detail.splitlines())
+    assert set(desk.table("dag.diffs").get("s").detail.splitlines()) < set(mine)
+    paths = [one.split(" was ")[0] for one in mine]
+    assert paths[0] == "[QMTL-506] execution_domain"
+    assert paths.count("[QMTL-500] strategy_id") == 1
+
+
+# ---- the audit ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [request(strategy(crossing())), request(b"no json")], ids=["good", "bad"])
+def test_request_and_response_stand_in_the_admin_log_with_their_digests(
+    desk: Desk, asked: DiffRequest
+) -> None:
+    found = the_answer(desk, asked)
+    first, second = desk.told("dag.admin.log")
+    assert {first.act, second.act} == {AdminAct.DIFFED}
+    assert {first.subject, second.subject, first.cause, second.cause} == {"r1"}
+    assert first.digest == blake3_hex(codec.encode(asked))
+    assert second.digest == digest_of([found])
+    assert (first.detail, second.detail.split(":")[0]) == ("request", "response")
+
+
+def test_digests_tell_answers_apart(desk: Desk) -> None:
+    desk.send(request(strategy(crossing(3, 8)), "r1"), request(strategy(crossing(3, 8)), "r2", as_of="x"))
+    desk.send(request(strategy(crossing(3, 9)), "r3"))
+    digests = [entry.digest for entry in desk.told("dag.admin.log")]
+    assert len(set(digests)) == len(digests) == 6
