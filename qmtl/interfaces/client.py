@@ -18,11 +18,13 @@ from qmtl.foundation.contracts.dag import (
     StrategyVersion,
     VersionSentinel,
 )
+from qmtl.foundation.contracts.diff import DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.contracts.world import CommandOutcome, WorldCommand
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS, topic
+from qmtl.interfaces.diffs import DiffMap, DiffReader
 from qmtl.services.nodes.plan import shards_of
 
 IDLE_S: Final = 0.02
@@ -64,32 +66,43 @@ class Client:
         Raises:
             NoAnswer: nothing for the time-out.
         """
-        deadline = time.monotonic() + self._timeout_s
-        while not (found := ready()):
-            if time.monotonic() > deadline:
-                raise NoAnswer(
-                    f"no service answered within {self._timeout_s:g} s: {what}.",
-                    "Start the workers with `qmtl worker run NAME`, then repeat the command; it is not done twice.",
-                )
+        found = self.within(self._timeout_s, ready)
+        if not found:
+            raise NoAnswer(
+                f"no service answered within {self._timeout_s:g} s: {what}.",
+                "Start the workers with `qmtl worker run NAME`, then repeat the command; it is not done twice.",
+            )
+        return found
+
+    def within(self, seconds: float, ready: Callable[[], Any]) -> Any:
+        """Run until `ready` gives something, or for so long; returns what it gave last."""
+        deadline = time.monotonic() + seconds
+        while not (found := ready()) and time.monotonic() <= deadline:
             self.pump()
         return found
 
-    def publish_once(self, name: str, message: Any, same: Callable[[Any], bool]) -> None:
-        """Append a message unless one that is `same` lies in the topic already."""
+    def publish_once(self, name: str, message: Any, same: Callable[[Any], bool], writer_id: str = "") -> bool:
+        """Append a message unless one that is `same` lies in the topic already; returns whether it was appended.
+
+        Args:
+            writer_id: the last part of the transactional id, by which a later attempt shuts out this one; by default the topic.
+        """
         writer = self.log.writer(
-            f"qmtl.client.{name}"
+            f"qmtl.client.{writer_id or name}"
         )  # from here on no earlier attempt can still come through
-        for record in read_all(self.log, all_partitions(self.log, name)):
-            if record.value is not None and same(codec.decode(record.value)):
-                writer.close()
-                return
-        spec = topic(name)
-        writer.begin()
-        writer.append(
-            name, spec.partition_of(message), encode_key(spec.key_of(message)), codec.encode(message)
-        )
-        writer.commit({}, "qmtl.client", None)
-        writer.close()
+        try:
+            for record in read_all(self.log, all_partitions(self.log, name)):
+                if record.value is not None and same(codec.decode(record.value)):
+                    return False
+            spec = topic(name)
+            writer.begin()
+            writer.append(
+                name, spec.partition_of(message), encode_key(spec.key_of(message)), codec.encode(message)
+            )
+            writer.commit({}, "qmtl.client", None)
+            return True
+        finally:
+            writer.close()
 
     def command(self, command: WorldCommand) -> CommandOutcome:
         """Send a command to the world service and wait for what became of it.
@@ -117,16 +130,25 @@ class Client:
             NoAnswer: the DAG Manager does not run.
         """
         if self.view("world.state").get(submission.world_id) is None:
-            raise UnknownWorld(
-                f"world {submission.world_id!r} does not exist.",
-                f"Create it with `qmtl world create {submission.world_id}`.",
-            )
+            raise _unknown_world(submission.world_id)
         same = submission.submission_id
         self.publish_once("dag.submissions", submission, lambda other: other.submission_id == same)
         outcome: DagOutcome = self.wait(f"submission {same!r}", lambda: self.view("dag.diffs").get(same))
         if not outcome.accepted:
             raise CommandRefused(f"the DAG Manager refused [{outcome.code}]: {outcome.detail}")
         return outcome
+
+    def diff(self, request: DiffRequest) -> DiffMap:
+        """Ask what a DAG message would do to the graph, which stays as it is; a repeated request goes on where it was left.
+
+        Raises:
+            UnknownWorld: the world that is meant was never created; nothing is asked.
+            CommandRefused: it was refused, with the reasons for which a submission would be.
+            NoAnswer: the DAG Manager does not run.
+        """
+        if request.world_id and self.view("world.state").get(request.world_id) is None:
+            raise _unknown_world(request.world_id)
+        return DiffReader(self, request).run()
 
     def next_submission_id(self, world_id: str, strategy_id: str, dag_json: bytes) -> str:
         """The id for publishing a message by hand: a repeated publication of what is deployed or on its way is the same
@@ -166,6 +188,12 @@ class Client:
 
         strategy: StrategyVersion = self.wait(f"deployment of {mine!r}", ready)
         return strategy
+
+
+def _unknown_world(world_id: str) -> UnknownWorld:
+    return UnknownWorld(
+        f"world {world_id!r} does not exist.", f"Create it with `qmtl world create {world_id}`."
+    )
 
 
 def submission_id(world_id: str, dag_json: bytes) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from qmtl.foundation.common.errors import InvalidDag
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.options import log_option, reading
 
@@ -36,18 +35,10 @@ def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json:
     """
     from qmtl.foundation.contracts.dag import DagSubmission
     from qmtl.interfaces.cli import session
+    from qmtl.interfaces.cli.dag_file import read_dag
     from qmtl.services.dagmanager.admission import admit
-    from qmtl.services.dagmanager.raw import MAX_BYTES
 
-    try:
-        with file.open("rb") as source:
-            message = source.read(
-                MAX_BYTES + 1
-            )  # one byte more than allowed, so that the size is told and not believed
-    except OSError as error:
-        raise InvalidDag(
-            f"the DAG message {file} can't be read: {error.strerror}.", "Name another file."
-        ) from None
+    message = read_dag(file)
     graph = admit(message, 0)
     with session.client(log_address, wait_s) as client:
         submission = client.next_submission_id(world_id, graph.strategy_id, message)

@@ -47,6 +47,9 @@ VERBS: Final[Mapping[str, Verb]] = {
         "qmtl.interfaces.cli.dlq:dlq", "Look at records that could not be used, and write them back."
     ),
     "dag": Verb("qmtl.interfaces.cli.dag:dag", "Publish strategies and look at the graph of shared nodes."),
+    "service": Verb(
+        "qmtl.interfaces.cli.service:service", "Ask a service, such as what a strategy would change."
+    ),
     "world": Verb("qmtl.interfaces.cli.world:world", "Create worlds, and open and close their order gates."),
     "worker": Verb(
         "qmtl.interfaces.cli.worker:worker", "Run processors against a log, and see who runs them."

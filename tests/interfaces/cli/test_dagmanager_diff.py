@@ -1,0 +1,88 @@
+"""`qmtl service dagmanager diff` on an embedded log: what it tells, and that nothing but the question is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qmtl.interfaces.cli import session
+from tests.interfaces.cli.running import assert_one_screen, call
+from tests.services.graphs import crossing, strategy, text
+
+GRAPH = ("dag.nodes", "dag.queues", "dag.edges", "dag.sentinels", "dag.strategies", "dag.diffs", "dag.tasks")
+
+
+@pytest.fixture
+def place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A log with a world, and a strategy in a file."""
+    (tmp_path / "dag.json").write_bytes(text(strategy(crossing())))
+    assert call(capsys, "world", "create", "w1", "--log", address(tmp_path)).code == 0
+    return tmp_path
+
+
+def address(place: Path) -> str:
+    return f"embedded:{place / 'log'}"
+
+
+def diff(place: Path, *more: str) -> list[str]:
+    file = str(place / "dag.json")
+    return ["service", "dagmanager", "diff", "--file", file, "--log", address(place), *more]
+
+
+def graph(place: Path) -> dict[str, list[object]]:
+    with session.client(address(place)) as client:
+        return {name: client.view(name).rows() for name in GRAPH}
+
+
+def test_from_a_diff_over_a_publication_to_a_diff(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live = ("--world", "w1", "--domain", "live", "--json")
+    before = graph(place)
+    (told,) = call(capsys, *diff(place, *live)).lines()
+    assert graph(place) == before
+    assert {one["origin"] for one in told["nodes"]} == {"new"}
+    assert (told["strategy_id"], told["version"], told["safe_mode"], told["may_reuse"]) == (
+        "s1",
+        "v1",
+        "",
+        True,
+    )
+    published = call(
+        capsys, "dag", "publish", str(place / "dag.json"), "--world", "w1", "--log", address(place), "--json"
+    )
+    (made,) = published.lines()
+    assert made["sentinel_id"] == told["sentinel_id"]
+    assert {one["name"]: one["topic"] for one in made["nodes"]} == {
+        one["name"]: one["topic"] for one in told["nodes"]
+    }
+    (again,) = call(capsys, *diff(place, *live)).lines()
+    assert again["request_id"] != told["request_id"]
+    assert [{**one, "origin": "new"} for one in again["nodes"]] == told["nodes"]
+    assert {one["origin"] for one in again["nodes"]} == {"reused"}
+
+
+def test_the_page_has_a_line_for_each_node_and_says_what_is_safe(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = call(capsys, *diff(place))
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith("strategy s1 v1: 5 of 5 nodes get a new topic\n")
+    assert all(
+        f"\n {name} " in shown.out or f"\n{name} " in shown.out for name in ("price", "fast", "target")
+    )
+    assert shown.out.splitlines()[-1].startswith("safe mode (decision_unavailable)")
+    asked = call(capsys, *diff(place, "--world", "w1", "--domain", "backtest", "--as-of", "commit-1"))
+    assert asked.out.splitlines()[-1].startswith("version w1:s1:v1:")
+
+
+def test_what_can_not_be_asked_is_one_coded_screen(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_one_screen(
+        call(capsys, *diff(place, "--domain", "prod")), "QMTL-602", 6, says=["execution_domain", "prod"]
+    )
+    assert_one_screen(call(capsys, *diff(place, "--world", "w2")), "QMTL-601", 6, says=["w2"])
+    (place / "dag.json").write_text(json.dumps({**strategy(crossing()), "signals": ["nothing"]}))
+    assert_one_screen(call(capsys, *diff(place)), "QMTL-504", 5, says=["nothing"])
+    (place / "dag.json").unlink()
+    assert_one_screen(call(capsys, *diff(place)), "QMTL-500", 5, says=["dag.json"])
+    assert_one_screen(call(capsys, "service", "dagmanager", "diff"), "QMTL-801", 2, says=["--file"])

@@ -1,0 +1,214 @@
+"""The laws of asking for a diff: asked once, whole whatever breaks off in between, and an end to waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from operator import eq
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.port import Fence, Positions, TopicPartition, Writer
+from qmtl.engine.task import TaskSettings
+from qmtl.engine.view import all_partitions, read_all
+from qmtl.engine.worker import Worker
+from qmtl.foundation.common.errors import CommandRefused, NoAnswer, TransactionAborted, UnknownWorld
+from qmtl.foundation.contracts.dag import DagSubmission
+from qmtl.foundation.contracts.diff import DiffRequest, DiffState, NodeOrigin
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.interfaces.client import Client
+from qmtl.interfaces.diffs import DiffMap, DiffReader
+from qmtl.services.dagmanager import diff_stream
+from qmtl.services.dagmanager.processor import DagManager
+from tests.services.dagmanager.test_diff_stream import names_of, wide
+from tests.services.dagmanager.test_diffing import request
+from tests.services.graphs import crossing, strategy, submission
+
+
+class Flaky(EmbeddedLog):
+    """A log on which so many of the next acknowledgements are not taken."""
+
+    broken = 0
+
+    def writer(self, transactional_id: str) -> Any:
+        return Refusing(self, super().writer(transactional_id))
+
+
+class Refusing:
+    """A writer that gives up a transaction with an acknowledgement while it has to."""
+
+    def __init__(self, log: Flaky, writer: Writer) -> None:
+        self._log, self._writer, self._acks = log, writer, False
+
+    def append(self, topic: str, partition: int, key: bytes, value: bytes | None, **more: Any) -> None:
+        self._acks |= topic == "dag.diff.acks"
+        self._writer.append(topic, partition, key, value, **more)
+
+    def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
+        if self._acks and self._log.broken:
+            self._log.broken -= 1
+            self._writer.abort()
+            raise TransactionAborted("the broker was busy.")
+        return self._writer.commit(positions, group, fence)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Flaky]:
+    made = Flaky(tmp_path / "log")
+    made.ensure_topics(CATALOGUE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def worker(log: Flaky, tmp_path: Path) -> Iterator[Worker]:
+    made = Worker(log, DagManager, codec, TaskSettings(tmp_path / "state"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diff_stream, "CHUNK_NODES", 1)
+
+
+def ask(client: Client, asked: DiffRequest) -> DiffMap:
+    return DiffReader(client, asked).run()
+
+
+def records(log: Flaky, name: str) -> list[Any]:
+    return [codec.decode(one.value) for one in read_all(log, all_partitions(log, name)) if one.value]
+
+
+def test_the_whole_map_comes_back_in_order_and_everything_is_acknowledged(
+    log: Flaky, worker: Worker, small: None
+) -> None:
+    client = Client(log, [worker])
+    found = ask(client, request(wide(35)))
+    assert [one.name for one in found.nodes] == names_of(wide(35))
+    assert (found.version, found.safe_mode, found.may_reuse) == ("v1", "", True)
+    client.within(5, lambda: client.view("dag.diff.streams").get("r1").state is DiffState.DONE)
+    assert client.view("dag.diff.chunks").rows() == []
+    assert len(records(log, "dag.diff.requests")) == 1
+
+
+def test_a_diff_and_the_submission_after_it_tell_of_the_same_topics(log: Flaky, worker: Worker) -> None:
+    client = Client(log, [worker])
+    for at, nodes in enumerate([crossing(3, 8), crossing(3, 21), crossing(3, 8)]):
+        message = strategy(nodes, version=f"v{at}")
+        told = ask(client, request(message, f"r{at}"))
+        sent = submission(message)
+        client.publish_once("dag.submissions", sent, partial(eq, sent))
+        outcome = client.wait("", partial(outcome_of, client, sent))
+        topics = {row.node_id: row.topic for row in client.view("dag.queues").rows()}
+        assert {one.node_id: one.topic for one in told.nodes}.items() <= topics.items()
+        assert told.sentinel_id == outcome.sentinel_id
+        new = {one.node_id for one in told.nodes if one.origin is NodeOrigin.NEW}
+        assert new >= set(outcome.new_nodes)
+
+
+def outcome_of(client: Client, sent: DagSubmission) -> Any:
+    return client.view("dag.diffs").get(sent.submission_id)
+
+
+class Crash(Exception):
+    """The client's end."""
+
+
+class Mortal(Client):
+    """A client that dies when it has let its workers run so often."""
+
+    rounds = 0
+
+    def pump(self) -> bool:
+        self.rounds -= 1
+        if self.rounds < 0:
+            raise Crash
+        return super().pump()
+
+
+def test_a_client_that_crashed_anywhere_gets_the_whole_map_when_it_asks_again(
+    log: Flaky, worker: Worker, small: None
+) -> None:
+    whole = ask(Client(log, [worker]), request(wide(25), "whole")).nodes
+    crashes = 0
+    for rounds in range(1_000):
+        client = Mortal(log, [worker])
+        client.rounds = rounds
+        asked = request(wide(25), f"r{rounds}")
+        try:
+            found = ask(client, asked)
+        except Crash:
+            crashes += 1
+            found = ask(Client(log, [worker]), asked)
+            assert found.nodes == whole
+            continue
+        assert found.nodes == whole
+        break
+    assert crashes >= 3
+    requests = [one.request_id for one in records(log, "dag.diff.requests")]
+    assert len(requests) == len(set(requests)) == crashes + 2
+
+
+class Patient(Client):
+    """A client that loses no time after a failure, and has enough of it for an answer."""
+
+    def within(self, seconds: float, ready: Any) -> Any:
+        return super().within(0 if ready is bool else 30, ready)
+
+
+def test_an_acknowledgement_that_is_not_taken_is_sent_again(log: Flaky, worker: Worker, small: None) -> None:
+    log.broken = 5
+    found = ask(Patient(log, [worker]), request(wide(25)))
+    assert len(found.nodes) == 25
+    log.broken = 6
+    with pytest.raises(TransactionAborted):
+        ask(Patient(log, [worker]), request(wide(25), "r2"))
+    log.broken = 0
+    assert ask(Client(log, [worker]), request(wide(25), "r2")).nodes == found.nodes
+
+
+def test_without_a_dag_manager_the_sixth_attempt_is_the_last_and_the_request_lies_there_once(
+    log: Flaky, tmp_path: Path
+) -> None:
+    waits: list[float] = []
+
+    class Watched(Client):
+        def within(self, seconds: float, ready: Any) -> Any:
+            waits.append(seconds)
+            return ready()
+
+    with pytest.raises(NoAnswer, match="r1"):
+        ask(Watched(log, []), request(wide(3)))
+    assert waits == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
+    assert len(records(log, "dag.diff.requests")) == 1
+    worker = Worker(log, DagManager, codec, TaskSettings(tmp_path / "late"))
+    assert len(ask(Client(log, [worker]), request(wide(3))).nodes) == 3
+    worker.close()
+
+
+def test_a_refusal_is_raised_with_its_code_and_a_world_that_does_not_exist_is_not_asked_for(
+    log: Flaky, worker: Worker
+) -> None:
+    client = Client(log, [worker])
+    with pytest.raises(CommandRefused, match="QMTL-500"):
+        ask(client, request(b"no json"))
+    with pytest.raises(UnknownWorld, match="w1"):
+        client.diff(request(wide(3), "r2"))
+    assert [one.request_id for one in records(log, "dag.diff.requests")] == ["r1"]
+    assert client.diff(request(wide(3), "r3", world_id="")).safe_mode == "decision_unavailable"
+
+
+def test_two_answers_at_a_time_do_not_get_mixed_up(log: Flaky, worker: Worker, small: None) -> None:
+    client = Client(log, [worker])
+    client.publish_once("dag.diff.requests", request(wide(12), "r"), lambda other: False)
+    client.publish_once("dag.diff.requests", request(wide(14), "r\0"), lambda other: False)
+    assert len(ask(client, request(wide(12), "r")).nodes) == 12
+    assert len(ask(client, request(wide(14), "r\0")).nodes) == 14
