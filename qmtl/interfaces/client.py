@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any, Final
 
 from qmtl.engine.log.port import Log
@@ -12,6 +13,8 @@ from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
 from qmtl.foundation.common.errors import CommandRefused, NoAnswer, UnknownWorld
 from qmtl.foundation.contracts.dag import (
+    DagCommand,
+    DagCommandOutcome,
     DagOutcome,
     DagSubmission,
     SentinelStatus,
@@ -120,6 +123,31 @@ class Client:
             kind = UnknownWorld if outcome.code == UnknownWorld.code else CommandRefused
             raise kind(f"the world service refused: {outcome.detail}")
         return outcome
+
+    def dag_command(self, command: DagCommand) -> DagCommandOutcome:
+        """Send a command to the DAG Manager and wait for what became of it.
+
+        Raises:
+            CommandRefused: it was refused; the outcome is on the log.
+            NoAnswer: the DAG Manager does not run.
+        """
+        same = command.command_id
+        self.publish_once("dag.commands", command, lambda other: other.command_id == same)
+        outcome: DagCommandOutcome = self.wait(
+            f"command {same!r}", lambda: self.view("dag.outcomes").get(same)
+        )
+        if not outcome.accepted:
+            raise CommandRefused(
+                f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{outcome.code}] ')}"
+            )
+        return outcome
+
+    def next_command_id(self, *parts: str | int) -> str:
+        """The id for giving the DAG Manager a command by hand: while it is not answered, saying it again is the same command;
+        once it is, saying it again is another one."""
+        answered = self.view("dag.outcomes")
+        ids = (command_id(*parts, turn) for turn in count())
+        return next(one for one in ids if answered.get(one) is None)
 
     def submit(self, submission: DagSubmission) -> DagOutcome:
         """Publish a DAG message and wait for the DAG Manager's answer.

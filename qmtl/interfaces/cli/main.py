@@ -47,9 +47,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         "qmtl.interfaces.cli.dlq:dlq", "Look at records that could not be used, and write them back."
     ),
     "dag": Verb("qmtl.interfaces.cli.dag:dag", "Publish strategies and look at the graph of shared nodes."),
-    "service": Verb(
-        "qmtl.interfaces.cli.service:service", "Ask a service, such as what a strategy would change."
-    ),
+    "service": Verb("qmtl.interfaces.cli.service:service", "Operate a service: `qmtl service dagmanager`."),
     "world": Verb("qmtl.interfaces.cli.world:world", "Create worlds, and open and close their order gates."),
     "worker": Verb(
         "qmtl.interfaces.cli.worker:worker", "Run processors against a log, and see who runs them."
@@ -130,6 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return PIPE_CLOSED
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def dagmanager() -> int:
+    """The program `dagmanager`: `qmtl service dagmanager` in one word."""
+    return main(["service", "dagmanager", *sys.argv[1:]])
 
 
 def _run(argv: list[str]) -> int:

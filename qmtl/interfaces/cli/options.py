@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,12 @@ DEFAULT_LOG: Final = f"embedded:{DEFAULT_STATE}/log"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_MS: Final = 2**63 - 1
 _JSON: Final = "qmtl.json"
+_ALL: Final = "qmtl.all"
+_INTERVAL: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+ROWS: Final = 100
+"""So many rows are shown where nobody says how many."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,6 +68,57 @@ def _json_flag(command: F) -> F:
         callback=lambda context, parameter, value: context.meta.update({_JSON: True}) if value else None,
         help="Short for --format json.",
     )(command)
+
+
+def wait_option(command: F) -> F:
+    """`--wait SECONDS`, given to the command as `wait_s`."""
+    return click.option(
+        "--wait",
+        "wait_s",
+        type=click.FloatRange(0.1, 3600),
+        default=30.0,
+        show_default=True,
+        help="Seconds to wait for answers.",
+    )(command)
+
+
+def interval_s(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """The callback of an option that takes a length of time: `90s`, `15m`, `1h`, `2d`, or seconds alone.
+
+    Raises:
+        click.BadParameter: none of them, or nothing at all.
+    """
+    if value is None:
+        return None
+    found = _INTERVAL.fullmatch(value.strip())
+    seconds = 0 if found is None else int(found[1]) * _SECONDS[found[2]]
+    if not seconds:
+        raise click.BadParameter(
+            f"{value[:60]!r} is no whole number of seconds, such as 60, 60s, 15m, 1h or 2d."
+        )
+    return seconds
+
+
+def rows_options(command: F) -> F:
+    """`--limit N` and `--all`, given to the command as `limit`, which is None for all."""
+    every = click.option(
+        "--all", "everything", is_flag=True, is_eager=True, expose_value=False, callback=_all
+    )
+    return click.option(
+        "--limit",
+        "-n",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=ROWS,
+        show_default=True,
+        callback=lambda context, parameter, value: None if _ALL in context.meta else value,
+        help="At most so many rows.",
+    )(every(command))
+
+
+def _all(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta[_ALL] = True
 
 
 def state_dir_option(command: F) -> F:

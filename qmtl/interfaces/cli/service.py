@@ -1,20 +1,40 @@
-"""`qmtl service`: ask a service, by its name."""
+"""`qmtl service`: what operators do with a service; of the DAG Manager, each family of verbs is a module of `dagmanager/`."""
 
 from __future__ import annotations
 
 import click
 
-from qmtl.interfaces.cli.dagmanager_diff import diff
+from qmtl.interfaces.cli.dagmanager.audit import audit, history
+from qmtl.interfaces.cli.dagmanager.commands import gc, redo_diff, retire, weight
+from qmtl.interfaces.cli.dagmanager.diff import diff
+from qmtl.interfaces.cli.dagmanager.queues import queue_stats
+from qmtl.interfaces.cli.dagmanager.schema import export_schema, init
+from qmtl.interfaces.cli.dagmanager.server import server
+from qmtl.interfaces.cli.dagmanager.versions import sentinels
 
 
 @click.group()
 def service() -> None:
-    """Ask the services of a log."""
+    """Operate a service."""
 
 
 @service.group()
 def dagmanager() -> None:
-    """Ask the DAG Manager."""
+    """Look at the graph of shared nodes, and command its versions and topics. The program `dagmanager` is the same."""
 
 
-dagmanager.add_command(diff)
+for one in (
+    diff,
+    queue_stats,
+    sentinels,
+    history,
+    audit,
+    redo_diff,
+    weight,
+    retire,
+    gc,
+    init,
+    export_schema,
+    server,
+):
+    dagmanager.add_command(one)

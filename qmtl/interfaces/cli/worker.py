@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -112,18 +112,18 @@ def run_worker(
         on_restore=on_stderr(),
     )
     metrics = None if metrics_port is None else (metrics_host, metrics_port)
-    run_processor(name, log_address, KafkaSettings(group_protocol=group_protocol), settings, slot, metrics)
+    run_processors([name], log_address, KafkaSettings(group_protocol=group_protocol), settings, slot, metrics)
 
 
-def run_processor(
-    name: str,
+def run_processors(
+    names: Sequence[str],
     address: str,
     kafka: KafkaSettings,
     settings: TaskSettings,
     slot: str,
     metrics: tuple[str, int] | None,
 ) -> None:
-    """Open the log, join the group and step until a signal comes.
+    """Open the log, join the groups and step until a signal comes.
 
     Args:
         metrics: the host and port on which /metrics and /healthz are served; None for nowhere.
@@ -146,14 +146,15 @@ def run_processor(
             if metrics is not None:
                 from qmtl.interfaces.metrics.serve import Metrics
 
-                shown = Metrics([name])
+                shown = Metrics(names)
                 settings = replace(settings, observer=shown.watch)
                 where = open_now.enter_context(shown.serving(log, settings.state_dir, *metrics))
                 render.note(f"metrics on {where}/metrics, health on {where}/healthz")
-            workers = make_workers(log, settings, [name], slot)
+            workers = make_workers(log, settings, names, slot)
             for one in workers:
                 open_now.callback(one.close)
-            render.note(f"worker {name} slot {slot} runs on {address}")
+            for name in names:
+                render.note(f"worker {name} slot {slot} runs on {address}")
             collect_seldom()
             run(workers, lambda: stopping)
     finally:

@@ -8,6 +8,7 @@ import pytest
 
 from qmtl.engine.log.port import Record, TopicPartition, partitions_of
 from qmtl.foundation.wire.keys import encode_key
+from tests.interfaces.cli.deployed import Deployed, deploy
 from tests.interfaces.cli.seen import Seen
 from tests.replay.logs import (
     MINUTE_MS,
@@ -59,3 +60,17 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         }
         ends = dict(log.stable_offsets([TopicPartition("world.state", 0), *partitions_of(RAW, 3)]))
     return Seen(Path(directory), records, ends)
+
+
+@pytest.fixture(scope="session")
+def seen_deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """A log with deployed strategies, to look at alone."""
+    directory = tmp_path_factory.mktemp("deployed")
+    deploy(directory)
+    return Deployed(directory)
+
+
+@pytest.fixture
+def mine(seen_deployed: Deployed, tmp_path: Path) -> Deployed:
+    """The same, to change."""
+    return seen_deployed.copy(tmp_path / "mine")

@@ -1,0 +1,131 @@
+"""`audit` and `history`: what the DAG Manager did, and which topics there were at an instant, out of its admin log."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.options import format_option, instant, log_option, reading, rows_options
+
+if TYPE_CHECKING:
+    from qmtl.engine.log.port import Log, Record
+    from qmtl.foundation.contracts.dag import AdminEntry
+
+ADMIN_LOG: Final = "dag.admin.log"
+
+
+@click.command()
+@click.option("--subject", help="Only what was done to this topic, version, command, … .")
+@rows_options
+@log_option
+@format_option
+def audit(subject: str | None, limit: int | None, log_address: str, as_json: bool) -> None:
+    """The newest lines of the admin log, oldest of them first.
+
+    AT is by the record that a line came from, WRITTEN when it came onto the log.
+    """
+    newest: deque[tuple[Record, AdminEntry]] = deque(maxlen=limit)
+    count = 0
+    with reading(log_address) as log:
+        for record, entry in _entries(log):
+            if subject in (None, entry.subject):
+                newest.append((record, entry))
+                count += 1
+    if as_json:
+        for record, entry in newest:
+            render.json_line(
+                {
+                    "offset": record.offset,
+                    "timestamp_ms": record.timestamp_ms,
+                    "at_ms": entry.at_ms,
+                    "act": entry.act,
+                    "subject": entry.subject,
+                    "node_id": entry.node_id,
+                    "cause": entry.cause,
+                    "detail": entry.detail,
+                    "digest": entry.digest,
+                }
+            )
+    else:
+        render.table(
+            ("OFFSET", "WRITTEN", "AT", "ACT", "SUBJECT", "CAUSE", "DETAIL"),
+            [
+                (
+                    record.offset,
+                    render.instant(record.timestamp_ms),
+                    render.instant(entry.at_ms),
+                    entry.act.value,
+                    entry.subject,
+                    entry.cause,
+                    entry.detail,
+                )
+                for record, entry in newest
+            ],
+            numbers=("OFFSET",),
+        )
+    if len(newest) < count:
+        render.note(f"the newest {len(newest)} of {count} lines; --all shows every one.")
+
+
+@click.command()
+@click.option(
+    "--at", "at_ms", metavar="ISO|MS", callback=instant, help="The instant; now where none is given."
+)
+@rows_options
+@log_option
+@format_option
+def history(at_ms: int | None, limit: int | None, log_address: str, as_json: bool) -> None:
+    """The topics of nodes that existed at an instant, in the order of their names, by the admin log.
+
+    Instants are those at which lines came onto the log, as with `qmtl state --until-time`. A topic is there from the line that says it was
+    created until the one that says it was removed.
+    """
+    until_ms = int(time.time() * 1000) if at_ms is None else at_ms
+    with reading(log_address) as log:
+        there = topics_at(log, until_ms)
+    shown = sorted(there.items())[:limit]
+    if as_json:
+        for topic, (since_ms, entry) in shown:
+            render.json_line({"topic": topic, "node_id": entry.node_id, "since_ms": since_ms})
+    else:
+        render.table(
+            ("TOPIC", "SINCE", "NODE"),
+            [(topic, render.instant(since_ms), entry.node_id) for topic, (since_ms, entry) in shown],
+        )
+    if len(shown) < len(there):
+        render.note(f"{len(shown)} of {len(there)} topics; --all shows every one.")
+
+
+def topics_at(log: Log, until_ms: int) -> dict[str, tuple[int, AdminEntry]]:
+    """The topics that existed before anything that was written at or after an instant: since when, and the line that says so."""
+    from qmtl.foundation.contracts.dag import AdminAct
+
+    there: dict[str, tuple[int, AdminEntry]] = {}
+    for record, entry in _entries(log, until_ms):
+        if entry.act is AdminAct.CREATED:
+            there[entry.subject] = (record.timestamp_ms, entry)
+        elif entry.act is AdminAct.REMOVED:
+            there.pop(entry.subject, None)
+    return there
+
+
+def _entries(log: Log, until_ms: int | None = None) -> Iterator[tuple[Record, AdminEntry]]:
+    """The lines of the admin log in order, those before the first that was written at or after an instant."""
+    from qmtl.engine.view import all_partitions
+    from qmtl.foundation.wire.keys import is_reserved
+    from qmtl.foundation.wire.registry import codec
+    from qmtl.replay.span import read_spans, spans_of
+
+    wheres = all_partitions(log, ADMIN_LOG)
+    spans = spans_of(log, wheres)
+    if until_ms is not None:
+        cut = log.offsets_at_time(wheres, until_ms)
+        spans = {where: (begin, min(end, cut[where])) for where, (begin, end) in spans.items()}
+    for record in read_spans(log, spans):
+        if record.value is not None and not is_reserved(record.key):
+            yield record, codec.decode(record.value)

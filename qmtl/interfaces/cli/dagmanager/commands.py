@@ -1,0 +1,144 @@
+"""Commands to the DAG Manager: sent once, answered, and told; a refusal ends with the exit code of its error."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmtl.foundation.common.errors import InvalidValue, UsageError
+from qmtl.foundation.common.money import parse_decimal
+from qmtl.interfaces.cli import render, session
+from qmtl.interfaces.cli.options import format_option, log_option, wait_option
+
+if TYPE_CHECKING:
+    from qmtl.foundation.contracts.dag import DagCommandOutcome, StrategyVersion
+
+
+@click.command("redo-diff")
+@click.option("--sentinel", "sentinel_id", metavar="ID", required=True, help="The version that is meant.")
+@click.option("--rollback", is_flag=True, help="Make it its strategy's only version again.")
+@click.option(
+    "--as", "version", metavar="VERSION", help="Deploy its graph anew as this version, v1.2.3-hotfix for one."
+)
+@log_option
+@wait_option
+@format_option
+def redo_diff(
+    sentinel_id: str, rollback: bool, version: str | None, log_address: str, wait_s: float, as_json: bool
+) -> None:
+    """Go back to a version, or deploy its graph anew with the code of today, and wait until its nodes run."""
+    from qmtl.foundation.contracts.dag import RedoDiff, RollBack
+
+    if rollback == (version is not None):
+        raise UsageError(
+            f"{'both' if rollback else 'neither'} --rollback and --as were given; redo-diff does one of them.",
+            "Give --rollback to go back to the version, or --as VERSION to deploy it anew.",
+        )
+    with session.client(log_address, wait_s) as client:
+        now_ms = session.now_ms()
+        if version is None:
+            wish = client.next_command_id("rollback", sentinel_id)
+            outcome = client.dag_command(RollBack(wish, sentinel_id, now_ms))
+            submission = client.view("dag.sentinels").get(sentinel_id).submission_id
+        else:
+            submission = wish = client.next_command_id("redo", sentinel_id, version)
+            outcome = client.dag_command(RedoDiff(wish, sentinel_id, version, now_ms))
+        deployed = client.deployed(client.view("dag.diffs").get(submission))
+    _tell(outcome, as_json, deployed)
+
+
+@click.command()
+@click.option("--sentinel", "sentinel_id", metavar="ID", required=True, help="The version that is meant.")
+@click.option(
+    "--percent", required=True, help="Its share of the traffic, 0 to 100, with two decimals at most."
+)
+@log_option
+@wait_option
+@format_option
+def weight(sentinel_id: str, percent: str, log_address: str, wait_s: float, as_json: bool) -> None:
+    """Give a version that is active or on its way a share of its strategy's traffic.
+
+    The other version of the strategy gets the rest. With 0 the version is retired, with 100 the other one is.
+    """
+    from qmtl.foundation.contracts.dag import SetTrafficWeight
+
+    share = basis_points(percent)
+    with session.client(log_address, wait_s) as client:
+        wish = client.next_command_id("weight", sentinel_id, share)
+        _tell(client.dag_command(SetTrafficWeight(wish, sentinel_id, share, session.now_ms())), as_json)
+
+
+def basis_points(percent: str) -> int:
+    """Percent as people write them, in hundredths of a percent.
+
+    Raises:
+        UsageError: no number from 0 to 100 with two decimals at most.
+    """
+    try:
+        points = parse_decimal(percent, "--percent") * 100
+    except InvalidValue:
+        points = Decimal(-1)
+    if not 0 <= points <= 10_000 or points != int(points):
+        raise UsageError(
+            f"--percent was the text {percent[:40]!a}; a number from 0 to 100 with two decimals at most is required.",
+            "Give 12.5 for an eighth of the traffic.",
+        )
+    return int(points)
+
+
+@click.command()
+@click.option("--world", "world_id", required=True)
+@click.option("--strategy", "strategy_id", required=True)
+@log_option
+@wait_option
+@format_option
+def retire(world_id: str, strategy_id: str, log_address: str, wait_s: float, as_json: bool) -> None:
+    """Take a strategy out of a world: nothing is computed for it any more; its versions stay to go back to."""
+    from qmtl.foundation.contracts.dag import RetireStrategy
+
+    with session.client(log_address, wait_s) as client:
+        wish = client.next_command_id("retire", world_id, strategy_id)
+        _tell(client.dag_command(RetireStrategy(wish, world_id, strategy_id, session.now_ms())), as_json)
+
+
+@click.command()
+@click.option(
+    "--sentinel",
+    metavar="ID|VERSION",
+    default="",
+    help="Only what retired versions with this id or version have.",
+)
+@log_option
+@wait_option
+@format_option
+def gc(sentinel: str, log_address: str, wait_s: float, as_json: bool) -> None:
+    """Remove what nobody needs any more now, instead of at the next tick of the clock.
+
+    A topic goes once its time as an orphan is over, by the clock of the log; what is held or still computed never goes.
+    """
+    from qmtl.foundation.contracts.dag import CollectGarbage
+
+    with session.client(log_address, wait_s) as client:
+        wish = client.next_command_id("gc", sentinel)
+        _tell(client.dag_command(CollectGarbage(wish, sentinel, session.now_ms())), as_json)
+
+
+def _tell(outcome: DagCommandOutcome, as_json: bool, deployed: StrategyVersion | None = None) -> None:
+    if as_json:
+        facts: dict[str, Any] = {"command_id": outcome.command_id, "detail": outcome.detail}
+        if deployed is not None:
+            facts |= {
+                "world_id": deployed.world_id,
+                "strategy_id": deployed.strategy_id,
+                "sentinel_id": deployed.sentinel_id,
+                "version": deployed.version,
+            }
+        render.json_line(facts)
+        return
+    render.line(outcome.detail)
+    if deployed is not None:
+        render.line(
+            f"strategy {deployed.strategy_id} in world {deployed.world_id} runs {deployed.sentinel_id}"
+        )

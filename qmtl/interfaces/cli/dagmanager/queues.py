@@ -1,0 +1,100 @@
+"""`queue-stats`: the topics of nodes, what becomes of them, and how full they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.options import format_option, interval_s, log_option, reading, rows_options
+
+if TYPE_CHECKING:
+    from qmtl.interfaces.dag_queues import QueueStats
+
+
+@click.command("queue-stats")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="TAG",
+    help="Only queues with this tag or of this class; may be repeated.",
+)
+@click.option(
+    "--interval",
+    callback=interval_s,
+    metavar="TIME",
+    help="Only queues of this interval: 60, 60s, 15m, 1h, 1d.",
+)
+@rows_options
+@log_option
+@format_option
+def queue_stats(
+    tags: tuple[str, ...], interval: int | None, limit: int | None, log_address: str, as_json: bool
+) -> None:
+    """The queues in the order of their names, those with all of the tags: state, references, offsets, readers' lag.
+
+    STATE is making, ready, orphaned (with the tick that found it so) or removing. REFS counts the versions that are pending or
+    active and have the node. BEGIN and END are offsets, of all partitions together; they have gaps. RECORDS and BYTES (of keys
+    and values) are counted for queues of at most 1,000 offsets, as no client of the log tells a topic's size; of others RECORDS
+    is the most that there can be. LAG is that of the reader that is farthest behind, in offsets.
+    """
+    from qmtl.interfaces.dag_queues import queue_stats as measure
+
+    with reading(log_address) as log:
+        found, count = measure(log, tags, interval, limit)
+    if as_json:
+        for one in found:
+            render.json_line(as_row(one))
+    else:
+        render.table(
+            ("TOPIC", "CLASS", "TAGS", "SECONDS", "STATE", "REFS", "BEGIN", "END", "RECORDS", "BYTES", "LAG"),
+            [_cells(one) for one in found],
+            numbers=("SECONDS", "REFS", "BEGIN", "END", "RECORDS", "BYTES", "LAG"),
+        )
+    if len(found) < count:
+        render.note(f"{len(found)} of {count} queues; --all shows every one.")
+    if any(one.end is not None and one.bytes is None for one in found):
+        render.note(
+            "What is larger than 1,000 offsets was not counted; on Kafka `kafka-log-dirs.sh --describe` tells sizes."
+        )
+
+
+def as_row(one: QueueStats) -> dict[str, Any]:
+    """One line of JSON; what is not known is null."""
+    return {
+        "topic": one.queue.topic,
+        "class": one.queue.topic_class,
+        "node_id": one.queue.node_id,
+        "tags": one.queue.tags,
+        "interval": one.queue.interval,
+        "partitions": one.queue.partitions,
+        "state": one.state,
+        "orphaned_at_ms": one.queue.orphaned_at_ms,
+        "references": one.references,
+        "begin": one.begin,
+        "end": one.end,
+        "records": one.records,
+        "bytes": one.bytes,
+        "lag": one.lag,
+    }
+
+
+def _cells(one: QueueStats) -> tuple[object, ...]:
+    since_ms = one.queue.orphaned_at_ms
+    since = "" if since_ms is None or one.queue.removing else f" since {render.instant(since_ms)}"
+    most = "-" if one.end is None or one.begin is None else f"≤{one.end - one.begin}"
+    return (
+        one.queue.topic,
+        one.queue.topic_class.value,
+        " ".join(one.queue.tags),
+        one.queue.interval,
+        f"{one.state.value}{since}",
+        one.references,
+        "-" if one.begin is None else one.begin,
+        "-" if one.end is None else one.end,
+        most if one.records is None else one.records,
+        "-" if one.bytes is None else one.bytes,
+        "-" if one.lag is None else one.lag,
+    )

@@ -1,0 +1,89 @@
+"""`init` and `export-schema`: the topics in which all state lies, made on a log, or written down without one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmtl.foundation.common.errors import UsageError
+from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.options import log_option
+
+if TYPE_CHECKING:
+    from qmtl.foundation.wire.topics import TopicSpec
+
+FORMAT = "qmtl.schema.v1"
+
+
+@click.command()
+@log_option
+def init(log_address: str) -> None:
+    """Make the topics of the catalogue that are not on the log yet; safe to repeat at any time.
+
+    What is there is compared and never changed: a topic with another configuration is an error.
+    """
+    from qmtl.bootstrap import open_log, prepare
+    from qmtl.foundation.wire.topics import CATALOGUE
+
+    log = open_log(log_address)
+    try:
+        before = set(log.topics())
+        prepare(log)
+    finally:
+        log.close()
+    made = sum(spec.name not in before for spec in CATALOGUE)
+    render.line(f"{len(CATALOGUE)} topics are there, {made} of them made now")
+
+
+@click.command("export-schema")
+@click.option(
+    "--out",
+    "out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The file to write, JSON.",
+)
+def export_schema(out: Path) -> None:
+    """Write every topic with its configuration and its keys, and the Avro schema of every message, into one file.
+
+    That is what this version makes and reads, and the same text each time; no log is asked.
+    """
+    found = exported()
+    try:
+        out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--out {out} can't be written: {error.strerror}.", "Name another file.") from None
+    render.line(f"{len(found['topics'])} topics and {len(found['schemas'])} schemas are in {out}")
+
+
+def exported() -> dict[str, Any]:
+    """The catalogue, the classes of nodes' topics, and the schemas, in a form that JSON can hold."""
+    from qmtl.foundation.contracts.dag import TopicClass
+    from qmtl.foundation.wire.avro import avro_schema
+    from qmtl.foundation.wire.registry import MESSAGES
+    from qmtl.foundation.wire.topics import CATALOGUE, node_topic
+
+    return {
+        "format": FORMAT,
+        "topics": [_topic(spec) for spec in CATALOGUE],
+        "node_topics": {kind.value: _topic(node_topic("", kind)) for kind in TopicClass},
+        "schemas": {message.__name__: avro_schema(message) for message in MESSAGES},
+    }
+
+
+def _topic(spec: TopicSpec) -> dict[str, Any]:
+    named = {"name": spec.name} if spec.name else {}
+    return named | {
+        "owner": spec.owner,
+        "table": spec.is_table,
+        "marked": spec.marked,
+        "key": list(spec.key),
+        "task_key": list(spec.task_key),
+        "partitions": spec.partitions,
+        "replication": spec.replication,
+        "config": spec.config(),
+        "messages": [message.__name__ for message in spec.messages],
+    }

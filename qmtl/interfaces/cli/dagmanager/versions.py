@@ -1,0 +1,73 @@
+"""`sentinels`: the versions of strategies, and which of them have traffic."""
+
+from __future__ import annotations
+
+import click
+
+from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.options import format_option, log_option, reading, rows_options
+
+
+@click.command()
+@click.option("--world", "world_id", help="Only versions in this world.")
+@click.option("--strategy", "strategy_id", help="Only versions of this strategy.")
+@rows_options
+@log_option
+@format_option
+def sentinels(
+    world_id: str | None, strategy_id: str | None, limit: int | None, log_address: str, as_json: bool
+) -> None:
+    """The versions in the order of their ids: what each is, which share of its strategy's traffic it has, and since when.
+
+    SHARE is that of a version that is active, or that a pending one gets. SINCE is when an active one became so; of a retired one, the
+    tick that found it retired.
+    """
+    from qmtl.engine.view import TableView
+    from qmtl.foundation.contracts.dag import SentinelStatus
+    from qmtl.foundation.wire.registry import codec
+
+    with reading(log_address) as log:
+        rows = TableView(log, "dag.sentinels", codec).refresh().rows()
+    found = [
+        one for one in rows if world_id in (None, one.world_id) and strategy_id in (None, one.strategy_id)
+    ]
+    shown = []
+    for one in found[:limit]:
+        holds = one.status in (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
+        active = one.status is SentinelStatus.ACTIVE
+        shown.append(
+            {
+                "sentinel_id": one.sentinel_id,
+                "world_id": one.world_id,
+                "strategy_id": one.strategy_id,
+                "version": one.version,
+                "status": one.status,
+                "traffic_weight": one.traffic_weight if holds else 0,
+                "since_ms": one.active_since_ms if active else one.retired_at_ms,
+                "created_at_ms": one.created_at_ms,
+                "nodes": len(one.node_ids),
+                "release_tag": one.release_tag,
+            }
+        )
+    if as_json:
+        for row in shown:
+            render.json_line(row)
+    else:
+        render.table(
+            ("SENTINEL", "VERSION", "STATUS", "SHARE", "SINCE", "CREATED", "NODES"),
+            [
+                (
+                    row["sentinel_id"],
+                    row["version"],
+                    row["status"].value,
+                    f"{row['traffic_weight'] / 100:g} %",
+                    "-" if row["since_ms"] is None else render.instant(row["since_ms"]),
+                    render.instant(row["created_at_ms"]),
+                    row["nodes"],
+                )
+                for row in shown
+            ],
+            numbers=("SHARE", "NODES"),
+        )
+    if len(shown) < len(found):
+        render.note(f"{len(shown)} of {len(found)} versions; --all shows every one.")

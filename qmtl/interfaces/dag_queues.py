@@ -1,0 +1,147 @@
+"""The topics of nodes as an operator sees them: what the tables say of each, and what the log does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from qmtl.engine.log.port import Log, TopicPartition, partitions_of
+from qmtl.engine.view import TableView, read_all
+from qmtl.foundation.contracts.dag import Queue, SentinelStatus, VersionSentinel
+from qmtl.foundation.wire.keys import is_reserved
+from qmtl.foundation.wire.registry import codec
+from qmtl.interfaces.standing import standings
+from qmtl.topology import PROTOTYPES
+
+COUNTED: Final = 1000
+"""A topic with at most so many offsets is read, so that its records and their bytes are counted."""
+
+READERS: Final = ("nodes",)
+"""The processors that read topics of nodes."""
+
+_HOLDING: Final = (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
+
+
+class QueueState(Enum):
+    """Where a queue is in its life."""
+
+    MAKING = "making"
+    READY = "ready"
+    ORPHANED = "orphaned"
+    """No version that is pending or active has its node."""
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """One queue.
+
+    Attributes:
+        references: how many versions that are pending or active have its node.
+        begin, end: of all partitions together, the first offset that is kept and the last stable one; None where the log has no
+            such topic.
+        records: how many are in it, without markers; None where that was not counted: then `end - begin` are more.
+        bytes: of their keys and values, before compression; None likewise.
+        lag: offsets to the high watermark of the reader that is farthest behind; None where nobody is known to read it.
+    """
+
+    queue: Queue
+    references: int
+    begin: int | None = None
+    end: int | None = None
+    records: int | None = None
+    bytes: int | None = None
+    lag: int | None = None
+
+    @property
+    def state(self) -> QueueState:
+        if self.queue.removing:
+            return QueueState.REMOVING
+        if not self.references:
+            return QueueState.ORPHANED
+        return QueueState.READY if self.queue.ready else QueueState.MAKING
+
+
+def references(versions: Iterable[VersionSentinel]) -> Counter[str]:
+    """How many versions that are pending or active have each node."""
+    return Counter(
+        node_id for one in versions if one.status in _HOLDING for node_id in dict.fromkeys(one.node_ids)
+    )
+
+
+def chosen(queues: Iterable[Queue], tags: Collection[str], interval: int | None) -> list[Queue]:
+    """The queues with all of these tags, a queue's class being one of them, at an interval in seconds if one is given."""
+    return [
+        one
+        for one in queues
+        if set(tags) <= {*one.tags, one.topic_class.value} and interval in (None, one.interval)
+    ]
+
+
+def queue_stats(
+    log: Log, tags: Collection[str], interval: int | None, limit: int | None
+) -> tuple[list[QueueStats], int]:
+    """What there is to say of the first queues by their names, and how many there are in all.
+
+    Args:
+        limit: at most so many; None for all.
+    """
+    found = chosen(TableView(log, "dag.queues", codec).refresh().rows(), tags, interval)
+    shown = found[:limit]
+    held = references(TableView(log, "dag.sentinels", codec).refresh().rows())
+    present = set(log.topics())
+    wheres = {one.topic: partitions_of(one.topic, one.partitions) for one in shown if one.topic in present}
+    every = [where for some in wheres.values() for where in some]
+    begins, ends = log.begin_offsets(every), log.stable_offsets(every)
+    small = [
+        where
+        for some in wheres.values()
+        if sum(ends[one] - begins[one] for one in some) <= COUNTED
+        for where in some
+    ]
+    records, sizes = _counted(log, small)
+    lags = _lags(log) if wheres else {}
+    out = []
+    for one in shown:
+        mine = wheres.get(one.topic)
+        if mine is None:
+            out.append(QueueStats(one, held[one.node_id]))
+            continue
+        counted = set(mine) <= set(small)
+        out.append(
+            QueueStats(
+                one,
+                held[one.node_id],
+                sum(begins[where] for where in mine),
+                sum(ends[where] for where in mine),
+                records[one.topic] if counted else None,
+                sizes[one.topic] if counted else None,
+                lags.get(one.topic),
+            )
+        )
+    return out, len(found)
+
+
+def _counted(log: Log, wheres: Sequence[TopicPartition]) -> tuple[Counter[str], Counter[str]]:
+    records: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for record in read_all(log, wheres):
+        if not is_reserved(record.key):
+            records[record.topic] += 1
+            sizes[record.topic] += len(record.key) + len(record.value or b"")
+    return records, sizes
+
+
+def _lags(log: Log) -> Mapping[str, int]:
+    """Per topic that is read, the offsets to its high watermark of the task that is farthest behind, its partitions summed."""
+    out: dict[str, int] = {}
+    for task in standings(log, [one for one in PROTOTYPES if one.name in READERS], codec):
+        mine: Counter[str] = Counter()
+        for one in task.inputs:
+            mine[one.where.topic] += one.lag
+        for topic, lag in mine.items():
+            out[topic] = max(lag, out.get(topic, 0))
+    return out

@@ -1,0 +1,123 @@
+"""The configuration file of a server: one section of a YAML file, every key known and every value checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from qmtl.foundation.common.errors import UsageError
+
+MAX_BYTES: Final = 65_536
+SECTION: Final = "dagmanager"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """How the DAG Manager's server runs.
+
+    Attributes:
+        kafka_dsn: `HOST:PORT[,HOST:PORT]`; None for an embedded log in this process.
+        namespace: keeps systems on one cluster apart.
+        state_dir: where local stores lie, and the embedded log; None for a directory that goes when the server ends.
+        slot: names this server among those that share the work.
+        metrics_host, metrics_port: where /metrics and /healthz are served; no port, nowhere.
+    """
+
+    kafka_dsn: str | None = None
+    namespace: str | None = None
+    state_dir: str | None = None
+    slot: str = "0"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+
+    def address(self, state_dir: Path) -> str:
+        """The log, as `--log` takes it."""
+        if self.kafka_dsn is None:
+            return f"embedded:{state_dir / 'log'}"
+        return f"kafka://{self.kafka_dsn}" + (f"/{self.namespace}" if self.namespace else "")
+
+
+def read_config(file: Path) -> ServerConfig:
+    """The section of the DAG Manager.
+
+    Raises:
+        UsageError: the file can't be read, is no YAML or too large, or has an unknown key or a value of another kind.
+    """
+    import yaml
+
+    try:
+        with file.open("rb") as source:
+            data = source.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"--config {file} can't be read: {error.strerror}.", "Name another file.") from None
+    if len(data) > MAX_BYTES:
+        raise UsageError(
+            f"--config {file} has more than {MAX_BYTES} bytes.",
+            "Keep the configuration in a file of its own.",
+        )
+    try:
+        loaded = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        at = "" if where is None else f" at line {where.line + 1}"
+        raise UsageError(
+            f"--config {file} is no YAML{at}.", "`qmtl/examples/qmtl.yml` is a sample."
+        ) from None
+    section = {} if loaded is None else _mapping(loaded, file, "the file").get(SECTION)
+    return _checked({} if section is None else _mapping(section, file, f"section {SECTION!r}"), file)
+
+
+def _mapping(value: Any, file: Path, what: str) -> Mapping[Any, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(
+            f"--config {file}: {what} was {_kind(value)}; keys with values are required.",
+            "`qmtl/examples/qmtl.yml` is a sample.",
+        )
+    return value
+
+
+def _checked(section: Mapping[Any, Any], file: Path) -> ServerConfig:
+    known = {one.name: str(one.type) for one in fields(ServerConfig)}
+    for key, value in section.items():
+        if key not in known:
+            raise UsageError(
+                f"--config {file}: key {str(key)[:60]!a} of section {SECTION!r} is unknown.",
+                f"There are {', '.join(known)}.",
+            )
+        kind = int if known[key].startswith("int") else str
+        if value is None and known[key].endswith("None"):
+            continue
+        if type(value) is not kind or value == "":
+            wanted = "a whole number" if kind is int else "a text"
+            raise UsageError(
+                f"--config {file}: {key} was {_kind(value)}; {wanted} is required.",
+                "Put a text between quotation marks, or leave the key out.",
+            )
+    config = ServerConfig(**section)
+    port = config.metrics_port
+    if port is not None and not 0 <= port < 65_536:
+        raise UsageError(
+            f"--config {file}: metrics_port was the number {port}; 0 to 65535 is required.",
+            "0 takes any port that is free.",
+        )
+    return config
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a truth value"
+        case "":
+            return "an empty text"
+        case str():
+            return f"the text {value[:60]!a}"
+        case int():
+            return "a whole number"
+        case dict():
+            return "keys with values"
+        case _:
+            return f"a {type(value).__name__}"

@@ -1,0 +1,221 @@
+"""What an operator is shown of the graph is what its tables and its topics hold."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qmtl.bootstrap import open_log
+from qmtl.engine.log.port import partitions_of
+from qmtl.engine.view import all_partitions, read_all
+from qmtl.foundation.contracts.dag import AdminAct, AdminEntry, Queue, SentinelStatus
+from qmtl.foundation.wire.keys import is_reserved
+from qmtl.interfaces.client import Client
+from tests.interfaces.cli.deployed import CANARY, OLD, STABLE, WORLD, Deployed, client_on, feed_bars
+from tests.interfaces.cli.running import Ran, assert_one_screen, call
+from tests.replay.logs import MINUTE_MS, START_MS, Clock, commit, log_in, row
+
+HOLDING = (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
+
+
+def look(capsys: pytest.CaptureFixture[str], place: Deployed, *args: str) -> Ran:
+    return call(capsys, "service", "dagmanager", *args, "--log", place.address)
+
+
+# ---- queues ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_queue_is_told_with_its_state_and_its_references(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
+) -> None:
+    rows = {one.topic: one for one in seen_deployed.rows("dag.queues")}
+    held = [set(one.node_ids) for one in seen_deployed.rows("dag.sentinels") if one.status in HOLDING]
+    shown = look(capsys, seen_deployed, "queue-stats", "--json").lines()
+    assert [one["topic"] for one in shown] == sorted(rows)
+    states = set()
+    for one in shown:
+        queue = rows[one["topic"]]
+        count = sum(queue.node_id in nodes for nodes in held)
+        state = "ready" if count else "orphaned"
+        assert (one["references"], one["state"]) == (count, state)
+        assert one["orphaned_at_ms"] == (None if count else START_MS + MINUTE_MS)
+        assert (one["class"], one["tags"], one["interval"]) == (
+            queue.topic_class.value,
+            list(queue.tags),
+            queue.interval,
+        )
+        states.add(state)
+    assert states == {"ready", "orphaned"}
+
+
+def test_what_is_in_a_queue_is_counted_on_its_topic(
+    capsys: pytest.CaptureFixture[str], mine: Deployed
+) -> None:
+    source = next(one for one in mine.rows("dag.queues") if one.topic_class.value == "raw")
+    with client_on(mine.directory) as client:
+        feed_bars(client, 5)
+    log = open_log(mine.address, read_only=True)
+    try:
+        found = [one for one in read_all(log, all_partitions(log, source.topic)) if not is_reserved(one.key)]
+        wheres = all_partitions(log, source.topic)
+        spans = sum(log.begin_offsets(wheres).values()), sum(log.stable_offsets(wheres).values())
+    finally:
+        log.close()
+    (shown,) = look(capsys, mine, "queue-stats", "--tag", "raw", "--json").lines()
+    assert len(found) == 10
+    assert shown["records"] == 10
+    assert shown["bytes"] == sum(len(one.key) + len(one.value or b"") for one in found)
+    assert (shown["begin"], shown["end"]) == spans
+    assert f" {shown['bytes']} " in look(capsys, mine, "queue-stats", "--tag", "raw").out
+
+
+def test_the_lag_of_a_queue_is_that_of_the_reader_that_is_farthest_behind(
+    capsys: pytest.CaptureFixture[str], mine: Deployed
+) -> None:
+    def waiting(client: Client, source: Queue) -> int:
+        wheres = partitions_of(source.topic, source.partitions)
+        ends, committed = client.log.end_offsets(wheres), client.log.committed("qmtl.nodes", wheres)
+        return sum(ends[where] - committed[where] for where in wheres)
+
+    def lag() -> object:
+        (shown,) = look(capsys, mine, "queue-stats", "--tag", "raw", "--json").lines()
+        return shown["lag"]
+
+    with client_on(mine.directory) as client:
+        rest = waiting(client, feed_bars(client, 5))
+    assert lag() == rest <= 3  # the ends of transactions have offsets, too
+    with client_on(mine.directory, ()) as client:
+        behind = waiting(client, feed_bars(client, 9, settled=False))
+    assert lag() == behind >= rest + 8 + 12  # bars and markers
+
+
+@pytest.mark.parametrize(
+    ("options", "tags", "interval"),
+    [
+        (["--tag", "crypto", "--tag", "sma"], {"crypto", "sma"}, None),
+        (["--tag", "indicator"], {"indicator"}, None),
+        (["--tag", "indicator", "--interval", "1h"], {"indicator"}, 3600),
+        (["--interval", "60"], set(), 60),
+        (["--interval", "1m"], set(), 60),
+        (["--tag", "no-such"], {"no-such"}, None),
+    ],
+)
+def test_queues_are_chosen_by_tags_class_and_interval(
+    capsys: pytest.CaptureFixture[str],
+    seen_deployed: Deployed,
+    options: list[str],
+    tags: set[str],
+    interval: int | None,
+) -> None:
+    wanted = [
+        one.topic
+        for one in seen_deployed.rows("dag.queues")
+        if tags <= {*one.tags, one.topic_class.value} and (interval is None or one.interval == interval)
+    ]
+    shown = look(capsys, seen_deployed, "queue-stats", *options, "--json").lines()
+    assert [one["topic"] for one in shown] == sorted(wanted)
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "-1h", "1.5h", "1w", "h", "", "²"])
+def test_an_interval_that_is_no_length_of_time_is_refused(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed, text: str
+) -> None:
+    ran = look(capsys, seen_deployed, "queue-stats", "--interval", text)
+    assert_one_screen(ran, "QMTL-801", 2, says=["--interval", "15m"])
+
+
+def test_no_more_than_the_bound_is_shown_and_that_is_said(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
+) -> None:
+    for name, table in (("queue-stats", "dag.queues"), ("sentinels", "dag.sentinels")):
+        count = len(seen_deployed.rows(table))
+        ran = look(capsys, seen_deployed, name, "--limit", "2", "--json")
+        assert (len(ran.lines()), f"2 of {count}" in ran.err) == (2, True), name
+        every = look(capsys, seen_deployed, name, "--limit", "2", "--all", "--json")
+        assert (len(every.lines()), every.err) == (count, ""), name
+
+
+# ---- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_every_version_is_told_with_its_share(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
+) -> None:
+    rows = {one.sentinel_id: one for one in seen_deployed.rows("dag.sentinels")}
+    shown = look(capsys, seen_deployed, "sentinels", "--json").lines()
+    assert [one["sentinel_id"] for one in shown] == sorted(rows)
+    for one in shown:
+        row_ = rows[one["sentinel_id"]]
+        active = row_.status is SentinelStatus.ACTIVE
+        assert one["status"] == row_.status.value
+        assert one["traffic_weight"] == (row_.traffic_weight if active else 0)
+        assert one["since_ms"] == (row_.active_since_ms if active else row_.retired_at_ms)
+        assert one["nodes"] == len(row_.node_ids)
+    assert {one["version"]: one["traffic_weight"] for one in shown if one["strategy_id"] == "s1"} == {
+        OLD: 0,
+        STABLE: 9_000,
+        CANARY: 1_000,
+    }
+    alone = look(capsys, seen_deployed, "sentinels", "--world", WORLD, "--strategy", "s2", "--json").lines()
+    assert [one["strategy_id"] for one in alone] == ["s2"]
+    assert look(capsys, seen_deployed, "sentinels", "--world", "other", "--json").lines() == []
+    assert " 10 % " in look(capsys, seen_deployed, "sentinels").out
+
+
+# ---- the admin log ---------------------------------------------------------------------------------------------------
+
+
+def test_the_audit_is_the_admin_log(capsys: pytest.CaptureFixture[str], seen_deployed: Deployed) -> None:
+    entries = seen_deployed.messages("dag.admin.log")
+    told = look(capsys, seen_deployed, "audit", "--all", "--json").lines()
+    assert [(one["act"], one["subject"], one["cause"], one["detail"], one["digest"]) for one in told] == [
+        (one.act.value, one.subject, one.cause, one.detail, one.digest) for one in entries
+    ]
+    newest = look(capsys, seen_deployed, "audit", "--limit", "3", "--json")
+    assert (newest.lines(), f"newest 3 of {len(entries)}" in newest.err) == (told[-3:], True)
+    subject = entries[-1].subject
+    some = look(capsys, seen_deployed, "audit", "--subject", subject, "--json").lines()
+    assert some == [one for one in told if one["subject"] == subject]
+
+
+def test_the_topics_of_now_are_those_of_the_table_and_before_all_there_were_none(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
+) -> None:
+    ready = sorted(one.topic for one in seen_deployed.rows("dag.queues") if one.ready)
+    assert [one["topic"] for one in look(capsys, seen_deployed, "history", "--json").lines()] == ready
+    assert look(capsys, seen_deployed, "history", "--at", "2001-01-01", "--json").lines() == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    acts=st.lists(
+        st.tuples(st.sampled_from(list(AdminAct)), st.sampled_from("abc"), st.integers(0, 3)), max_size=12
+    ),
+    at=st.integers(0, 20),
+)
+def test_the_topics_of_an_instant_are_those_created_and_not_removed_before_it(
+    acts: Sequence[tuple[AdminAct, str, int]], at: int
+) -> None:
+    from qmtl.interfaces.cli.dagmanager.audit import topics_at
+
+    clock, minute = Clock(), 0
+    there: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as name, log_in(Path(name) / "log", clock) as log:
+        for act, subject, later in acts:
+            minute += later
+            clock.now_ms = START_MS + minute * MINUTE_MS
+            entry = AdminEntry(act, subject, "n", "c", 0)
+            commit(log, [row("dag.admin.log", entry)])
+            if minute >= at:
+                continue
+            if act is AdminAct.CREATED:
+                there[subject] = clock.now_ms
+            elif act is AdminAct.REMOVED:
+                there.pop(subject, None)
+        found = topics_at(log, START_MS + at * MINUTE_MS)
+        assert {topic: since_ms for topic, (since_ms, _) in found.items()} == there

@@ -1,0 +1,229 @@
+"""The topics are made as often as one likes, written down without a log, and served by a file or by nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qmtl.examples
+from qmtl.bootstrap import open_log, prepare
+from qmtl.engine.view import TableView
+from qmtl.foundation.common.errors import QmtlError, UsageError
+from qmtl.foundation.wire.avro import avro_schema
+from qmtl.foundation.wire.registry import MESSAGES, codec
+from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.interfaces.server_config import MAX_BYTES, ServerConfig, read_config
+from tests.contract.driving import until
+from tests.interfaces.cli.running import assert_one_screen, call, start
+from tests.interfaces.metrics.scraping import ask
+from tests.replay.logs import commit, row
+from tests.services.graphs import crossing, strategy, submission
+
+SAMPLE = Path(str(qmtl.examples.__file__)).parent / "qmtl.yml"
+
+
+# ---- topics and schemas ------------------------------------------------------------------------------------------------
+
+
+def test_topics_are_made_once_however_often_it_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    address = f"embedded:{tmp_path / 'log'}"
+    count = len(CATALOGUE)
+    for made in (count, 0, 0):
+        ran = call(capsys, "service", "dagmanager", "init", "--log", address)
+        assert (ran.code, ran.out) == (0, f"{count} topics are there, {made} of them made now\n")
+    log = open_log(address, read_only=True)
+    try:
+        for spec in CATALOGUE:
+            found = log.describe(spec.name)
+            assert found is not None
+            assert found.partitions == spec.partitions
+            assert spec.config().items() <= found.config.items()
+    finally:
+        log.close()
+
+
+def test_the_schema_is_written_without_a_log_and_is_all_there_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = set()
+    for _ in range(2):
+        ran = call(capsys, "service", "dagmanager", "export-schema", "--out", "schema.json")
+        assert ran.code == 0, ran
+        texts.add(Path("schema.json").read_text(encoding="utf-8"))
+    (text,) = texts
+    found = json.loads(text)
+    assert [one["name"] for one in found["topics"]] == [spec.name for spec in CATALOGUE]
+    for one, spec in zip(found["topics"], CATALOGUE, strict=True):
+        assert (one["config"], tuple(one["key"]), one["partitions"]) == (
+            spec.config(),
+            spec.key,
+            spec.partitions,
+        )
+        assert set(one["messages"]) <= found["schemas"].keys()
+    assert found["schemas"] == {message.__name__: avro_schema(message) for message in MESSAGES}
+    assert {name: one["partitions"] for name, one in found["node_topics"].items()} == {
+        "raw": 3,
+        "indicator": 1,
+        "trade_exec": 1,
+    }
+    assert [one.name for one in tmp_path.iterdir()] == ["schema.json"]
+
+
+def test_a_file_that_can_not_be_written_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ran = call(capsys, "service", "dagmanager", "export-schema", "--out", str(tmp_path / "no" / "file"))
+    assert_one_screen(ran, "QMTL-801", 2, says=["--out", "No such file"])
+
+
+# ---- the configuration -------------------------------------------------------------------------------------------------
+
+
+def config(tmp_path: Path, text: str | bytes) -> ServerConfig:
+    file = tmp_path / "qmtl.yml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_config(file)
+
+
+@pytest.mark.parametrize("text", ["", "dagmanager:\n", "gateway:\n  port: 1\n", "dagmanager: {}\n"])
+def test_without_a_section_everything_is_as_without_a_file(tmp_path: Path, text: str) -> None:
+    assert config(tmp_path, text) == ServerConfig()
+
+
+def test_every_key_is_taken(tmp_path: Path) -> None:
+    text = (
+        "dagmanager:\n  kafka_dsn: a:1,b:2\n  namespace: n\n  state_dir: s\n  slot: '3'\n"
+        "  metrics_host: 0.0.0.0\n  metrics_port: 0\n"
+    )
+    found = config(tmp_path, text)
+    assert found == ServerConfig("a:1,b:2", "n", "s", "3", "0.0.0.0", 0)
+    assert found.address(Path("s")) == "kafka://a:1,b:2/n"
+    assert ServerConfig().address(Path("s")) == "embedded:s/log"
+    assert config(tmp_path, "dagmanager:\n  kafka_dsn: a:1\n").address(Path("s")) == "kafka://a:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("dagmanager:\n  neo4j_dsn: bolt://x\n", ["'neo4j_dsn'", "unknown", "kafka_dsn"]),
+        ("dagmanager:\n  1: x\n", ["'1'", "unknown"]),
+        ("dagmanager:\n  slot: 1\n", ["slot", "a whole number", "a text is required"]),
+        ("dagmanager:\n  slot: ''\n", ["slot", "an empty text"]),
+        ("dagmanager:\n  slot:\n", ["slot", "nothing"]),
+        ("dagmanager:\n  metrics_port: '1'\n", ["metrics_port", "a whole number is required"]),
+        ("dagmanager:\n  metrics_port: true\n", ["metrics_port", "a truth value"]),
+        ("dagmanager:\n  metrics_port: 65536\n", ["metrics_port", "65535"]),
+        ("dagmanager:\n  kafka_dsn: [a, b]\n", ["kafka_dsn", "a list"]),
+        ("dagmanager: 7\n", ["section 'dagmanager'", "a whole number"]),
+        ("- a\n", ["the file", "a list"]),
+        ("dagmanager: {\n", ["no YAML", "line 2"]),
+        ("a: !!python/object/apply:os.system [true]\n", ["no YAML"]),
+        (b"\xff\xfe\xff", ["no YAML"]),
+        ("# " + "x" * MAX_BYTES, [f"more than {MAX_BYTES} bytes"]),
+        ("[" * 10_000, ["no YAML"]),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str | bytes, says: list[str]
+) -> None:
+    with pytest.raises(UsageError):
+        config(tmp_path, text)
+    ran = call(capsys, "service", "dagmanager", "server", "--config", str(tmp_path / "qmtl.yml"))
+    assert_one_screen(ran, "QMTL-801", 2, says=says)
+
+
+def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    ran = call(capsys, "service", "dagmanager", "server", "--config", str(tmp_path / "none.yml"))
+    assert_one_screen(ran, "QMTL-801", 2, says=["none.yml", "No such file"])
+
+
+def test_the_sample_is_all_defaults_and_names_every_key(tmp_path: Path) -> None:
+    text = SAMPLE.read_text(encoding="utf-8")
+    assert read_config(SAMPLE) == ServerConfig()
+    uncommented = re.sub(r"^  # ([a-z_]+: )", r"  \1", text, flags=re.MULTILINE)
+    found = config(tmp_path, uncommented)
+    keys = re.findall(r"^  ([a-z_]+): ", uncommented, flags=re.MULTILINE)
+    assert sorted(keys) == sorted(one.name for one in fields(ServerConfig))
+    assert found.kafka_dsn == "localhost:9092"
+    defaults = ServerConfig()
+    assert (found.slot, found.metrics_host) == (defaults.slot, defaults.metrics_host)
+
+
+# ---- the server --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def server(cwd: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    process = start(cwd, "service", "dagmanager", "server", *args)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str], what: str) -> str:
+    """The first line on stderr with this in it."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if what in line:
+            return line
+    raise AssertionError(f"the server ended without {what!r}")
+
+
+def outcome_in(address: str, submission_id: str) -> Any:
+    try:
+        log = open_log(address, read_only=True)
+    except QmtlError:
+        return None
+    try:
+        return TableView(log, "dag.diffs", codec).refresh().get(submission_id)
+    finally:
+        log.close()
+
+
+def test_a_server_decides_on_submissions_makes_their_topics_and_ends_when_it_is_asked_to(
+    tmp_path: Path,
+) -> None:
+    address = f"embedded:{tmp_path / 'state' / 'log'}"
+    one = submission(strategy(crossing()))
+    log = open_log(address)
+    prepare(log)
+    commit(log, [row("dag.submissions", one)])
+    log.close()
+    (tmp_path / "q.yml").write_text("dagmanager:\n  state_dir: state\n  metrics_port: 0\n", encoding="utf-8")
+    with server(tmp_path, "--config", "q.yml") as process:
+        url = said(process, "metrics on").split()[2].rstrip(",").removesuffix("/metrics")
+        until(lambda: ask(f"{url}/healthz").status == 200, 60)
+        until(lambda: outcome_in(address, one.submission_id) is not None, 60)
+        until(lambda: "queues_total 5.0" in ask(f"{url}/metrics").body, 60)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    log = open_log(address, read_only=True)
+    try:
+        queues = TableView(log, "dag.queues", codec).refresh().rows()
+        assert {one.topic for one in queues} <= set(log.topics())
+        assert all(one.ready for one in queues)
+    finally:
+        log.close()
+
+
+def test_without_a_file_a_server_leaves_nothing_behind(tmp_path: Path) -> None:
+    with server(tmp_path) as process:
+        where = Path(said(process, "go with this server").split()[3])
+        said(process, "worker topicadmin slot 0 runs on embedded:")
+        assert (where / "log").is_dir()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert not where.exists()
+    assert list(tmp_path.iterdir()) == []
