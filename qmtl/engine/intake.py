@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -23,6 +24,9 @@ class Intake:
 
     Args:
         deaths: how often a process may die at a record.
+
+    Attributes:
+        taken: how many records of the batch may be handled, by topic, of inputs that are not read by bucket.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Intake:
         self._allowed: Mapping[str, tuple[type, ...]] = {}
         self._markers: dict[bytes, CloseMarker] = {}
         self._condemned: dict[tuple[str, int, int], Cause] = {}
+        self.taken: Counter[str] = Counter()
 
     def allow(self, messages: Mapping[str, tuple[type, ...]]) -> None:
         """What each topic that is read now may carry."""
@@ -44,9 +49,15 @@ class Intake:
     def begin(self) -> None:
         """A new batch comes."""
         self._markers.clear()
+        self.taken = Counter()
 
     def read_free(self, run: Sequence[Record], free: list[Arrival], dead: list[DeadLetter]) -> None:
         """Read a run of records of one partition of an input that is not read by bucket; most are data, and sound."""
+        before = len(free)
+        self._read_run(run, free, dead)
+        self.taken[run[0][0]] += len(free) - before
+
+    def _read_run(self, run: Sequence[Record], free: list[Arrival], dead: list[DeadLetter]) -> None:
         if self._condemned or self._marks.careful:
             for record in run:
                 self._read_free(record, free, dead)

@@ -99,6 +99,7 @@ class Commit:
             record that counts in `records` too.
         buckets: how many buckets were closed.
         seconds: from the first append to the end of the write to the local store.
+        topics: of `records`, those of inputs that are not read by bucket, by topic.
     """
 
     records: int
@@ -108,6 +109,7 @@ class Commit:
     dead: Mapping[str, int]
     buckets: int
     seconds: float
+    topics: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class Look:
         held: how many records were read and wait for their bucket.
         paused: input partitions that are not read, as they are too far ahead of the others.
         waits: what the next bucket waits for; nothing where it is complete, or where no input has closed one.
+        resident_bytes: of what its processor remembers of its rows; None where it does not say.
     """
 
     committed: Positions
@@ -132,6 +135,7 @@ class Look:
     held: int = 0
     paused: frozenset[TopicPartition] = field(default_factory=frozenset)
     waits: tuple[Wait, ...] = ()
+    resident_bytes: int | None = None
 
 
 class Observer(Protocol):

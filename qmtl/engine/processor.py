@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from qmtl.engine.table import Table
 from qmtl.foundation.wire.topics import TopicSpec
@@ -90,6 +90,15 @@ class Step(Protocol):
 
     def emit(self, topic: str, message: Any) -> None:
         """Add an event to the transaction; key and partition follow from the catalogue."""
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """A processor that says how much memory it takes for what it remembers of its rows."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes, as of the last transaction; reckoned, and cheap to ask for."""
 
 
 class Processor(Protocol):

@@ -19,7 +19,7 @@ from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, 
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.open_rows import read_open_rows
 from qmtl.engine.places import Places
-from qmtl.engine.processor import Arrival, Bucket, Input, Processor
+from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Resident
 from qmtl.engine.recovery import STALL_S, KeepAlive, restore
 from qmtl.engine.refusal import require_letters
 from qmtl.engine.silence import Silence
@@ -367,9 +367,7 @@ class Task:
                 until = settings.clock() + settings.commit_interval_ms / 1e3
             taken += len(batch)
             ready = self._merge.is_ready()
-            if not batch or ready or taken >= settings.room or self._recorded:
-                break
-            if settings.clock() >= until:
+            if not batch or ready or taken >= settings.room or self._recorded or settings.clock() >= until:
                 break
         if not (self._free or self._dead or ready or self._fresh):
             self._marks.idle()
@@ -388,7 +386,8 @@ class Task:
             self.open(self._keep_alive, self._stall_s)  # what is buffered comes again, this one as a letter
             return True
         rows = self._commit(run, writer, fence)
-        self._settings.observer.committed(self.id, run.summary(rows, time.perf_counter() - began))
+        commit = run.summary(rows, time.perf_counter() - began, self._intake.taken)
+        settings.observer.committed(self.id, commit)
         self._configure()
         return True
 
@@ -592,6 +591,7 @@ class Task:
             self._merge.held,
             self._paused,
             self._merge.waits(),
+            self.processor.resident_bytes if isinstance(self.processor, Resident) else None,
         )
 
     def close(self) -> None:

@@ -143,9 +143,10 @@ class Transaction:
         cut = TaskCut(self._processor, self._task, as_input_positions(moved))
         self._append(CUTS, 0, stamp_key(self._processor, self._task), self._codec.encode(cut))
 
-    def summary(self, rows: int, seconds: float) -> Commit:
-        """What an observer is told once this is committed, with so many store rows, after so long."""
-        return Commit(self.taken, self.records, rows, self._late, dict(self._letters), self._closed, seconds)
+    def summary(self, rows: int, seconds: float, topics: Mapping[str, int]) -> Commit:
+        """What an observer is told once this is committed, with so many store rows, after so long, of so many records by topic."""
+        letters = dict(self._letters)
+        return Commit(self.taken, self.records, rows, self._late, letters, self._closed, seconds, topics)
 
     def seal(self) -> None:
         """Write what is staged in the tables; it belongs to the bucket that is open."""

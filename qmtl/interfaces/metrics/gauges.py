@@ -17,6 +17,7 @@ from qmtl.engine.lag import Asked, InputLag, LagMeter
 from qmtl.engine.log.port import Connected, Log
 from qmtl.engine.observer import StallKind, TaskId
 from qmtl.engine.watermark import Wait
+from qmtl.interfaces.metrics.graph import GraphGauges
 from qmtl.interfaces.metrics.sampled import Sampled
 from qmtl.interfaces.metrics.sizes import StoreSize, store_sizes
 from qmtl.interfaces.metrics.watch import Phase, Standing, Watch
@@ -73,6 +74,7 @@ class Gauges(Collector):
             every_s=_SIZES_EVERY_S,
             wait_s=_SIZES_WAIT_S,
         )
+        self._graph = GraphGauges(log, watch)
 
     def _measure(self) -> tuple[TaskInput, ...]:
         places = [
@@ -94,6 +96,7 @@ class Gauges(Collector):
         self._stopping.set()
         self._lags.stop()
         self._sizes.stop()
+        self._graph.stop()
 
     # ---- collecting -----------------------------------------------------------------------------------------------
 
@@ -104,10 +107,13 @@ class Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         sampled = self._lags.get()
         sizes = self._sizes.get()
+        graph = self._graph.get()
         tasks = self._watch.tasks()
         yield from self._membership()
         yield from _phases(tasks, self._watch.clock())
         yield from _watermarks(tasks)
+        yield from _resident(tasks)
+        yield from self._graph.collect(graph)
         yield from _waits(tasks, self._series)
         yield from _inputs([one for one in sampled.value if one.task in tasks], self._series)
         yield from _sizes({task: size for task, size in sizes.value.items() if task in tasks})
@@ -120,6 +126,7 @@ class Gauges(Collector):
         for name, age_s, errors in (
             ("inputs", sampled.age_s, sampled.errors),
             ("tables", sizes.age_s, sizes.errors),
+            *graph.ages(),
         ):
             if age_s is not None:
                 ages.add_metric((name,), age_s)
@@ -212,6 +219,18 @@ def _watermarks(tasks: Mapping[TaskId, Standing]) -> Iterator[Metric]:
         if one.look.buckets:
             watermark.add_metric(_names(task), one.look.buckets[-1] / 1000)
     yield from (watermark, inputs, held, paused)
+
+
+def _resident(tasks: Mapping[TaskId, Standing]) -> Iterator[Metric]:
+    """Of the tasks whose processor says how much it remembers."""
+    out = GaugeMetricFamily(
+        "nodecache_resident_bytes", "Bytes of the nodes' windows that the task has in memory.", labels=_TASK
+    )
+    for task, one in tasks.items():
+        if one.look is not None and one.look.resident_bytes is not None:
+            out.add_metric(_names(task), one.look.resident_bytes)
+    if out.samples:
+        yield out
 
 
 def _waits(tasks: Mapping[TaskId, Standing], series: int) -> Iterator[Metric]:

@@ -19,6 +19,15 @@ SETTLED_S: Final = 20.0
 LOOK_EVERY_S: Final = 0.2
 """A task is looked at no more often: under load a step takes milliseconds, and a look copies its positions."""
 
+WRITER: Final = "dagmanager"
+"""The single writer of the graph, which is watched for its diffs and for being there at all."""
+
+DIFFS: Final = ("dag.submissions",)
+"""Where diffs are asked for."""
+
+_DIFF_MS: Final = (1, 2, 5, 10, 20, 40, 60, 80, 100, 150, 200, 300, 500, 1000, 2000, 5000, 10_000)
+"""80 is what the engine is built for, 100 what is promised, 200 what is alarmed at."""
+
 _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -119,6 +128,15 @@ class Watch:
         self._restores = Summary(
             "qmtl_restore_duration_seconds", "Finished restores of a task.", task, registry=registry
         )
+        self._read_at: dict[TaskId, float] = {}
+        self._diffs: Histogram | None = None
+        if WRITER in self._polled:
+            self._diffs = Histogram(
+                "diff_duration_ms",
+                "Diffs, from the reading of a submission to the end of the transaction that decided on it.",
+                buckets=_DIFF_MS,
+                registry=registry,
+            )
 
     # ---- told -----------------------------------------------------------------------------------------------------
 
@@ -156,6 +174,7 @@ class Watch:
         self._restores.labels(*_names(task)).observe(now - before.since)
 
     def closed(self, task: TaskId) -> None:
+        self._read_at.pop(task, None)
         with self._lock:
             self._tasks.pop(task, None)
 
@@ -169,6 +188,7 @@ class Watch:
     def read(self, task: TaskId, records: int) -> None:
         if records:
             self._read.labels(*_names(task)).inc(records)
+            self._read_at.setdefault(task, self.clock())
 
     def committed(self, task: TaskId, commit: Commit) -> None:
         names = _names(task)
@@ -182,12 +202,17 @@ class Watch:
             self._dead.labels(*names, code).inc(count)
         self._ends.labels(*names, Outcome.COMMITTED.value).inc()
         self._seconds.labels(*names).observe(commit.seconds)
+        read_at = self._read_at.pop(task, None)
+        if self._diffs is not None and task.processor == WRITER and read_at is not None:
+            for _ in range(sum(commit.topics.get(name, 0) for name in DIFFS)):
+                self._diffs.observe((self.clock() - read_at) * 1000)
 
     def ended(self, task: TaskId, outcome: Outcome) -> None:
         self._ends.labels(*_names(task), outcome.value).inc()
 
     def stepped(self, task: TaskId, look: Callable[[], Look]) -> None:
         now = self.clock()
+        self._read_at.pop(task, None)
         known = self._tasks[task]
         if known.phase is not Phase.RUNNING or (known.stall is not None and now - known.since > SETTLED_S):
             # Nobody opens a task that begins again by itself, at a record that it can't use.

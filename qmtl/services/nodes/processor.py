@@ -35,6 +35,7 @@ from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
 from qmtl.services.nodes.plan import Plan, PlanNode, make_plan, shards_of
+from qmtl.services.nodes.resident import window_bytes
 
 DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
 IDLE_AFTER: Final = 60
@@ -61,6 +62,13 @@ class Nodes:
         self._closes: tuple[TopicSpec, ...] = (topic("trade.intents"), topic("trade.market"))
         self._running: dict[tuple[str, str], Running] = {}
         self._touched: dict[tuple[str, str], None] = {}
+        self._weights: dict[tuple[str, str], int] = {}
+        self._resident = 0
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the windows that are in memory: those of the nodes and symbols that were computed since the task was opened."""
+        return self._resident
 
     def inputs(self) -> tuple[Input, ...]:
         return self._inputs
@@ -74,6 +82,8 @@ class Nodes:
     def restore(self, tables: Mapping[str, Table]) -> None:
         self._running.clear()
         self._touched.clear()
+        self._weights.clear()
+        self._resident = 0
         self._shard = tables["node.deployments"].partition
         self._replan(tables["node.deployments"])
 
@@ -275,7 +285,11 @@ class Nodes:
     def flush(self, step: Step) -> None:
         windows = step.table("node.windows")
         for node_id, symbol in self._touched:
-            windows.put(self._running[node_id, symbol].to_window(node_id, symbol))
+            window = self._running[node_id, symbol].to_window(node_id, symbol)
+            windows.put(window)
+            weight = window_bytes(window)
+            self._resident += weight - self._weights.get((node_id, symbol), 0)
+            self._weights[node_id, symbol] = weight
         self._touched.clear()
 
 

@@ -1,0 +1,147 @@
+"""What the DAG Manager's topics hold, counted as they grow; a look takes what has been written since the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, assert_never
+
+from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.view import all_partitions, read_all
+from qmtl.foundation.contracts.dag import (
+    FULL_WEIGHT,
+    Queue,
+    ReportTopicCreated,
+    ReportTopicRemoved,
+    SentinelStatus,
+    StrategyVersion,
+    VersionSentinel,
+)
+from qmtl.foundation.wire.keys import is_reserved
+from qmtl.foundation.wire.registry import codec
+
+TOPICS: Final = ("dag.nodes", "dag.queues", "dag.sentinels", "dag.strategies", "dag.reports")
+
+SETTLE_S: Final = 0.5
+"""A gap counts if it is there after so long, too: two topics are not read at one moment."""
+
+StrategyKey: TypeAlias = tuple[str, str]
+"""World and strategy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How much there is.
+
+    Attributes:
+        nodes: rows of `dag.nodes`, which are never deleted.
+        queues: rows of `dag.queues`.
+        orphans: of these, those that a tick found to be orphans, and that are not being removed.
+        gaps: strategies of which the traffic is not given to versions, all of it and once: the versions of the deployed plan are not
+            those that are active, or their weights do not sum up to all.
+        created, failed: reports of topics that were made, and that could not be.
+    """
+
+    nodes: int = 0
+    queues: int = 0
+    orphans: int = 0
+    gaps: int = 0
+    created: int = 0
+    failed: int = 0
+
+
+class Surveyor:
+    """Counts on one log, again and again. Not thread-safe.
+
+    Args:
+        wait: waits so many seconds.
+    """
+
+    def __init__(self, log: Log, wait: Callable[[float], object]) -> None:
+        self._log = log
+        self._wait = wait
+        self._next: dict[TopicPartition, int] = {}
+        self._nodes: set[bytes] = set()
+        self._queues: set[bytes] = set()
+        self._orphans: set[bytes] = set()
+        self._versions: dict[bytes, tuple[StrategyKey, str, int]] = {}
+        self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
+        self._created, self._failed = 0, 0
+
+    def look(self) -> Survey:
+        """As of now.
+
+        Raises:
+            LogError: the log did not answer.
+        """
+        self._read()
+        if gaps := self._gaps():
+            self._wait(SETTLE_S)
+            self._read()
+            gaps &= self._gaps()
+        return Survey(
+            len(self._nodes), len(self._queues), len(self._orphans), len(gaps), self._created, self._failed
+        )
+
+    def _read(self) -> None:
+        wheres = [where for name in TOPICS for where in all_partitions(self._log, name)]
+        for record in read_all(self._log, wheres, self._next):
+            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            if is_reserved(record.key):
+                continue
+            if record.value is None:
+                self._forget(record.topic, record.key)
+            elif record.topic == "dag.nodes":
+                self._nodes.add(record.key)
+            else:
+                self._take(record.key, codec.decode(record.value))
+
+    def _forget(self, topic: str, key: bytes) -> None:
+        match topic:
+            case "dag.nodes":
+                self._nodes.discard(key)
+            case "dag.queues":
+                self._queues.discard(key)
+                self._orphans.discard(key)
+            case "dag.sentinels":
+                self._versions.pop(key, None)
+            case _:
+                self._plans.pop(key, None)
+
+    def _take(self, key: bytes, row: Any) -> None:
+        found: Queue | VersionSentinel | StrategyVersion | ReportTopicCreated | ReportTopicRemoved = row
+        match found:
+            case Queue():
+                self._queues.add(key)
+                is_orphan = found.orphaned_at_ms is not None and not found.removing
+                (self._orphans.add if is_orphan else self._orphans.discard)(key)
+            case VersionSentinel():
+                self._versions.pop(key, None)
+                if found.status is SentinelStatus.ACTIVE:
+                    whose = (found.world_id, found.strategy_id)
+                    self._versions[key] = (whose, found.sentinel_id, found.traffic_weight)
+            case StrategyVersion():
+                self._plans.pop(key, None)
+                if found.nodes:
+                    canary = () if found.canary is None else (found.canary.sentinel_id,)
+                    whose = (found.world_id, found.strategy_id)
+                    self._plans[key] = (whose, frozenset((found.sentinel_id, *canary)))
+            case ReportTopicCreated():
+                self._created += found.created
+                self._failed += not found.created
+            case ReportTopicRemoved():
+                pass
+            case _:
+                assert_never(found)
+
+    def _gaps(self) -> set[StrategyKey]:
+        active: dict[StrategyKey, dict[str, int]] = {}
+        for whose, sentinel_id, weight in self._versions.values():
+            active.setdefault(whose, {})[sentinel_id] = weight
+        planned = dict(self._plans.values())
+        return {
+            whose
+            for whose in active.keys() | planned.keys()
+            if active.get(whose, {}).keys() != planned.get(whose, frozenset())
+            or sum(active.get(whose, {}).values()) != FULL_WEIGHT
+        }

@@ -1,0 +1,22 @@
+"""How much memory a window takes while its node runs."""
+
+from __future__ import annotations
+
+import sys
+from decimal import Decimal
+from typing import Final
+
+from qmtl.foundation.contracts.node import NodeWindow
+
+_POINTER: Final = 8
+_VALUE: Final = sys.getsizeof(Decimal(0)) + _POINTER
+_ENTRY: Final = 150
+"""A text under a name."""
+
+_WINDOW: Final = 1500
+"""What holds them: the running node, its queue of values, and the keys under which the worker finds it."""
+
+
+def window_bytes(window: NodeWindow) -> int:
+    """Bytes, reckoned from how many numbers the window has; numbers with more than 19 digits take more."""
+    return _WINDOW + _VALUE * len(window.values) + _ENTRY * len(window.memory or ())

@@ -1,0 +1,357 @@
+"""What is told of the graph is what lies in its topics, counted here by reading their tables anew."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from qmtl.engine.log.port import Log
+from qmtl.engine.observer import Commit, Look, TaskId
+from qmtl.engine.simulate.log import SimulatedLog
+from qmtl.engine.simulate.network import Process
+from qmtl.engine.view import TableView, all_partitions, read_all
+from qmtl.foundation.contracts.dag import (
+    Canary,
+    ComputeNode,
+    DagSubmission,
+    PlannedNode,
+    Queue,
+    ReportTopicCreated,
+    ReportTopicRemoved,
+    SentinelStatus,
+    StrategyStatus,
+    StrategyVersion,
+    TopicClass,
+    VersionSentinel,
+)
+from qmtl.foundation.contracts.node import NodeWindow
+from qmtl.foundation.wire.keys import is_reserved
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.interfaces.dag_survey import Surveyor
+from qmtl.interfaces.metrics import graph, watch
+from qmtl.interfaces.metrics.graph import GraphGauges
+from qmtl.interfaces.metrics.watch import Watch
+from qmtl.services.nodes.resident import window_bytes
+from tests.contract.driving import until
+from tests.interfaces.cli.deployed import deploy, feed_bars, settle
+from tests.interfaces.metrics.scraping import Scrape
+from tests.interfaces.metrics.whole import running, served
+from tests.replay.logs import START_MS, Row, commit, log_in, row, ticks, tombstone
+from tests.services.graphs import crossing, strategy, text
+
+COUNTS = (
+    "compute_nodes_total",
+    "queues_total",
+    "orphan_queue_total",
+    "sentinel_gap_count",
+    "queue_create_success_total",
+    "queue_create_error_total",
+)
+
+
+def rows_of(log: Log, name: str) -> list[Any]:
+    return TableView(log, name, codec).refresh().rows()
+
+
+def reports_of(log: Log) -> list[Any]:
+    found = read_all(log, all_partitions(log, "dag.reports"))
+    return [codec.decode(one.value) for one in found if one.value and not is_reserved(one.key)]
+
+
+def gaps_of(log: Log) -> int:
+    """Strategies whose versions with traffic are not those of the plan, or have not all of it."""
+    versions = [one for one in rows_of(log, "dag.sentinels") if one.status is SentinelStatus.ACTIVE]
+    plans = [one for one in rows_of(log, "dag.strategies") if one.nodes]
+    count = 0
+    for whose in {(one.world_id, one.strategy_id) for one in (*versions, *plans)}:
+        mine = [one for one in versions if (one.world_id, one.strategy_id) == whose]
+        ids = [
+            name
+            for one in plans
+            if (one.world_id, one.strategy_id) == whose
+            for name in (one.sentinel_id, *([one.canary.sentinel_id] if one.canary else []))
+        ]
+        whole = sum(one.traffic_weight for one in mine) == 10_000
+        count += not whole or sorted(one.sentinel_id for one in mine) != sorted(set(ids))
+    return count
+
+
+def counts_of(log: Log) -> list[int]:
+    """What the tables hold, in the order of `COUNTS`."""
+    queues = rows_of(log, "dag.queues")
+    made = [one for one in reports_of(log) if isinstance(one, ReportTopicCreated)]
+    return [
+        len(rows_of(log, "dag.nodes")),
+        len(queues),
+        sum(one.orphaned_at_ms is not None and not one.removing for one in queues),
+        gaps_of(log),
+        sum(one.created for one in made),
+        sum(not one.created for one in made),
+    ]
+
+
+# ---- any topics ------------------------------------------------------------------------------------------------------
+
+NODE = ComputeNode("n", "sma", 60, 3, "c", "s", "{}", ())
+QUEUE = Queue("q", "n", TopicClass.INDICATOR, 1, 60, 1, 1, 0)
+VERSION = VersionSentinel("v", "v1", "c", 0, "w", "s", ("n",))
+PLANNED = PlannedNode("n", "n", "sma", 60, 3, "{}", (), "q", 1, False)
+PLAN = StrategyVersion("w", "s", "v1", "v", "x", StrategyStatus.READY, (PLANNED,), ())
+
+NAMES_3 = st.sampled_from(["a", "b", "c"])
+ROWS: st.SearchStrategy[Row] = st.one_of(
+    st.builds(lambda name: row("dag.nodes", replace(NODE, node_id=name)), NAMES_3),
+    st.builds(
+        lambda name, since, removing: row(
+            "dag.queues", replace(QUEUE, topic=name, orphaned_at_ms=since, removing=removing)
+        ),
+        NAMES_3,
+        st.sampled_from([None, 7]),
+        st.booleans(),
+    ),
+    st.builds(lambda name: tombstone("dag.queues", name), NAMES_3),
+    st.builds(
+        lambda name, whose, status, weight: row(
+            "dag.sentinels",
+            replace(VERSION, sentinel_id=name, strategy_id=whose, status=status, traffic_weight=weight),
+        ),
+        NAMES_3,
+        st.sampled_from(["s", "t"]),
+        st.sampled_from([SentinelStatus.ACTIVE, SentinelStatus.ACTIVE, SentinelStatus.RETIRED]),
+        st.sampled_from([10_000, 9_000, 1_000]),
+    ),
+    st.builds(lambda name: tombstone("dag.sentinels", name), NAMES_3),
+    st.builds(
+        lambda whose, name, canary, there: row(
+            "dag.strategies",
+            replace(
+                PLAN,
+                strategy_id=whose,
+                sentinel_id=name,
+                nodes=(PLANNED,) if there else (),
+                canary=None if canary is None else Canary("v2", canary, "x", 1_000, ()),
+            ),
+        ),
+        st.sampled_from(["s", "t"]),
+        NAMES_3,
+        st.one_of(st.none(), NAMES_3),
+        st.sampled_from([True, True, False]),
+    ),
+    st.builds(
+        lambda name, done: row("dag.reports", ReportTopicCreated(name, done, "", "")), NAMES_3, st.booleans()
+    ),
+    st.builds(lambda name: row("dag.reports", ReportTopicRemoved(name, True, "", "")), NAMES_3),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(ROWS, min_size=1, max_size=6), min_size=1, max_size=4))
+def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
+    batches: Sequence[Sequence[Row]],
+) -> None:
+    with tempfile.TemporaryDirectory() as directory, log_in(Path(directory) / "log") as log:
+        surveyor = Surveyor(log, lambda seconds: None)
+        for batch in batches:
+            commit(log, batch)
+            found = surveyor.look()
+            counted = [found.nodes, found.queues, found.orphans, found.gaps, found.created, found.failed]
+            assert counted == counts_of(log)
+
+
+def test_a_gap_that_is_closed_while_it_is_looked_at_is_none(tmp_path: Path) -> None:
+    active = row("dag.sentinels", replace(VERSION, status=SentinelStatus.ACTIVE))
+    with log_in(tmp_path / "log") as log:
+        commit(log, [row("dag.strategies", PLAN)])
+        assert Surveyor(log, lambda seconds: None).look().gaps == 1
+        assert Surveyor(log, lambda seconds: commit(log, [active])).look().gaps == 0
+
+
+# ---- a system that runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with deployed strategies; everything is measured at each scrape."""
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(graph, "EVERY_S", 0.0)
+    deploy(tmp_path)
+    return tmp_path
+
+
+def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> None:
+    with running(place) as (client, metrics), served(client, metrics, place) as url:
+
+        def told() -> list[float | None]:
+            found = Scrape(url)
+            return [found.get(name) for name in COUNTS]
+
+        counted = counts_of(client.log)
+        assert told() == counted
+        assert counted[3:] == [0, counted[1], 0]
+        assert counted[2] > 0
+        lost = ReportTopicCreated("q", False, "QMTL-303", "another one is there")
+        wrong = replace(rows_of(client.log, "dag.sentinels")[-1], traffic_weight=9_999)
+        commit(client.log, [row("dag.reports", lost), row("dag.sentinels", wrong)])
+        until(lambda: told() == counts_of(client.log))
+        assert [counts_of(client.log)[at] for at in (3, 5)] == [1, 1]
+
+
+def test_every_submission_is_one_diff_of_the_histogram(place: Path) -> None:
+    sent = 5
+    with running(place) as (client, metrics), served(client, metrics, place) as url:
+        for number in range(sent):
+            data = text(strategy(crossing(5, 20 + number), f"more{number}"))
+            one = DagSubmission(f"more{number}", "w1", data, START_MS)
+            commit(client.log, [row("dag.submissions", one)], "people")
+        commit(client.log, ticks(3, 4), "clock")
+        settle(client)
+        found = Scrape(url)
+        assert found.get("diff_duration_ms_count") == sent
+        seconds = found.total("qmtl_transaction_duration_seconds_sum", processor="dagmanager")
+        assert 0 < (found.get("diff_duration_ms_sum") or 0) <= sent * 1000 * 60
+        assert seconds > 0
+
+
+def test_a_diff_takes_from_its_reading_to_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    registry = CollectorRegistry()
+    one = Watch(["dagmanager"], registry, lambda: now[0])
+    task = TaskId("dagmanager", 0)
+
+    def shown() -> tuple[int, int]:
+        names = ("diff_duration_ms_count", "diff_duration_ms_sum")
+        count, total = (registry.get_sample_value(name) or 0 for name in names)
+        return round(count), round(total)
+
+    def commits(topics: dict[str, int]) -> None:
+        one.committed(task, Commit(sum(topics.values()), 1, 0, 0, {}, 0, 0.01, topics))
+        one.stepped(task, lambda: Look({}, {}))
+
+    one.opening(task)
+    one.opened(task)
+    one.read(task, 3)
+    now[0] += 0.15
+    one.read(task, 0)
+    now[0] += 0.1
+    commits({"dag.submissions": 2, "dag.reports": 1})
+    assert shown() == (2, 500)
+    one.read(task, 4)
+    commits({"dag.reports": 4})
+    assert shown()[0] == 2
+    one.read(task, 1)  # nothing to commit yet
+    one.stepped(task, lambda: Look({}, {}))
+    now[0] += 60
+    one.read(task, 1)
+    now[0] += 0.02
+    commits({"dag.submissions": 1})
+    assert shown() == (3, 520)
+    one.read(task, 1)
+    one.closed(task)  # the transaction failed, and is begun again
+    now[0] += 60
+    one.opening(task)
+    one.opened(task)
+    one.read(task, 1)
+    now[0] += 0.03
+    commits({"dag.submissions": 1})
+    assert shown() == (4, 550)
+
+
+def test_no_other_worker_has_diffs() -> None:
+    registry = CollectorRegistry()
+    Watch(["nodes"], registry)
+    assert registry.get_sample_value("diff_duration_ms_count") is None
+
+
+def test_windows_in_memory_are_those_of_the_nodes_that_were_computed(place: Path) -> None:
+    with running(place) as (client, metrics):
+        settle(client)
+        feed_bars(client, 12)
+        windows = rows_of(client.log, "node.windows")
+        assert len(windows) > 2
+        with served(client, metrics, place) as url:
+            found = Scrape(url)
+        assert found.total("nodecache_resident_bytes", processor="nodes") == sum(map(window_bytes, windows))
+        assert len(found.labelled("nodecache_resident_bytes")) == 4
+    with running(place) as (client, metrics), served(client, metrics, place) as url:
+        assert Scrape(url).total("nodecache_resident_bytes") == 0  # restored, and not computed since
+
+
+@pytest.mark.parametrize("length", [1, 100, 20_000])
+def test_the_bytes_of_a_window_are_about_those_that_it_takes(length: int) -> None:
+    from tracemalloc import get_traced_memory, start, stop
+
+    from qmtl.runtime.indicators.sma import Sma
+
+    row_ = NodeWindow("n", "s", length, tuple(Decimal(f"100.{number}") for number in range(length)))
+    kept = []
+    params = Sma().parse({}, length)
+    start()
+    try:
+        for _ in range(10):
+            copied = replace(row_, values=tuple(Decimal(str(one)) for one in row_.values))
+            kept.append(Sma().resume(params, copied))
+            del copied
+        taken = get_traced_memory()[0] / len(kept)
+    finally:
+        stop()
+    assert sys.getsizeof(Decimal(0)) * length * 0.9 < taken
+    assert 0.4 * taken < window_bytes(row_) < 2.5 * taken
+
+
+# ---- whether anybody writes --------------------------------------------------------------------------------------------
+
+
+def absent(gauges: GraphGauges) -> float | None:
+    """What is told, once it was measured."""
+    until(lambda: gauges.get().absent.age_s is not None)
+    samples = [one.samples for one in gauges.collect(gauges.get()) if one.name == "no_active_writer"]
+    return samples[0][0].value if samples else None
+
+
+def test_nobody_writes_while_the_group_has_no_member_with_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "EVERY_S", 0.0)
+    log = SimulatedLog()
+    log.ensure_topics(CATALOGUE)
+    gauges = GraphGauges(log, Watch(["nodes"], CollectorRegistry()))
+    try:
+        assert absent(gauges) == 1
+        process = Process("writer")
+        member = SimulatedLog(log.cluster, process).membership("qmtl.dagmanager", "0", "dag.submissions")
+        until(lambda: member.poll() == frozenset({0}))
+        assert absent(gauges) == 0
+        process.alive = False
+        assert absent(gauges) == 0  # until its session ends
+        log.cluster.pass_ms(60_000)
+        assert absent(gauges) == 1
+    finally:
+        gauges.stop()
+
+
+def test_on_a_log_that_knows_no_members_only_the_writer_itself_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "EVERY_S", 0.0)
+    with log_in(tmp_path / "log") as log:
+        other = GraphGauges(log, Watch(["nodes"], CollectorRegistry()))
+        watching = Watch(["dagmanager"], CollectorRegistry())
+        mine = GraphGauges(log, watching)
+        try:
+            assert (absent(other), absent(mine)) == (None, 1)
+            watching.opening(TaskId("dagmanager", 0))
+            assert absent(mine) == 1
+            watching.opened(TaskId("dagmanager", 0))
+            assert absent(mine) == 0
+        finally:
+            other.stop()
+            mine.stop()
