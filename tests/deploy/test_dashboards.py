@@ -18,12 +18,18 @@ from qmtl.foundation.wire.topics import DAY_MS
 from tests.engine.models import minute
 from tests.engine.toys import B_STATE, XX, Feed, Item, X, make_topics, spread
 from tests.interfaces.metrics.scraping import Scrape, shown
+from tests.interfaces.metrics.whole import running, served
 
 ROOT = Path(__file__).resolve().parents[2]
 BY_PROMETHEUS = frozenset({"instance", "job"})
+RULES = ("alerts.yml", "dagmanager.yml")
 SUFFIXES = ("_bucket", "_count", "_sum")
-NAME = re.compile(r"\b(?:qmtl|process)_[a-z_]+\b")
-SELECTOR = re.compile(r"\b((?:qmtl|process)_[a-z_]+)\{([^}]*)\}")
+NAMES = (
+    r"(?:qmtl|process|slo|diff_duration|queue_create|sentinel_gap|orphan_queue|compute_nodes|nodecache_resident|no_active)_[a-z0-9_]+"
+    r"|queues_total"
+)
+NAME = re.compile(rf"\b(?:{NAMES})\b")
+SELECTOR = re.compile(rf"\b({NAMES})\{{([^}}]*)\}}")
 GROUPING = re.compile(r"\b(?:by|on) \(([^)]*)\)")
 LEGEND = re.compile(r"\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}")
 
@@ -70,10 +76,18 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
 
 
 @pytest.fixture(scope="module")
-def labels(seen: Scrape) -> dict[str, set[str]]:
-    """Per name of a sample, the labels that it has."""
-    out: dict[str, set[str]] = {}
-    for family in seen.families.values():
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
+    """A scrape of a process that runs everything, the DAG Manager too."""
+    directory = tmp_path_factory.mktemp("graph")
+    with running(directory) as (client, metrics), served(client, metrics, directory) as url:
+        return Scrape(url)
+
+
+@pytest.fixture(scope="module")
+def labels(seen: Scrape, graph: Scrape) -> dict[str, set[str]]:
+    """Per name of a sample, or of what the rules record, the labels that it has."""
+    out: dict[str, set[str]] = {rule["record"]: set() for rule in recorded()}
+    for family in (*seen.families.values(), *graph.families.values()):
         for sample in family.samples:
             out.setdefault(sample.name, set()).update(sample.labels)
     return out
@@ -88,9 +102,19 @@ def panels() -> Iterator[dict[str, Any]]:
     return (one for one in dashboard()["panels"] if one["type"] != "row")
 
 
-def rules() -> list[dict[str, Any]]:
-    loaded = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
-    return [rule for group in loaded["groups"] for rule in group["rules"]]
+def rules(*files: str) -> list[dict[str, Any]]:
+    """The alerts of these files, of all of them where none is named."""
+    return [rule for rule in _rules(*(files or RULES)) if "alert" in rule]
+
+
+def recorded() -> list[dict[str, Any]]:
+    return [rule for rule in _rules(*RULES) if "record" in rule]
+
+
+def _rules(*files: str) -> Iterator[dict[str, Any]]:
+    for name in files:
+        loaded = yaml.safe_load((ROOT / "deploy/prometheus" / name).read_text())
+        yield from (rule for group in loaded["groups"] for rule in group["rules"])
 
 
 def expressions() -> list[tuple[str, str, str]]:
@@ -103,6 +127,7 @@ def expressions() -> list[tuple[str, str, str]]:
     return [
         *of_panels,
         *((rule["alert"], rule["expr"], rule["annotations"]["summary"]) for rule in rules()),
+        *((rule["record"], rule["expr"], "") for rule in recorded()),
     ]
 
 
@@ -164,7 +189,7 @@ def test_every_worker_of_the_compose_file_is_scraped_where_it_serves() -> None:
         if name != "kafka"
     ]
     assert sorted(targets) == sorted(served)
-    assert config["rule_files"] == ["alerts.yml"]
+    assert config["rule_files"] == [*RULES]
     assert {rule["labels"]["severity"] for rule in rules()} == {"warning", "critical"}
     assert all(
         f'job="{job["job_name"]}"' in expression for _, expression, _ in expressions() if "job=" in expression
@@ -197,4 +222,15 @@ def test_the_document_lists_every_metric_and_no_other_with_its_labels(
 
 def test_the_document_says_of_every_alert_what_to_do() -> None:
     listed = re.findall(r"^\| `(Qmtl[A-Za-z]+)` \| [^|]+ \| [^|]+ \|$", operations(), re.MULTILINE)
-    assert listed == [rule["alert"] for rule in rules()]
+    assert listed == [rule["alert"] for rule in rules("alerts.yml")]
+
+
+def test_the_document_of_the_graph_lists_its_metrics_with_their_labels(seen: Scrape, graph: Scrape) -> None:
+    text = (ROOT / "docs/dagmanager.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `([a-z_]+)` \| ([a-z, ]*)\| ", text, re.MULTILINE))
+    ours = {name: one for name, one in graph.families.items() if name not in seen.families}
+    full = {f"{name}_total" if one.type == "counter" else name: one for name, one in ours.items()}
+    assert listed.keys() == full.keys()
+    for name, one in full.items():
+        has = set().union(*(sample.labels for sample in one.samples)) - {"le"}
+        assert {part.strip() for part in listed[name].split(",") if part.strip()} == has, name
