@@ -144,9 +144,7 @@ def mind(act: Act, streams: Streams) -> None:
         _put(rows, streams, replace(rows.get(request_id), heard_ms=now_ms))
 
 
-def answer(
-    catalogue: Catalogue, request: DiffRequest, prescan: Prescan | None = None
-) -> list[DiffChunk]:
+def answer(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | None = None) -> list[DiffChunk]:
     """All chunks of the answer to a request, none of them released; a refusal is one."""
     try:
         found = difference(catalogue, request, prescan)

@@ -33,6 +33,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.faults import Faults, lines
 from qmtl.services.dagmanager.graph import Graph
