@@ -22,7 +22,7 @@ LOOK_EVERY_S: Final = 0.2
 WRITER: Final = "dagmanager"
 """The single writer of the graph, which is watched for its diffs and for being there at all."""
 
-DIFFS: Final = ("dag.submissions",)
+DIFFS: Final = ("dag.submissions", "dag.diff.requests")
 """Where diffs are asked for."""
 
 _DIFF_MS: Final = (1, 2, 5, 10, 20, 40, 60, 80, 100, 150, 200, 300, 500, 1000, 2000, 5000, 10_000)

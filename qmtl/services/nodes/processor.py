@@ -140,6 +140,7 @@ class Nodes:
         for key in [key for key in self._running if key[0] in gone]:
             del self._running[key]
             self._touched.pop(key, None)
+            self._resident -= self._weights.pop(key, 0)
 
     def _name(self, step: Step) -> None:
         """Say of each node here which strategies it serves."""
