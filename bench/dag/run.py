@@ -13,11 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from bench.dag import admission
+from bench.dag import admission, standing
 from bench.dag.admission import Sizes
 from bench.engine.run import RESULTS, code, processor
+from qmtl.engine.worker import collect_seldom
 
-PARTS: Final[Mapping[str, Callable[[Path, Sizes], dict[str, Any]]]] = {"admission": admission.measure}
+PARTS: Final[Mapping[str, Callable[[Path, Sizes], dict[str, Any]]]] = {
+    "admission": admission.measure,
+    "standing": standing.measure,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,4 +65,5 @@ def surroundings() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    collect_seldom()  # as whoever runs workers does
     main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.dag import admission, run
+from bench.dag import admission, run, standing
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.prescan import Prescan
 
@@ -19,6 +19,16 @@ def test_it_gives_a_ratio_for_each_share_and_each_size(tmp_path: Path) -> None:
     for one in found["admission"].values():
         assert set(one) == {"all", "most", "none", "memo_bytes"}
         assert all(one[share]["slow_to_fast"] > 0 for share in admission.SHARES)
+
+
+def test_it_tells_what_a_submission_and_a_start_take_by_the_size_of_the_graph(tmp_path: Path) -> None:
+    found = standing.measure(tmp_path, admission.Sizes(20, (20, 60), 2, 1))
+    assert list(found) == ["20", "60", "flat"]
+    for size in ("20", "60"):
+        assert set(found[size]) == {"all", "most", "start_s", "start_mb", "process_mb"}
+        assert all(found[size][share]["cpu_ms"]["p95"] > 0 for share in standing.SHARES)
+        assert found[size]["start_s"] > 0
+    assert set(found["flat"]) == set(standing.SHARES)
 
 
 def test_its_messages_are_as_large_as_it_says_and_plainly_sound() -> None:
