@@ -67,6 +67,7 @@ class DiffReader:
         self._id = f"diff.{blake3_hex(request.request_id.encode(), 16)}"
         self._partitions = all_partitions(client.log, _CHUNKS)
         self._next: dict[TopicPartition, int] | None = None
+        self._asked = False
         self._prefix = key_prefix((request.request_id,))
         self._found: dict[int, DiffChunk] = {}
         self._chunks: list[DiffChunk] = []
@@ -106,10 +107,12 @@ class DiffReader:
         if self._next is None:
             self._next = dict(self._client.log.stable_offsets(self._partitions))
         wanted = self._request.request_id
-        if not self._client.publish_once(
+        appended = self._client.publish_once(
             _REQUESTS, self._request, lambda other: other.request_id == wanted, self._id
-        ):
-            self._next = {}  # it was sent before, and answered perhaps
+        )
+        if not appended and not self._asked:
+            self._next = {}  # it was sent by another, and answered perhaps
+        self._asked = True
 
     def _acknowledge(self) -> None:
         if self._writer is None:
@@ -144,7 +147,7 @@ class DiffReader:
     def _silence(self) -> NoAnswer:
         return NoAnswer(
             f"the DAG Manager said nothing more to request {self._request.request_id!a:.80} after {len(self._chunks)} chunks.",
-            "Start it with `qmtl worker run dagmanager`, then repeat the command; an answer that was given up is asked for anew.",
+            "Start it with `qmtl worker run dagmanager`, then ask again; after an hour of silence under another id.",
         )
 
     def _drop_writer(self) -> None:

@@ -52,13 +52,13 @@ class Streams:
         self._open: dict[str, int] = {}
 
     def restore(self, rows: Iterable[DiffStream]) -> None:
-        """Make everything again."""
+        """Make everything again, from rows in their order."""
         self.__init__()  # type: ignore[misc] # no subclass has another one
         for row in sorted(rows, key=lambda row: row.heard_ms or 0):
             self.note(row)
 
     def note(self, row: DiffStream) -> None:
-        """Remember how far an answer is; rows with a time come in its order."""
+        """Remember how far an answer is; rows with a time come by it, those with the same one in their order."""
         self.forget(row.request_id)
         if row.heard_ms is None:
             self._unheard[row.request_id] = None
@@ -80,12 +80,12 @@ class Streams:
         return sorted(self._unheard)
 
     def open_since(self, by_ms: int) -> list[str]:
-        """Those of which nothing was acknowledged since then, though chunks are out, in their order."""
-        return sorted(_until(self._open, by_ms))
+        """Those of which nothing was acknowledged since then, though chunks are out, by their times, then in their order."""
+        return list(_until(self._open, by_ms))
 
     def heard_by(self, by_ms: int) -> list[str]:
-        """Those of which nothing was heard since then, in their order."""
-        return sorted(_until(self._heard, by_ms))
+        """Those of which nothing was heard since then, by their times, then in their order."""
+        return list(_until(self._heard, by_ms))
 
 
 def ask(act: Act, streams: Streams, request: DiffRequest) -> None:

@@ -169,6 +169,39 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
             assert counted == counts_of(log)
 
 
+@pytest.mark.parametrize(
+    ("active", "plan", "gaps"),
+    [
+        ({"a": 10_000}, ("a",), 0),
+        ({"a": 9_000, "b": 1_000}, ("a", "b"), 0),
+        ({}, (), 0),
+        ({"a": 9_000}, ("a",), 1),
+        ({"a": 9_000, "b": 2_000}, ("a", "b"), 1),
+        ({"a": 9_000, "b": 1_000}, ("a",), 1),
+        ({"a": 10_000}, ("a", "b"), 1),
+        ({"a": 10_000}, ("b",), 1),
+        ({"a": 10_000}, (), 1),
+        ({}, ("a",), 1),
+    ],
+)
+def test_a_gap_is_traffic_that_is_not_given_whole_to_the_versions_of_the_plan(
+    tmp_path: Path, active: dict[str, int], plan: tuple[str, ...], gaps: int
+) -> None:
+    versions = [
+        row("dag.sentinels", replace(VERSION, sentinel_id=name, traffic_weight=weight))
+        for name, weight in active.items()
+    ]
+    canary = Canary("v2", plan[1], "x", 1_000, ()) if len(plan) > 1 else None
+    deployed = [row("dag.strategies", replace(PLAN, sentinel_id=plan[0], canary=canary))] if plan else []
+    beside = [
+        row("dag.sentinels", replace(VERSION, sentinel_id="c", strategy_id="t")),
+        row("dag.strategies", replace(PLAN, sentinel_id="c", strategy_id="t")),
+    ]
+    with log_in(tmp_path / "log") as log:
+        commit(log, [*versions, *deployed, *beside])
+        assert Surveyor(log, lambda seconds: None).look().gaps == gaps
+
+
 def test_a_gap_that_is_closed_while_it_is_looked_at_is_none(tmp_path: Path) -> None:
     active = row("dag.sentinels", replace(VERSION, status=SentinelStatus.ACTIVE))
     with log_in(tmp_path / "log") as log:
