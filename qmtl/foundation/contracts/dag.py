@@ -368,7 +368,7 @@ class QueueUpdated:
     """The queues that carry a set of tags at an interval have changed; exactly the fields that the seed gives.
 
     Attributes:
-        queues: all that carry data, in the order of their names: their topics are there, and a version has their nodes.
+        queues: all that carry data, in the order of their names: their topics are there, and an active version has their nodes.
         etag: another one for each other set.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 from qmtl.engine.table import Table
 from qmtl.foundation.contracts.dag import (
@@ -56,6 +56,7 @@ class Catalogue:
         self._orphans: dict[str, None] = {}
         self._held: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
+        self._carried: Counter[str] = Counter()
         self._read: Counter[str] = Counter()
         self._computed: Counter[str] = Counter()
         self._versions: dict[str, Version] = {}
@@ -263,7 +264,7 @@ class Catalogue:
             return False  # nobody can ask for it
         key = (queue.tags, queue.interval)
         same = self._tagged.get(key, {})
-        if (queue.topic in same) == (held and _is_usable(queue)):
+        if (queue.topic in same) == (queue.node_id in self._carried and _is_usable(queue)):
             return False
         if queue.topic in same:
             del same[queue.topic]
@@ -274,12 +275,20 @@ class Catalogue:
         return True
 
     def _count(self, sentinel: VersionSentinel, by: int) -> list[str]:
-        """Count what a version holds or keeps; returns the nodes that are held from now on, or no longer."""
-        if sentinel.status is SentinelStatus.FAILED:
-            return []
-        holds = sentinel.status in HOLDING
-        changed = _add(self._held if holds else self._kept, dict.fromkeys(sentinel.node_ids), by)
-        return changed if holds else []
+        """Count what a version holds, carries or keeps; returns the nodes of which another thing is true from now on."""
+        nodes = dict.fromkeys(sentinel.node_ids)
+        match sentinel.status:
+            case SentinelStatus.PENDING:
+                return _add(self._held, nodes, by)
+            case SentinelStatus.ACTIVE:
+                return [*_add(self._held, nodes, by), *_add(self._carried, nodes, by)]
+            case SentinelStatus.RETIRED:
+                _add(self._kept, nodes, by)
+                return []
+            case SentinelStatus.FAILED:
+                return []
+            case _:
+                assert_never(sentinel.status)
 
     def _note(self, sentinel: VersionSentinel) -> None:
         """Remember what is asked of a version again and again."""

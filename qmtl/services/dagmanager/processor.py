@@ -98,6 +98,7 @@ class DagManager:
                 diff_stream.acknowledge(act(message.request_id), self._streams, message)
             case _:
                 assert_never(message)
+        self._tell(step)
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         act = self._act(step, "clock", bucket.bucket_ms)
@@ -105,9 +106,13 @@ class DagManager:
         garbage.collect(act)
         garbage.forget_versions(act)
         diff_stream.mind(act, self._streams)
+        self._tell(step)
 
     def flush(self, step: Step) -> None:
-        """Whoever reads the queues of some tags hears once per transaction of all that has changed."""
+        """Everything was told record by record: what a transaction takes in decides nothing."""
+
+    def _tell(self, step: Step) -> None:
+        """Whoever reads the queues of some tags hears once of all that a record or a tick has changed."""
         for row in self._catalogue.untold():
             step.emit("queue", queue_updated(self._catalogue, row))
             self._catalogue.told(row)

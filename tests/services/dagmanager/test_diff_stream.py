@@ -159,7 +159,11 @@ class Answers(RuleBasedStateMachine):
     def lose(self) -> None:
         self.in_flight.pop()
 
-    @rule(name=st.sampled_from(["r0", "r1", "nobody", ""]), beyond=st.sampled_from([0, 1, 9, 50]), negative=st.booleans())
+    @rule(
+        name=st.sampled_from(["r0", "r1", "nobody", ""]),
+        beyond=st.sampled_from([0, 1, 9, 50]),
+        negative=st.booleans(),
+    )
     def stray(self, name: str, beyond: int, negative: bool) -> None:
         """What was never out, and what nobody knows, can't be acknowledged."""
         row = self.desk.table("dag.diff.streams").get(name)

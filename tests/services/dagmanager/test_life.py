@@ -281,9 +281,9 @@ class Life(RuleBasedStateMachine):
             if one.type == "QueueUpdated"
         }
         wanted: dict[Any, list[str]] = {key: [] for key in newest}
-        held = self.held()
+        carried = {one for row in self.versions(SentinelStatus.ACTIVE) for one in row.node_ids}
         for row in self.desk.rows("dag.queues"):
-            if row.tags and row.ready and not row.removing and row.node_id in held:
+            if row.tags and row.ready and not row.removing and row.node_id in carried:
                 wanted[row.tags, row.interval].append(row.topic)
         assert newest == {key: tuple(sorted(names)) for key, names in wanted.items()}
 
