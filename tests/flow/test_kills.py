@@ -26,8 +26,8 @@ RECORDS = 60
 PASSAGES = {"inside_restore": (1, 3), "after_restore": (1, 4)}
 """Which passages of a point end the process; others are passed in every cycle of every task."""
 
-EARLY, LATER = 2, 45
-ON_KAFKA = ("after_apply", "after_flush", "inside_commit", "before_store_write", "inside_restore")
+LATER = 45
+ON_KAFKA = ("after_flush", "before_store_write", "inside_restore")
 """The points of a run on Kafka, where every start costs seconds: one on each side of what a transaction makes known, and one of
 recovery. Toys die at each of them in tests/engine, and `make campaign-engine` takes its time for all."""
 
@@ -48,27 +48,27 @@ def tell(record_property: Callable[[str, object], None]) -> Callable[[list[Trial
 Tell = Callable[[list[Trial]], dict[str, Any]]
 
 
-def test_eighteen_random_kills_of_runs_on_the_embedded_log_change_nothing(
+def test_random_kills_of_runs_on_the_embedded_log_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, tell: Tell
 ) -> None:
-    found = tell(campaign(None, tmp_path, bars, undisturbed, 18, SEED))
-    assert found["kills"] >= 18
+    found = tell(campaign(None, tmp_path, bars, undisturbed, 8, SEED))
+    assert found["kills"] >= 8
     assert found["wrong"] == []
 
 
-def test_twelve_random_kills_of_runs_on_kafka_change_nothing(
+def test_random_kills_of_runs_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 12, SEED))
-    assert found["kills"] >= 12
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 4, SEED))
+    assert found["kills"] >= 4
     assert found["wrong"] == []
 
 
-def test_six_kills_of_single_workers_on_kafka_change_nothing(
+def test_kills_of_single_workers_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 6, SEED, workers=True))
-    assert found["kills"] >= 6
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 3, SEED, workers=True))
+    assert found["kills"] >= 3
     assert found["wrong"] == []
 
 
@@ -96,7 +96,7 @@ def test_a_death_at_every_point_of_a_cycle_changes_nothing(
     tell: Tell,
 ) -> None:
     bootstrap = None if kind == "embedded" else str(request.getfixturevalue("kafka_bootstrap"))
-    chosen, usual = (POINTS, (EARLY, LATER)) if bootstrap is None else (ON_KAFKA, (LATER,))
+    chosen, usual = POINTS if bootstrap is None else ON_KAFKA, (LATER,)
 
     def run(name: str) -> Trial:
         with place_on(bootstrap, tmp_path / name, bars) as place:

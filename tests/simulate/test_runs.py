@@ -27,7 +27,7 @@ from tests.simulate.scenarios import given_buckets, given_items, late, sources, 
 from tests.simulate.system import system
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 100
+SEEDS = 60
 COVERED = Coverage()
 """What the runs of this module have reached together."""
 
