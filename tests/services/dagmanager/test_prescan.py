@@ -25,7 +25,7 @@ from qmtl.services.dagmanager import graph as graphs
 from qmtl.services.dagmanager import prescan
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph, Held, nobody
-from qmtl.services.dagmanager.prescan import MEMO_BYTES, Memo, Prescan, split
+from qmtl.services.dagmanager.prescan import MEMO_BYTES, Known, Memo, Prescan, split
 from qmtl.services.dagmanager.raw import MAX_BYTES
 from tests.services.dagmanager import spelling
 from tests.services.dagmanager.test_admission import HOSTILE
@@ -378,6 +378,18 @@ def test_what_is_forgotten_takes_nothing(how: str) -> None:
     memo = Prescan(size)
     assert taken(memo, FILLS[how]) < size + formats
     assert memo.known.size > size // 4
+
+
+def test_no_row_keeps_what_a_text_says_once_the_text_is_forgotten() -> None:
+    def there() -> int:
+        gc.collect()
+        return sum(type(one) is Known for one in gc.get_objects())
+
+    before, memo = there(), Prescan(200_000)
+    for data in FILLS["long notes"]:
+        assert memo.plain(data, T0) is not None
+    assert len(memo.rows) > len(memo.known) > 0
+    assert there() - before == len(memo.known)
 
 
 def test_no_space_between_nodes_is_there_more_than_once() -> None:
