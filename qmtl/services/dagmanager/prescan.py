@@ -31,8 +31,8 @@ from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_n
 from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
 
 MEMO_BYTES: Final = 140_000_000
-"""Room for 57,000 nodes of 223 bytes. What 50,000 of them take is counted as 122 MB (texts 73, nodes 48) and makes the process 91 MB
-larger; 114 MB where it is full, and as many were forgotten. What a text and a node share is counted for both, as either may outlive
+"""Room for 55,000 nodes of 223 bytes. What 50,000 of them take is counted as 125 MB (texts 75, nodes 50) and makes the process 94 MB
+larger; 115 MB where it is full, and as many were forgotten. What a text and a node share is counted for both, as either may outlive
 the other."""
 
 
