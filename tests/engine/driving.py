@@ -56,6 +56,11 @@ class Bench:
         while idle < IDLE_STEPS:
             idle = 0 if self.step() else idle + 1
 
+    def settle_patiently(self) -> None:
+        """As `settle`, and until nobody waits any more after failures at one place."""
+        until(lambda: not self.step() and not any(worker._opening for worker in self.workers), 60.0)
+        self.settle()
+
     def until(self, condition: Callable[[], bool]) -> None:
         """Steps until a condition holds, which is asked whenever nobody finds anything to do."""
         until(lambda: not self.step() and condition(), 60.0)

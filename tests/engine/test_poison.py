@@ -184,7 +184,7 @@ def test_a_letter_is_written_once_whatever_becomes_of_commits(
         make_topics(log)
         feed_items(log, given_items)
         with bench(log, Path(where) / "state", Ledger, poll=poll) as runs:
-            runs.settle()
+            runs.settle_patiently()
         check_ledger(log, given_items)
         check_letters(log, given_items)
         log.close()
