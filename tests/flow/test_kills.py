@@ -29,7 +29,9 @@ PASSAGES = {"inside_restore": (1, 3), "after_restore": (1, 4)}
 LATER = 45
 ON_KAFKA = ("after_flush", "before_store_write", "inside_restore")
 """The points of a run on Kafka, where every start costs seconds: one on each side of what a transaction makes known, and one of
-recovery. Toys die at each of them in tests/engine, and `make campaign-engine` takes its time for all."""
+recovery; of a run on the embedded log, all others. Toys die at each of them in tests/engine, and `make campaign-engine` takes its time for all."""
+
+ELSEWHERE = tuple(point for point in POINTS if point not in ON_KAFKA)
 
 
 @pytest.fixture
@@ -59,16 +61,16 @@ def test_random_kills_of_runs_on_the_embedded_log_change_nothing(
 def test_random_kills_of_runs_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 4, SEED))
-    assert found["kills"] >= 4
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 3, SEED))
+    assert found["kills"] >= 3
     assert found["wrong"] == []
 
 
 def test_kills_of_single_workers_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 3, SEED, workers=True))
-    assert found["kills"] >= 3
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 2, SEED, workers=True))
+    assert found["kills"] >= 2
     assert found["wrong"] == []
 
 
@@ -96,7 +98,7 @@ def test_a_death_at_every_point_of_a_cycle_changes_nothing(
     tell: Tell,
 ) -> None:
     bootstrap = None if kind == "embedded" else str(request.getfixturevalue("kafka_bootstrap"))
-    chosen, usual = POINTS if bootstrap is None else ON_KAFKA, (LATER,)
+    chosen, usual = (ELSEWHERE if bootstrap is None else ON_KAFKA), (LATER,)
 
     def run(name: str) -> Trial:
         with place_on(bootstrap, tmp_path / name, bars) as place:
