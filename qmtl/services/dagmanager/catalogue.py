@@ -104,8 +104,9 @@ class Catalogue:
         found: StrategyVersion | None = self._tables["dag.strategies"].get(world_id, strategy_id)
         return found if found is not None and found.nodes else None
 
-    def versions(self) -> Iterable[Version]:
-        return self._versions.values()
+    def versions(self) -> list[Version]:
+        """All versions in the order of their ids, whatever came first: a process that was restarted says the same."""
+        return [self._versions[one] for one in sorted(self._versions)]
 
     def is_ready(self, node_id: str) -> bool:
         """Whether the topic of a node is there, and stays."""

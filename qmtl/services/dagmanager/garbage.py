@@ -131,7 +131,7 @@ def collect(act: Act, among: frozenset[str] | None = None) -> int:
 def forget_versions(act: Act) -> None:
     """Drop the versions to which nobody can go back any more: those whose time is over, once no queue is theirs alone."""
     stays_ms = KEEPING[QueueTag.SENTINEL].stays_ms
-    for one in sorted(act.catalogue.versions()):
+    for one in act.catalogue.versions():
         if one.status is not SentinelStatus.RETIRED or one.retired_at_ms is None:
             continue
         if act.at_ms < one.retired_at_ms + stays_ms or act.catalogue.is_computed(one.sentinel_id):

@@ -237,3 +237,14 @@ def test_who_reads_queues_hears_that_they_are_gone(desk: Desk) -> None:
     assert {(one.topic, one.action) for one in gone} == {(topic, "archive") for topic in topics}
     acts = [one.act for one in desk.told("dag.admin.log") if one.subject in topics]
     assert acts.count(AdminAct.REMOVED) == acts.count(AdminAct.CONDEMNED) == acts.count(AdminAct.CREATED) == 5
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_tick_writes_comes_in_one_order_whoever_was_restarted(desk: Desk, restarted: bool) -> None:
+    for name in ("s3", "s1", "s2"):
+        desk.send(submission(strategy(crossing(3, 8), name)))
+    desk.report_all()
+    desk.send(*(RetireStrategy(name, "w1", name, NOON_MS) for name in ("s2", "s3", "s1")))
+    if restarted:
+        desk.again()
+    assert [one.strategy_id for one in desk._manager._catalogue.versions()] == ["s1", "s2", "s3"]

@@ -237,6 +237,13 @@ class Life(RuleBasedStateMachine):
             assert self.desk.references(node.node_id) == wanted >= 0
 
     @invariant()
+    def orphans_are_the_queues_that_nobody_holds(self) -> None:
+        held = self.held()
+        rows = self.desk.rows("dag.queues")
+        wanted = {row.topic for row in rows if not row.removing and row.node_id not in held}
+        assert self.desk.memory()["_orphans"].keys() == wanted
+
+    @invariant()
     def the_traffic_of_a_strategy_is_all_given_away(self) -> None:
         for world, name in OWNERS:
             mine = [
