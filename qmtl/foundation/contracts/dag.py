@@ -36,6 +36,14 @@ class TopicClass(Enum):
     TRADE_EXEC = "trade_exec"
 
 
+class QueueRole(Enum):
+    """What a topic is to its node: the one that it emits to, the one that takes its place once it is there, or one that it has left."""
+
+    CURRENT = "current"
+    NEXT = "next"
+    FORMER = "former"
+
+
 class Relation(Enum):
     EMITS = "EMITS"
     HAS = "HAS"
@@ -70,7 +78,8 @@ class ComputeNode:
         dependencies: node ids of the inputs by port, in the order of the ports.
         owner: the strategy that brought it first.
         schema_hash: of its messages' schema, byte by byte; empty where nobody has told it.
-        buffering_since_ms: since when its history is of an older schema of the same compatibility; None where it is not.
+        buffering_since_ms: since when its history is of an older schema of the same compatibility, by the clock's ticks; None where
+            it is not, 0 before the first tick.
         generation: how many topics were made for it so far.
     """
 
@@ -101,6 +110,7 @@ class Queue:
         removing: it is being removed, and is nobody's to read any more.
         brokers: where it lies, if not on the log's own.
         lag_alert_threshold: records behind which a reader is told of; None, the default of its class.
+        role: of the topics of a node one is current.
     """
 
     topic: str
@@ -117,6 +127,7 @@ class Queue:
     removing: bool = False
     brokers: tuple[str, ...] = ()
     lag_alert_threshold: int | None = None
+    role: QueueRole = QueueRole.CURRENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +231,7 @@ class DagOutcome:
 
     Attributes:
         code: empty where accepted, else the stable error code.
+        buffering_nodes: of the reused ones, those whose topic has a history of an older schema.
     """
 
     submission_id: str
@@ -231,6 +243,7 @@ class DagOutcome:
     sentinel_id: str = ""
     new_nodes: tuple[str, ...] = ()
     reused_nodes: tuple[str, ...] = ()
+    buffering_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,12 +454,14 @@ class DagReader:
 
     Attributes:
         sentinels: one, two with a canary, none once the strategy is retired there.
+        behind: the topics of its plan that their nodes have left, sorted.
     """
 
     shard: int
     world_id: str
     strategy_id: str
     sentinels: tuple[str, ...]
+    behind: tuple[str, ...] = ()
 
 
 class AdminAct(Enum):
@@ -466,6 +481,9 @@ class AdminAct(Enum):
     COMMANDED = "commanded"
     STALLED = "stalled"
     GIVEN_UP = "given_up"
+    BUFFERED = "buffered"
+    RECOMPUTED = "recomputed"
+    SETTLED = "settled"
 
 
 @dataclass(frozen=True, slots=True)

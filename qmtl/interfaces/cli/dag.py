@@ -44,9 +44,11 @@ def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json:
         submission = client.next_submission_id(world_id, graph.strategy_id, message)
         outcome = client.submit(DagSubmission(submission, world_id, message, session.now_ms()))
         strategy = client.deployed(outcome)
-    reused = set(outcome.reused_nodes)
+    known = dict.fromkeys(outcome.reused_nodes, "reused") | dict.fromkeys(
+        outcome.buffering_nodes, "buffering"
+    )
     rows = [
-        (node.name, node.node_type, node.node_id, node.topic, "reused" if node.node_id in reused else "new")
+        (node.name, node.node_type, node.node_id, node.topic, known.get(node.node_id, "new"))
         for node in strategy.nodes
     ]
     if as_json:

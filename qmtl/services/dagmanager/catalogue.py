@@ -12,6 +12,7 @@ from qmtl.foundation.contracts.dag import (
     ComputeNode,
     DagReader,
     Queue,
+    QueueRole,
     SentinelStatus,
     StrategyVersion,
     TagSet,
@@ -51,6 +52,8 @@ class Catalogue:
         self._nodes: dict[str, ComputeNode] = {}
         self._queues: dict[str, Queue] = {}
         self._topics: dict[str, str] = {}
+        self._next: dict[str, str] = {}
+        self._buffering: dict[str, int] = {}
         self._tagged: dict[TagKey, dict[str, None]] = {}
         self._same_tags: Counter[TagKey] = Counter()
         self._orphans: dict[str, None] = {}
@@ -59,6 +62,7 @@ class Catalogue:
         self._carried: Counter[str] = Counter()
         self._read: Counter[str] = Counter()
         self._computed: Counter[str] = Counter()
+        self._behind: Counter[str] = Counter()
         self._versions: dict[str, Version] = {}
         self._missing: dict[str, dict[str, None]] = {}
         self._untold: dict[TagKey, None] = {}
@@ -68,7 +72,7 @@ class Catalogue:
 
     def _remember(self, tables: Mapping[str, Table]) -> None:
         for node in tables["dag.nodes"].load():
-            self._nodes[node.node_id] = node
+            self._keep(node)
         for queue in tables["dag.queues"].load():
             self._index(queue)
         for sentinel in tables["dag.sentinels"].load():
@@ -94,6 +98,23 @@ class Catalogue:
         """The topic of a node, also while it is being made or removed."""
         topic = self._topics.get(node_id)
         return None if topic is None else self._queues[topic]
+
+    def next_of(self, node_id: str) -> Queue | None:
+        """The topic that takes the place of the present one once it is there."""
+        topic = self._next.get(node_id)
+        return None if topic is None else self._queues[topic]
+
+    def arrived(self) -> list[Queue]:
+        """The next topics of nodes that are there, in the order of their names."""
+        found = (self._queues[topic] for topic in sorted(self._next.values()))
+        return [queue for queue in found if _is_usable(queue)]
+
+    def buffering(self, until_ms: int) -> list[str]:
+        """The nodes that are buffering since then or before, the longest first; those that no tick has seen yet at any time."""
+        found = sorted(
+            (since_ms, one) for one, since_ms in self._buffering.items() if since_ms <= max(until_ms, 0)
+        )
+        return [one for _, one in found]
 
     def sentinel(self, sentinel_id: str) -> VersionSentinel | None:
         found: VersionSentinel | None = self._tables["dag.sentinels"].get(sentinel_id)
@@ -137,6 +158,10 @@ class Catalogue:
         """Whether a worker still computes a version that has the node: it may be behind."""
         return self._read[node_id] > 0
 
+    def is_behind(self, topic: str) -> bool:
+        """Whether a worker still has a plan with a topic that its node has left."""
+        return self._behind[topic] > 0
+
     def is_computed(self, sentinel_id: str) -> bool:
         """Whether a worker still computes a version."""
         return self._computed[sentinel_id] > 0
@@ -166,7 +191,7 @@ class Catalogue:
 
     def put_node(self, node: ComputeNode) -> None:
         self._tables["dag.nodes"].put(node)
-        self._nodes[node.node_id] = node
+        self._keep(node)
 
     def put_queue(self, queue: Queue, at_ms: int) -> None:
         """Write a queue down.
@@ -176,7 +201,7 @@ class Catalogue:
         """
         self._tables["dag.queues"].put(queue)
         self._index(queue)
-        if _is_usable(queue):
+        if _is_usable(queue) and queue.role is QueueRole.CURRENT:
             for missing in self._missing.values():
                 missing.pop(queue.node_id, None)
         self._mind(queue.topic, at_ms)
@@ -187,8 +212,9 @@ class Catalogue:
         del self._queues[queue.topic]
         _add(self._same_tags, [(queue.tags, queue.interval)], -1)
         self._orphans.pop(queue.topic, None)
-        if self._topics.get(queue.node_id) == queue.topic:
-            del self._topics[queue.node_id]
+        for topics in (self._topics, self._next):
+            if topics.get(queue.node_id) == queue.topic:
+                del topics[queue.node_id]
 
     def put_sentinel(self, sentinel: VersionSentinel, at_ms: int) -> None:
         """Write a version down.
@@ -222,6 +248,19 @@ class Catalogue:
         rows.put(reader)
         self._count_reads(reader, +1)
 
+    def note_behind(self, left: Mapping[str, str]) -> None:
+        """Nodes have left these topics: a worker that computes a version with one of them reads it until it says otherwise.
+
+        Args:
+            left: topics by node.
+        """
+        readers: Iterable[DagReader] = list(self._tables["dag.readers"].items())
+        for reader in readers:
+            versions = [found for one in reader.sentinels if (found := self.sentinel(one)) is not None]
+            topics = {left[one] for version in versions for one in version.node_ids if one in left}
+            if topics:
+                self.put_reader(replace(reader, behind=tuple(sorted({*reader.behind, *topics}))))
+
     def told(self, row: TagSet) -> None:
         """Somebody was told of all changes of a tag set."""
         self._tables["dag.tags"].put(replace(row, told=row.changes))
@@ -233,17 +272,29 @@ class Catalogue:
         if queue.topic not in self._queues:
             self._same_tags[queue.tags, queue.interval] += 1
         self._queues[queue.topic] = queue
-        self._topics[queue.node_id] = queue.topic
+        for role, topics in ((QueueRole.CURRENT, self._topics), (QueueRole.NEXT, self._next)):
+            if queue.role is role:
+                topics[queue.node_id] = queue.topic
+            elif topics.get(queue.node_id) == queue.topic:
+                del topics[queue.node_id]
+
+    def _keep(self, node: ComputeNode) -> None:
+        self._nodes[node.node_id] = node
+        if node.buffering_since_ms is None:
+            self._buffering.pop(node.node_id, None)
+        else:
+            self._buffering[node.node_id] = node.buffering_since_ms
 
     def _mind_all(self, node_ids: Iterable[str], at_ms: int) -> None:
         for node_id in dict.fromkeys(node_ids):
-            if (topic := self._topics.get(node_id)) is not None:
-                self._mind(topic, at_ms)
+            for topics in (self._topics, self._next):
+                if (topic := topics.get(node_id)) is not None:
+                    self._mind(topic, at_ms)
 
     def _mind(self, topic: str, at_ms: int) -> None:
         """Find out what a queue is now, and note where those with its tags have changed by it."""
         queue = self._queues[topic]
-        if queue.orphaned_at_ms is not None and self.is_held(queue.node_id):
+        if queue.orphaned_at_ms is not None and self._is_wanted(queue):
             queue = self._queues[topic] = replace(queue, orphaned_at_ms=None)  # it may begin anew
             self._tables["dag.queues"].put(queue)
         if self._sort(queue):
@@ -256,8 +307,7 @@ class Catalogue:
     def _sort(self, queue: Queue) -> bool:
         """Put a queue among those with its tags if it carries data, and among the orphans if it is one; says whether the first
         was changed."""
-        held = self.is_held(queue.node_id)
-        if held or queue.removing:
+        if self._is_wanted(queue) or queue.removing:
             self._orphans.pop(queue.topic, None)
         else:
             self._orphans[queue.topic] = None
@@ -265,7 +315,8 @@ class Catalogue:
             return False  # nobody can ask for it
         key = (queue.tags, queue.interval)
         same = self._tagged.get(key, {})
-        if (queue.topic in same) == (queue.node_id in self._carried and _is_usable(queue)):
+        is_current = queue.role is QueueRole.CURRENT
+        if (queue.topic in same) == (is_current and queue.node_id in self._carried and _is_usable(queue)):
             return False
         if queue.topic in same:
             del same[queue.topic]
@@ -274,6 +325,10 @@ class Catalogue:
         else:
             self._tagged.setdefault(key, {})[queue.topic] = None
         return True
+
+    def _is_wanted(self, queue: Queue) -> bool:
+        """Whether a version holds the node, and the node has not left the topic."""
+        return self.is_held(queue.node_id) and queue.role is not QueueRole.FORMER
 
     def _count(self, sentinel: VersionSentinel, by: int) -> list[str]:
         """Count what a version holds, carries or keeps; returns the nodes of which another thing is true from now on."""
@@ -310,6 +365,7 @@ class Catalogue:
 
     def _count_reads(self, reader: DagReader, by: int) -> None:
         _add(self._computed, reader.sentinels, by)
+        _add(self._behind, reader.behind, by)
         for sentinel in (self.sentinel(one) for one in reader.sentinels):
             if sentinel is not None:
                 _add(self._read, dict.fromkeys(sentinel.node_ids), by)

@@ -99,7 +99,8 @@ def _map(catalogue: Catalogue, draft: Draft, node: ComputeNode, asked: dict[str,
     if queue.removing:
         taken = {one.topic for one in asked.values()}
         return MappedNode(node.node_id, "", _next_topic(catalogue, draft, known, taken), NodeOrigin.NEW)
-    origin = NodeOrigin.REUSED if known.buffering_since_ms is None else NodeOrigin.BUFFERING
+    is_old = node.node_id in draft.outcome.buffering_nodes
+    origin = NodeOrigin.BUFFERING if is_old else NodeOrigin.REUSED
     return MappedNode(node.node_id, "", queue.topic, origin)
 
 

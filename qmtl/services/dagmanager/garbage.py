@@ -14,6 +14,7 @@ from typing import Final
 from qmtl.foundation.contracts.dag import (
     GcPace,
     Queue,
+    QueueRole,
     Relation,
     SentinelStatus,
     TopicClass,
@@ -71,8 +72,10 @@ _OF_CLASS: Final = {
 
 
 def tag_of(catalogue: Catalogue, queue: Queue) -> QueueTag:
-    """A queue to which a version can go back is the sentinels'; any other one is what its class says."""
-    return QueueTag.SENTINEL if catalogue.keepers(queue.node_id) else _OF_CLASS[queue.topic_class]
+    """A queue to which a version can go back is the sentinels'; any other one is what its class says. A version goes back to the
+    present topic of a node, never to one that the node has left."""
+    kept = queue.role is not QueueRole.FORMER and catalogue.keepers(queue.node_id)
+    return QueueTag.SENTINEL if kept else _OF_CLASS[queue.topic_class]
 
 
 def stamp(act: Act) -> None:
@@ -89,7 +92,8 @@ def due(catalogue: Catalogue, now_ms: int) -> Iterator[Queue]:
     """The orphans whose time is over, in the order of their names; never one that a version holds, or that is still computed."""
     for queue in catalogue.orphans():
         since_ms = queue.orphaned_at_ms
-        if catalogue.is_read(queue.node_id):
+        is_former = queue.role is QueueRole.FORMER
+        if catalogue.is_behind(queue.topic) if is_former else catalogue.is_read(queue.node_id):
             continue
         if since_ms is not None and now_ms >= since_ms + KEEPING[tag_of(catalogue, queue)].stays_ms:
             yield queue

@@ -17,15 +17,28 @@ from qmtl.foundation.common.errors import (
     NodeIdMismatch,
     UnknownNodeType,
 )
-from qmtl.foundation.common.identity import content_id, functional_params, node_content, own_params, settle
+from qmtl.foundation.common.identity import (
+    content_id,
+    functional_params,
+    node_content,
+    own_params,
+    schema_hash,
+    settle,
+)
 from qmtl.foundation.contracts.dag import ComputeNode
+from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import PositionTarget
+from qmtl.foundation.wire.avro import avro_schema
 from qmtl.runtime.indicators.registry import BUILTINS, code_hash
 from qmtl.services.dagmanager.cycles import cycles
 from qmtl.services.dagmanager.faults import Faults, spelled
 from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft
 
 _CODE: Final[Mapping[str, str]] = {name: code_hash(name) for name in BUILTINS}
+SCHEMA: Final[Mapping[str, str]] = {
+    name: schema_hash(avro_schema(one.output if one.ports else Bar)) for name, one in BUILTINS.items()
+}
+"""Of what lies in the topic of a node of each type; a source's has bars."""
 
 Held = Callable[[str], ComputeNode | None]
 """The node that an id stands for, `None` if it is free."""
@@ -200,6 +213,7 @@ class Alone:
             dependencies,
             tuple(dict.fromkeys(node.tags)),
             at_ms,
+            schema_hash=node.schema_hash if node.schema_hash is not None else SCHEMA[node.node_type],
         )
 
 
@@ -325,6 +339,7 @@ class _Resolved:
         self.collisions: dict[str, Collision] = {}
         self._held = held
         self._contents: dict[str, bytes] = {}
+        self._first: dict[str, ComputeNode] = {}
         self._at_ms = at_ms
         self._faults = faults
 
@@ -347,7 +362,16 @@ class _Resolved:
         if settled.collided:
             self.collisions[settled.node_id] = Collision(settled.node_id, settled.collided)
         self._contents[settled.node_id] = content
-        self.done[node.name] = alone.row(settled.node_id, dependencies, self._at_ms)
+        row = self.done[node.name] = alone.row(settled.node_id, dependencies, self._at_ms)
+        first = self._first.setdefault(settled.node_id, row)
+        if first.schema_hash != row.schema_hash:
+            self._faults.add_told(
+                NodeIdMismatch,
+                f"{one.path}.schema_hash",
+                row.schema_hash,
+                f"a node of the same content has {first.schema_hash} in this message, and they have one topic",
+                "Say the same of both.",
+            )
 
     def _content_of(self, node_id: str) -> bytes | None:
         """What an id stands for, among the nodes that exist and those of this very message."""

@@ -31,6 +31,7 @@ SCHEMA_VERSION: Final = "v1"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST_INTERVAL: Final = 12
 _DIGEST: Final = r"^blake3:[0-9a-f]{64}([0-9a-f]{64})?$"
+_PLAIN_DIGEST: Final = r"^blake3:[0-9a-f]{64}$"
 _COMPAT: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 
 
@@ -51,6 +52,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 Tag = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_TAG)]
 Interval = Annotated[int, BeforeValidator(_seconds), Field(ge=1, le=MAX_INTERVAL_S)]
 Digest = Annotated[str, Field(pattern=_DIGEST)]
+PlainDigest = Annotated[str, Field(pattern=_PLAIN_DIGEST)]
 
 
 class _Strict(BaseModel):
@@ -71,6 +73,7 @@ class DagNode(_Strict):
     schema_compat_id: Annotated[str, Field(pattern=_COMPAT, max_length=MAX_NAME)] | None = None
     node_id: Digest | None = None
     metadata: dict[str, Any] = {}
+    schema_hash: PlainDigest | None = None
 
 
 class DagMeta(_Strict):
@@ -257,6 +260,7 @@ _RULES: Final[Mapping[str, tuple[type[InvalidDag], str, str]]] = {
     ),
     "code_hash": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
     "node_id": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
+    "schema_hash": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
     "params": (InvalidDag, "an object is required", FORM),
     "metadata": (InvalidDag, "an object is required", FORM),
     "meta": (InvalidDag, "an object with version and description is required", FORM),

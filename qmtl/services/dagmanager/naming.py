@@ -52,5 +52,10 @@ def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool]) ->
         length += GROWTH
 
 
+def release_of(topic: str) -> str:
+    """The version in the name of a node's topic. The parts before it have no `_`, and neither has it."""
+    return topic.split("_")[3]
+
+
 def _folded(text: str) -> str:
     return _UNUSABLE.sub("-", text.lower()).strip("-")

@@ -18,6 +18,7 @@ from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.graph import (
+    SCHEMA,
     Graph,
     GraphNode,
     Held,
@@ -123,8 +124,8 @@ class Prescan:
     # ---- nodes with their inputs --------------------------------------------------------------------------------
 
     def _resolved(self, alone: dict[str, Known], at_ms: int, held: Held) -> dict[str, ComputeNode] | None:
-        """The nodes by name, inputs first; `None` if an input is missing, an edge has two intervals, there is a cycle, or a node
-        can't have its own id."""
+        """The nodes by name, inputs first; `None` if an input is missing, an edge has two intervals, there is a cycle, a node
+        can't have its own id, or has two schemas."""
         inputs = {}
         for name, one in alone.items():
             inputs[name] = one.inputs
@@ -146,7 +147,10 @@ class Prescan:
             if row is None:
                 return None
             node_id = row.node_id
-            other = met.get(node_id) or held(node_id)
+            twin = met.get(node_id)
+            if twin is not None and twin.schema_hash != row.schema_hash:
+                return None
+            other = twin or held(node_id)
             if other is not None and _CONTENT(other) != _CONTENT(row):
                 return None
             ids[name] = node_id
@@ -239,6 +243,8 @@ def _size_own(row: ComputeNode) -> int:
     """Of a row, and of what it has from a text. A row with its id has it from one that may be forgotten, so it counts for both."""
     canon = row.params_canon
     size = getsizeof(canon) if canon.isascii() else getsizeof("") + _WIDEST * len(canon)
+    if row.schema_hash is not SCHEMA[row.node_type]:
+        size += getsizeof(row.schema_hash)
     return size + sum(map(getsizeof, (row, row.node_type, row.schema_compat_id, row.tags, *row.tags)))
 
 

@@ -12,6 +12,7 @@ from qmtl.foundation.contracts.dag import (
     DagCommand,
     DagReader,
     DagSubmission,
+    QueueRole,
     RedoDiff,
     ReportTopicCreated,
     ReportTopicRemoved,
@@ -23,7 +24,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import TopicSpec
-from qmtl.services.dagmanager import diff_stream, garbage
+from qmtl.services.dagmanager import buffering, diff_stream, garbage
 from qmtl.services.dagmanager.act import Act, bounded
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.commands import command
@@ -91,7 +92,7 @@ class DagManager:
             case ReportTopicCreated() | ReportTopicRemoved():
                 report(act(message.topic), message)
             case NodeDeployment():
-                self._catalogue.put_reader(_reader(message))
+                self._catalogue.put_reader(_reader(message, self._catalogue))
             case DiffRequest():
                 diff_stream.ask(act(message.request_id, message.requested_at_ms), self._streams, message)
             case AckChunk():
@@ -105,6 +106,7 @@ class DagManager:
         garbage.stamp(act)
         garbage.collect(act)
         garbage.forget_versions(act)
+        buffering.mind(act)
         diff_stream.mind(act, self._streams)
         self._tell(step)
 
@@ -121,7 +123,9 @@ class DagManager:
         return Act(step, self._catalogue, self._prescan, cause, at_ms)
 
 
-def _reader(message: NodeDeployment) -> DagReader:
+def _reader(message: NodeDeployment, catalogue: Catalogue) -> DagReader:
     row = message.strategy
     sentinels = () if not row.nodes else (row.sentinel_id, *((row.canary.sentinel_id,) if row.canary else ()))
-    return DagReader(message.shard, row.world_id, row.strategy_id, sentinels)
+    known = (catalogue.queue(one.topic) for one in row.nodes)
+    behind = {one.topic for one in known if one is not None and one.role is QueueRole.FORMER}
+    return DagReader(message.shard, row.world_id, row.strategy_id, sentinels, tuple(sorted(behind)))

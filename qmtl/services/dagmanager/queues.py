@@ -14,6 +14,7 @@ from qmtl.foundation.contracts.dag import (
     Edge,
     Queue,
     QueueCollected,
+    QueueRole,
     QueueUpdated,
     Relation,
     RemoveTopic,
@@ -24,7 +25,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.topics import DAY_MS, get_config, node_topic
 from qmtl.services.dagmanager.act import Act, told_time
 from qmtl.services.dagmanager.catalogue import Catalogue
-from qmtl.services.dagmanager.naming import topic_class, topic_name
+from qmtl.services.dagmanager.naming import release_of, topic_class, topic_name
 
 TTL_MS: Final = {
     TopicClass.RAW: 7 * DAY_MS,
@@ -51,6 +52,14 @@ def queue_for(catalogue: Catalogue, node: ComputeNode, version: str, also: Colle
         get_config(kind).retention_ms,
         node.created_at_ms,
         node.tags,
+    )
+
+
+def next_queue(catalogue: Catalogue, node: ComputeNode, queue: Queue, at_ms: int) -> Queue:
+    """The topic that takes the place of a node's present one, and inherits all of it but its name and its history."""
+    name = topic_name(node, release_of(queue.topic), lambda name: catalogue.queue(name) is not None)
+    return replace(
+        queue, topic=name, created_at_ms=at_ms, ready=False, orphaned_at_ms=None, role=QueueRole.NEXT
     )
 
 
@@ -83,14 +92,16 @@ def condemn(act: Act, queue: Queue, *, archive: bool) -> None:
 
 
 def removed(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
-    """A topic is gone; its node's row stays, and knows how many topics it had."""
+    """A topic is gone; its node's row stays, and knows how many topics it had. The history is gone with the present one."""
     act.catalogue.drop_queue(queue)
     act.step.table("dag.edges").delete(Relation.EMITS.value, queue.node_id, queue.topic)
     act.step.table("dag.tasks").delete(queue.topic)
     node = act.catalogue.node(queue.node_id)
     if node is None:
         raise InvariantBroken(f"queue {queue.topic} is of no node.")
-    act.catalogue.put_node(replace(node, generation=node.generation + 1))
+    if queue.role is QueueRole.CURRENT:
+        again = replace(node, generation=node.generation + 1, buffering_since_ms=None)
+        act.catalogue.put_node(again)
     done = "archive" if report.archive else "delete"
     act.note(AdminAct.REMOVED, queue.topic, queue.node_id, report.archive or done, report.digest)
     etag = f"gc:{queue.topic}:{done}"

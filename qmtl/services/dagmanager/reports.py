@@ -8,6 +8,7 @@ from typing import assert_never
 from qmtl.foundation.contracts.dag import (
     AdminAct,
     Queue,
+    QueueRole,
     ReportTopicCreated,
     ReportTopicRemoved,
     TopicReport,
@@ -61,6 +62,8 @@ def _removed(act: Act, queue: Queue, message: ReportTopicRemoved) -> None:
 
 
 def _waiting(act: Act, queue: Queue) -> list[VersionSentinel]:
+    if queue.role is not QueueRole.CURRENT:
+        return []
     found = (act.catalogue.sentinel(one) for one in act.catalogue.waiting_for(queue.node_id))
     return [one for one in found if one is not None]
 

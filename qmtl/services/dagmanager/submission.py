@@ -38,6 +38,7 @@ from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.faults import Faults, lines
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
+from qmtl.services.dagmanager.buffering import change_schema, is_buffering
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.versions import begin, planned
 
@@ -49,6 +50,9 @@ LONGEST_ID: Final = 140
 
 _REST: Final = 400
 """Bytes at most of what else there is of a node in a plan: its topic, its type, numbers."""
+
+_LATER: Final = "_v99999"
+"""What may stand behind the name of a topic one day: a plan has room for it from the beginning."""
 
 _SURELY_SHORT: Final = MAX_VALUE_BYTES // 8
 """Characters of a row that can be written whatever they are."""
@@ -136,12 +140,14 @@ class Draft:
     Attributes:
         nodes: the ones that are new.
         queues: the ones to be asked for, in graph order.
+        changed: nodes that are there and whose schema is another one from now on.
     """
 
     sentinel: VersionSentinel
     outcome: DagOutcome
     nodes: tuple[ComputeNode, ...]
     queues: tuple[Queue, ...]
+    changed: tuple[ComputeNode, ...] = ()
 
 
 def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft) -> DagOutcome:
@@ -154,6 +160,8 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
     )
     for collision in graph.collisions:
         act.note(AdminAct.COLLIDED, collision.node_id, collision.node_id, " ".join(collision.held))
+    for node in draft.changed:
+        change_schema(act, node)
     known = act.catalogue.sentinel(draft.sentinel.sentinel_id)
     if known is not None and known.status in HOLDING:
         return draft.outcome
@@ -188,6 +196,8 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
     )
     new: dict[str, ComputeNode] = {}
     reused: dict[str, None] = {}
+    changed: list[ComputeNode] = []
+    buffering: list[str] = []
     queues: dict[str, Queue] = {}
     names: set[str] = set()
     for node in (one.node for one in graph.nodes):
@@ -198,6 +208,10 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
             known = new[node.node_id] = replace(node, owner=sentinel.sentinel_id)
         else:
             reused[node.node_id] = None
+            if node.schema_hash != known.schema_hash:
+                changed.append(node)
+            if is_buffering(catalogue, known, node.schema_hash):
+                buffering.append(node.node_id)
         queue = lacking(catalogue, known, graph.version, names)
         if queue is not None:
             names.add(queue.topic)
@@ -212,8 +226,9 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
         sentinel.sentinel_id,
         tuple(new),
         tuple(reused),
+        tuple(buffering),
     )
-    return Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()))
+    return Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()), tuple(changed))
 
 
 def _require_distinct(catalogue: Catalogue, draft: Draft) -> None:
@@ -268,7 +283,8 @@ def _is_long(row: ComputeNode | VersionSentinel | DagOutcome) -> bool:
         case VersionSentinel():
             return len(row.node_ids) * 3 * LONGEST_ID > _SURELY_SHORT
         case DagOutcome():
-            return (len(row.new_nodes) + len(row.reused_nodes)) * LONGEST_ID > _SURELY_SHORT
+            count = len(row.new_nodes) + len(row.reused_nodes) + len(row.buffering_nodes)
+            return count * LONGEST_ID > _SURELY_SHORT
         case _:
             assert_never(row)
 
@@ -297,6 +313,7 @@ def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
         )
         for one in graph.nodes
     )
+    nodes = tuple(replace(one, topic=one.topic + _LATER) for one in nodes)
     codec.encode(
         StrategyVersion(
             sentinel.world_id,

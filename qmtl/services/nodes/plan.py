@@ -80,10 +80,15 @@ class PlanNode:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The nodes of a shard and what they read, inputs before the nodes that read them; the deployments alone decide the order."""
+    """The nodes of a shard and what they read, inputs before the nodes that read them; the deployments alone decide the order.
+
+    Attributes:
+        deployed: all nodes of the deployments by their ids, those of other shards too, in that order.
+    """
 
     nodes: tuple[PlanNode, ...] = ()
     topics: Mapping[str, TopicSpec] = field(default_factory=dict)
+    deployed: Mapping[str, PlannedNode] = field(default_factory=dict)
 
     @property
     def sources(self) -> tuple[PlanNode, ...]:
@@ -150,7 +155,17 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
         )
         for one in nodes
     }
-    return Plan(nodes, topics)
+    return Plan(nodes, topics, ordered)
+
+
+def begun_anew(before: Plan, after: Plan) -> frozenset[str]:
+    """The nodes of both plans that forget what they have seen: those that have another topic, and all that are computed from one."""
+    found: set[str] = set()
+    for node_id, node in after.deployed.items():
+        known = before.deployed.get(node_id)
+        if known is not None and (known.topic != node.topic or found.intersection(node.dependencies)):
+            found.add(node_id)
+    return frozenset(found)
 
 
 def _signals(one: StrategyVersion) -> dict[str, Signal]:

@@ -6,7 +6,8 @@ read from its topic. What a node remembers is a row of `node.windows`, written o
 
 A row of `dag.strategies` is taken between two buckets. Nodes that the old and the new one share go on as they are. A node that no
 strategy has any more is forgotten, with all its rows: its topic is not closed any further, and if it comes back it begins with
-its warm-up again. So a version that is rolled back to warms up what nobody else has computed meanwhile.
+its warm-up again. So a version that is rolled back to warms up what nobody else has computed meanwhile. A node that has another topic
+than before closes the old one no further, and begins anew with all that is computed from it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
-from qmtl.services.nodes.plan import Plan, PlanNode, make_plan, shards_of
+from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, shards_of
 from qmtl.services.nodes.resident import window_bytes
 
 DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
@@ -128,8 +129,8 @@ class Nodes:
         self._name(step)
 
     def _forget(self, step: Step, before: Plan) -> None:
-        """Drop what is kept of the nodes that lived here and that no strategy has any more."""
-        stay = {one.node.node_id for one in self._plan.nodes}
+        """Drop what is kept of the nodes that lived here and that no strategy has any more, or that begin anew."""
+        stay = {one.node.node_id for one in self._plan.nodes} - begun_anew(before, self._plan)
         gone = {one.node.node_id: None for one in before.nodes if one.here and one.node.node_id not in stay}
         windows, states = step.table("node.windows"), step.table("node.state")
         for node_id in gone:

@@ -22,6 +22,7 @@ from qmtl.foundation.contracts.dag import (
     CreateTopic,
     DagSubmission,
     Queue,
+    QueueRole,
     RedoDiff,
     RemoveTopic,
     ReportTopicCreated,
@@ -45,6 +46,7 @@ GRAPHS = [
     [price(), sma("fast", 3), target(source="fast")],
 ]
 OWNERS = [("w1", "s1"), ("w1", "s2"), ("w2", "s1")]
+SCHEMAS: list[dict[str, str]] = [{}, {}, {"schema_hash": "blake3:" + "1" * 64}]
 STEPS_DAYS = (1, 7, 30, 100, 215)
 T0_MS = 1_700_000_000_000 // DAY_MS * DAY_MS
 
@@ -69,6 +71,7 @@ class Life(RuleBasedStateMachine):
         self.count = 0
         self.held_until: dict[str, int] = {}
         self.computed: dict[tuple[int, tuple[str, str]], set[str]] = {}
+        self.plans: dict[tuple[int, tuple[str, str]], set[str]] = {}
 
     @initialize()
     def begin(self) -> None:
@@ -91,11 +94,13 @@ class Life(RuleBasedStateMachine):
         graph=st.sampled_from(range(len(GRAPHS))),
         owner=st.sampled_from(OWNERS),
         weight=st.sampled_from([FULL_WEIGHT, 1000]),
+        schema=st.sampled_from(SCHEMAS),
     )
-    def submit(self, graph: int, owner: tuple[str, str], weight: int) -> None:
+    def submit(self, graph: int, owner: tuple[str, str], weight: int, schema: dict[str, str]) -> None:
         self.count += 1
         world, name = owner
-        text = strategy(GRAPHS[graph], name, version=f"v{graph}")
+        nodes = [one | (schema if one["name"] in ("price", "fast") else {}) for one in GRAPHS[graph]]
+        text = strategy(nodes, name, version=f"v{graph}")
         one = submission(text, world)
         self.send(DagSubmission(f"s{self.count}", world, one.dag_json, self.now_ms, weight))
 
@@ -178,6 +183,7 @@ class Life(RuleBasedStateMachine):
         row = self.desk.table("dag.strategies").get(*owner)
         if row is not None:
             self.computed[shard, owner] = {node.node_id for node in row.nodes}
+            self.plans[shard, owner] = {node.topic for node in row.nodes}
             self.send(NodeDeployment(shard, row))
 
     @rule()
@@ -204,15 +210,24 @@ class Life(RuleBasedStateMachine):
     def hold_removals(self, before: set[str], held: set[str]) -> None:
         """What was condemned just now was held by nobody, and by nobody for as long as its kind stays."""
         for queue in self.desk.rows("dag.queues"):
-            if queue.removing and queue.topic not in before:
+            if queue.role is QueueRole.FORMER and queue.removing and queue.topic not in before:
+                assert not any(queue.topic in topics for topics in self.plans.values())
+                assert self.now_ms - queue.orphaned_at_ms >= 8 * DAY_MS
+            elif queue.removing and queue.topic not in before:
                 assert queue.node_id not in held
                 assert not any(queue.node_id in nodes for nodes in self.computed.values())
                 since_ms = self.held_until.get(queue.node_id, T0_MS)
                 assert self.now_ms - since_ms >= 8 * DAY_MS
 
+    def current(self) -> dict[str, Queue]:
+        rows = self.desk.rows("dag.queues")
+        return {row.node_id: row for row in rows if row.role is QueueRole.CURRENT}
+
     @invariant()
     def every_active_version_has_all_its_topics(self) -> None:
-        queues: dict[str, Queue] = {row.node_id: row for row in self.desk.rows("dag.queues")}
+        queues = self.current()
+        for row in self.desk.rows("dag.strategies"):
+            assert all(node.topic == queues[node.node_id].topic for node in row.nodes)
         for version in self.versions(SentinelStatus.ACTIVE):
             for node_id in version.node_ids:
                 assert queues[node_id].ready
@@ -222,12 +237,24 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def a_node_has_one_topic(self) -> None:
         rows = self.desk.rows("dag.queues")
-        assert len({row.node_id for row in rows}) == len(rows)
-        assert len(set(self.broker.topics.values())) == len(self.broker.topics)
+        for role in (QueueRole.CURRENT, QueueRole.NEXT):
+            mine = [row.node_id for row in rows if row.role is role]
+            assert len(set(mine)) == len(mine)
+        assert self.broker.topics.items() <= {(row.topic, row.node_id) for row in rows}
         emits = {
-            edge.source: edge.target for edge in self.desk.rows("dag.edges") if edge.relation.value == "EMITS"
+            (edge.source, edge.target)
+            for edge in self.desk.rows("dag.edges")
+            if edge.relation.value == "EMITS"
         }
-        assert emits == {row.node_id: row.topic for row in rows}
+        assert emits == {(row.node_id, row.topic) for row in rows if row.role is not QueueRole.FORMER}
+
+    @invariant()
+    def a_node_is_buffering_only_while_its_topic_may_have_an_older_history(self) -> None:
+        queues = self.current()
+        for node in self.desk.rows("dag.nodes"):
+            if node.buffering_since_ms is not None:
+                assert queues[node.node_id].ready
+                assert node.buffering_since_ms <= self.now_ms
 
     @invariant()
     def references_are_those_of_the_versions(self) -> None:
@@ -240,7 +267,11 @@ class Life(RuleBasedStateMachine):
     def orphans_are_the_queues_that_nobody_holds(self) -> None:
         held = self.held()
         rows = self.desk.rows("dag.queues")
-        wanted = {row.topic for row in rows if not row.removing and row.node_id not in held}
+        wanted = {
+            row.topic
+            for row in rows
+            if not row.removing and (row.node_id not in held or row.role is QueueRole.FORMER)
+        }
         assert self.desk.memory()["_orphans"].keys() == wanted
 
     @invariant()
@@ -289,7 +320,7 @@ class Life(RuleBasedStateMachine):
         }
         wanted: dict[Any, list[str]] = {key: [] for key in newest}
         carried = {one for row in self.versions(SentinelStatus.ACTIVE) for one in row.node_ids}
-        for row in self.desk.rows("dag.queues"):
+        for row in self.current().values():
             if row.tags and row.ready and not row.removing and row.node_id in carried:
                 wanted[row.tags, row.interval].append(row.topic)
         assert newest == {key: tuple(sorted(names)) for key, names in wanted.items()}
