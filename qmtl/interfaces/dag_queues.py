@@ -10,8 +10,8 @@ from typing import Final
 
 from qmtl.engine.log.port import Log, TopicPartition, partitions_of
 from qmtl.engine.view import TableView, read_all
-from qmtl.foundation.contracts.dag import Queue, SentinelStatus, VersionSentinel
-from qmtl.foundation.wire.keys import is_reserved
+from qmtl.foundation.contracts.dag import Queue, QueueRole, SentinelStatus, VersionSentinel
+from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker, is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces.standing import standings
 from qmtl.topology import PROTOTYPES
@@ -31,7 +31,7 @@ class QueueState(Enum):
     MAKING = "making"
     READY = "ready"
     ORPHANED = "orphaned"
-    """No version that is pending or active has its node."""
+    """No version that is pending or active has its node, or the node has left it."""
     REMOVING = "removing"
 
 
@@ -46,6 +46,9 @@ class QueueStats:
         records: how many are in it, without markers; None where that was not counted: then `end - begin` are more.
         bytes: of their keys and values, before compression; None likewise.
         lag: offsets to the high watermark of the reader that is farthest behind; None where nobody is known to read it.
+        buffering_since_ms: of its node, while the queue is its present one.
+        older: records that were there when its node began to buffer, so that they may be of an older schema; None where they were not
+            counted, or it is not buffering.
     """
 
     queue: Queue
@@ -55,12 +58,14 @@ class QueueStats:
     records: int | None = None
     bytes: int | None = None
     lag: int | None = None
+    buffering_since_ms: int | None = None
+    older: int | None = None
 
     @property
     def state(self) -> QueueState:
         if self.queue.removing:
             return QueueState.REMOVING
-        if not self.references:
+        if not self.references or self.queue.role is QueueRole.FORMER:
             return QueueState.ORPHANED
         return QueueState.READY if self.queue.ready else QueueState.MAKING
 
@@ -102,7 +107,15 @@ def queue_stats(
         if sum(ends[one] - begins[one] for one in some) <= COUNTED
         for where in some
     ]
-    records, sizes = _counted(log, small)
+    nodes = {one.node_id: one for one in TableView(log, "dag.nodes", codec).refresh().rows()}
+    since = {
+        one.topic: since_ms
+        for one in shown
+        if one.role is QueueRole.CURRENT
+        and (node := nodes.get(one.node_id)) is not None
+        and (since_ms := node.buffering_since_ms) is not None
+    }
+    records, sizes, older = _counted(log, small, since)
     lags = _lags(log) if wheres else {}
     out = []
     for one in shown:
@@ -120,19 +133,30 @@ def queue_stats(
                 records[one.topic] if counted else None,
                 sizes[one.topic] if counted else None,
                 lags.get(one.topic),
+                since.get(one.topic),
+                older[one.topic] if counted and one.topic in since else None,
             )
         )
     return out, len(found)
 
 
-def _counted(log: Log, wheres: Sequence[TopicPartition]) -> tuple[Counter[str], Counter[str]]:
+def _counted(
+    log: Log, wheres: Sequence[TopicPartition], since: Mapping[str, int]
+) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Records, their bytes, and how many of them come before the close of the bucket in which a topic's node began to buffer."""
     records: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
+    older: Counter[str] = Counter()
+    newer: set[tuple[str, int]] = set()
     for record in read_all(log, wheres):
+        where = (record.topic, record.partition)
+        if is_marker(record.key) and decode_marker_bucket(record.key) >= since.get(record.topic, 0):
+            newer.add(where)
         if not is_reserved(record.key):
             records[record.topic] += 1
             sizes[record.topic] += len(record.key) + len(record.value or b"")
-    return records, sizes
+            older[record.topic] += where not in newer
+    return records, sizes, older
 
 
 def _lags(log: Log) -> Mapping[str, int]:

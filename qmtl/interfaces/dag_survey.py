@@ -10,6 +10,7 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
+    ComputeNode,
     Queue,
     ReportTopicCreated,
     ReportTopicRemoved,
@@ -40,6 +41,8 @@ class Survey:
         gaps: strategies of which the traffic is not given to versions, all of it and once: the versions of the deployed plan are not
             those that are active, or their weights do not sum up to all.
         created, failed: reports of topics that were made, and that could not be.
+        buffering: nodes whose topic has a history of an older schema.
+        oldest_ms: since when the first of them is; None where there is none, or no tick has come since.
     """
 
     nodes: int = 0
@@ -48,6 +51,8 @@ class Survey:
     gaps: int = 0
     created: int = 0
     failed: int = 0
+    buffering: int = 0
+    oldest_ms: int | None = None
 
 
 class Surveyor:
@@ -62,6 +67,7 @@ class Surveyor:
         self._wait = wait
         self._next: dict[TopicPartition, int] = {}
         self._nodes: set[bytes] = set()
+        self._buffering: dict[bytes, int] = {}
         self._queues: set[bytes] = set()
         self._orphans: set[bytes] = set()
         self._versions: dict[bytes, tuple[StrategyKey, str, int]] = {}
@@ -80,7 +86,14 @@ class Surveyor:
             self._read()
             gaps &= self._gaps()
         return Survey(
-            len(self._nodes), len(self._queues), len(self._orphans), len(gaps), self._created, self._failed
+            len(self._nodes),
+            len(self._queues),
+            len(self._orphans),
+            len(gaps),
+            self._created,
+            self._failed,
+            len(self._buffering),
+            min((since_ms for since_ms in self._buffering.values() if since_ms), default=None),
         )
 
     def _read(self) -> None:
@@ -91,8 +104,6 @@ class Surveyor:
                 continue
             if record.value is None:
                 self._forget(record.topic, record.key)
-            elif record.topic == "dag.nodes":
-                self._nodes.add(record.key)
             else:
                 self._take(record.key, codec.decode(record.value))
 
@@ -100,6 +111,7 @@ class Surveyor:
         match topic:
             case "dag.nodes":
                 self._nodes.discard(key)
+                self._buffering.pop(key, None)
             case "dag.queues":
                 self._queues.discard(key)
                 self._orphans.discard(key)
@@ -109,8 +121,16 @@ class Surveyor:
                 self._plans.pop(key, None)
 
     def _take(self, key: bytes, row: Any) -> None:
-        found: Queue | VersionSentinel | StrategyVersion | ReportTopicCreated | ReportTopicRemoved = row
+        found: (
+            ComputeNode | Queue | VersionSentinel | StrategyVersion | ReportTopicCreated | ReportTopicRemoved
+        ) = row
         match found:
+            case ComputeNode():
+                self._nodes.add(key)
+                if found.buffering_since_ms is None:
+                    self._buffering.pop(key, None)
+                else:
+                    self._buffering[key] = found.buffering_since_ms
             case Queue():
                 self._queues.add(key)
                 is_orphan = found.orphaned_at_ms is not None and not found.removing

@@ -109,5 +109,14 @@ def _counts(found: Survey) -> Iterator[Metric]:
         "Strategies whose traffic is not given, all of it and once, to the versions that are active.",
         found.gaps,
     )
+    yield GaugeMetricFamily(
+        "compute_nodes_buffering", "Nodes whose topic has a history of an older schema.", found.buffering
+    )
+    if found.oldest_ms is not None:
+        yield GaugeMetricFamily(
+            "compute_nodes_buffering_since_seconds",
+            "When the node began to buffer that does so for the longest, in seconds of the Unix epoch by the log's clock.",
+            found.oldest_ms / 1000,
+        )
     yield CounterMetricFamily("queue_create_success", "Topics of nodes that were made.", found.created)
     yield CounterMetricFamily("queue_create_error", "Topics of nodes that could not be made.", found.failed)

@@ -57,6 +57,8 @@ COUNTS = (
     "sentinel_gap_count",
     "queue_create_success_total",
     "queue_create_error_total",
+    "compute_nodes_buffering",
+    "compute_nodes_buffering_since_seconds",
 )
 
 
@@ -87,10 +89,12 @@ def gaps_of(log: Log) -> int:
     return count
 
 
-def counts_of(log: Log) -> list[int]:
+def counts_of(log: Log) -> list[float | None]:
     """What the tables hold, in the order of `COUNTS`."""
     queues = rows_of(log, "dag.queues")
     made = [one for one in reports_of(log) if isinstance(one, ReportTopicCreated)]
+    nodes = [one.buffering_since_ms for one in rows_of(log, "dag.nodes")]
+    since = [one for one in nodes if one is not None]
     return [
         len(rows_of(log, "dag.nodes")),
         len(queues),
@@ -98,6 +102,8 @@ def counts_of(log: Log) -> list[int]:
         gaps_of(log),
         sum(one.created for one in made),
         sum(not one.created for one in made),
+        len(since),
+        min((one / 1000 for one in since if one), default=None),
     ]
 
 
@@ -111,7 +117,11 @@ PLAN = StrategyVersion("w", "s", "v1", "v", "x", StrategyStatus.READY, (PLANNED,
 
 NAMES_3 = st.sampled_from(["a", "b", "c"])
 ROWS: st.SearchStrategy[Row] = st.one_of(
-    st.builds(lambda name: row("dag.nodes", replace(NODE, node_id=name)), NAMES_3),
+    st.builds(
+        lambda name, since: row("dag.nodes", replace(NODE, node_id=name, buffering_since_ms=since)),
+        NAMES_3,
+        st.sampled_from([None, None, 0, 3, 7000]),
+    ),
     st.builds(
         lambda name, since, removing: row(
             "dag.queues", replace(QUEUE, topic=name, orphaned_at_ms=since, removing=removing)
@@ -166,6 +176,7 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
             commit(log, batch)
             found = surveyor.look()
             counted = [found.nodes, found.queues, found.orphans, found.gaps, found.created, found.failed]
+            counted += [found.buffering, None if found.oldest_ms is None else found.oldest_ms / 1000]
             assert counted == counts_of(log)
 
 
@@ -231,8 +242,8 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
 
         counted = counts_of(client.log)
         assert told() == counted
-        assert counted[3:] == [0, counted[1], 0]
-        assert counted[2] > 0
+        assert counted[3:] == [0, counted[1], 0, 0, None]
+        assert counted[2]
         lost = ReportTopicCreated("q", False, "QMTL-303", "another one is there")
         wrong = replace(rows_of(client.log, "dag.sentinels")[-1], traffic_weight=9_999)
         commit(client.log, [row("dag.reports", lost), row("dag.sentinels", wrong)])

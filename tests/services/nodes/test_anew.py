@@ -14,11 +14,12 @@ from qmtl.foundation.contracts.dag import QueueRole, StrategyVersion
 from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS
+from qmtl.interfaces.dag_queues import queue_stats
 from qmtl.replay.rerun import rerun
 from qmtl.services.dagmanager import buffering
 from qmtl.services.nodes.plan import shards_of
 from qmtl.services.nodes.processor import Nodes
-from tests.services.graphs import cross, price, sma, strategy, target
+from tests.services.graphs import T0, cross, price, sma, strategy, target
 from tests.services.nodes.floor import STEP_MS, Floor
 from tests.services.nodes.test_versions import PLACED, feed, minute
 
@@ -103,3 +104,24 @@ def test_a_node_with_another_topic_begins_anew(
         again = rerun(floor.log, codec, Nodes, shard, tmp_path / f"again-{shard}")
         assert again.differences == []
     floor.close()
+
+
+def test_the_records_of_an_older_schema_are_those_before_the_change(tmp_path: Path) -> None:
+    floor = Floor(tmp_path)
+    deployed = floor.deploy(two_sources())
+    feed(floor, deployed, 5)
+    floor.work()
+    floor.deploy(two_sources(schema_hash=OTHER))
+    feed(floor, deployed, 8)
+    floor.work()
+    (mean,) = [one for one in deployed.nodes if one.name == "mean"]
+    since_ms = floor.view("dag.nodes").get(mean.node_id).buffering_since_ms
+    assert since_ms == T0 + 5 * STEP_MS
+    buckets = [one.bucket_ms for one in floor.events(mean.topic)]
+    found = {one.queue.topic: one for one in queue_stats(floor.log, (), None, None)[0]}
+    floor.close()
+    mine = found.pop(mean.topic)
+    assert mine.buffering_since_ms == since_ms
+    assert mine.older == sum(one <= since_ms for one in buckets)
+    assert 0 < mine.older < len(buckets) == mine.records
+    assert {(one.buffering_since_ms, one.older) for one in found.values()} == {(None, None)}

@@ -38,7 +38,7 @@ def queue_stats(
     STATE is making, ready, orphaned (with the tick that found it so) or removing. REFS counts the versions that are pending or
     active and have the node. BEGIN and END are offsets, of all partitions together; they have gaps. RECORDS and BYTES (of keys
     and values) are counted for queues of at most 1,000 offsets, as no client of the log tells a topic's size; of others RECORDS
-    is the most that there can be. LAG is that of the reader that is farthest behind, in offsets.
+    is the most that there can be. OLDER are those, of a node that is buffering, that were there when its schema was changed. LAG is that of the reader that is farthest behind, in offsets.
     """
     from qmtl.interfaces.dag_queues import queue_stats as measure
 
@@ -49,9 +49,22 @@ def queue_stats(
             render.json_line(as_row(one))
     else:
         render.table(
-            ("TOPIC", "CLASS", "TAGS", "SECONDS", "STATE", "REFS", "BEGIN", "END", "RECORDS", "BYTES", "LAG"),
+            (
+                "TOPIC",
+                "CLASS",
+                "TAGS",
+                "SECONDS",
+                "STATE",
+                "REFS",
+                "BEGIN",
+                "END",
+                "RECORDS",
+                "OLDER",
+                "BYTES",
+                "LAG",
+            ),
             [_cells(one) for one in found],
-            numbers=("SECONDS", "REFS", "BEGIN", "END", "RECORDS", "BYTES", "LAG"),
+            numbers=("SECONDS", "REFS", "BEGIN", "END", "RECORDS", "OLDER", "BYTES", "LAG"),
         )
     if len(found) < count:
         render.note(f"{len(found)} of {count} queues; --all shows every one.")
@@ -78,6 +91,9 @@ def as_row(one: QueueStats) -> dict[str, Any]:
         "records": one.records,
         "bytes": one.bytes,
         "lag": one.lag,
+        "role": one.queue.role,
+        "buffering_since_ms": one.buffering_since_ms,
+        "older": one.older,
     }
 
 
@@ -95,6 +111,7 @@ def _cells(one: QueueStats) -> tuple[object, ...]:
         "-" if one.begin is None else one.begin,
         "-" if one.end is None else one.end,
         most if one.records is None else one.records,
+        "-" if one.buffering_since_ms is None else most if one.older is None else one.older,
         "-" if one.bytes is None else one.bytes,
         "-" if one.lag is None else one.lag,
     )
