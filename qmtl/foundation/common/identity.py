@@ -41,6 +41,10 @@ NODE_SET = "node_set_version"
 """The functional parameter that names the node set which a node was made by, and its version: the boundary of safe reuse when an
 exchange changes its API. Any node may have it; its type never sees it."""
 
+ARTIFACTS = "artifacts"
+"""The functional parameter that has the sorted checksums of the files that a node computes with. Any node may have it; its type never
+sees it."""
+
 MATCH_MODES = ("any", "all")
 
 MAX_COLLISIONS: Final = 8
@@ -254,8 +258,9 @@ def functional_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The functional parameters that a node's type is asked about: without the version of the node set that made it."""
-    return {name: value for name, value in params.items() if name != NODE_SET}
+    """The functional parameters that a node's type is asked about: without the version of the node set that made it, and without its
+    artifacts."""
+    return {name: value for name, value in params.items() if name not in (NODE_SET, ARTIFACTS)}
 
 
 def with_node_set(params: Mapping[str, Any], name: str, version: str) -> dict[str, Any]:

@@ -131,6 +131,24 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that nodes compute with, a model for instance: a row of `dag.artifacts`, which stays for good. Its bytes lie elsewhere.
+
+    Attributes:
+        checksum: `blake3:<64 hex>` of its bytes.
+        path: where it lies, as it was said last.
+        size: bytes.
+        framework, dtype: empty where nobody has told them.
+    """
+
+    checksum: str
+    path: str
+    size: int
+    framework: str = ""
+    dtype: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Edge:
     """One relationship of the graph: a row of `dag.edges`."""
 

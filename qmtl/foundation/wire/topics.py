@@ -198,6 +198,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     ),
     _table("dag.nodes", "node_id", "", (dag.ComputeNode,), "dagmanager"),
     _table("dag.queues", "topic", "", (dag.Queue,), "dagmanager"),
+    _table("dag.artifacts", "checksum", "", (dag.Artifact,), "dagmanager"),
     _table("dag.edges", "relation source target", "", (dag.Edge,), "dagmanager"),
     _table("dag.sentinels", "sentinel_id", "", (dag.VersionSentinel,), "dagmanager"),
     _table("dag.strategies", "world_id strategy_id", "", (dag.StrategyVersion,), "dagmanager"),

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 from qmtl.engine.table import Table
 from qmtl.foundation.contracts.dag import (
+    Artifact,
     ComputeNode,
     DagReader,
     Queue,
@@ -35,6 +36,7 @@ class Version(NamedTuple):
     label: str
     status: SentinelStatus
     retired_at_ms: int | None
+    release_tag: str = ""
 
 
 class Catalogue:
@@ -124,6 +126,10 @@ class Catalogue:
         """What is deployed; None where nothing is, or nothing any more."""
         found: StrategyVersion | None = self._tables["dag.strategies"].get(world_id, strategy_id)
         return found if found is not None and found.nodes else None
+
+    def artifact(self, checksum: str) -> Artifact | None:
+        found: Artifact | None = self._tables["dag.artifacts"].get(checksum)
+        return found
 
     def versions(self) -> list[Version]:
         """All versions in the order of their ids, whatever came first: a process that was restarted says the same."""
@@ -355,6 +361,7 @@ class Catalogue:
             sentinel.version,
             sentinel.status,
             sentinel.retired_at_ms,
+            sentinel.release_tag,
         )
         if sentinel.status is SentinelStatus.PENDING:
             self._missing[sentinel.sentinel_id] = {

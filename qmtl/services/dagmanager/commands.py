@@ -24,6 +24,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager import garbage
 from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.rewritten import message_of
 from qmtl.services.dagmanager.submission import submit
@@ -154,14 +155,15 @@ def _retire(act: Act, message: RetireStrategy) -> str:
 def _collect(act: Act, message: CollectGarbage) -> str:
     among = None
     if message.sentinel:
+        meant = frozenset(_named(act.catalogue, message.sentinel))
         chosen = [
             one.sentinel_id
             for one in act.catalogue.versions()
-            if message.sentinel in (one.sentinel_id, one.label) and one.status is SentinelStatus.RETIRED
+            if one.sentinel_id in meant and one.status is SentinelStatus.RETIRED
         ]
         if not chosen:
             raise CommandRefused(
-                f"sentinel was the text {message.sentinel!a:.200}; no retired version has it as its id or version.",
+                f"sentinel was the text {message.sentinel!a:.200}; no retired version has it as its id, version or release tag.",
                 "`qmtl state dag.sentinels` shows what there is.",
             )
         rows = (act.catalogue.sentinel(one) for one in chosen)
@@ -173,14 +175,45 @@ def _collect(act: Act, message: CollectGarbage) -> str:
     return f"{count} queues are being removed"
 
 
-def _known(act: Act, sentinel_id: str) -> VersionSentinel:
-    found = act.catalogue.sentinel(sentinel_id)
+def _known(act: Act, text: str) -> VersionSentinel:
+    """The one version that a text means.
+
+    Raises:
+        CommandRefused: none, or several.
+    """
+    meant = _named(act.catalogue, text)
+    found = act.catalogue.sentinel(meant[0]) if len(meant) == 1 else None
     if found is None:
+        rule = _candidates(meant) if meant else "no version has that id, version or release tag"
         raise CommandRefused(
-            f"sentinel_id was the text {sentinel_id!a:.200}; no version has that id.",
-            "`qmtl state dag.sentinels` shows what there is.",
+            f"sentinel_id was the text {text!a:.200}; {rule}.",
+            "Give an id; `qmtl service dagmanager sentinels` shows what there is.",
         )
     return found
+
+
+def _named(catalogue: Catalogue, text: str) -> list[str]:
+    """The ids of the versions that a text means: the one that has it as its id, or all that have it as their version or release tag.
+
+    Raises:
+        CommandRefused: it is the version of some and the release tag of others.
+    """
+    if catalogue.sentinel(text) is not None:
+        return [text]
+    labelled = [one.sentinel_id for one in catalogue.versions() if one.label == text]
+    tagged = [one.sentinel_id for one in catalogue.versions() if one.release_tag == text] if text else []
+    if labelled and tagged and labelled != tagged:
+        raise CommandRefused(
+            f"sentinel was the text {text!a:.200}; it is the version of some, and the release tag of others: "
+            f"{_candidates(sorted({*labelled, *tagged}))}.",
+            "Give an id.",
+        )
+    return labelled or tagged
+
+
+def _candidates(ids: list[str]) -> str:
+    shown = ", ".join(ids[:10]) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")
+    return f"it means {shown}"
 
 
 def _percent(weight: int) -> str:

@@ -18,6 +18,7 @@ from qmtl.foundation.common.errors import (
     UnknownNodeType,
 )
 from qmtl.foundation.common.identity import (
+    ARTIFACTS,
     content_id,
     functional_params,
     node_content,
@@ -25,7 +26,7 @@ from qmtl.foundation.common.identity import (
     schema_hash,
     settle,
 )
-from qmtl.foundation.contracts.dag import ComputeNode
+from qmtl.foundation.contracts.dag import Artifact, ComputeNode
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import PositionTarget
 from qmtl.foundation.wire.avro import avro_schema
@@ -66,7 +67,11 @@ class Collision:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A strategy's graph: inputs before the nodes that read them; `signals` and `node_ids` in the message's order."""
+    """A strategy's graph: inputs before the nodes that read them; `signals` and `node_ids` in the message's order.
+
+    Attributes:
+        release_tag: what people call the release; a part of no id and no hash.
+    """
 
     strategy_id: str
     version: str
@@ -74,6 +79,8 @@ class Graph:
     signals: tuple[str, ...]
     commit_hash: str
     collisions: tuple[Collision, ...] = ()
+    release_tag: str = ""
+    artifacts: tuple[Artifact, ...] = ()
 
 
 def nobody(node_id: str) -> ComputeNode | None:
@@ -98,6 +105,7 @@ def resolve(message: DagMessage, at_ms: int, held: Held = nobody) -> Graph:
         tuple(enumerate(message.nodes)),
         tuple(enumerate(message.signals)),
         {one.name for one in message.nodes},
+        message.artifacts,
     )
     return resolve_draft(draft, at_ms, held, Faults())
 
@@ -110,10 +118,11 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
     """
     placed = _placed(draft.nodes, faults)
     _check_edges(placed, draft.names or (), faults)
+    artifacts, files = _artifacts(draft, faults)
     alone = {
         name: found
         for name, one in placed.items()
-        if (found := check_alone(one.node, one.path, faults)) is not None
+        if (found := check_alone(one.node, one.path, faults, files)) is not None
     }
     resolved = _Resolved(held, at_ms, faults)
     for name in _in_order(placed, faults):
@@ -126,7 +135,14 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
     commit = commit_hash([node.node_id for node in done.values()], signals, draft.meta.version)
     nodes = tuple(GraphNode(name, node) for name, node in done.items())
     return Graph(
-        draft.strategy_id, draft.meta.version, nodes, signals, commit, tuple(resolved.collisions.values())
+        draft.strategy_id,
+        draft.meta.version,
+        nodes,
+        signals,
+        commit,
+        tuple(resolved.collisions.values()),
+        draft.meta.release_tag or "",
+        artifacts,
     )
 
 
@@ -217,8 +233,49 @@ class Alone:
         )
 
 
-def check_alone(node: DagNode, path: str, faults: Faults) -> Alone | None:
-    """What can be said of a node without its inputs, if its parameters are sound."""
+def _artifacts(draft: Draft, faults: Faults) -> tuple[tuple[Artifact, ...], Mapping[str, str] | None]:
+    """The artifacts of a message, and the checksums by what nodes may call them; `None` if they could not be read."""
+    files: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    out = []
+    for place, one in enumerate(draft.artifacts or ()):
+        path = f"artifacts[{place}]"
+        if one.name is not None and one.name in files:
+            rule = "each artifact has a name of its own"
+            faults.add(DuplicateName, f"{path}.name", one.name, rule, "Rename one of them.")
+        if sizes.setdefault(one.checksum, one.size) != one.size:
+            rule = f"an artifact with the same checksum has {sizes[one.checksum]} bytes"
+            faults.add(InvalidDag, f"{path}.size", one.size, rule, "Compute its checksum again.")
+        files[one.checksum] = one.checksum
+        if one.name is not None:
+            files.setdefault(one.name, one.checksum)
+        out.append(Artifact(one.checksum, one.path, one.size, one.framework or "", one.dtype or ""))
+    return tuple(out), None if draft.artifacts is None else files
+
+
+def _used(node: DagNode, path: str, files: Mapping[str, str] | None, faults: Faults) -> list[str]:
+    """The checksums of the artifacts that a node names, sorted."""
+    if ARTIFACTS in node.params:
+        rule = "a node names its artifacts beside its parameters"
+        faults.add_told(InvalidParameter, f"{path}.params.{ARTIFACTS}", "there", rule, "Leave it out.")
+    if files is None:
+        return []
+    for place, name in enumerate(node.artifacts):
+        if name not in files:
+            rule = "it is no artifact of the message"
+            where = f"{path}.{ARTIFACTS}[{place}]"
+            faults.add(MissingDependency, where, name, rule, "Add the artifact, or name another.")
+    return sorted({files[name] for name in node.artifacts if name in files})
+
+
+def check_alone(
+    node: DagNode, path: str, faults: Faults, files: Mapping[str, str] | None = None
+) -> Alone | None:
+    """What can be said of a node without its inputs, if its parameters are sound.
+
+    Args:
+        files: checksums of artifacts by what a node may call them; `None` if they are not known.
+    """
     builtin = BUILTINS.get(node.node_type)
     if builtin is None:
         faults.add(
@@ -251,6 +308,8 @@ def check_alone(node: DagNode, path: str, faults: Faults) -> Alone | None:
         builtin.parse(own_params(params), node.period)
         if builtin.ports == 0:
             params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
+        if used := _used(node, path, files, faults):
+            params[ARTIFACTS] = used
         canon = canonical_json(params)
     except (InvalidDag, InvalidValue) as error:
         kind = type(error) if isinstance(error, InvalidDag) else InvalidParameter

@@ -27,6 +27,9 @@ MAX_PERIOD: Final = 10_000
 MAX_INPUTS: Final = 1_000
 MAX_TAGS: Final = 100
 MAX_VERSION: Final = 50
+MAX_ARTIFACTS: Final = 1_000
+MAX_PATH: Final = 1_024
+MAX_SIZE: Final = (1 << 63) - 1
 SCHEMA_VERSION: Final = "v1"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST_INTERVAL: Final = 12
@@ -74,11 +77,27 @@ class DagNode(_Strict):
     node_id: Digest | None = None
     metadata: dict[str, Any] = {}
     schema_hash: PlainDigest | None = None
+    artifacts: Annotated[list[Annotated[str, Field(max_length=MAX_NAME)]], Field(max_length=MAX_INPUTS)] = []
+
+
+class DagArtifact(_Strict):
+    """A file that nodes compute with; they call it by its name or by its checksum."""
+
+    name: Name | None = None
+    path: Annotated[str, Field(min_length=1, max_length=MAX_PATH)]
+    checksum: PlainDigest
+    size: Annotated[int, Field(ge=0, le=MAX_SIZE)]
+    framework: Name | None = None
+    dtype: Name | None = None
+
+
+Artifacts = Annotated[list[DagArtifact], Field(max_length=MAX_ARTIFACTS)]
 
 
 class DagMeta(_Strict):
     version: Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_VERSION)] = "v1"
     description: str = ""
+    release_tag: Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_VERSION)] | None = None
 
 
 class DagMessage(_Strict):
@@ -89,6 +108,7 @@ class DagMessage(_Strict):
     meta: DagMeta = DagMeta()
     nodes: Annotated[list[DagNode], Field(min_length=1, max_length=MAX_NODES)]
     signals: Annotated[list[Name], Field(min_length=1, max_length=MAX_NODES)]
+    artifacts: Artifacts = []
 
 
 class _Head(_Strict):
@@ -97,6 +117,7 @@ class _Head(_Strict):
     strategy_id: Name
     meta: DagMeta = DagMeta()
     signals: Annotated[list[Name], Field(min_length=1, max_length=MAX_NODES)]
+    artifacts: Artifacts = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +127,7 @@ class Draft:
     Attributes:
         nodes: the sound ones, each with its place in the message.
         signals: the names in it that are names, each with its place.
+        artifacts: `None` if they could not be read.
         names: of all nodes, the unsound ones too, so that a reader of one is not called dangling; `None` if there is no list of nodes.
     """
 
@@ -114,6 +136,7 @@ class Draft:
     nodes: Sequence[tuple[int, DagNode]] = ()
     signals: Sequence[tuple[int, str]] = ()
     names: Collection[str] | None = None
+    artifacts: Sequence[DagArtifact] | None = ()
 
 
 def parse_message(data: bytes) -> DagMessage:
@@ -133,6 +156,7 @@ def parse_message(data: bytes) -> DagMessage:
         meta=draft.meta,
         nodes=[one for _, one in draft.nodes],
         signals=[name for _, name in draft.signals],
+        artifacts=list(draft.artifacts or ()),
     )
 
 
@@ -174,6 +198,7 @@ def _read_head(found: Mapping[str, Any], top: _Part) -> Draft:
         head.strategy_id if head is not None else "",
         head.meta if head is not None else DagMeta(),
         signals=_signals(found.get("signals")),
+        artifacts=head.artifacts if head is not None else None,
     )
 
 
@@ -242,6 +267,7 @@ _RULES: Final[Mapping[str, tuple[type[InvalidDag], str, str]]] = {
         "Rename it.",
     ),
     "version": (InvalidName, f"{NAME_RULE}, {MAX_VERSION} at most", "Rename it."),
+    "release_tag": (InvalidName, f"{NAME_RULE}, {MAX_VERSION} at most", "Rename it, or leave it out."),
     "node_type": (InvalidName, "a text of 1 to 100 characters is required", "Name a type of node."),
     "schema_compat_id": (
         InvalidName,
@@ -261,6 +287,12 @@ _RULES: Final[Mapping[str, tuple[type[InvalidDag], str, str]]] = {
     "code_hash": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
     "node_id": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
     "schema_hash": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
+    "checksum": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Compute it again."),
+    "path": (InvalidName, f"a text of 1 to {MAX_PATH} characters is required", "Shorten it."),
+    "size": (InvalidDag, f"a whole number from 0 to {MAX_SIZE} is required", "Send bytes."),
+    "framework": _NAME,
+    "dtype": _NAME,
+    "artifacts": (InvalidName, "a list of artifacts, or in a node of their names, is required", FORM),
     "params": (InvalidDag, "an object is required", FORM),
     "metadata": (InvalidDag, "an object is required", FORM),
     "meta": (InvalidDag, "an object with version and description is required", FORM),

@@ -70,7 +70,7 @@ class Prescan:
         """The graph of a message that is plainly sound; `None` wherever somebody has to look twice."""
         texts = split(data)
         head = None if texts is None else self._head(texts.head)
-        if texts is None or head is None:
+        if texts is None or head is None or head.artifacts:
             return None
         alone = self._all_known(texts.nodes)
         done = None if alone is None else self._resolved(alone, at_ms, held)
@@ -83,6 +83,7 @@ class Prescan:
             tuple([_named(name, row) for name, row in done.items()]),
             signals,
             commit_hash(map(_ID, done.values()), signals, head.meta.version),
+            release_tag=head.meta.release_tag or "",
         )
 
     def _head(self, text: bytes) -> Draft | None:
@@ -108,6 +109,8 @@ class Prescan:
         faults = Faults()
         raw = self._reader.read(text, faults, _ABOVE)
         node = None if raw is None else read_node(raw.value, raw.suspicious, "", faults)
+        if node is not None and node.artifacts:
+            return None  # what they are follows from the rest of the message
         alone = None if node is None else check_alone(node, "", faults)
         if node is None or alone is None or faults.count:
             return None

@@ -54,6 +54,7 @@ class DagManager:
         "dag.readers",
         "dag.tags",
         "dag.tasks",
+        "dag.artifacts",
         "dag.diff.chunks",
         "dag.diff.streams",
     )

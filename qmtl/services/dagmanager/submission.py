@@ -32,13 +32,14 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.registry import codec
+from qmtl.services.dagmanager import artifacts
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.buffering import change_schema, is_buffering
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.faults import Faults, lines
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
-from qmtl.services.dagmanager.buffering import change_schema, is_buffering
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.versions import begin, planned
 
@@ -95,6 +96,7 @@ def drafted(
     if graph is None or strategy_id not in (None, graph.strategy_id):
         graph = admit(data, at_ms, catalogue.node, faults, strategy_id)
     _require_one_canary(catalogue, submission, graph)
+    artifacts.require_same(catalogue, graph.artifacts)
     draft = _draft(catalogue, submission, graph)
     _require_distinct(catalogue, draft)
     _require_room(catalogue, graph, draft)
@@ -162,8 +164,12 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
         act.note(AdminAct.COLLIDED, collision.node_id, collision.node_id, " ".join(collision.held))
     for node in draft.changed:
         change_schema(act, node)
+    artifacts.write(act, graph.artifacts, draft.nodes)
     known = act.catalogue.sentinel(draft.sentinel.sentinel_id)
+    tag = draft.sentinel.release_tag or (known.release_tag if known is not None else "")
     if known is not None and known.status in HOLDING:
+        if tag != known.release_tag:
+            act.catalogue.put_sentinel(replace(known, release_tag=tag), act.at_ms)
         return draft.outcome
     for node in draft.nodes:
         act.catalogue.put_node(node)
@@ -171,7 +177,7 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
         ask_for(act, queue)
     sentinel = draft.sentinel
     if known is not None:
-        sentinel = replace(sentinel, created_at_ms=known.created_at_ms, release_tag=known.release_tag)
+        sentinel = replace(sentinel, created_at_ms=known.created_at_ms, release_tag=tag)
     if known is None:
         for node_id in dict.fromkeys(one.node_id for one in draft.nodes):
             act.step.table("dag.edges").put(Edge(Relation.HAS, sentinel.sentinel_id, node_id))
@@ -193,6 +199,7 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
         submission.submission_id,
         SentinelStatus.PENDING,
         submission.weight_bp,
+        release_tag=graph.release_tag,
     )
     new: dict[str, ComputeNode] = {}
     reused: dict[str, None] = {}

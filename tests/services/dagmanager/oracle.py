@@ -3,7 +3,8 @@
 The rule. A value is a tag byte, the length of its payload in 8 bytes big-endian, and the payload: `z`, `t`, `f` for null, true and
 false with none; `n` for a number as `<digits>e<power>` without trailing zeros; `s` for UTF-8 text; `l` for the elements of a list;
 `m` for the pairs of a mapping in the order of the keys' bytes. A node is the list of a title, its type, interval, period, params,
-sorted inputs, inputs by port, compatibility id and code hash; its id `blake3:` and the hash of that.
+sorted inputs, inputs by port, compatibility id and code hash; its id `blake3:` and the hash of that. The sorted checksums of the
+artifacts that it uses are a parameter of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ SHOWN_ONLY = [
     "color",
     "icon",
 ]
+CALLED = ["name", "checksum"]
 SECONDS = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 
 
@@ -62,12 +64,16 @@ def hashed(value: Any) -> str:
 def canonical(message: dict[str, Any]) -> dict[str, Any]:
     """What a sound message comes to: the ids of its nodes by name, those of its signals, and the commit hash."""
     by_name = {one["name"]: one for one in message["nodes"]}
+    files = {
+        one[key]: one["checksum"] for one in message.get("artifacts", []) for key in one if key in CALLED
+    }
     ids: dict[str, str] = {}
 
     def id_of(name: str) -> str:
         if name not in ids:
             one = by_name[name]
-            ids[name] = hashed(content(one, [id_of(read) for read in one.get("inputs", [])]))
+            used = sorted({files[called] for called in one.get("artifacts", [])})
+            ids[name] = hashed(content(one, [id_of(read) for read in one.get("inputs", [])], used))
         return ids[name]
 
     signals = [id_of(name) for name in message["signals"]]
@@ -77,11 +83,13 @@ def canonical(message: dict[str, Any]) -> dict[str, Any]:
     return {"nodes": nodes, "signals": signals, "commit": hashed(commit).removeprefix("blake3:")}
 
 
-def content(one: dict[str, Any], ports: list[str]) -> list[Any]:
+def content(one: dict[str, Any], ports: list[str], used: list[str]) -> list[Any]:
     kind = one["node_type"]
     params = {name: value for name, value in one.get("params", {}).items() if name not in SHOWN_ONLY}
     if kind == "price":
         params["symbols"] = sorted(params["symbols"])
+    if used:
+        params["artifacts"] = used
     interval = one["interval"]
     if isinstance(interval, str):
         interval = int(interval[:-1]) * SECONDS[interval[-1]]

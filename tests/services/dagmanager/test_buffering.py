@@ -39,7 +39,9 @@ NOON_MS = 1_700_000_000_000 // DAY_MS * DAY_MS
 CHANGED = ("price", "fast", "slow", "cross", "target")
 
 
-def message(schema: str | None = OTHER, *changed: str, name: str = "s1", version: str = "v1") -> dict[str, Any]:
+def message(
+    schema: str | None = OTHER, *changed: str, name: str = "s1", version: str = "v1"
+) -> dict[str, Any]:
     said = {} if schema is None else {"schema_hash": schema}
     nodes = [one | (said if one["name"] in changed else {}) for one in crossing(3, 8)]
     return strategy(nodes, name, version=version)
@@ -84,9 +86,7 @@ def planned(desk: Desk, name: str = "s1") -> dict[str, str]:
 # ---- what a schema is to a node ------------------------------------------------------------------------------------
 
 
-@given(
-    st.lists(st.sampled_from([None, OTHER, THIRD]), min_size=5, max_size=5), st.permutations(range(5))
-)
+@given(st.lists(st.sampled_from([None, OTHER, THIRD]), min_size=5, max_size=5), st.permutations(range(5)))
 @settings(max_examples=10, deadline=None)
 def test_a_schema_is_no_part_of_any_id(said: list[str | None], order: list[int]) -> None:
     plain = admit(text(message(None)), T0)
@@ -125,7 +125,9 @@ def test_nodes_of_one_content_have_one_schema() -> None:
     for memo in (Prescan(), None):
         with pytest.raises(InvalidDag) as caught:
             (memo.admit if memo else admit)(text(strategy(nodes)), T0)
-        assert [(one.code, one.path) for one in caught.value.reasons] == [("QMTL-505", "nodes[2].schema_hash")]
+        assert [(one.code, one.path) for one in caught.value.reasons] == [
+            ("QMTL-505", "nodes[2].schema_hash")
+        ]
 
 
 # ---- buffering -----------------------------------------------------------------------------------------------------

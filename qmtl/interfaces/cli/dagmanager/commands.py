@@ -14,10 +14,17 @@ from qmtl.interfaces.cli.options import format_option, log_option, wait_option
 
 if TYPE_CHECKING:
     from qmtl.foundation.contracts.dag import DagCommandOutcome, StrategyVersion
+    from qmtl.interfaces.client import Client
 
 
 @click.command("redo-diff")
-@click.option("--sentinel", "sentinel_id", metavar="ID", required=True, help="The version that is meant.")
+@click.option(
+    "--sentinel",
+    "sentinel_id",
+    metavar="ID|VERSION|TAG",
+    required=True,
+    help="The version that is meant; by its version or release tag where no other one has it.",
+)
 @click.option("--rollback", is_flag=True, help="Make it its strategy's only version again.")
 @click.option(
     "--as", "version", metavar="VERSION", help="Deploy its graph anew as this version, v1.2.3-hotfix for one."
@@ -38,6 +45,7 @@ def redo_diff(
         )
     with session.client(log_address, wait_s) as client:
         now_ms = session.now_ms()
+        sentinel_id = _id_of(client, sentinel_id)
         if version is None:
             wish = client.next_command_id("rollback", sentinel_id)
             outcome = client.dag_command(RollBack(wish, sentinel_id, now_ms))
@@ -50,7 +58,13 @@ def redo_diff(
 
 
 @click.command()
-@click.option("--sentinel", "sentinel_id", metavar="ID", required=True, help="The version that is meant.")
+@click.option(
+    "--sentinel",
+    "sentinel_id",
+    metavar="ID|VERSION|TAG",
+    required=True,
+    help="The version that is meant; by its version or release tag where no other one has it.",
+)
 @click.option(
     "--percent", required=True, help="Its share of the traffic, 0 to 100, with two decimals at most."
 )
@@ -88,6 +102,13 @@ def basis_points(percent: str) -> int:
     return int(points)
 
 
+def _id_of(client: Client, text: str) -> str:
+    """The id of the version that a text means, if it means one; else the text, which is refused with the reason."""
+    rows = client.view("dag.sentinels").rows()
+    named = [one.sentinel_id for one in rows if text in (one.version, one.release_tag)]
+    return named[0] if len(named) == 1 and all(one.sentinel_id != text for one in rows) else text
+
+
 @click.command()
 @click.option("--world", "world_id", required=True)
 @click.option("--strategy", "strategy_id", required=True)
@@ -106,9 +127,9 @@ def retire(world_id: str, strategy_id: str, log_address: str, wait_s: float, as_
 @click.command()
 @click.option(
     "--sentinel",
-    metavar="ID|VERSION",
+    metavar="ID|VERSION|TAG",
     default="",
-    help="Only what retired versions with this id or version have.",
+    help="Only what retired versions with this id, version or release tag have.",
 )
 @log_option
 @wait_option

@@ -54,11 +54,12 @@ def sentinels(
             render.json_line(row)
     else:
         render.table(
-            ("SENTINEL", "VERSION", "STATUS", "SHARE", "SINCE", "CREATED", "NODES"),
+            ("SENTINEL", "VERSION", "TAG", "STATUS", "SHARE", "SINCE", "CREATED", "NODES"),
             [
                 (
                     row["sentinel_id"],
                     row["version"],
+                    row["release_tag"] or "-",
                     row["status"].value,
                     f"{row['traffic_weight'] / 100:g} %",
                     "-" if row["since_ms"] is None else render.instant(row["since_ms"]),

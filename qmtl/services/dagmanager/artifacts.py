@@ -1,0 +1,58 @@
+"""Models and other files that nodes compute with: which there are, and who uses them. Their bytes stay outside of the log.
+
+A file is its checksum: that is the key of its row, and what a node that uses it has among its functional parameters. Where it lies is
+only shown; its row has the path that was said last. Rows stay for good, as those of the nodes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qmtl.foundation.common.canonical import canonical_json, parse_canonical_json
+from qmtl.foundation.common.errors import InvalidDag
+from qmtl.foundation.common.identity import ARTIFACTS
+from qmtl.foundation.contracts.dag import Artifact, ComputeNode, Edge, Relation
+from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.faults import Faults
+
+
+def used_by(node: ComputeNode) -> tuple[str, ...]:
+    """The checksums of the artifacts that a node uses, sorted."""
+    if f'"{ARTIFACTS}"' not in node.params_canon:
+        return ()
+    found: list[str] = parse_canonical_json(node.params_canon).get(ARTIFACTS, [])
+    return tuple(found)
+
+
+def own_canon(node: ComputeNode) -> str:
+    """The canonical JSON of a node's parameters as its message has them, without the artifacts that it uses."""
+    if not used_by(node):
+        return node.params_canon
+    params = parse_canonical_json(node.params_canon)
+    return canonical_json({name: value for name, value in params.items() if name != ARTIFACTS})
+
+
+def require_same(catalogue: Catalogue, artifacts: Iterable[Artifact]) -> None:
+    """Hold artifacts to what is known of them: one checksum is one file.
+
+    Raises:
+        InvalidDag: one is known with another size.
+    """
+    faults = Faults()
+    for place, one in enumerate(artifacts):
+        known = catalogue.artifact(one.checksum)
+        if known is not None and known.size != one.size:
+            rule = f"the artifact {one.checksum} is known with {known.size} bytes"
+            faults.add(InvalidDag, f"artifacts[{place}].size", one.size, rule, "Compute its checksum again.")
+    faults.refuse_any()
+
+
+def write(act: Act, artifacts: Iterable[Artifact], nodes: Iterable[ComputeNode]) -> None:
+    """Write down artifacts of which something is new, and which new nodes use them."""
+    for one in artifacts:
+        if act.catalogue.artifact(one.checksum) != one:
+            act.step.table("dag.artifacts").put(one)
+    for node in nodes:
+        for checksum in used_by(node):
+            act.step.table("dag.edges").put(Edge(Relation.USED_BY, checksum, node.node_id))
