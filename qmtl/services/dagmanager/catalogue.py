@@ -17,6 +17,7 @@ from qmtl.foundation.contracts.dag import (
     TagSet,
     VersionSentinel,
 )
+from qmtl.services.dagmanager.tag_queries import TagQueries
 
 TagKey: TypeAlias = tuple[tuple[str, ...], int]
 """Tags, and an interval in seconds."""
@@ -44,6 +45,9 @@ class Catalogue:
 
     Args:
         tables: what is remembered of them is read once, here; empty, before there are any.
+
+    Attributes:
+        tag_queries: who asks for nodes by tags, and who answers.
     """
 
     def __init__(self, tables: Mapping[str, Table]) -> None:
@@ -62,6 +66,7 @@ class Catalogue:
         self._versions: dict[str, Version] = {}
         self._missing: dict[str, dict[str, None]] = {}
         self._untold: dict[TagKey, None] = {}
+        self.tag_queries = TagQueries()
 
         if tables:
             self._remember(tables)
@@ -69,6 +74,7 @@ class Catalogue:
     def _remember(self, tables: Mapping[str, Table]) -> None:
         for node in tables["dag.nodes"].load():
             self._nodes[node.node_id] = node
+        self.tag_queries.learn_all(self._nodes.values())
         for queue in tables["dag.queues"].load():
             self._index(queue)
         for sentinel in tables["dag.sentinels"].load():
@@ -78,6 +84,7 @@ class Catalogue:
             self._count_reads(reader, +1)
         for queue in self._queues.values():
             self._sort(queue)
+        self.tag_queries.changed()  # every row that asks has its answers
         for row in tables["dag.tags"].load():
             if row.changes != row.told:
                 self._untold[row.tags, row.interval] = None
@@ -167,6 +174,7 @@ class Catalogue:
     def put_node(self, node: ComputeNode) -> None:
         self._tables["dag.nodes"].put(node)
         self._nodes[node.node_id] = node
+        self.tag_queries.learn(node)
 
     def put_queue(self, queue: Queue, at_ms: int) -> None:
         """Write a queue down.
@@ -265,8 +273,10 @@ class Catalogue:
             return False  # nobody can ask for it
         key = (queue.tags, queue.interval)
         same = self._tagged.get(key, {})
-        if (queue.topic in same) == (queue.node_id in self._carried and _is_usable(queue)):
+        carries = queue.node_id in self._carried and _is_usable(queue)
+        if (queue.topic in same) == carries:
             return False
+        self.tag_queries.carries(queue, self._nodes[queue.node_id], carries=carries)
         if queue.topic in same:
             del same[queue.topic]
             if not same:
@@ -282,6 +292,7 @@ class Catalogue:
             case SentinelStatus.PENDING:
                 return _add(self._held, nodes, by)
             case SentinelStatus.ACTIVE:
+                self.tag_queries.ask((sentinel.world_id, sentinel.strategy_id), nodes, by)
                 return [*_add(self._held, nodes, by), *_add(self._carried, nodes, by)]
             case SentinelStatus.RETIRED:
                 _add(self._kept, nodes, by)
@@ -313,6 +324,7 @@ class Catalogue:
         for sentinel in (self.sentinel(one) for one in reader.sentinels):
             if sentinel is not None:
                 _add(self._read, dict.fromkeys(sentinel.node_ids), by)
+        _add(self._read, reader.found, by)
 
 
 def _is_usable(queue: Queue) -> bool:

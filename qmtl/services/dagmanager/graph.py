@@ -20,7 +20,8 @@ from qmtl.foundation.common.errors import (
 from qmtl.foundation.common.identity import content_id, functional_params, node_content, own_params, settle
 from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.foundation.contracts.node import PositionTarget
-from qmtl.runtime.indicators.registry import BUILTINS, code_hash
+from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, code_hash
+from qmtl.runtime.indicators.tag_query import TagQueryParams
 from qmtl.services.dagmanager.cycles import cycles
 from qmtl.services.dagmanager.faults import Faults, spelled
 from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft
@@ -234,9 +235,12 @@ def check_alone(node: DagNode, path: str, faults: Faults) -> Alone | None:
         )
     try:
         params = functional_params(node.params)
-        builtin.parse(own_params(params), node.period)
-        if builtin.ports == 0:
+        parsed = builtin.parse(own_params(params), node.period)
+        if node.node_type == SOURCE:
             params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
+        if isinstance(parsed, TagQueryParams):
+            parsed.require_interval(node.interval)
+            params["query_tags"] = list(parsed.query_tags)  # and a query what it asks for
         canon = canonical_json(params)
     except (InvalidDag, InvalidValue) as error:
         kind = type(error) if isinstance(error, InvalidDag) else InvalidParameter

@@ -82,6 +82,8 @@ def content(one: dict[str, Any], ports: list[str]) -> list[Any]:
     params = {name: value for name, value in one.get("params", {}).items() if name not in SHOWN_ONLY}
     if kind == "price":
         params["symbols"] = sorted(params["symbols"])
+    if kind == "tag_query":
+        params["query_tags"] = sorted(set(params["query_tags"]))
     interval = one["interval"]
     if isinstance(interval, str):
         interval = int(interval[:-1]) * SECONDS[interval[-1]]
