@@ -53,6 +53,27 @@ def target(name: str = "target", source: str = "cross", share: float = 0.4, **mo
     }
 
 
+def tag_query(
+    name: str = "asked",
+    tags: Sequence[str] = ("sma",),
+    match_mode: str = "any",
+    aggregate: str = "mean",
+    own_tags: Sequence[str] = (),
+) -> Node:
+    return {
+        "name": name,
+        "node_type": "tag_query",
+        "tags": list(own_tags),
+        "interval": 60,
+        "params": {
+            "query_tags": list(tags),
+            "match_mode": match_mode,
+            "interval": 60,
+            "aggregate": aggregate,
+        },
+    }
+
+
 def crossing(
     fast: int = 3, slow: int = 8, share: float = 0.4, symbols: Sequence[str] = ("BTC-USD", "ETH-USD")
 ) -> list[Node]:

@@ -447,7 +447,7 @@ class RolloutActive(InvalidDag):
 
 
 class TagsTooCommon(InvalidDag):
-    """More queues with the same tags at the same interval than an event can name."""
+    """More queues with the same tags at the same interval than an event can name, or more answers to a tag query than a plan can."""
 
     code = "QMTL-511"
 

@@ -192,7 +192,11 @@ class VersionSentinel:
 
 @dataclass(frozen=True, slots=True)
 class PlannedNode:
-    """A node of a deployed strategy with the topic that it emits to, in topological order within its plan."""
+    """A node of a deployed strategy with the topic that it emits to, in topological order within its plan.
+
+    Attributes:
+        dependencies: node ids of the inputs by port; of a tag query those that answer it, in the order of their topics.
+    """
 
     name: str
     node_id: str
@@ -230,6 +234,9 @@ class StrategyVersion:
         nodes: the plan, inputs before the nodes that read them; of both versions where there are two. Empty once the strategy is
             retired.
         signals: node ids whose output is the strategy's order intents, for the traffic that is not the canary's.
+        found: the nodes of others that answer its tag queries, with all that they are computed from, inputs before the nodes that
+            read them; what the strategy has itself is there again where one of them reads it.
+        crowded: its tag queries with more answers than a row can name, sorted; each keeps those that it had, or has none.
     """
 
     world_id: str
@@ -241,6 +248,8 @@ class StrategyVersion:
     nodes: tuple[PlannedNode, ...]
     signals: tuple[str, ...]
     canary: Canary | None = None
+    found: tuple[PlannedNode, ...] = ()
+    crowded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,6 +482,7 @@ class DagReader:
     Attributes:
         sentinels: one, two with a canary, none once the strategy is retired there.
         behind: the topics of its plan that their nodes have left, sorted.
+        found: ids of the nodes of others that it computes or reads for the strategy's tag queries.
     """
 
     shard: int
@@ -480,6 +490,7 @@ class DagReader:
     strategy_id: str
     sentinels: tuple[str, ...]
     behind: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
 
 
 class AdminAct(Enum):
@@ -502,6 +513,7 @@ class AdminAct(Enum):
     BUFFERED = "buffered"
     RECOMPUTED = "recomputed"
     SETTLED = "settled"
+    CROWDED = "crowded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ Output: TypeAlias = float | PositionTargetValue
 """What a node emits for one symbol and bucket: a number, or a position target."""
 
 Inputs: TypeAlias = tuple[float | None, ...]
-"""One value per port, in the order of the ports; `None` where the input emitted nothing in this bucket."""
+"""One value per port, in the order of the ports; `None` where the input emitted nothing in this bucket. Of a tag query the values
+that there are, in the order of the topics that answer it."""
 
 
 class Running(Protocol):
@@ -60,7 +61,7 @@ class Builtin(Protocol):
     Attributes:
         name: the `node_type`.
         version: part of the code hash: it changes whenever the outputs do.
-        ports: how many inputs a node of this type has; 0 for a source.
+        ports: how many inputs a node of this type has; 0 for one that reads no node by name: a source, and a tag query.
         output: the contract that a worker wraps the output into.
     """
 

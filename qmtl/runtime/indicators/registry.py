@@ -11,15 +11,19 @@ from qmtl.runtime.indicators.builtin import Builtin
 from qmtl.runtime.indicators.cross import Cross
 from qmtl.runtime.indicators.price import Price
 from qmtl.runtime.indicators.sma import Sma
+from qmtl.runtime.indicators.tag_query import TagQuery
 from qmtl.runtime.indicators.target import Target
 
-_ALL: tuple[Builtin, ...] = (Price(), Sma(), Cross(), Target())
+_ALL: tuple[Builtin, ...] = (Price(), Sma(), Cross(), Target(), TagQuery())
 
 BUILTINS: Mapping[str, Builtin] = MappingProxyType({builtin.name: builtin for builtin in _ALL})
 """Every built-in node by its `node_type`."""
 
 SOURCE = "price"
 """The `node_type` of a source, which reads bars instead of other nodes."""
+
+TAG_QUERY = "tag_query"
+"""The `node_type` of a tag query, which reads whatever nodes answer it, and has no ports for them."""
 
 
 def builtin(node_type: str) -> Builtin:

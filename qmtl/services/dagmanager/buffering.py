@@ -17,7 +17,15 @@ from dataclasses import replace
 from typing import Final
 
 from qmtl.foundation.common.errors import InvariantBroken
-from qmtl.foundation.contracts.dag import AdminAct, ComputeNode, Queue, QueueRole, Relation, TopicClass
+from qmtl.foundation.contracts.dag import (
+    AdminAct,
+    ComputeNode,
+    PlannedNode,
+    Queue,
+    QueueRole,
+    Relation,
+    TopicClass,
+)
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import Catalogue
@@ -121,14 +129,18 @@ def _plan(act: Act, moved: dict[str, Queue]) -> None:
     """Name the topics of nodes in every plan that has them; nothing else of a plan changes."""
     rows = act.step.table("dag.strategies")
     for row in list(rows.items()):
-        if any(one.node_id in moved for one in row.nodes):
-            nodes = tuple(
-                replace(one, topic=queue.topic, partitions=queue.partitions)
-                if (queue := moved.get(one.node_id)) is not None
-                else one
-                for one in row.nodes
-            )
-            rows.put(replace(row, nodes=nodes))
+        if any(one.node_id in moved for one in (*row.found, *row.nodes)):
+            nodes, found = _moved(row.nodes, moved), _moved(row.found, moved)
+            rows.put(replace(row, nodes=nodes, found=found))
+
+
+def _moved(nodes: tuple[PlannedNode, ...], moved: dict[str, Queue]) -> tuple[PlannedNode, ...]:
+    return tuple(
+        replace(one, topic=queue.topic, partitions=queue.partitions)
+        if (queue := moved.get(one.node_id)) is not None
+        else one
+        for one in nodes
+    )
 
 
 def _known(catalogue: Catalogue, node_id: str) -> ComputeNode:

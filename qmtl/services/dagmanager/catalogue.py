@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 from qmtl.engine.table import Table
@@ -19,6 +20,7 @@ from qmtl.foundation.contracts.dag import (
     TagSet,
     VersionSentinel,
 )
+from qmtl.services.dagmanager.tag_queries import TagQueries
 
 TagKey: TypeAlias = tuple[tuple[str, ...], int]
 """Tags, and an interval in seconds."""
@@ -47,6 +49,9 @@ class Catalogue:
 
     Args:
         tables: what is remembered of them is read once, here; empty, before there are any.
+
+    Attributes:
+        tag_queries: who asks for nodes by tags, and who answers.
     """
 
     def __init__(self, tables: Mapping[str, Table]) -> None:
@@ -68,6 +73,7 @@ class Catalogue:
         self._versions: dict[str, Version] = {}
         self._missing: dict[str, dict[str, None]] = {}
         self._untold: dict[TagKey, None] = {}
+        self.tag_queries = TagQueries()
 
         if tables:
             self._remember(tables)
@@ -75,6 +81,7 @@ class Catalogue:
     def _remember(self, tables: Mapping[str, Table]) -> None:
         for node in tables["dag.nodes"].load():
             self._keep(node)
+        self.tag_queries.learn_all(self._nodes.values())
         for queue in tables["dag.queues"].load():
             self._index(queue)
         for sentinel in tables["dag.sentinels"].load():
@@ -84,6 +91,7 @@ class Catalogue:
             self._count_reads(reader, +1)
         for queue in self._queues.values():
             self._sort(queue)
+        self.tag_queries.changed()  # every row that asks has its answers
         for row in tables["dag.tags"].load():
             if row.changes != row.told:
                 self._untold[row.tags, row.interval] = None
@@ -198,6 +206,7 @@ class Catalogue:
     def put_node(self, node: ComputeNode) -> None:
         self._tables["dag.nodes"].put(node)
         self._keep(node)
+        self.tag_queries.learn(node)
 
     def put_queue(self, queue: Queue, at_ms: int) -> None:
         """Write a queue down.
@@ -263,8 +272,8 @@ class Catalogue:
         readers: Iterable[DagReader] = list(self._tables["dag.readers"].items())
         for reader in readers:
             versions = [found for one in reader.sentinels if (found := self.sentinel(one)) is not None]
-            topics = {left[one] for version in versions for one in version.node_ids if one in left}
-            if topics:
+            computed = chain(reader.found, *(version.node_ids for version in versions))
+            if topics := {left[one] for one in computed if one in left}:
                 self.put_reader(replace(reader, behind=tuple(sorted({*reader.behind, *topics}))))
 
     def told(self, row: TagSet) -> None:
@@ -322,8 +331,10 @@ class Catalogue:
         key = (queue.tags, queue.interval)
         same = self._tagged.get(key, {})
         is_current = queue.role is QueueRole.CURRENT
-        if (queue.topic in same) == (is_current and queue.node_id in self._carried and _is_usable(queue)):
+        carries = is_current and queue.node_id in self._carried and _is_usable(queue)
+        if (queue.topic in same) == carries:
             return False
+        self.tag_queries.carries(queue, self._nodes[queue.node_id], carries=carries)
         if queue.topic in same:
             del same[queue.topic]
             if not same:
@@ -343,6 +354,7 @@ class Catalogue:
             case SentinelStatus.PENDING:
                 return _add(self._held, nodes, by)
             case SentinelStatus.ACTIVE:
+                self.tag_queries.ask((sentinel.world_id, sentinel.strategy_id), nodes, by)
                 return [*_add(self._held, nodes, by), *_add(self._carried, nodes, by)]
             case SentinelStatus.RETIRED:
                 _add(self._kept, nodes, by)
@@ -376,6 +388,7 @@ class Catalogue:
         for sentinel in (self.sentinel(one) for one in reader.sentinels):
             if sentinel is not None:
                 _add(self._read, dict.fromkeys(sentinel.node_ids), by)
+        _add(self._read, reader.found, by)
 
 
 def _is_usable(queue: Queue) -> bool:

@@ -30,7 +30,8 @@ from qmtl.foundation.contracts.dag import Artifact, ComputeNode
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import PositionTarget
 from qmtl.foundation.wire.avro import avro_schema
-from qmtl.runtime.indicators.registry import BUILTINS, code_hash
+from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, code_hash
+from qmtl.runtime.indicators.tag_query import TagQueryParams
 from qmtl.services.dagmanager.cycles import cycles
 from qmtl.services.dagmanager.faults import Faults, spelled
 from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft
@@ -305,9 +306,12 @@ def check_alone(
         )
     try:
         params = functional_params(node.params)
-        builtin.parse(own_params(params), node.period)
-        if builtin.ports == 0:
+        parsed = builtin.parse(own_params(params), node.period)
+        if node.node_type == SOURCE:
             params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
+        if isinstance(parsed, TagQueryParams):
+            parsed.require_interval(node.interval)
+            params["query_tags"] = list(parsed.query_tags)  # and a query what it asks for
         if used := _used(node, path, files, faults):
             params[ARTIFACTS] = used
         canon = canonical_json(params)

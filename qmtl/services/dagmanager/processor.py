@@ -32,6 +32,7 @@ from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import queue_updated
 from qmtl.services.dagmanager.reports import report
 from qmtl.services.dagmanager.submission import submit
+from qmtl.services.dagmanager.versions import answer_anew
 
 CLOCK: Final = Input("clock", bucketed=True)
 READERS: Final = Input("node.deployments", broadcast=True)
@@ -100,7 +101,7 @@ class DagManager:
                 diff_stream.acknowledge(act(message.request_id), self._streams, message)
             case _:
                 assert_never(message)
-        self._tell(step)
+        self._tell(act("tags"))
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         act = self._act(step, "clock", bucket.bucket_ms)
@@ -109,15 +110,16 @@ class DagManager:
         garbage.forget_versions(act)
         buffering.mind(act)
         diff_stream.mind(act, self._streams)
-        self._tell(step)
+        self._tell(act)
 
     def flush(self, step: Step) -> None:
         """Everything was told record by record: what a transaction takes in decides nothing."""
 
-    def _tell(self, step: Step) -> None:
+    def _tell(self, act: Act) -> None:
         """Whoever reads the queues of some tags hears once of all that a record or a tick has changed."""
+        answer_anew(act)
         for row in self._catalogue.untold():
-            step.emit("queue", queue_updated(self._catalogue, row))
+            act.step.emit("queue", queue_updated(self._catalogue, row))
             self._catalogue.told(row)
 
     def _act(self, step: Step, cause: str, at_ms: int) -> Act:
@@ -127,6 +129,7 @@ class DagManager:
 def _reader(message: NodeDeployment, catalogue: Catalogue) -> DagReader:
     row = message.strategy
     sentinels = () if not row.nodes else (row.sentinel_id, *((row.canary.sentinel_id,) if row.canary else ()))
-    known = (catalogue.queue(one.topic) for one in row.nodes)
+    known = (catalogue.queue(one.topic) for one in (*row.found, *row.nodes))
     behind = {one.topic for one in known if one is not None and one.role is QueueRole.FORMER}
-    return DagReader(message.shard, row.world_id, row.strategy_id, sentinels, tuple(sorted(behind)))
+    found = tuple([one.node_id for one in row.found])
+    return DagReader(message.shard, row.world_id, row.strategy_id, sentinels, tuple(sorted(behind)), found)

@@ -35,13 +35,15 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager import artifacts
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.answers import Answers, answers_in, planned, with_answers
 from qmtl.services.dagmanager.buffering import change_schema, is_buffering
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
-from qmtl.services.dagmanager.faults import Faults, lines
+from qmtl.services.dagmanager.faults import Faults, lines, spelled
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import ask_for, lacking
-from qmtl.services.dagmanager.versions import begin, planned
+from qmtl.services.dagmanager.tag_queries import MAX_ANSWERS
+from qmtl.services.dagmanager.versions import begin
 
 MAX_TAGGED: Final = 4_000
 """Queues with the same tags at the same interval: so that an event that names them all is a record, however long they are named."""
@@ -99,7 +101,9 @@ def drafted(
     artifacts.require_same(catalogue, graph.artifacts)
     draft = _draft(catalogue, submission, graph)
     _require_distinct(catalogue, draft)
-    _require_room(catalogue, graph, draft)
+    answers = answers_in(catalogue, [one.node for one in graph.nodes])
+    _require_few_answers(graph, answers)
+    _require_room(catalogue, graph, draft, answers)
     return graph, draft
 
 
@@ -258,7 +262,26 @@ def _require_distinct(catalogue: Catalogue, draft: Draft) -> None:
             faults.refuse()
 
 
-def _require_room(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
+def _require_few_answers(graph: Graph, answers: Answers) -> None:
+    """A plan names all nodes that answer a tag query.
+
+    Raises:
+        InvalidDag: there would be too many.
+    """
+    faults = Faults()
+    for one in graph.nodes:
+        if (count := len(answers.get(one.node.node_id, ()))) > MAX_ANSWERS:
+            faults.add_told(
+                TagsTooCommon,
+                "nodes",
+                f"{spelled(one.name)}, to which {count} nodes answer",
+                f"at most {MAX_ANSWERS} nodes answer a tag query",
+                "Ask for a tag that fewer have.",
+            )
+    faults.refuse_any()
+
+
+def _require_room(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Answers) -> None:
     """Nothing is begun that can't be ended: every row can be written, the plan among them.
 
     Raises:
@@ -270,7 +293,7 @@ def _require_room(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
         for row in rows:
             if _is_long(row):
                 codec.encode(row)
-        _require_plan(catalogue, graph, draft)
+        _require_plan(catalogue, graph, draft, answers)
     except TooLarge as error:
         reason = Reason(
             DagTooLarge.code,
@@ -296,8 +319,8 @@ def _is_long(row: ComputeNode | VersionSentinel | DagOutcome) -> bool:
             assert_never(row)
 
 
-def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
-    """Hold the plan of a version to what a row can have, before there is anything of it.
+def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Answers) -> None:
+    """Hold the plan of a version to what a row can have, before there is anything of it; with those that answer its tag queries now.
 
     Raises:
         TooLarge: it is longer.
@@ -312,7 +335,7 @@ def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
     for one in graph.nodes:
         node = one.node
         size += len(one.name) + 4 * len(node.params_canon) + (len(node.dependencies) + 1) * LONGEST_ID + _REST
-    if size < MAX_VALUE_BYTES:
+    if size < MAX_VALUE_BYTES and not answers:
         return
     nodes = (() if beside is None else beside.nodes) + tuple(
         planned(
@@ -321,19 +344,18 @@ def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
         for one in graph.nodes
     )
     nodes = tuple(replace(one, topic=one.topic + _LATER) for one in nodes)
-    codec.encode(
-        StrategyVersion(
-            sentinel.world_id,
-            sentinel.strategy_id,
-            sentinel.version,
-            sentinel.sentinel_id,
-            sentinel.submission_id,
-            StrategyStatus.PENDING,
-            nodes,
-            graph.signals,
-            Canary(sentinel.version, sentinel.sentinel_id, sentinel.submission_id, 1, graph.signals),
-        )
+    row = StrategyVersion(
+        sentinel.world_id,
+        sentinel.strategy_id,
+        sentinel.version,
+        sentinel.sentinel_id,
+        sentinel.submission_id,
+        StrategyStatus.PENDING,
+        nodes,
+        graph.signals,
+        Canary(sentinel.version, sentinel.sentinel_id, sentinel.submission_id, 1, graph.signals),
     )
+    codec.encode(with_answers(catalogue, row, answers, answers) if answers else row)
 
 
 def _refused(submission: DagSubmission, error: InvalidDag) -> DagOutcome:

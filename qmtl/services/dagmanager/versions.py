@@ -14,9 +14,7 @@ from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
     Canary,
-    ComputeNode,
     PlannedNode,
-    Queue,
     SentinelStatus,
     SentinelWeightUpdated,
     StrategyStatus,
@@ -24,6 +22,7 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.answers import answered, planned
 from qmtl.services.dagmanager.catalogue import Catalogue
 
 
@@ -52,33 +51,11 @@ def _planned(catalogue: Catalogue, version: VersionSentinel, node_id: str, name:
     return planned(node, catalogue.queue_of(node_id), name, node.owner != version.sentinel_id)
 
 
-def planned(node: ComputeNode, queue: Queue | None, name: str, reused: bool) -> PlannedNode:
-    """A node of a plan.
-
-    Raises:
-        InvariantBroken: it has no topic.
-    """
-    if queue is None:
-        raise InvariantBroken(f"node {node.node_id} has no queue.")
-    return PlannedNode(
-        name,
-        node.node_id,
-        node.node_type,
-        node.interval,
-        node.period,
-        node.params_canon,
-        node.dependencies,
-        queue.topic,
-        queue.partitions,
-        reused,
-    )
-
-
 def deployment(
     catalogue: Catalogue, stable: VersionSentinel, canary: VersionSentinel | None = None
 ) -> StrategyVersion:
-    """The row of a strategy that has these versions."""
-    return StrategyVersion(
+    """The row of a strategy that has these versions, which are active."""
+    row = StrategyVersion(
         stable.world_id,
         stable.strategy_id,
         stable.version,
@@ -93,6 +70,7 @@ def deployment(
             canary.version, canary.sentinel_id, canary.submission_id, canary.traffic_weight, canary.signals
         ),
     )
+    return answered(catalogue, row)
 
 
 def active(catalogue: Catalogue, world_id: str, strategy_id: str) -> Sequence[VersionSentinel]:
@@ -148,7 +126,9 @@ def retire_all(act: Act, world_id: str, strategy_id: str) -> None:
     for known in pending(act.catalogue, world_id, strategy_id):
         _retire(act, known)
     if row is not None:
-        gone = replace(row, status=StrategyStatus.RETIRED, nodes=(), signals=(), canary=None)
+        gone = replace(
+            row, status=StrategyStatus.RETIRED, nodes=(), signals=(), canary=None, found=(), crowded=()
+        )
         act.step.table("dag.strategies").put(gone)
 
 
@@ -182,7 +162,24 @@ def _settle(
     canary = None if canary is None else _give(act, canary, canary.traffic_weight)
     for one in gone:
         _retire(act, one)
-    act.step.table("dag.strategies").put(deployment(act.catalogue, stable, canary))
+    _deploy(act, deployment(act.catalogue, stable, canary))
+
+
+def answer_anew(act: Act) -> None:
+    """Write the rows of the strategies whose tag queries have other answers since this was asked last."""
+    for world_id, strategy_id in act.catalogue.tag_queries.changed():
+        row = deployment(act.catalogue, *active(act.catalogue, world_id, strategy_id))
+        if row != act.catalogue.strategy(world_id, strategy_id):
+            _deploy(act, row)
+
+
+def _deploy(act: Act, row: StrategyVersion) -> None:
+    before = act.catalogue.strategy(row.world_id, row.strategy_id)
+    for query in row.crowded:
+        if before is None or query not in before.crowded:
+            detail = f"{row.world_id}/{row.strategy_id} has the answers that it had: a row can't name all that there are"
+            act.note(AdminAct.CROWDED, query, query, detail)
+    act.step.table("dag.strategies").put(row)
 
 
 def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:

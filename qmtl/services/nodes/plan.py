@@ -2,7 +2,8 @@
 
 A node lives on one shard, and stays there. A source's shard comes from its id; a node lives where its inputs live, and where
 they live on several, on the highest of these. So a component of the graph lies together unless a strategy joins two that were
-apart, nothing ever moves, and what crosses from shard to shard goes upwards only: no two tasks wait for each other.
+apart, nothing ever moves, and what crosses from shard to shard goes upwards only: no two tasks wait for each other. A tag query,
+whose inputs come and go, lives on the highest shard there is, from where every other one can be read.
 
 All intents of a strategy are given on one shard, its desk: the highest on which a signal of one of its versions lives. Signals of
 lower shards are read there. So one task alone decides which version a symbol belongs to, and a weight changes between two of
@@ -21,7 +22,7 @@ from qmtl.foundation.common.traffic import is_canarys, require_weight
 from qmtl.foundation.contracts.dag import Canary, PlannedNode, StrategyVersion, TopicClass
 from qmtl.foundation.wire.topics import TopicSpec, node_topic
 from qmtl.runtime.indicators.price import PriceParams
-from qmtl.runtime.indicators.registry import BUILTINS
+from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
 
 StrategyKey = tuple[str, str]
 """World id, strategy id."""
@@ -54,7 +55,7 @@ class PlanNode:
 
     Attributes:
         signals: the strategies whose intents it gives on this shard, by world and strategy.
-        worlds: the worlds that it serves, sorted; they see a source's bars.
+        worlds: the worlds of the strategies that have it in their own graphs, sorted; they see a source's bars.
         strategies: every strategy that it is part of, sorted.
         sources: ids of the sources that it is computed from, as its ports lead to them; a source's own id alone. Empty where it is
             read for the intents alone and nothing is computed with it: then no bars of theirs are read here.
@@ -71,7 +72,12 @@ class PlanNode:
 
     @property
     def is_source(self) -> bool:
-        return BUILTINS[self.node.node_type].ports == 0
+        return self.node.node_type == SOURCE
+
+    @property
+    def is_query(self) -> bool:
+        """Whether any number of nodes answers it, each for some symbols, instead of one per port."""
+        return self.node.node_type == TAG_QUERY
 
     def reads(self, symbol: str) -> bool:
         """Whether a source reads a symbol."""
@@ -103,12 +109,19 @@ def shards_of(nodes: Iterable[PlannedNode], shards: int) -> dict[str, int]:
     """
     out: dict[str, int] = {}
     for one in nodes:
-        out[one.node_id] = (
-            max(out[dependency] for dependency in one.dependencies)
-            if one.dependencies
-            else int(one.node_id.removeprefix(NODE_ID_PREFIX)[:8], 16) % shards
-        )
+        if one.node_type == TAG_QUERY:
+            out[one.node_id] = shards - 1
+        elif one.dependencies:
+            out[one.node_id] = max(out[dependency] for dependency in one.dependencies)
+        else:
+            out[one.node_id] = int(one.node_id.removeprefix(NODE_ID_PREFIX)[:8], 16) % shards
     return out
+
+
+def nodes_of(strategy: StrategyVersion) -> tuple[PlannedNode, ...]:
+    """All that runs for a strategy, inputs before the nodes that read them: its own nodes, and those that answer its tag queries.
+    A node may be there twice."""
+    return (*strategy.found, *strategy.nodes)
 
 
 def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: int = 1) -> Plan:
@@ -121,13 +134,16 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
     home: dict[str, int] = {}
     signals: dict[str, list[Signal]] = {}
     strategies: dict[str, set[StrategyKey]] = {}
+    worlds: dict[str, set[str]] = {}
     for one in sorted(deployments, key=lambda row: (row.world_id, row.strategy_id)):
         key = (one.world_id, one.strategy_id)
-        homes = shards_of(one.nodes, shards)
+        homes = shards_of(nodes_of(one), shards)
         home.update(homes)
-        for node in one.nodes:
+        for node in nodes_of(one):
             ordered.setdefault(node.node_id, node)
             strategies.setdefault(node.node_id, set()).add(key)
+        for node in one.nodes:
+            worlds.setdefault(node.node_id, set()).add(one.world_id)
         given = _signals(one)
         if given and shard == max(homes[node_id] for node_id in given):
             for node_id, signal in given.items():
@@ -141,7 +157,7 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
                 own_params(json.loads(node.params_canon, parse_float=Decimal)), node.period
             ),
             tuple(signals.get(node_id, ())),
-            tuple(sorted({world for world, _ in strategies[node_id]})),
+            tuple(sorted(worlds.get(node_id, ()))),
             tuple(sorted(strategies[node_id])),
             sources[node_id] if node_id in needed else (),
             home[node_id] == shard,
@@ -183,11 +199,12 @@ def _signals(one: StrategyVersion) -> dict[str, Signal]:
 
 
 def _sources(ordered: Mapping[str, PlannedNode]) -> dict[str, tuple[str, ...]]:
-    """The sources above each node, each once: the order of the ports decides, and so the node's identity alone."""
+    """The sources above each node, each once: the order of the ports decides, and so the node's identity alone; of a tag query that
+    of the topics that answer it."""
     out: dict[str, tuple[str, ...]] = {}
     for node_id, node in ordered.items():
         above = (source for read in node.dependencies for source in out[read])
-        out[node_id] = tuple(dict.fromkeys(above)) if node.dependencies else (node_id,)
+        out[node_id] = (node_id,) if node.node_type == SOURCE else tuple(dict.fromkeys(above))
     return out
 
 

@@ -33,9 +33,9 @@ from qmtl.foundation.contracts.node import (
 )
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
-from qmtl.runtime.indicators.builtin import Output, PositionTargetValue, Running
+from qmtl.runtime.indicators.builtin import Inputs, Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
-from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, shards_of
+from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, nodes_of, shards_of
 from qmtl.services.nodes.resident import window_bytes
 
 DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
@@ -116,10 +116,10 @@ class Nodes:
         deployments = step.table("node.deployments")
         where = (self._shard, strategy.world_id, strategy.strategy_id)
         known: NodeDeployment | None = deployments.get(*where)
-        if self._shard not in shards_of(strategy.nodes, SHARDS).values():
+        if self._shard not in shards_of(nodes_of(strategy), SHARDS).values():
             if known is None:
                 return
-            strategy = replace(strategy, nodes=(), signals=(), canary=None)
+            strategy = replace(strategy, nodes=(), signals=(), canary=None, found=(), crowded=())
         if known is not None and known.strategy == strategy:
             return
         deployments.put(NodeDeployment(self._shard, strategy))
@@ -218,15 +218,14 @@ class Nodes:
         bars: Bars,
     ) -> dict[str, Output]:
         """One step of a node for every symbol that an input has a value of in this bucket."""
-        ports = [values.get(node_id, {}) for node_id in one.node.dependencies]
         out: dict[str, Output] = {}
-        for symbol in sorted({symbol for port in ports for symbol in port}):
+        for symbol, inputs in _inputs_of(one, values):
             bar = _bar_of(one, symbol, bars)
             assert (
                 bar is not None
             )  # a value without a bar comes from another shard alone, and is not received
             running = self._resume(step, one, symbol)
-            value = running.step(tuple(_number(port.get(symbol)) for port in ports), bar)
+            value = running.step(inputs, bar)
             self._touched[one.node.node_id, symbol] = None
             if value is not None:
                 out[symbol] = value
@@ -312,6 +311,21 @@ def _bar_of(one: PlanNode, symbol: str, bars: Bars) -> Bar | None:
         if (bar := bars[source].get(symbol)) is not None:
             return bar
     return None
+
+
+def _inputs_of(one: PlanNode, values: Mapping[str, Mapping[str, Output]]) -> list[tuple[str, Inputs]]:
+    """What a node takes in a bucket of each symbol, in their order. Of the many that may answer a tag query most have few symbols, so
+    that one takes the values that there are."""
+    ports = [values.get(node_id, {}) for node_id in one.node.dependencies]
+    if not one.is_query:
+        symbols = sorted({symbol for port in ports for symbol in port})
+        return [(symbol, tuple([_number(port.get(symbol)) for port in ports])) for symbol in symbols]
+    found: dict[str, list[float]] = {}
+    for port in ports:
+        for symbol, value in port.items():
+            if isinstance(value, float):
+                found.setdefault(symbol, []).append(value)
+    return [(symbol, tuple(found[symbol])) for symbol in sorted(found)]
 
 
 def _letter(arrival: Arrival, code: str, cause: str, task: int) -> DeadLetter:

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy
@@ -21,16 +22,19 @@ from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow, PositionTarget
 from qmtl.runtime.data.bars import default_sources, read_bars
 from qmtl.runtime.indicators.builtin import MAX_PERIOD, Inputs, Output, PositionTargetValue
-from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, builtin, code_hash
+from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY, builtin, code_hash
+from qmtl.runtime.indicators.tag_query import AGGREGATES
 
 ONE = Decimal(1)
 BAR = Bar("X", 0, 60, ONE, ONE, ONE, ONE, ONE)
 TARGETS = {"long_percent": "0.5", "short_percent": -0.25}
+QUERY = {"query_tags": ["b", "a"], "match_mode": "any", "interval": 60, "aggregate": "mean"}
 PARAMS: dict[str, dict[str, object]] = {
     "price": {"symbols": ["X"]},
     "sma": {},
     "cross": {},
     "position_target": dict(TARGETS),
+    "tag_query": dict(QUERY),
 }
 
 floats = st.floats(allow_nan=False, allow_infinity=False, width=64)
@@ -73,11 +77,11 @@ def test_a_node_is_known_by_name_and_version(node_type: str) -> None:
     assert found.name == node_type
     assert code_hash(node_type) == builtin_code_hash(found.name, found.version)
     assert found.output is (PositionTarget if node_type == "position_target" else NodeValue)
-    assert (found.ports == 0) == (node_type == SOURCE)
+    assert (found.ports == 0) == (node_type in (SOURCE, TAG_QUERY))
 
 
 def test_an_unknown_type_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnknownNodeType, match="price, sma, cross, position_target"):
+    with pytest.raises(UnknownNodeType, match="price, sma, cross, position_target, tag_query"):
         builtin("ema")
 
 
@@ -121,6 +125,17 @@ def test_a_period_that_is_no_count_is_refused(node_type: str, period: Any) -> No
         ("position_target", TARGETS | {"long_percent": True}, "was the truth value true"),
         ("position_target", TARGETS | {"long_percent": None}, "was nothing"),
         ("position_target", TARGETS | {"long_percent": [1]}, "was a list"),
+        ("tag_query", QUERY | {"query_tags": []}, "query_tags was empty"),
+        ("tag_query", QUERY | {"query_tags": "a"}, "query_tags of a tag_query node was the text 'a'"),
+        ("tag_query", QUERY | {"query_tags": [" a"]}, "held ' a'"),
+        ("tag_query", QUERY | {"query_tags": [{}]}, "held {}"),
+        ("tag_query", QUERY | {"query_tags": [f"t{at}" for at in range(21)]}, "held 21 tags; at most 20"),
+        ("tag_query", QUERY | {"match_mode": "none"}, "match_mode was 'none'"),
+        ("tag_query", QUERY | {"match_mode": ["any"]}, "match_mode .* was a list"),
+        ("tag_query", QUERY | {"interval": 0}, "interval was 0"),
+        ("tag_query", QUERY | {"interval": "60"}, "interval .* was the text '60'"),
+        ("tag_query", QUERY | {"interval": True}, "interval .* was the truth value true"),
+        ("tag_query", QUERY | {"aggregate": "last"}, "aggregate .* was the text 'last'; one of mean, sum"),
     ],
 )
 def test_a_parameter_is_refused_with_its_name_kind_and_rule(
@@ -275,3 +290,44 @@ def test_a_share_may_be_any_way_to_write_the_number(value: object) -> None:
 def test_a_signal_without_a_sign_is_refused() -> None:
     with pytest.raises(InvalidValue, match="NaN"):
         run("position_target", [(math.nan,)])
+
+
+# ---- tag_query ------------------------------------------------------------------------------------------------
+
+ORACLES: dict[str, Any] = {
+    "mean": lambda exact: sum(exact, Fraction()) / len(exact),
+    "sum": lambda exact: sum(exact, Fraction()),
+    "min": min,
+    "max": max,
+    "median": lambda exact: (sorted(exact)[(len(exact) - 1) // 2] + sorted(exact)[len(exact) // 2]) / 2,
+    "count": len,
+}
+
+
+@pytest.mark.parametrize("aggregate", sorted(AGGREGATES))
+@given(st.data())
+@settings(max_examples=40)
+def test_a_tag_query_gives_the_number_of_exact_arithmetic_in_whatever_order(
+    aggregate: str, data: st.DataObject
+) -> None:
+    values = data.draw(st.lists(tame | st.sampled_from([1e15, -1e15, 0.1]), min_size=1, max_size=8))
+    other = data.draw(st.permutations(values))
+    query = builtin("tag_query")
+    running = query.resume(query.parse(QUERY | {"aggregate": aggregate}, 1), None)
+    found = running.step(tuple(values), BAR)
+    exact = float(ORACLES[aggregate]([Fraction(value) for value in values]))
+    assert found == (exact if aggregate != "mean" else pytest.approx(exact, rel=3e-16, abs=0))
+    assert running.step(tuple(other), BAR) == found
+    assert running.step((), BAR) is None
+    assert running.to_window("n", "X") == NodeWindow("n", "X", 2)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1), st.lists(st.sampled_from("abcd")))
+def test_a_query_is_answered_by_any_or_by_all_of_its_tags(asked: list[str], tags: list[str]) -> None:
+    query = builtin("tag_query")
+    any_, all_ = (
+        query.parse(QUERY | {"query_tags": asked, "match_mode": mode}, 1) for mode in ("any", "all")
+    )
+    assert any_.is_answered_by(tags) == bool(set(asked) & set(tags))
+    assert all_.is_answered_by(tags) == (set(asked) <= set(tags))
+    assert any_.query_tags == tuple(sorted(set(asked)))

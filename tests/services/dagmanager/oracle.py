@@ -88,6 +88,8 @@ def content(one: dict[str, Any], ports: list[str], used: list[str]) -> list[Any]
     params = {name: value for name, value in one.get("params", {}).items() if name not in SHOWN_ONLY}
     if kind == "price":
         params["symbols"] = sorted(params["symbols"])
+    if kind == "tag_query":
+        params["query_tags"] = sorted(set(params["query_tags"]))
     if used:
         params["artifacts"] = used
     interval = one["interval"]

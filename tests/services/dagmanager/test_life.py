@@ -6,6 +6,7 @@ only the messages that were sent.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,13 +38,24 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import DAY_MS
 from tests.services.dagmanager.desk import Desk
-from tests.services.graphs import crossing, price, sma, strategy, submission, target
+from tests.services.graphs import crossing, price, sma, strategy, submission, tag_query, target
 
 GRAPHS = [
     crossing(3, 8),
     crossing(3, 21),
     crossing(5, 8),
     [price(), sma("fast", 3), target(source="fast")],
+    [
+        tag_query(tags=("crypto", "nobody"), own_tags=["crypto", "sma"]),
+        sma("after", 3, "asked"),
+        target(source="after", tags=["crypto"]),
+    ],
+    [
+        tag_query(tags=("sma", "crypto"), match_mode="all"),
+        price("other", ("LTC-USD",)),
+        sma("own", 5, "other"),
+        target(source="asked"),
+    ],
 ]
 OWNERS = [("w1", "s1"), ("w1", "s2"), ("w2", "s1")]
 SCHEMAS: list[dict[str, str]] = [{}, {}, {"schema_hash": "blake3:" + "1" * 64}]
@@ -182,8 +194,9 @@ class Life(RuleBasedStateMachine):
         """A shard of the node workers learns what is deployed now; it may be the first thing that it hears for months."""
         row = self.desk.table("dag.strategies").get(*owner)
         if row is not None:
-            self.computed[shard, owner] = {node.node_id for node in row.nodes}
-            self.plans[shard, owner] = {node.topic for node in row.nodes}
+            plan = (*row.found, *row.nodes)
+            self.computed[shard, owner] = {node.node_id for node in plan}
+            self.plans[shard, owner] = {node.topic for node in plan}
             self.send(NodeDeployment(shard, row))
 
     @rule()
@@ -284,7 +297,7 @@ class Life(RuleBasedStateMachine):
             ]
             row = self.desk.table("dag.strategies").get(world, name)
             if not mine:
-                assert row is None or (row.status, row.nodes) == (StrategyStatus.RETIRED, ())
+                assert row is None or (row.status, row.nodes, row.found) == (StrategyStatus.RETIRED, (), ())
                 continue
             assert len(mine) <= 2
             assert sum(one.traffic_weight for one in mine) == FULL_WEIGHT
@@ -296,9 +309,39 @@ class Life(RuleBasedStateMachine):
             assert told == {one.sentinel_id: one.traffic_weight for one in mine}
             assert {one.node_id for one in row.nodes} == {one for version in mine for one in version.node_ids}
             seen: set[str] = set()
+            for node in row.found:
+                assert set(node.dependencies) <= seen
+                seen.add(node.node_id)
             for node in row.nodes:
                 assert set(node.dependencies) <= seen
                 seen.add(node.node_id)
+
+    @invariant()
+    def every_tag_query_has_the_answers_of_a_search_through_everything(self) -> None:
+        nodes = {row.node_id: row for row in self.desk.rows("dag.nodes")}
+        topics = {row.node_id: row.topic for row in self.desk.rows("dag.queues")}
+
+        def asks(node_id: str) -> bool:
+            node = nodes[node_id]
+            return node.node_type == "tag_query" or any(asks(read) for read in node.dependencies)
+
+        carried = {one for row in self.versions(SentinelStatus.ACTIVE) for one in row.node_ids}
+        numbers = [
+            one for one in sorted(carried) if nodes[one].node_type != "position_target" and not asks(one)
+        ]
+        for row in self.desk.rows("dag.strategies"):
+            named: set[str] = set()
+            for query in (one for one in row.nodes if one.node_type == "tag_query"):
+                params = json.loads(query.params_canon)
+                wanted, mode = set(params["query_tags"]), params["match_mode"]
+                enough = 1 if mode == "any" else len(wanted)
+                found = [one for one in numbers if len(wanted & set(nodes[one].tags)) >= enough]
+                assert query.dependencies == tuple(sorted(found, key=topics.__getitem__))
+                assert nodes[query.node_id].dependencies == ()
+                named.update(found)
+            own = {one.node_id for one in row.nodes}
+            assert named - own <= {one.node_id for one in row.found}
+            assert all(one.topic == topics[one.node_id] for one in row.found)
 
     @invariant()
     def the_admin_log_tells_which_topics_there_are(self) -> None:
