@@ -35,7 +35,7 @@ class SmaParams:
 class _Sma:
     """The window as a deque and its sum. What enters the sum leaves it as the same decimal, so it never drifts.
 
-    The window is kept as the bytes of its doubles, too: to hash these costs nanoseconds a value, to make them again a hundred times that.
+    The window is kept as the bytes of its doubles, too: hashing these costs nanoseconds a value, making them anew hundreds.
     Of the two zeros there is one, as a window that was written down and read again has no other.
     """
 
