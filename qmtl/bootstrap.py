@@ -24,6 +24,7 @@ from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import InvalidTopology, UsageError
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.services.dagmanager.naming import is_namespace
 from qmtl.services.dagmanager.topic_admin import Archive
 from qmtl.topology import NAMES, Outside, problems, stage
 
@@ -35,7 +36,7 @@ def open_log(address: str, *, read_only: bool = False, settings: KafkaSettings =
 
     Args:
         address: `embedded:DIR`, or `kafka://HOST:PORT[,HOST:PORT][/NAMESPACE]`; a namespace keeps systems on one cluster
-            apart.
+            apart, such as those of two worlds (`qmtl.services.dagmanager.naming.namespace_of`).
         read_only: look at an embedded log that another process may hold.
         settings: of a log on Kafka.
 
@@ -53,7 +54,11 @@ def open_log(address: str, *, read_only: bool = False, settings: KafkaSettings =
         parts = urlsplit(address)
         namespace = parts.path.strip("/")
         hosts = parts.netloc.split(",")
-        if all(_is_host(host) for host in hosts) and _is_namespace(namespace) and not parts.query:
+        if (
+            all(_is_host(host) for host in hosts)
+            and (not namespace or is_namespace(namespace))
+            and not parts.query
+        ):
             # Who stays on the embedded log needs no client of Kafka.
             from qmtl.engine.log.kafka import KafkaLog
             from qmtl.engine.log.kafka_security import from_environment
@@ -100,10 +105,6 @@ def open_store(address: StoreAddress) -> ObjectStore:
 def _is_host(text: str) -> bool:
     host, _, port = text.rpartition(":")
     return bool(host) and port.isdecimal() and 0 < int(port) < 65536
-
-
-def _is_namespace(text: str) -> bool:
-    return len(text) <= 40 and all(char.isalnum() or char in "-_" for char in text) and text.isascii()
 
 
 def prepare(log: Log) -> None:

@@ -1,8 +1,9 @@
 """One hash per topic over what it says, and nothing over where in a log it says it: equal runs have equal digests.
 
-A table's digest is over its newest values, a stream's over each key's values in their order. Offsets, partitions, timestamps,
-the split into transactions, position stamps and every field that holds places in a log (`COORDINATE`) stay out, so a replay on
-another log, on other machines and with other batches gives the same text, and any other value gives another.
+A table's digest is over its newest values, a stream's over each key's values in their order; of a node's topic, whose keys never
+come again, over each partition's records in theirs. Offsets, partitions, timestamps, the split into transactions, position stamps
+and every field that holds places in a log (`COORDINATE`) stay out, so a replay on another log, on other machines and with other
+batches gives the same text, and any other value gives another.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from qmtl.engine.log.port import Log, Record
 from qmtl.engine.view import all_partitions
 from qmtl.foundation.common.errors import InvalidValue, UnknownTopic, WireError
 from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.keys import is_stamp
+from qmtl.foundation.wire.keys import is_stamp, is_text_key
 from qmtl.foundation.wire.shape import Record as RecordShape
 from qmtl.foundation.wire.shape import parts_of, shape_of
 from qmtl.foundation.wire.topics import topic
@@ -39,7 +40,8 @@ _WITH_COORDINATES: dict[type, bool] = {}
 def digests(log: Log, codec: Codec, topics: Sequence[str] | None = None) -> dict[str, str]:
     """The digest of each topic, names sorted, as `blake3:` and 32 hex characters.
 
-    What is committed at the call is read, the same cut for all topics. Memory is 32 bytes and the key per key of one topic.
+    What is committed at the call is read, the same cut for all topics. Memory is 32 bytes and the key per key of one topic, but of
+    text keys, of which there are as many as records.
 
     Args:
         topics: None for all of the catalogue's topics and all topics of nodes that the log has.
@@ -83,15 +85,19 @@ def _stream(records: Iterable[Record], values: _Values) -> str:
     """Over the sequence of values of each key.
 
     A chain of hashes stands for the sequence: every link has the fixed-size link before it in front of it, a tombstone is one
-    byte where a value is one byte and itself, so that no two sequences have the same bytes under any link.
+    byte where a value is one byte and itself, so that no two sequences have the same bytes under any link. Text keys name a record
+    each and never come again: a partition's have one chain, in which they stand before their values.
     """
     chains: dict[tuple[bytes, int], bytes] = {}
     for record in records:
         if is_stamp(record.key):
             continue
         body = b"\x00" if record.value is None else b"\x01" + values.of(record.value)
-        before = chains.get((record.key, record.partition), _NOTHING)
-        chains[record.key, record.partition] = blake3(before + body).digest()
+        key = record.key
+        if is_text_key(key):
+            key, body = b"", len(key).to_bytes(8, "big") + key + body
+        before = chains.get((key, record.partition), _NOTHING)
+        chains[key, record.partition] = blake3(before + body).digest()
     return _sealed(_STREAM, chains)
 
 

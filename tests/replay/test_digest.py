@@ -125,6 +125,26 @@ def test_the_partition_that_a_key_lies_in_stays_out(tmp_path: Path) -> None:
     assert digest_of(tmp_path, [one], RAW) == digest_of(tmp_path, [other], RAW)
 
 
+@QUICK
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from([b"a", b"ab", b"b"]), st.sampled_from([None, b"", b"b"])), max_size=3
+    ),
+    others=st.lists(
+        st.tuples(st.sampled_from([b"a", b"ab", b"b"]), st.sampled_from([None, b"", b"b"])), max_size=3
+    ),
+)
+def test_under_text_keys_a_partition_has_the_digest_of_its_keys_and_values_in_order(
+    tmp_path: Path, rows: list[tuple[bytes, bytes | None]], others: list[tuple[bytes, bytes | None]]
+) -> None:
+    """One that is there twice counts; how records are split into transactions does not."""
+    one, other = ([("trade.market", 0, *pair) for pair in pairs] for pairs in (rows, others))
+    same = digest_of(tmp_path, [[found] for found in one], "trade.market") == digest_of(
+        tmp_path, [other], "trade.market"
+    )
+    assert same is (rows == others)
+
+
 # ---- what matters -----------------------------------------------------------------------------------------------
 
 

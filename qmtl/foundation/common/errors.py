@@ -343,6 +343,12 @@ class CrashLoop(InvariantBroken):
     code = "QMTL-408"
 
 
+class DuplicateRecord(QmtlError):
+    """A node's value that came a second time, of the same bucket and input window: the first one is used, and this one no more."""
+
+    code = "QMTL-409"
+
+
 # ---- DAG messages -----------------------------------------------------------------------------------------
 
 

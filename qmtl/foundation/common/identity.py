@@ -56,7 +56,10 @@ _ORDER = "qmtl client order id v1"
 _COLLISION: Final = "qmtl node id after a collision v1"
 _COLLISION_BYTES: Final = 64
 
-_NODE_ID = re.compile(r"blake3:[0-9a-f]{64}(?:[0-9a-f]{64})?")
+NODE_ID_FORM: Final = r"blake3:[0-9a-f]{64}(?:[0-9a-f]{64})?"
+"""A pattern: 128 digits after a collision."""
+
+_NODE_ID = re.compile(NODE_ID_FORM)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import TypeAlias
 
+from qmtl.foundation.common.commit_log import TextKey, commit_key, partition_key
 from qmtl.foundation.contracts.dag import StrategyVersion
 
 
@@ -22,12 +23,29 @@ class NodeStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class NodeValue:
-    """One output of an indicator node for one symbol and bucket."""
+    """One output of an indicator node for one symbol and bucket.
+
+    Attributes:
+        interval: of the node, seconds; 0 in a record of old, which names no window either.
+        input_window_hash: of all that the value is a function of.
+    """
 
     node_id: str
     symbol: str
     bucket_ms: int
     value: float
+    interval: int = 0
+    input_window_hash: str = ""
+
+    @property
+    def partition_key(self) -> TextKey:
+        """What chooses the partition: node, interval and bucket, whatever the window is."""
+        return partition_key(self.node_id, self.interval, self.bucket_ms)
+
+    @property
+    def commit_key(self) -> TextKey:
+        """The key of the record, see `qmtl.foundation.common.commit_log`; none of one that names no window."""
+        return commit_key(self.node_id, self.interval, self.bucket_ms, self.input_window_hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +54,8 @@ class PositionTarget:
 
     Attributes:
         reference_price: the price that the decision saw, quote currency.
+        interval: of the node, seconds; 0 in a record of old, which names no window either.
+        input_window_hash: of all that the target is a function of.
     """
 
     node_id: str
@@ -43,6 +63,18 @@ class PositionTarget:
     bucket_ms: int
     target_percent: Decimal
     reference_price: Decimal
+    interval: int = 0
+    input_window_hash: str = ""
+
+    @property
+    def partition_key(self) -> TextKey:
+        """What chooses the partition: node, interval and bucket, whatever the window is."""
+        return partition_key(self.node_id, self.interval, self.bucket_ms)
+
+    @property
+    def commit_key(self) -> TextKey:
+        """The key of the record, see `qmtl.foundation.common.commit_log`; none of one that names no window."""
+        return commit_key(self.node_id, self.interval, self.bucket_ms, self.input_window_hash)
 
 
 NodeOutput: TypeAlias = NodeValue | PositionTarget

@@ -6,7 +6,10 @@ and not in 00 (a NUL inside is 00 FF in both), as in CockroachDB's key encoding.
 makes `key_prefix` exact: under a plain 00, `("a",)` would also be a prefix of `("a\\0b",)`.
 Text sorts before integers, text by code points.
 
-Keys that begin with 00 are reserved for the engine: close markers and position stamps. A tuple key never begins so.
+A key may also be a plain text (`TextKey`), where its form is somebody else's rule: then its bytes are its UTF-8. It begins with a
+character from the space on, which no tuple does, so the two can be told apart.
+
+Keys that begin with 00 are reserved for the engine: close markers and position stamps. Neither a tuple nor a text begins so.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import zlib
 from typing import TypeAlias
 
+from qmtl.foundation.common.commit_log import TextKey
 from qmtl.foundation.common.errors import InvalidValue, MalformedKey
 
 MAX_KEY_BYTES = 4096
@@ -21,6 +25,8 @@ MAX_INTEGER = 2**64 - 1
 """The largest magnitude of an integer part."""
 
 Key: TypeAlias = tuple[str | int, ...]
+RecordKey: TypeAlias = Key | TextKey
+"""Of the records of any topic; those of a table are tuples."""
 
 _TEXT = 0x02
 _ZERO = 0x14
@@ -30,13 +36,17 @@ _MARKER = b"\x00m"
 _STAMP = b"\x00s"
 
 
-def encode_key(parts: Key) -> bytes:
-    """The bytes of a key: parts are text or integers of at most `MAX_INTEGER`; no parts give no bytes.
+def encode_key(parts: RecordKey) -> bytes:
+    """The bytes of a key: parts are text or integers of at most `MAX_INTEGER`; no parts give no bytes. Of a text, its UTF-8.
 
     Raises:
-        InvalidValue: another type (a truth value too), a lone surrogate, too large a number, too long a key.
+        InvalidValue: another type (a truth value too), a lone surrogate, too large a number, too long a key; a text key that is
+            empty or begins with a control character.
     """
-    out = b"".join([_text(part) if type(part) is str else _integer(part) for part in parts])
+    if isinstance(parts, TextKey):
+        out = _whole(parts)
+    else:
+        out = b"".join([_text(part) if type(part) is str else _integer(part) for part in parts])
     if len(out) > MAX_KEY_BYTES:
         raise InvalidValue(
             f"a key had {len(out)} bytes; at most {MAX_KEY_BYTES} are allowed.", "Shorten its parts."
@@ -44,8 +54,8 @@ def encode_key(parts: Key) -> bytes:
     return out
 
 
-class Keys(dict[Key, bytes]):
-    """`keys[parts]` is `encode_key(parts)`, of which some are remembered: the keys of a table come again and again.
+class Keys(dict[RecordKey, bytes]):
+    """`keys[parts]` is `encode_key(parts)`, of which some are remembered: the keys of a table come again and again. Text keys do not.
 
     Raises:
         InvalidValue: as `encode_key`.
@@ -53,7 +63,9 @@ class Keys(dict[Key, bytes]):
 
     LIMIT = 1 << 15
 
-    def __missing__(self, parts: Key) -> bytes:
+    def __missing__(self, parts: RecordKey) -> bytes:
+        if isinstance(parts, TextKey):
+            return encode_key(parts)
         if len(self) >= self.LIMIT:
             self.clear()
         made = self[parts] = encode_key(parts)
@@ -70,10 +82,10 @@ def key_prefix(parts: Key) -> bytes:
 
 
 def decode_key(key: bytes) -> Key:
-    """The parts of a key.
+    """The parts of a tuple key.
 
     Raises:
-        MalformedKey: bytes that `encode_key` does not write, reserved keys among them.
+        MalformedKey: bytes that `encode_key` does not write for a tuple, reserved keys among them.
     """
     if len(key) > MAX_KEY_BYTES:
         raise MalformedKey(f"a key had {len(key)} bytes; at most {MAX_KEY_BYTES} are allowed.")
@@ -94,6 +106,20 @@ def decode_key(key: bytes) -> Key:
     if encode_key(out) != key:
         raise MalformedKey("a key did not encode back to itself.")
     return out
+
+
+def decode_text_key(key: bytes) -> TextKey:
+    """The text of a text key.
+
+    Raises:
+        MalformedKey: bytes that `encode_key` does not write for a text.
+    """
+    try:
+        if is_text_key(key) and len(key) <= MAX_KEY_BYTES:
+            return TextKey(key.decode())
+    except UnicodeDecodeError:
+        pass
+    raise MalformedKey(f"a key of {len(key)} bytes was no text.")
 
 
 def marker_key(processor: str, task: int, bucket_ms: int) -> bytes:
@@ -123,6 +149,11 @@ def is_reserved(key: bytes) -> bool:
     return key[:1] == b"\x00"
 
 
+def is_text_key(key: bytes) -> bool:
+    """Whether a key is a text and not a tuple, by its first byte."""
+    return key[:1] >= b"\x20"
+
+
 def is_marker(key: bytes) -> bool:
     return key[:2] == _MARKER
 
@@ -136,13 +167,27 @@ def partition_for(key: bytes, partitions: int) -> int:
     return 0 if partitions == 1 else zlib.crc32(key) % partitions
 
 
-def _text(part: str) -> bytes:
+def _whole(text: TextKey) -> bytes:
+    raw = _utf8(text)
+    if not is_text_key(raw):
+        raise InvalidValue(
+            f"a text key was {text!a:.80}; it has to begin with a character from the space on.",
+            "Make it of parts, as a tuple.",
+        )
+    return raw
+
+
+def _utf8(part: str) -> bytes:
     try:
-        raw = part.encode()
+        return part.encode()
     except UnicodeEncodeError:
         raise InvalidValue(
             "a key part was a text with a lone surrogate; only Unicode text is allowed."
         ) from None
+
+
+def _text(part: str) -> bytes:
+    raw = _utf8(part)
     if b"\x00" in raw:
         raw = raw.replace(b"\x00", _NUL)
     return b"\x02" + raw + _END

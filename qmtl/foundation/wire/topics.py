@@ -9,10 +9,11 @@ from functools import cache
 from operator import attrgetter
 from typing import Final
 
+from qmtl.foundation.common.commit_log import TextKey
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts import control, dag, diff, market, node, trade, world
 from qmtl.foundation.contracts.dag import TopicClass
-from qmtl.foundation.wire.keys import encode_key, partition_for
+from qmtl.foundation.wire.keys import RecordKey, encode_key, partition_for
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -34,7 +35,7 @@ class TopicSpec:
     """One topic.
 
     Attributes:
-        key: attribute paths of the message that make up the record key, in order.
+        key: attribute paths of the message that make up the record key, in order; or the one attribute that is it, as a `TextKey`.
         task_key: the leading attributes that choose the partition; a prefix of the task, whatever the full key is.
         messages: the closed set of message types; a value of any other type is refused.
         owner: the one processor that writes it, or `people` where commands and data come in.
@@ -75,12 +76,12 @@ class TopicSpec:
         people write otherwise may come by a producer of their own."""
         return self.marked or self.owner != "people"
 
-    def key_of(self, message: object) -> tuple[str | int, ...]:
-        """The record key's parts."""
+    def key_of(self, message: object) -> RecordKey:
+        """The record key's parts, or its text."""
         return getter(self.key)(message)
 
-    def task_key_of(self, message: object) -> tuple[str | int, ...]:
-        """The parts that choose the partition."""
+    def task_key_of(self, message: object) -> RecordKey:
+        """The parts, or the text, that choose the partition."""
         return getter(self.task_key)(message)
 
     def partition_of(self, message: object) -> int:
@@ -102,8 +103,8 @@ class TopicSpec:
 
 
 @cache
-def getter(fields: tuple[str, ...]) -> Callable[[object], tuple[str | int, ...]]:
-    """The function that takes the parts of a key out of a message."""
+def getter(fields: tuple[str, ...]) -> Callable[[object], RecordKey]:
+    """The function that takes the parts of a key, or the text that is the whole key, out of a message."""
     if not fields:
         return lambda message: ()
     getters = tuple(attrgetter(field) for field in fields)
@@ -122,9 +123,11 @@ def getter(fields: tuple[str, ...]) -> Callable[[object], tuple[str | int, ...]]
                 out.append(value)
         return tuple(out)
 
-    def one(message: object) -> tuple[str | int, ...]:
+    def one(message: object) -> RecordKey:
         value = first(message)
-        return (value,) if type(value) is str else parts(message)
+        if type(value) is str:
+            return (value,)
+        return value if type(value) is TextKey else parts(message)
 
     return one if len(fields) == 1 else parts
 
@@ -321,17 +324,25 @@ def topic(name: str) -> TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class TopicTypeConfig:
-    """What a class of node topics gets at creation."""
+    """What a class of node topics gets at creation, and the keys of its records.
+
+    Attributes:
+        key, task_key: as in `TopicSpec`.
+    """
 
     partitions: int
     replication: int
     retention_ms: int
     messages: tuple[type, ...]
+    key: tuple[str, ...] = ("symbol",)
+    task_key: tuple[str, ...] = ("symbol",)
 
 
 _TOPIC_CONFIG: Final[Mapping[TopicClass, TopicTypeConfig]] = {
     TopicClass.RAW: TopicTypeConfig(3, 3, 7 * DAY_MS, (market.Bar,)),
-    TopicClass.INDICATOR: TopicTypeConfig(1, 2, 30 * DAY_MS, (node.NodeValue, node.PositionTarget)),
+    TopicClass.INDICATOR: TopicTypeConfig(
+        1, 2, 30 * DAY_MS, (node.NodeValue, node.PositionTarget), ("commit_key",), ("partition_key",)
+    ),
     TopicClass.TRADE_EXEC: TopicTypeConfig(1, 3, 90 * DAY_MS, (trade.OrderIntent,)),
 }
 
@@ -346,8 +357,8 @@ def node_topic(name: str, topic_class: TopicClass, partitions: int | None = None
     config = get_config(topic_class)
     return TopicSpec(
         name,
-        ("symbol",),
-        ("symbol",),
+        config.key,
+        config.task_key,
         config.messages,
         Cleanup.DELETE,
         "people" if topic_class is TopicClass.RAW else "nodes",

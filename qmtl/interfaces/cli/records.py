@@ -7,10 +7,11 @@ import json
 from typing import Any, Final
 
 from qmtl.engine.log.port import Positions, Record
+from qmtl.foundation.common.commit_log import parse_commit_key
 from qmtl.foundation.common.errors import MalformedKey, QmtlError
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.json_view import to_json
-from qmtl.foundation.wire.keys import decode_key, is_marker, is_reserved, is_stamp
+from qmtl.foundation.wire.keys import decode_key, is_marker, is_reserved, is_stamp, is_text_key
 from qmtl.interfaces.cli import render
 
 RESERVED_BYTES: Final = 2
@@ -21,7 +22,7 @@ def record_json(record: Record, codec: Codec) -> dict[str, Any]:
     """One record.
 
     Returns:
-        topic, partition, offset, timestamp_ms; kind (record, marker, stamp); key, the list of its parts; type, the name of the
+        topic, partition, offset, timestamp_ms; kind (record, marker, stamp); key, the list of its parts, or its text where it is a node's; type, the name of the
         message; value, its JSON. A tombstone has neither type nor value. Bytes that don't decode are base64 text: of the key
         as `{"base64": …}`, of the value as the value, beside `error`, the code of the reason.
     """
@@ -43,8 +44,11 @@ def kind_of(key: bytes) -> str:
 
 
 def key_json(key: bytes) -> Any:
-    """The parts of a key, those of a reserved key too."""
+    """The parts of a key, those of a reserved key too; of a node's value, its text."""
     try:
+        if is_text_key(key):
+            parse_commit_key(key)  # another text is somebody else's, and may hold anything
+            return key.decode()
         return list(decode_key(key[RESERVED_BYTES:] if is_reserved(key) else key))
     except MalformedKey:
         return {"base64": base64.b64encode(key).decode()}
@@ -63,6 +67,8 @@ def value_json(value: bytes | None, codec: Codec) -> dict[str, Any]:
 
 def key_text(key: Any) -> str:
     """The parts of a key in one cell; quoted where nobody could see where a part begins and ends."""
+    if isinstance(key, str):
+        return key
     return " ".join(_part(part) for part in key) if isinstance(key, list) else render.json_text(key)
 
 

@@ -151,10 +151,13 @@ def _keeps_every_version(log: Log, name: str, spans: Spans) -> bool:
 
 
 def _begins(key: bytes, parts: Sequence[str]) -> bool:
-    """Whether the first parts of a key are these, as people write them: 7 means the number and the text."""
+    """Whether the first parts of a key are these, as people write them: 7 means the number and the text. A key that is one text
+    begins with the one part."""
     if not parts:
         return True
     decoded = records.key_json(key)
+    if isinstance(decoded, str):
+        return len(parts) == 1 and decoded.startswith(parts[0])
     return isinstance(decoded, list) and [str(part) for part in decoded[: len(parts)]] == list(parts)
 
 

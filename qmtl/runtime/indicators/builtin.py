@@ -50,6 +50,17 @@ class Running(Protocol):
         """
         ...
 
+    def basis(self, bar: Bar) -> bytes:
+        """What the output of the last step is a function of beside the step's inputs: of earlier buckets, and of the bar.
+
+        Asked for after a step that gave an output. Two steps of a node with equal inputs and equal bytes have given equal outputs;
+        what did not count stays out, as how many inputs there were before the window.
+
+        Args:
+            bar: of the last step.
+        """
+        ...
+
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
         """All that the fold remembers. `resume` of it goes on bit for bit; asked for once per transaction, not per step."""
         ...

@@ -14,9 +14,10 @@ _SIGN = "sign"
 
 
 class _Cross:
-    __slots__ = ("_seen", "_sign")
+    __slots__ = ("_before", "_seen", "_sign")
 
     def __init__(self, window: NodeWindow | None) -> None:
+        self._before = 0
         self._seen = 0 if window is None else window.seen
         self._sign = int((window.memory or {}).get(_SIGN, "0")) if window is not None else 0
 
@@ -32,8 +33,11 @@ class _Cross:
         sign = (fast > slow) - (fast < slow)
         if not sign or sign == self._sign:
             return None
-        self._sign = sign
+        self._before, self._sign = self._sign, sign
         return float(sign)
+
+    def basis(self, bar: Bar) -> bytes:
+        return b"%d" % self._before
 
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
         return NodeWindow(node_id, symbol, self._seen, (), {_SIGN: str(self._sign)} if self._sign else None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qmtl.foundation.common.errors import InvalidParameter
+from qmtl.foundation.common.money import text
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
 from qmtl.runtime.indicators.builtin import Inputs, check_period, kind, refuse_unknown
@@ -31,6 +32,9 @@ class _Price:
     def step(self, inputs: Inputs, bar: Bar) -> float:
         self._seen += 1
         return float(bar.close)
+
+    def basis(self, bar: Bar) -> bytes:
+        return text(bar.close).encode()
 
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
         return NodeWindow(node_id, symbol, self._seen)

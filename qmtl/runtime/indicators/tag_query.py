@@ -84,6 +84,9 @@ class _TagQuery:
         self._seen += 1
         return self._aggregate(values)
 
+    def basis(self, bar: Bar) -> bytes:
+        return b""
+
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
         return NodeWindow(node_id, symbol, self._seen)
 

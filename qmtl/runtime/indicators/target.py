@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from qmtl.foundation.common.errors import InvalidParameter, InvalidValue
-from qmtl.foundation.common.money import ZERO, parse_decimal
+from qmtl.foundation.common.money import ZERO, parse_decimal, text
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeWindow, PositionTarget
 from qmtl.runtime.indicators.builtin import (
@@ -55,6 +55,9 @@ class _Target:
                 "the signal of a position_target node was NaN, which has no sign.", "Check its source."
             )
         return PositionTargetValue(percent, bar.close)
+
+    def basis(self, bar: Bar) -> bytes:
+        return text(bar.close).encode()
 
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
         return NodeWindow(node_id, symbol, self._seen)

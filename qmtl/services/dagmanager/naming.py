@@ -1,4 +1,5 @@
-"""Names of node topics: `{asset}_{node_type}_{short_hash}_{version}`, a pure function of the node and what exists."""
+"""Names of node topics: `{asset}_{node_type}_{short_hash}_{version}`, a pure function of the node and what exists; and the namespace
+that keeps the topics of one world and domain apart on a cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from qmtl.foundation.common.canonical import canonical_bytes, derived_hex
+from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.contracts.dag import ComputeNode, TopicClass
 
 SHORT_HASH: Final = 8
@@ -13,6 +16,15 @@ GROWTH: Final = 2
 MAX_NAME: Final = 249
 """Kafka's longest topic name."""
 
+MAX_WORLD: Final = 48
+"""Characters of a world in a namespace: with the domain, and the two points, 58, which leaves room for any name of a node's topic."""
+
+_NAMESPACE: Final = re.compile(
+    rf"[A-Za-z0-9_-]{{1,40}}|[a-z0-9][a-z0-9-]{{0,{MAX_WORLD - 1}}}\.(?:{'|'.join(one.value for one in ExecutionDomain)})"
+)
+_WORLD: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_WORLD_DIGEST: Final = 16
+_CONTEXT: Final = "qmtl world in a topic namespace v1"
 _UNUSABLE: Final = re.compile(r"[^a-z0-9-]+")
 _RAW: Final = ("raw", "price", "ohlcv")
 _TRADE: Final = ("exec", "trade", "order", "portfolio")
@@ -55,6 +67,31 @@ def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool]) ->
 def release_of(topic: str) -> str:
     """The version in the name of a node's topic. The parts before it have no `_`, and neither has it."""
     return topic.split("_")[3]
+
+
+def namespace_of(world_id: str, domain: ExecutionDomain) -> str:
+    """The namespace of a world's topics in an execution domain, `{world_id}.{execution_domain}`, as a log's address takes it: then every
+    topic there is `{world_id}.{execution_domain}.<topic>`. Neither a node's id nor its compute key knows of it.
+
+    A world's id stands there as it is if it has lower case letters, digits and single inner hyphens only, and up to `MAX_WORLD` of
+    them. Any other one is folded, cut, and told by its digest: `{folded}--{32 hex digits}`. So no two worlds have namespaces that
+    differ by case, or by `.`, `_` and `-`, alone; and none, with the point behind it, is the beginning of another: it can be the
+    prefix of an ACL.
+
+    Raises:
+        NoCanonicalForm: an id that is no Unicode text.
+    """
+    world = world_id
+    if len(world_id) > MAX_WORLD or _WORLD.fullmatch(world_id) is None:
+        digest = derived_hex(canonical_bytes(world_id), _CONTEXT, _WORLD_DIGEST)
+        room = MAX_WORLD - len(digest) - 2
+        world = f"{_folded(world_id)[:room].strip('-') or 'w'}--{digest}"
+    return f"{world}.{domain.value}"
+
+
+def is_namespace(text: str) -> bool:
+    """Whether a log's address may end so: a name without a point, or a world and an execution domain."""
+    return _NAMESPACE.fullmatch(text) is not None
 
 
 def _folded(text: str) -> str:

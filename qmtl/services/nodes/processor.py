@@ -19,9 +19,10 @@ from typing import Final, TypeAlias, assert_never
 from qmtl.engine.letters import Cause, letter_of
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
-from qmtl.foundation.common.errors import InvalidBar, PoisonRecord
+from qmtl.foundation.common.commit_log import input_window_hash
+from qmtl.foundation.common.errors import DuplicateRecord, InvalidBar, PoisonRecord
 from qmtl.foundation.contracts.control import DeadLetter
-from qmtl.foundation.contracts.dag import StrategyStatus, StrategyVersion
+from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
 from qmtl.foundation.contracts.market import Bar, WorldBar, fault_of
 from qmtl.foundation.contracts.node import (
     NodeDeployment,
@@ -190,12 +191,26 @@ class Nodes:
     def _receive(self, step: Step, one: PlanNode, bucket: Bucket, bars: Bars) -> dict[str, Output]:
         """What a node of another shard gave, by symbol.
 
-        A value without a bar can't be computed with and is a dead letter: the source's topic has lost the bucket, or the bar
-        is one that this shard refuses.
+        Three things are dead letters. A value that is there twice is used once: that of a node, a bucket and an input window which
+        came before. It is looked for among those of this bucket alone, as one of another bucket is out of its time whatever it
+        says. And a value without a bar can't be computed with: the source's topic has lost the bucket, or the bar is one that this
+        shard refuses.
         """
         out: dict[str, Output] = {}
+        used: set[tuple[str, str]] = set()
         for arrival in bucket.arrivals.get(one.node.topic, ()):
             message: NodeValue | PositionTarget = arrival.message
+            if message.bucket_ms != bucket.bucket_ms:
+                late = f"a value of the bucket {message.bucket_ms} came with the bucket {bucket.bucket_ms}"
+                step.emit("dead.letters", _letter(arrival, PoisonRecord.code, late, self._shard))
+                continue
+            window = (message.node_id, message.input_window_hash)
+            if window in used:
+                twice = f"a value of {message.symbol} from the input window {window[1]} came before in this bucket"
+                step.emit("dead.letters", _letter(arrival, DuplicateRecord.code, twice, self._shard))
+                continue
+            if window[1]:  # a record of old names none
+                used.add(window)
             if one.sources and _bar_of(one, message.symbol, bars) is None:
                 lacks = f"a value of {message.symbol} came without a bar of its source"
                 step.emit("dead.letters", _letter(arrival, PoisonRecord.code, lacks, self._shard))
@@ -229,7 +244,8 @@ class Nodes:
             self._touched[one.node.node_id, symbol] = None
             if value is not None:
                 out[symbol] = value
-                self._publish(step, one, symbol, bucket_ms, value)
+                window = input_window_hash(symbol, inputs, running.basis(bar))
+                self._publish(step, one.node, symbol, bucket_ms, window, value)
         warm = NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP
         self._note(step, one, warm, bucket_ms)
         return out
@@ -242,13 +258,15 @@ class Nodes:
             running = self._running[key] = BUILTINS[one.node.node_type].resume(one.params, window)
         return running
 
-    def _publish(self, step: Step, one: PlanNode, symbol: str, bucket_ms: int, value: Output) -> None:
-        node_id = one.node.node_id
+    def _publish(
+        self, step: Step, node: PlannedNode, symbol: str, bucket_ms: int, window: str, value: Output
+    ) -> None:
+        of, lies = (node.node_id, symbol, bucket_ms), (node.interval, window)
         match value:
             case PositionTargetValue(target_percent=percent, reference_price=price):
-                step.emit(one.node.topic, PositionTarget(node_id, symbol, bucket_ms, percent, price))
+                step.emit(node.topic, PositionTarget(*of, percent, price, *lies))
             case float():
-                step.emit(one.node.topic, NodeValue(node_id, symbol, bucket_ms, value))
+                step.emit(node.topic, NodeValue(*of, value, *lies))
             case _:
                 assert_never(value)
 
@@ -300,6 +318,8 @@ def _breach(one: PlanNode, bar: Bar, bucket_ms: int) -> str | None:
         return f"a bar of {bar.interval} s came to a source of {one.node.interval} s"
     if bar.open_time_ms + bar.interval * 1000 != bucket_ms:
         return f"a bar that opened at {bar.open_time_ms} came with the bucket {bucket_ms}"
+    if bucket_ms % 1000:
+        return f"a bar closed at {bucket_ms}, within a second; a bucket of a node closes at a whole one"
     if not one.reads(bar.symbol):
         return f"a bar of {bar.symbol} came to a source that does not read it"
     return fault_of(bar)

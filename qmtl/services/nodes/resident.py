@@ -9,7 +9,9 @@ from typing import Final
 from qmtl.foundation.contracts.node import NodeWindow
 
 _POINTER: Final = 8
-_VALUE: Final = sys.getsizeof(Decimal(0)) + _POINTER
+_VALUE: Final = sys.getsizeof(Decimal(0)) + _POINTER + 8
+"""A decimal, where it is, and its double."""
+
 _ENTRY: Final = 150
 """A text under a name."""
 

@@ -7,6 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -57,6 +58,70 @@ def run(
 
 
 # ---- every node ---------------------------------------------------------------------------------------------
+
+
+def rests(
+    node_type: str, steps: Sequence[tuple[Inputs, Bar]], period: int, restarts: frozenset[int] = frozenset()
+) -> list[tuple[int, Inputs, bytes, Output]]:
+    """Each output with the number of its step, the inputs of the step, and what it rests on beside them."""
+    kind = builtin(node_type)
+    params = kind.parse(PARAMS[node_type], period)
+    running = kind.resume(params, None)
+    out = []
+    for at, (inputs, bar) in enumerate(steps):
+        if at in restarts:
+            running = kind.resume(params, running.to_window("n", "X"))
+        value = running.step(inputs, bar)
+        if value is not None:
+            out.append((at, inputs, running.basis(bar), value))
+    return out
+
+
+@st.composite
+def few_steps(draw: st.DrawFn) -> tuple[str, int, list[tuple[Inputs, Bar]]]:
+    """Of a few numbers, so that windows come again."""
+    node_type = draw(st.sampled_from(sorted(BUILTINS)))
+    ports = st.tuples(*[st.sampled_from([None, -1.0, -0.0, 0.0, 2.0])] * builtin(node_type).ports)
+    bars = st.sampled_from([BAR, replace(BAR, close=Decimal("2.50"), high=Decimal(3))])
+    period = draw(st.integers(1, 3)) if node_type == "sma" else 0
+    return node_type, period, draw(st.lists(st.tuples(ports, bars), max_size=40))
+
+
+@given(few_steps(), st.frozensets(st.integers(0, 40), max_size=4))
+def test_an_output_is_a_function_of_its_inputs_and_of_what_it_rests_on(
+    drawn: tuple[str, int, list[tuple[Inputs, Bar]]], restarts: frozenset[int]
+) -> None:
+    """So two values under one key are equal. A restart changes nothing of it."""
+    node_type, period, steps = drawn
+    found = rests(node_type, steps, period)
+    assert found == rests(node_type, steps, period, restarts)
+    known: dict[tuple[Inputs, bytes], Output] = {}
+    for _, inputs, basis, value in found:
+        assert known.setdefault((inputs, basis), value) == value
+
+
+@given(st.lists(st.sampled_from([1.0, 2.0, 3.0]), min_size=4, max_size=20), st.integers(1, 3), st.data())
+def test_an_average_rests_on_its_window_however_long_it_has_run(
+    values: list[float], period: int, data: st.DataObject
+) -> None:
+    later = data.draw(st.integers(0, len(values) - period))
+    steps: list[tuple[Inputs, Bar]] = [((value,), BAR) for value in values]
+    whole = rests("sma", steps, period)
+    assert [basis for *_, basis, _ in rests("sma", steps[later:], period)] == [
+        basis for at, _, basis, _ in whole if at >= later + period - 1
+    ]
+    windows = {tuple(values[at - period + 1 : at + 1]) for at, *_ in whole}
+    assert len({basis for *_, basis, _ in whole}) == len(windows)
+
+
+def test_a_cross_rests_on_the_side_that_it_comes_from_and_a_target_on_the_close() -> None:
+    turns: list[tuple[Inputs, Bar]] = [((2.0, 1.0), BAR), ((0.0, 1.0), BAR), ((2.0, 1.0), BAR)]
+    assert [basis for *_, basis, _ in rests("cross", turns, 0)] == [b"0", b"1", b"-1"]
+    shorter = replace(BAR, close=Decimal("2.50"))
+    assert [basis for *_, basis, _ in rests("position_target", [((1.0,), BAR), ((1.0,), shorter)], 0)] == [
+        b"1",
+        b"2.5",
+    ]
 
 
 @given(st.data())

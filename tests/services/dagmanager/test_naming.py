@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmtl.foundation.common.compute_context import ExecutionDomain
+from qmtl.foundation.common.errors import NoCanonicalForm
+from qmtl.foundation.common.names import look
 from qmtl.foundation.contracts.dag import ComputeNode, TopicClass
-from qmtl.services.dagmanager.naming import MAX_NAME, topic_class, topic_name
+from qmtl.services.dagmanager.naming import MAX_NAME, is_namespace, namespace_of, topic_class, topic_name
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -77,3 +80,98 @@ def test_a_colon_of_a_node_id_never_reaches_a_name() -> None:
 )
 def test_the_class_of_a_topic_follows_from_words_in_the_type(node_type: str, expected: TopicClass) -> None:
     assert topic_class(node_type) is expected
+
+
+# ---- namespaces ---------------------------------------------------------------------------------------------------------
+
+LIVE = ExecutionDomain.LIVE
+domains = st.sampled_from(ExecutionDomain)
+worlds = st.text(max_size=300) | st.text("aA0-._", max_size=6)
+
+
+def test_a_namespace_is_world_and_domain_as_they_are() -> None:
+    assert namespace_of("momentum-2", ExecutionDomain.BACKTEST) == "momentum-2.backtest"
+    assert namespace_of("w" * 48, LIVE) == "w" * 48 + ".live"
+
+
+@given(worlds, domains, hexes, texts, st.lists(texts, max_size=2), texts, st.integers(0, 8))
+def test_a_topic_in_any_worlds_namespace_is_one_that_a_broker_takes(
+    world_id: str,
+    domain: ExecutionDomain,
+    digest: str,
+    node_type: str,
+    tags: list[str],
+    version: str,
+    taken: int,
+) -> None:
+    """Also where the short hash had to grow, up to 24 characters."""
+    left = iter([True] * taken)
+    topic = topic_name(a_node(digest, node_type, tuple(tags)), version, lambda name: next(left, False))
+    assert is_namespace(namespace_of(world_id, domain))
+    name = f"{namespace_of(world_id, domain)}.{topic}"
+    assert re.fullmatch(r"[a-z0-9][a-z0-9-]*\.[a-z]+\.[a-z0-9_-]+", name)
+    assert len(name) <= MAX_NAME
+
+
+@given(worlds, worlds, domains, domains)
+def test_two_worlds_or_domains_never_share_a_namespace_nor_the_look_or_the_beginning_of_one(
+    one: str, other: str, domain: ExecutionDomain, elsewhere: ExecutionDomain
+) -> None:
+    """What brokers take for one, and what an ACL on a prefix would let in."""
+    first, second = namespace_of(one, domain), namespace_of(other, elsewhere)
+    same = (one, domain) == (other, elsewhere)
+    assert (look(first) == look(second)) is same
+    assert f"{second}.x".startswith(f"{first}.") is same
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("w1", "W1"),
+        ("a-b", "a_b"),
+        ("a-b", "a.b"),
+        ("a-b", "a--b"),
+        ("a", "a-"),
+        ("a", "a.live"),
+        ("", "w"),
+        ("../x", "x"),
+        ("w" * 48, "w" * 49),
+        ("\u0430", "a"),
+        ("K", "\u212a"),
+    ],
+)
+def test_worlds_that_look_alike_are_kept_apart(one: str, other: str) -> None:
+    looks = {look(namespace_of(world_id, LIVE)) for world_id in (one, other)}
+    assert len(looks) == 2
+
+
+def test_a_world_named_as_another_ones_digest_is_a_third_one() -> None:
+    made = namespace_of("W1", LIVE).removesuffix(".live")
+    assert namespace_of(made, LIVE).removesuffix(".live") != made
+
+
+def test_what_is_no_text_has_no_namespace() -> None:
+    with pytest.raises(NoCanonicalForm):
+        namespace_of("\ud800", LIVE)
+
+
+@pytest.mark.parametrize(
+    "text, taken",
+    [
+        ("staging", True),
+        ("Old_2-x", True),
+        ("w1.live", True),
+        ("", False),
+        ("w1.prod", False),
+        ("w1.", False),
+        (".live", False),
+        ("w1.live.x", False),
+        ("W1.live", False),
+        ("-w.live", False),
+        ("w1.live\n", False),
+        ("w" * 41, False),
+        ("w" * 49 + ".live", False),
+    ],
+)
+def test_a_namespace_is_a_name_or_a_world_and_a_domain(text: str, taken: bool) -> None:
+    assert is_namespace(text) is taken

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from qmtl.bootstrap import make_workers, prepare
-from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
+from qmtl.engine.cut import CutDigest
+from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader, EmbeddedWriter
 from qmtl.engine.log.port import Record, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagCommand, StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.contracts.node import NodeValue
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS, node_topic, topic
@@ -100,6 +102,41 @@ class ForgetfulLog(EmbeddedLog):
 
     def reader(self) -> ForgetfulReader:
         return ForgetfulReader(self)
+
+
+class StammeringWriter(EmbeddedWriter):
+    """Says what another node says twice, and counts it so: as one does who writes a topic of records anew from two copies."""
+
+    def __init__(self, log: StammeringLog, *of: Any) -> None:
+        super().__init__(log, *of)
+        self._stammers = log
+        self._cut = CutDigest()
+
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
+    ) -> None:
+        if topic == self._stammers.says_twice and value is not None:
+            said = codec.decode(value)
+            if is_marker(key):
+                value = codec.encode(replace(said, count=self._cut.count, digest=self._cut.hexdigest()))
+                self._cut = CutDigest()
+            else:
+                self._cut.add(key, value)
+                super().append(topic, partition, key, value, track=track)
+                value = codec.encode(self._stammers.again(said))
+                self._cut.add(key, value)
+        super().append(topic, partition, key, value, track=track)
+
+
+class StammeringLog(EmbeddedLog):
+    """A log in which the records of one topic are there twice, the second time changed as a test has it."""
+
+    says_twice = ""
+    again: Callable[[NodeValue], NodeValue] = staticmethod(lambda said: said)
+
+    def writer(self, transactional_id: str) -> StammeringWriter:
+        super().writer(transactional_id)  # counts the epoch
+        return StammeringWriter(self, transactional_id, self.epochs[transactional_id])
 
 
 class Floor:
