@@ -10,17 +10,20 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
+    AdminAct,
+    AdminEntry,
     Queue,
     ReportTopicCreated,
     ReportTopicRemoved,
     SentinelStatus,
     StrategyVersion,
+    TopicReport,
     VersionSentinel,
 )
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
 
-TOPICS: Final = ("dag.nodes", "dag.queues", "dag.sentinels", "dag.strategies", "dag.reports")
+TOPICS: Final = ("dag.nodes", "dag.queues", "dag.sentinels", "dag.strategies", "dag.reports", "dag.admin.log")
 
 SETTLE_S: Final = 0.5
 """A gap counts if it is there after so long, too: two topics are not read at one moment."""
@@ -40,6 +43,7 @@ class Survey:
         gaps: strategies of which the traffic is not given to versions, all of it and once: the versions of the deployed plan are not
             those that are active, or their weights do not sum up to all.
         created, failed: reports of topics that were made, and that could not be.
+        stalled: times that an answer to a diff request was not acknowledged for too long.
     """
 
     nodes: int = 0
@@ -48,6 +52,7 @@ class Survey:
     gaps: int = 0
     created: int = 0
     failed: int = 0
+    stalled: int = 0
 
 
 class Surveyor:
@@ -66,7 +71,7 @@ class Surveyor:
         self._orphans: set[bytes] = set()
         self._versions: dict[bytes, tuple[StrategyKey, str, int]] = {}
         self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
-        self._created, self._failed = 0, 0
+        self._created, self._failed, self._stalled = 0, 0, 0
 
     def look(self) -> Survey:
         """As of now.
@@ -80,7 +85,13 @@ class Surveyor:
             self._read()
             gaps &= self._gaps()
         return Survey(
-            len(self._nodes), len(self._queues), len(self._orphans), len(gaps), self._created, self._failed
+            len(self._nodes),
+            len(self._queues),
+            len(self._orphans),
+            len(gaps),
+            self._created,
+            self._failed,
+            self._stalled,
         )
 
     def _read(self) -> None:
@@ -109,7 +120,7 @@ class Surveyor:
                 self._plans.pop(key, None)
 
     def _take(self, key: bytes, row: Any) -> None:
-        found: Queue | VersionSentinel | StrategyVersion | ReportTopicCreated | ReportTopicRemoved = row
+        found: Queue | VersionSentinel | StrategyVersion | TopicReport | AdminEntry = row
         match found:
             case Queue():
                 self._queues.add(key)
@@ -129,6 +140,8 @@ class Surveyor:
             case ReportTopicCreated():
                 self._created += found.created
                 self._failed += not found.created
+            case AdminEntry():
+                self._stalled += found.act is AdminAct.STALLED
             case ReportTopicRemoved():
                 pass
             case _:
