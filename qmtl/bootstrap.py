@@ -25,7 +25,7 @@ from qmtl.foundation.common.errors import InvalidTopology, UsageError
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.services.dagmanager.naming import is_namespace
-from qmtl.services.dagmanager.topic_admin import Archive
+from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad
 from qmtl.topology import NAMES, Outside, problems, stage
 
 LOG_FORMS = "embedded:DIR or kafka://HOST:PORT[/NAMESPACE]"
@@ -81,6 +81,45 @@ def archive_of(log: Log) -> Archive | None:
     """
     url = os.environ.get(ARCHIVE, "")
     return Archives(log, open_store(parse(url))) if url else None
+
+
+BROKER_LOAD: Final = "QMTL_BROKER_LOAD"
+"""The environment's name for the URL of a Prometheus that scrapes the brokers."""
+BROKER_CAPACITY: Final = "QMTL_BROKER_CAPACITY"
+"""The environment's name for how many messages per second one broker can take."""
+
+
+def broker_load_of(url: str | None = None, capacity_per_s: int | None = None) -> BrokerLoad | None:
+    """Who knows how busy the brokers are, as it is given or else as the environment says; None where neither says anything.
+
+    Raises:
+        UsageError: one of the two is missing, or can't be used.
+    """
+    url = url or os.environ.get(BROKER_LOAD) or None
+    said = os.environ.get(BROKER_CAPACITY, "")
+    if capacity_per_s is None and said:
+        if not (said.isascii() and said.isdecimal() and len(said) <= _DIGITS):
+            raise UsageError(
+                f"{BROKER_CAPACITY} was the text {said[:40]!a}; a whole number of messages per second is required.",
+                "Give what one broker can take.",
+            )
+        capacity_per_s = int(said)
+    if url is None and capacity_per_s is None:
+        return None
+    if url is None or capacity_per_s is None:
+        here = "broker_capacity_per_s" if url is None else "broker_load_url"
+        raise UsageError(
+            f"{here} is given alone; the brokers' load is measured by a URL and compared with a capacity.",
+            f"Give both keys, or {BROKER_LOAD} and {BROKER_CAPACITY}, or none.",
+        )
+    from qmtl.services.dagmanager.broker_load import (
+        PrometheusLoad,
+    )  # who measures nothing needs no client of HTTP
+
+    return PrometheusLoad(url, capacity_per_s)
+
+
+_DIGITS: Final = 12
 
 
 def open_store(address: StoreAddress) -> ObjectStore:
@@ -147,16 +186,35 @@ def rights_of(processor: Processor) -> Rights:
     )
 
 
+def outside_of(log: Log, load: BrokerLoad | None = None) -> Outside:
+    """What the effects of a process reach.
+
+    Args:
+        load: without one, what the environment says.
+
+    Raises:
+        UsageError: the environment says what can't be used.
+    """
+    return Outside(log, archive_of(log), load=load or broker_load_of())
+
+
 def make_workers(
-    log: Log, settings: TaskSettings, names: Sequence[str] = NAMES, slot: str = "0"
+    log: Log,
+    settings: TaskSettings,
+    names: Sequence[str] = NAMES,
+    slot: str = "0",
+    outside: Outside | None = None,
 ) -> list[Worker]:
     """One worker per name, joined to its group.
+
+    Args:
+        outside: without one, that of the log and the environment.
 
     Raises:
         UnknownProcessor: a name that the topology doesn't have.
         MissingRight: the cluster does not let this client do what one of them has to.
     """
-    outside = Outside(log, archive_of(log))
+    outside = outside_of(log) if outside is None else outside
     chosen = [stage(name) for name in names]
     if isinstance(log, Guarded):
         for one in chosen:

@@ -11,7 +11,7 @@ from qmtl.engine.processor import Processor
 from qmtl.foundation.common.errors import InvalidTopology, LogError, UnknownProcessor
 from qmtl.foundation.wire.topics import CATALOGUE, topic
 from qmtl.services.dagmanager.processor import DagManager
-from qmtl.services.dagmanager.topic_admin import Archive, Patience, TopicAdmin
+from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad, Patience, TopicAdmin
 from qmtl.services.nodes.processor import Nodes
 from qmtl.services.trading.processor import Trading
 from qmtl.services.worldservice.processor import WorldService
@@ -24,6 +24,7 @@ class Outside:
     topics: Topics
     archive: Archive | None = None
     patience: Patience = field(default_factory=Patience)
+    load: BrokerLoad | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ TOPOLOGY: Final[tuple[Stage, ...]] = (
     Stage(
         "one graph",
         "makes the topics that nodes need, and removes those that nobody does",
-        lambda outside: TopicAdmin(outside.topics, outside.archive, outside.patience),
+        lambda outside: TopicAdmin(outside.topics, outside.archive, outside.patience, outside.load),
     ),
     Stage("world", "keeps worlds and opens or closes their order gates", lambda outside: WorldService()),
     Stage("one graph", "computes every shared node once", lambda outside: Nodes()),

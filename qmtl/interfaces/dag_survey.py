@@ -10,18 +10,21 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
+    AdminAct,
+    AdminEntry,
     ComputeNode,
     Queue,
     ReportTopicCreated,
     ReportTopicRemoved,
     SentinelStatus,
     StrategyVersion,
+    TopicReport,
     VersionSentinel,
 )
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
 
-TOPICS: Final = ("dag.nodes", "dag.queues", "dag.sentinels", "dag.strategies", "dag.reports")
+TOPICS: Final = ("dag.nodes", "dag.queues", "dag.sentinels", "dag.strategies", "dag.reports", "dag.admin.log")
 
 SETTLE_S: Final = 0.5
 """A gap counts if it is there after so long, too: two topics are not read at one moment."""
@@ -41,6 +44,7 @@ class Survey:
         gaps: strategies of which the traffic is not given to versions, all of it and once: the versions of the deployed plan are not
             those that are active, or their weights do not sum up to all.
         created, failed: reports of topics that were made, and that could not be.
+        stalled: times that an answer to a diff request was not acknowledged for too long.
         buffering: nodes whose topic has a history of an older schema.
         oldest_ms: since when the first of them is; None where there is none, or no tick has come since.
     """
@@ -51,6 +55,7 @@ class Survey:
     gaps: int = 0
     created: int = 0
     failed: int = 0
+    stalled: int = 0
     buffering: int = 0
     oldest_ms: int | None = None
 
@@ -72,7 +77,7 @@ class Surveyor:
         self._orphans: set[bytes] = set()
         self._versions: dict[bytes, tuple[StrategyKey, str, int]] = {}
         self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
-        self._created, self._failed = 0, 0
+        self._created, self._failed, self._stalled = 0, 0, 0
 
     def look(self) -> Survey:
         """As of now.
@@ -92,6 +97,7 @@ class Surveyor:
             len(gaps),
             self._created,
             self._failed,
+            self._stalled,
             len(self._buffering),
             min((since_ms for since_ms in self._buffering.values() if since_ms), default=None),
         )
@@ -121,9 +127,7 @@ class Surveyor:
                 self._plans.pop(key, None)
 
     def _take(self, key: bytes, row: Any) -> None:
-        found: (
-            ComputeNode | Queue | VersionSentinel | StrategyVersion | ReportTopicCreated | ReportTopicRemoved
-        ) = row
+        found: ComputeNode | Queue | VersionSentinel | StrategyVersion | TopicReport | AdminEntry = row
         match found:
             case ComputeNode():
                 self._nodes.add(key)
@@ -149,6 +153,8 @@ class Surveyor:
             case ReportTopicCreated():
                 self._created += found.created
                 self._failed += not found.created
+            case AdminEntry():
+                self._stalled += found.act is AdminAct.STALLED
             case ReportTopicRemoved():
                 pass
             case _:

@@ -23,6 +23,8 @@ class ServerConfig:
         state_dir: where local stores lie, and the embedded log; None for a directory that goes when the server ends.
         slot: names this server among those that share the work.
         metrics_host, metrics_port: where /metrics and /healthz are served; no port, nowhere.
+        broker_load_url: of a Prometheus that scrapes the brokers; None for what the environment says, or nobody.
+        broker_capacity_per_s: messages per second that one broker can take.
     """
 
     kafka_dsn: str | None = None
@@ -31,6 +33,8 @@ class ServerConfig:
     slot: str = "0"
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    broker_load_url: str | None = None
+    broker_capacity_per_s: int | None = None
 
     def address(self, state_dir: Path) -> str:
         """The log, as `--log` takes it."""

@@ -20,6 +20,7 @@ from qmtl.interfaces.cli.options import format_option, log_option, reading
 
 if TYPE_CHECKING:
     from qmtl.engine.task import TaskSettings
+    from qmtl.services.dagmanager.topic_admin import BrokerLoad
 
 DEFAULT_STATE_DIR = Path(".qmtl/worker")
 LOOPBACK: Final = "127.0.0.1"
@@ -122,13 +123,15 @@ def run_processors(
     settings: TaskSettings,
     slot: str,
     metrics: tuple[str, int] | None,
+    load: BrokerLoad | None = None,
 ) -> None:
     """Open the log, join the groups and step until a signal comes.
 
     Args:
         metrics: the host and port on which /metrics and /healthz are served; None for nowhere.
+        load: how busy the brokers are; None for what the environment says.
     """
-    from qmtl.bootstrap import make_workers, open_log, prepare
+    from qmtl.bootstrap import make_workers, open_log, outside_of, prepare
     from qmtl.engine.worker import collect_seldom, run
 
     stopping = False
@@ -141,16 +144,17 @@ def run_processors(
     signal.signal(signal.SIGINT, stop)
     log = open_log(address, settings=kafka)
     try:
+        outside = outside_of(log, load)
         prepare(log)
         with ExitStack() as open_now:
             if metrics is not None:
                 from qmtl.interfaces.metrics.serve import Metrics
 
-                shown = Metrics(names)
+                shown = Metrics(names, outside)
                 settings = replace(settings, observer=shown.watch)
                 where = open_now.enter_context(shown.serving(log, settings.state_dir, *metrics))
                 render.note(f"metrics on {where}/metrics, health on {where}/healthz")
-            workers = make_workers(log, settings, names, slot)
+            workers = make_workers(log, settings, names, slot, outside)
             for one in workers:
                 open_now.callback(one.close)
             for name in names:

@@ -120,3 +120,8 @@ def _counts(found: Survey) -> Iterator[Metric]:
         )
     yield CounterMetricFamily("queue_create_success", "Topics of nodes that were made.", found.created)
     yield CounterMetricFamily("queue_create_error", "Topics of nodes that could not be made.", found.failed)
+    yield CounterMetricFamily(
+        "qmtl_dag_diff_ack_timeouts",
+        "Times that nobody acknowledged an answer to a diff request for 30 s of ticks.",
+        found.stalled,
+    )

@@ -24,9 +24,12 @@ from prometheus_client import (
 
 from qmtl.engine.log.port import Log
 from qmtl.foundation.common.errors import UsageError
+from qmtl.interfaces.metrics.effects import EffectCounts
 from qmtl.interfaces.metrics.gauges import SERIES, Gauges
 from qmtl.interfaces.metrics.health import STALE_S, health
 from qmtl.interfaces.metrics.watch import Watch
+from qmtl.services.dagmanager.topic_admin import TopicAdmin
+from qmtl.topology import Outside
 
 _REQUEST_S: Final = 5.0
 _OK: Final = "200 OK"
@@ -41,12 +44,15 @@ class Metrics:
 
     Args:
         processors: what the process runs.
+        outside: what their effects reach, which tells what they have met there.
     """
 
-    def __init__(self, processors: Sequence[str]) -> None:
+    def __init__(self, processors: Sequence[str], outside: Outside | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a series more per counter, which nobody asks for
         self.registry = CollectorRegistry()
         self.watch = Watch(processors, self.registry)
+        if outside is not None and TopicAdmin.name in processors:
+            self.registry.register(EffectCounts(outside))
         ProcessCollector(registry=self.registry)
         Info("qmtl_build", "What this worker is made of.", registry=self.registry).info(_build())
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Final, Protocol, TypeAlias, TypeVar, assert_never
 
 from qmtl.engine.archive.port import Archived
@@ -74,17 +75,43 @@ class Archive(Protocol):
         """
 
 
+class BrokerLoad(Protocol):
+    """Knows how busy the brokers are."""
+
+    def percent(self) -> int:
+        """The busiest one, of what it is said to bear; 0 where that is not known. Takes a second at most, and raises nothing."""
+
+    def failures(self) -> Mapping[str, int]:
+        """How often it could not be found out, by the cause."""
+
+
+class Trouble(Enum):
+    """What keeps a topic from being made or removed at once; each is tried again."""
+
+    UNREACHABLE = "unreachable"
+    """Neither a broker nor the controller answers."""
+    REFUSED = "refused"
+    UNSETTLED = "unsettled"
+    """A round ended before the metadata showed what was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How the effect waits, and how many rounds each topic has had so far in this process.
+    """How the effect waits, how many rounds each topic has had so far in this process, and what it has met.
 
     Attributes:
         clock: seconds that only go forward.
+        met: how often; another thread reads it.
     """
 
     wait: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     rounds: dict[str, int] = field(default_factory=dict)
+    met: dict[Trouble, int] = field(default_factory=lambda: dict.fromkeys(Trouble, 0))
+
+
+class _TurnOver(LogUnreachable):
+    """The cluster answers, and more of its time is needed than a transaction has."""
 
 
 _Report = TypeVar("_Report", ReportTopicCreated, ReportTopicRemoved)
@@ -100,6 +127,7 @@ class TopicAdmin:
         topics: of the log.
         archive: of topics that are not to be lost; None where there is none, and they stay.
         patience: outlives the processor, which is made anew after a transaction that failed.
+        load: is written into the report of each removal; None where nobody measures it.
     """
 
     name = "topicadmin"
@@ -108,10 +136,15 @@ class TopicAdmin:
     emits = ("dag.reports",)
 
     def __init__(
-        self, topics: Topics, archive: Archive | None = None, patience: Patience | None = None
+        self,
+        topics: Topics,
+        archive: Archive | None = None,
+        patience: Patience | None = None,
+        load: BrokerLoad | None = None,
     ) -> None:
         self._topics = topics
         self._archive = archive
+        self._load = load
         self._patience = patience or Patience()
         self._tasks: dict[str, TopicTask] = {}
 
@@ -156,7 +189,13 @@ class TopicAdmin:
                     removing.append(task)
                 case _:
                     assert_never(task)
-        reports: dict[str, TopicReport] = {**self._remove(removing), **self._create(creating)}
+        try:
+            reports: dict[str, TopicReport] = {**self._remove(removing), **self._create(creating)}
+        except _TurnOver:
+            raise
+        except LogUnreachable:
+            self._patience.met[Trouble.UNREACHABLE] += 1
+            raise
         for topic in tasks:
             step.emit("dag.reports", reports[topic])
 
@@ -202,6 +241,7 @@ class TopicAdmin:
 
     def _remove(self, tasks: Sequence[RemoveTopic]) -> Mapping[str, ReportTopicRemoved]:
         out, gone = dict[str, ReportTopicRemoved](), dict[str, ReportTopicRemoved]()
+        percent = self._load.percent() if tasks and self._load is not None else 0
         for task in tasks:
             try:
                 gone[task.topic] = self._before_it_goes(task)
@@ -224,7 +264,8 @@ class TopicAdmin:
         def give_up(name: str) -> ReportTopicRemoved:
             return _not_removed(name, _unsettled(name, "is still there"))
 
-        return {**out, **self._rounds(list(gone), self._topics.delete_topics, verify, give_up)}
+        out |= self._rounds(list(gone), self._topics.delete_topics, verify, give_up)
+        return {name: replace(report, broker_load_percent=percent) for name, report in out.items()}
 
     def _is_gone(self, topic: str) -> bool:
         return self._topics.look_up([topic])[topic].found is None
@@ -277,6 +318,7 @@ class TopicAdmin:
                 raise _later(left, 1 + max(had.get(name, 0) for name in left))
             here += 1
             refused = request(left)
+            self._patience.met[Trouble.REFUSED] += len(refused)
             until = self._patience.clock() + within_s
             while True:
                 found = self._topics.look_up(left)
@@ -288,6 +330,7 @@ class TopicAdmin:
                     break
                 self._patience.wait(LOOK_S)
             for name in left:
+                self._patience.met[Trouble.UNSETTLED] += 1
                 had[name] = had.get(name, 0) + 1
                 if had[name] >= ROUNDS:
                     out[name] = give_up(name)
@@ -302,9 +345,9 @@ def _wait_s(rounds: int) -> float:
     return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**rounds) if rounds < ROUNDS else 0.0
 
 
-def _later(names: Sequence[str], number: int) -> LogUnreachable:
+def _later(names: Sequence[str], number: int) -> _TurnOver:
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    return LogUnreachable(
+    return _TurnOver(
         f"the cluster has not done yet what was asked of it for {shown}; round {number} of {ROUNDS} comes next.",
         "It goes on by itself; check that the cluster has all of its brokers.",
     )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import qmtl.examples
-from qmtl.bootstrap import open_log, prepare
+from qmtl.bootstrap import broker_load_of, open_log, prepare
 from qmtl.engine.view import TableView
 from qmtl.foundation.common.errors import QmtlError, UsageError
 from qmtl.foundation.wire.avro import avro_schema
@@ -104,9 +104,10 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
     text = (
         "dagmanager:\n  kafka_dsn: a:1,b:2\n  namespace: n\n  state_dir: s\n  slot: '3'\n"
         "  metrics_host: 0.0.0.0\n  metrics_port: 0\n"
+        "  broker_load_url: http://p:1\n  broker_capacity_per_s: 5\n"
     )
     found = config(tmp_path, text)
-    assert found == ServerConfig("a:1,b:2", "n", "s", "3", "0.0.0.0", 0)
+    assert found == ServerConfig("a:1,b:2", "n", "s", "3", "0.0.0.0", 0, "http://p:1", 5)
     assert found.address(Path("s")) == "kafka://a:1,b:2/n"
     assert ServerConfig().address(Path("s")) == "embedded:s/log"
     assert config(tmp_path, "dagmanager:\n  kafka_dsn: a:1\n").address(Path("s")) == "kafka://a:1"
@@ -123,6 +124,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         ("dagmanager:\n  metrics_port: '1'\n", ["metrics_port", "a whole number is required"]),
         ("dagmanager:\n  metrics_port: true\n", ["metrics_port", "a truth value"]),
         ("dagmanager:\n  metrics_port: 65536\n", ["metrics_port", "65535"]),
+        ("dagmanager:\n  broker_capacity_per_s: 1.5\n", ["broker_capacity_per_s", "a whole number is"]),
         ("dagmanager:\n  kafka_dsn: [a, b]\n", ["kafka_dsn", "a list"]),
         ("dagmanager: 7\n", ["section 'dagmanager'", "a whole number"]),
         ("- a\n", ["the file", "a list"]),
@@ -142,9 +144,51 @@ def test_what_is_wrong_in_the_file_is_named(
     assert_one_screen(ran, "QMTL-801", 2, says=says)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("  broker_load_url: http://p:1\n", ["broker_load_url is given alone"]),
+        ("  broker_capacity_per_s: 5\n", ["broker_capacity_per_s is given alone"]),
+        ("  broker_load_url: p\n  broker_capacity_per_s: 5\n", ["the text 'p'", "http://"]),
+        ("  broker_load_url: http://p\n  broker_capacity_per_s: 0\n", ["capacity was the number 0"]),
+    ],
+)
+def test_a_load_without_a_measure_ends_the_server_before_it_begins(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, says: list[str]
+) -> None:
+    config(tmp_path, f"dagmanager:\n{text}")
+    ran = call(capsys, "service", "dagmanager", "server", "--config", str(tmp_path / "qmtl.yml"))
+    assert_one_screen(ran, "QMTL-801", 2, says=says)
+
+
 def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ran = call(capsys, "service", "dagmanager", "server", "--config", str(tmp_path / "none.yml"))
     assert_one_screen(ran, "QMTL-801", 2, says=["none.yml", "No such file"])
+
+
+@pytest.mark.parametrize(
+    ("url", "capacity", "says"),
+    [
+        ("http://p:1", "5", None),
+        ("", "", ""),
+        ("http://p:1", "", "broker_load_url is given alone"),
+        ("", "5", "broker_capacity_per_s is given alone"),
+        ("http://p:1", "x", "QMTL_BROKER_CAPACITY was the text 'x'"),
+        ("http://p:1", "9" * 5000, "QMTL_BROKER_CAPACITY was the text '9999"),
+        ("p", "5", "the text 'p'"),
+    ],
+)
+def test_the_environment_says_who_knows_the_load_where_no_file_does(
+    monkeypatch: pytest.MonkeyPatch, url: str, capacity: str, says: str | None
+) -> None:
+    monkeypatch.setenv("QMTL_BROKER_LOAD", url)
+    monkeypatch.setenv("QMTL_BROKER_CAPACITY", capacity)
+    if says:
+        with pytest.raises(UsageError, match=says):
+            broker_load_of()
+    else:
+        assert (broker_load_of() is None) == (says == "")
+    assert broker_load_of("http://q:1", 7) is not None
 
 
 def test_the_sample_is_all_defaults_and_names_every_key(tmp_path: Path) -> None:

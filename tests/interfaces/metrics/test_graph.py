@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.simulate.network import Process
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.foundation.contracts.dag import (
+    AdminAct,
+    AdminEntry,
     Canary,
     ComputeNode,
     DagSubmission,
@@ -34,6 +36,7 @@ from qmtl.foundation.contracts.dag import (
     TopicClass,
     VersionSentinel,
 )
+from qmtl.foundation.contracts.diff import DiffRequest, DiffState
 from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
@@ -57,6 +60,7 @@ COUNTS = (
     "sentinel_gap_count",
     "queue_create_success_total",
     "queue_create_error_total",
+    "qmtl_dag_diff_ack_timeouts_total",
     "compute_nodes_buffering",
     "compute_nodes_buffering_since_seconds",
 )
@@ -66,8 +70,8 @@ def rows_of(log: Log, name: str) -> list[Any]:
     return TableView(log, name, codec).refresh().rows()
 
 
-def reports_of(log: Log) -> list[Any]:
-    found = read_all(log, all_partitions(log, "dag.reports"))
+def messages_of(log: Log, name: str) -> list[Any]:
+    found = read_all(log, all_partitions(log, name))
     return [codec.decode(one.value) for one in found if one.value and not is_reserved(one.key)]
 
 
@@ -92,7 +96,7 @@ def gaps_of(log: Log) -> int:
 def counts_of(log: Log) -> list[float | None]:
     """What the tables hold, in the order of `COUNTS`."""
     queues = rows_of(log, "dag.queues")
-    made = [one for one in reports_of(log) if isinstance(one, ReportTopicCreated)]
+    made = [one for one in messages_of(log, "dag.reports") if isinstance(one, ReportTopicCreated)]
     nodes = [one.buffering_since_ms for one in rows_of(log, "dag.nodes")]
     since = [one for one in nodes if one is not None]
     return [
@@ -102,6 +106,7 @@ def counts_of(log: Log) -> list[float | None]:
         gaps_of(log),
         sum(one.created for one in made),
         sum(not one.created for one in made),
+        sum(one.act is AdminAct.STALLED for one in messages_of(log, "dag.admin.log")),
         len(since),
         min((one / 1000 for one in since if one), default=None),
     ]
@@ -162,6 +167,11 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
         lambda name, done: row("dag.reports", ReportTopicCreated(name, done, "", "")), NAMES_3, st.booleans()
     ),
     st.builds(lambda name: row("dag.reports", ReportTopicRemoved(name, True, "", "")), NAMES_3),
+    st.builds(
+        lambda name, act: row("dag.admin.log", AdminEntry(act, name, "", "", 1)),
+        NAMES_3,
+        st.sampled_from([AdminAct.STALLED, AdminAct.GIVEN_UP]),
+    ),
 )
 
 
@@ -175,9 +185,8 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
         for batch in batches:
             commit(log, batch)
             found = surveyor.look()
-            counted = [found.nodes, found.queues, found.orphans, found.gaps, found.created, found.failed]
-            counted += [found.buffering, None if found.oldest_ms is None else found.oldest_ms / 1000]
-            assert counted == counts_of(log)
+            *counts, oldest_ms = astuple(found)
+            assert [*counts, None if oldest_ms is None else oldest_ms / 1000] == counts_of(log)
 
 
 @pytest.mark.parametrize(
@@ -242,13 +251,35 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
 
         counted = counts_of(client.log)
         assert told() == counted
-        assert counted[3:] == [0, counted[1], 0, 0, None]
+        assert counted[3:] == [0, counted[1], 0, 0, 0, None]
         assert counted[2]
         lost = ReportTopicCreated("q", False, "QMTL-303", "another one is there")
         wrong = replace(rows_of(client.log, "dag.sentinels")[-1], traffic_weight=9_999)
         commit(client.log, [row("dag.reports", lost), row("dag.sentinels", wrong)])
         until(lambda: told() == counts_of(client.log))
         assert [counts_of(client.log)[at] for at in (3, 5)] == [1, 1]
+
+
+def test_an_answer_that_nobody_takes_is_counted_and_goes_on_once_it_is(place: Path) -> None:
+    """The failure is there while the clock ticks and no acknowledgement comes; it heals by asking on."""
+    with running(place) as (client, metrics), served(client, metrics, place) as url:
+
+        def timeouts() -> float | None:
+            return Scrape(url).get("qmtl_dag_diff_ack_timeouts_total")
+
+        message = text(strategy(crossing(5, 20), "s3"))
+        asked = DiffRequest("r1", "s3", message, START_MS, "w1", "live", "")
+        commit(client.log, [row("dag.diff.requests", asked)], "people")
+        commit(client.log, ticks(3, 5), "clock")
+        settle(client)
+        assert client.view("dag.diff.streams").get("r1").state is DiffState.TIMEOUT
+        until(lambda: timeouts() == 1)
+        assert len(client.diff(asked).nodes) > 2
+        settle(client)
+        assert client.view("dag.diff.streams").get("r1").state is DiffState.DONE
+        commit(client.log, ticks(6, 7), "clock")
+        settle(client)
+        assert (timeouts(), counts_of(client.log)[-1]) == (1, 1)
 
 
 def test_every_submission_is_one_diff_of_the_histogram(place: Path) -> None:
@@ -320,7 +351,8 @@ def test_no_other_worker_has_diffs() -> None:
 def test_windows_in_memory_are_those_of_the_nodes_that_were_computed(place: Path) -> None:
     with running(place) as (client, metrics):
         settle(client)
-        feed_bars(client, 12)
+        feed_bars(client, 6)
+        feed_bars(client, 12)  # the same windows, later: none is counted twice
         windows = rows_of(client.log, "node.windows")
         assert len(windows) > 2
         with served(client, metrics, place) as url:

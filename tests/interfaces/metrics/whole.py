@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qmtl.bootstrap import make_workers, open_log, prepare
+from qmtl.bootstrap import make_workers, open_log, outside_of, prepare
 from qmtl.engine.task import TaskSettings
 from qmtl.interfaces.client import Client
 from qmtl.interfaces.metrics.serve import Metrics
+from qmtl.services.dagmanager.broker_load import PrometheusLoad
 from qmtl.topology import NAMES
 from tests.contract.driving import until
 from tests.interfaces.cli.deployed import settle
@@ -21,8 +22,9 @@ def running(directory: Path) -> Iterator[tuple[Client, Metrics]]:
     """All workers, watched."""
     log = open_log(f"embedded:{directory / 'log'}")
     prepare(log)
-    metrics = Metrics(NAMES)
-    workers = make_workers(log, TaskSettings(directory / "tasks", observer=metrics.watch))
+    outside = outside_of(log, PrometheusLoad("http://127.0.0.1:9", 1000))
+    metrics = Metrics(NAMES, outside)
+    workers = make_workers(log, TaskSettings(directory / "tasks", observer=metrics.watch), outside=outside)
     try:
         yield Client(log, workers), metrics
     finally:

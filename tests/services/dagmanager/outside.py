@@ -27,6 +27,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.topics import node_topic
 from qmtl.services.dagmanager.topic_admin import (
     Archive,
+    BrokerLoad,
     Patience,
     TopicAdmin,
 )
@@ -171,17 +172,21 @@ class Office:
 
     Attributes:
         turns: how long each transaction took, in the cluster's time.
+        patience: what outlives the processor.
     """
 
-    def __init__(self, cluster: Cluster, archive: Archive | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, archive: Archive | None = None, load: BrokerLoad | None = None
+    ) -> None:
         self.cluster = cluster
         self.turns: list[float] = []
         self._archive = archive
-        self._patience = Patience(cluster.wait, lambda: cluster.now_ms / 1000)
+        self._load = load
+        self.patience = Patience(cluster.wait, lambda: cluster.now_ms / 1000)
 
     def do(self, *tasks: TopicTask, attempts: int = 50) -> list[TopicReport]:
         for _ in range(attempts):
-            admin = TopicAdmin(self.cluster, self._archive, self._patience)
+            admin = TopicAdmin(self.cluster, self._archive, self.patience, self._load)
             told, began = Told(), self.cluster.now_ms
             try:
                 for at, task in enumerate(tasks):

@@ -26,6 +26,7 @@ from qmtl.services.dagmanager.topic_admin import (
     ROUNDS,
     TURN_S,
     TopicAdmin,
+    Trouble,
 )
 from tests.services.dagmanager.outside import Cluster, Office, Told, Vault, create, remove, summary, there
 
@@ -186,6 +187,27 @@ def test_a_cluster_that_is_away_costs_no_round_and_nothing_is_told_of_it() -> No
         ]
         assert sum(office.turns) == 0.0
         assert cluster.made().count("n_a") == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "met"),
+    [
+        (Cluster(), {}),
+        (Cluster(silent=range(1, 4)), {Trouble.UNREACHABLE: 3}),
+        (Cluster(shows_s={"n_a": 0.6}), {Trouble.UNSETTLED: 1}),
+        (Cluster(leaderless={"n_a"}), {Trouble.UNSETTLED: ROUNDS}),  # two turns end in it, and count nothing
+        (Cluster(refuses={"n_a"}), {Trouble.REFUSED: 1}),
+        (Cluster(silent=[3], shows_s={"n_a": 0.6}), {Trouble.UNREACHABLE: 1, Trouble.UNSETTLED: 1}),
+    ],
+)
+def test_what_keeps_a_topic_from_being_made_is_counted_and_no_more_once_it_is_over(
+    cluster: Cluster, met: dict[Trouble, int]
+) -> None:
+    office = Office(cluster)
+    office.do(create("n_a"))
+    assert office.patience.met == {**dict.fromkeys(Trouble, 0), **met}
+    office.do(create("n_b"))
+    assert office.patience.met == {**dict.fromkeys(Trouble, 0), **met}
 
 
 def test_whoever_is_started_again_begins_with_the_first_round() -> None:

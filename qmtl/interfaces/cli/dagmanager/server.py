@@ -27,6 +27,7 @@ def server(file: Path | None) -> None:
     Without a kafka_dsn they run on an embedded log: in the state_dir, or else in a directory that is gone with the server. A sample with every
     key is `qmtl/examples/qmtl.yml`.
     """
+    from qmtl.bootstrap import broker_load_of
     from qmtl.engine.log.kafka_settings import DEFAULTS
     from qmtl.engine.task import TaskSettings
     from qmtl.interfaces.cli.restoring import on_stderr
@@ -34,6 +35,7 @@ def server(file: Path | None) -> None:
     from qmtl.interfaces.server_config import ServerConfig, read_config
 
     config = ServerConfig() if file is None else read_config(file)
+    load = broker_load_of(config.broker_load_url, config.broker_capacity_per_s)
     with ExitStack() as open_now:
         if config.state_dir is None:
             state_dir = Path(open_now.enter_context(tempfile.TemporaryDirectory(prefix="qmtl-server-")))
@@ -42,4 +44,4 @@ def server(file: Path | None) -> None:
             state_dir = Path(config.state_dir)
         metrics = None if config.metrics_port is None else (config.metrics_host, config.metrics_port)
         settings = TaskSettings(state_dir / "tasks", on_restore=on_stderr())
-        run_processors(NAMES, config.address(state_dir), DEFAULTS, settings, config.slot, metrics)
+        run_processors(NAMES, config.address(state_dir), DEFAULTS, settings, config.slot, metrics, load)
