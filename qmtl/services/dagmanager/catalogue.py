@@ -50,7 +50,7 @@ class Catalogue:
         self._tables = tables
         self._nodes: dict[str, ComputeNode] = {}
         self._queues: dict[str, Queue] = {}
-        self._topics: dict[str, str] = {}
+        self._queue_of: dict[str, Queue] = {}
         self._tagged: dict[TagKey, dict[str, None]] = {}
         self._same_tags: Counter[TagKey] = Counter()
         self._orphans: dict[str, None] = {}
@@ -92,8 +92,7 @@ class Catalogue:
 
     def queue_of(self, node_id: str) -> Queue | None:
         """The topic of a node, also while it is being made or removed."""
-        topic = self._topics.get(node_id)
-        return None if topic is None else self._queues[topic]
+        return self._queue_of.get(node_id)
 
     def sentinel(self, sentinel_id: str) -> VersionSentinel | None:
         found: VersionSentinel | None = self._tables["dag.sentinels"].get(sentinel_id)
@@ -187,8 +186,8 @@ class Catalogue:
         del self._queues[queue.topic]
         _add(self._same_tags, [(queue.tags, queue.interval)], -1)
         self._orphans.pop(queue.topic, None)
-        if self._topics.get(queue.node_id) == queue.topic:
-            del self._topics[queue.node_id]
+        if (last := self._queue_of.get(queue.node_id)) is not None and last.topic == queue.topic:
+            del self._queue_of[queue.node_id]
 
     def put_sentinel(self, sentinel: VersionSentinel, at_ms: int) -> None:
         """Write a version down.
@@ -232,19 +231,19 @@ class Catalogue:
     def _index(self, queue: Queue) -> None:
         if queue.topic not in self._queues:
             self._same_tags[queue.tags, queue.interval] += 1
-        self._queues[queue.topic] = queue
-        self._topics[queue.node_id] = queue.topic
+        self._queues[queue.topic] = self._queue_of[queue.node_id] = queue
 
     def _mind_all(self, node_ids: Iterable[str], at_ms: int) -> None:
         for node_id in dict.fromkeys(node_ids):
-            if (topic := self._topics.get(node_id)) is not None:
-                self._mind(topic, at_ms)
+            if (queue := self._queue_of.get(node_id)) is not None:
+                self._mind(queue.topic, at_ms)
 
     def _mind(self, topic: str, at_ms: int) -> None:
         """Find out what a queue is now, and note where those with its tags have changed by it."""
         queue = self._queues[topic]
         if queue.orphaned_at_ms is not None and self.is_held(queue.node_id):
-            queue = self._queues[topic] = replace(queue, orphaned_at_ms=None)  # it may begin anew
+            queue = replace(queue, orphaned_at_ms=None)  # it may begin anew
+            self._index(queue)
             self._tables["dag.queues"].put(queue)
         if self._sort(queue):
             key = (queue.tags, queue.interval)

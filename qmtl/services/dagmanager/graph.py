@@ -33,7 +33,7 @@ Held = Callable[[str], ComputeNode | None]
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """A node with the name that its message gave it."""
+    """A node with the name that its message gave it; the one that exists, if it does."""
 
     name: str
     node: ComputeNode
@@ -325,6 +325,7 @@ class _Resolved:
         self.collisions: dict[str, Collision] = {}
         self._held = held
         self._contents: dict[str, bytes] = {}
+        self._existing: dict[str, ComputeNode] = {}
         self._at_ms = at_ms
         self._faults = faults
 
@@ -347,7 +348,8 @@ class _Resolved:
         if settled.collided:
             self.collisions[settled.node_id] = Collision(settled.node_id, settled.collided)
         self._contents[settled.node_id] = content
-        self.done[node.name] = alone.row(settled.node_id, dependencies, self._at_ms)
+        known = self._existing.get(settled.node_id)
+        self.done[node.name] = known or alone.row(settled.node_id, dependencies, self._at_ms)
 
     def _content_of(self, node_id: str) -> bytes | None:
         """What an id stands for, among the nodes that exist and those of this very message."""
@@ -355,7 +357,10 @@ class _Resolved:
         if content is not None:
             return content
         known = self._held(node_id)
-        return None if known is None else content_of(known)
+        if known is None:
+            return None
+        self._existing[node_id] = known
+        return content_of(known)
 
 
 def content_of(node: ComputeNode) -> bytes:

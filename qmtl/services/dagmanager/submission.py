@@ -50,8 +50,11 @@ LONGEST_ID: Final = 140
 _REST: Final = 400
 """Bytes at most of what else there is of a node in a plan: its topic, its type, numbers."""
 
-_SURELY_SHORT: Final = MAX_VALUE_BYTES // 8
-"""Characters of a row that can be written whatever they are."""
+_SURELY_SHORT: Final = MAX_VALUE_BYTES // 2
+"""Bytes at most of the long parts of a row whose other parts have room in any case."""
+
+_WIDEST: Final = 4
+"""Bytes of a character at most."""
 
 
 def submit(act: Act, submission: DagSubmission) -> DagOutcome:
@@ -264,13 +267,15 @@ def _is_long(row: ComputeNode | VersionSentinel | DagOutcome) -> bool:
     """Whether it is worth the while to find out how long a row is; most are far from any bound."""
     match row:
         case ComputeNode():
-            return len(row.params_canon) + len(row.dependencies) * LONGEST_ID > _SURELY_SHORT
+            size = _WIDEST * len(row.params_canon) + LONGEST_ID * len(row.dependencies)
         case VersionSentinel():
-            return len(row.node_ids) * 3 * LONGEST_ID > _SURELY_SHORT
+            size = LONGEST_ID * (len(row.node_ids) + len(row.signals)) + _WIDEST * sum(map(len, row.names))
+            size += 2 * _WIDEST * len(row.world_id)
         case DagOutcome():
-            return (len(row.new_nodes) + len(row.reused_nodes)) * LONGEST_ID > _SURELY_SHORT
+            size = LONGEST_ID * (len(row.new_nodes) + len(row.reused_nodes)) + 2 * _WIDEST * len(row.world_id)
         case _:
             assert_never(row)
+    return size > _SURELY_SHORT
 
 
 def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft) -> None:
