@@ -163,15 +163,16 @@ class _Client:
     def read(self, name: str) -> None:
         """From now on what comes to a topic is taken."""
         place = KafkaPartition(self._prefix + name, 0)
+        self.consumer.assign([KafkaPartition(place.topic, 0, self._end(place))])
+
+    def _end(self, place: KafkaPartition) -> int:
         deadline = time.monotonic() + gauge.PATIENCE_S
         while True:
             try:
-                end = self.consumer.get_watermark_offsets(place, timeout=10.0)[1]
-                break
+                return int(self.consumer.get_watermark_offsets(place, timeout=10.0)[1])
             except KafkaException:  # it was made just now
                 if time.monotonic() > deadline:
                     raise
-        self.consumer.assign([KafkaPartition(place.topic, 0, end)])
 
     def take(self, worker: gauge.Child, wait_s: float) -> list[Any]:
         """What has come, decoded."""
