@@ -13,12 +13,13 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.dag.admission import PIPELINE, Sizes, Timed, pipeline, spread
 from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.table import Table
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker, collect_seldom
 from qmtl.foundation.contracts.dag import CreateTopic, DagSubmission, ReportTopicCreated
@@ -79,8 +80,12 @@ class Standing:
             raise SystemExit(f"refused: {outcome.detail}")
         return took
 
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        return self.worker.tasks[0]._tables
+
     def table(self, name: str) -> Any:
-        return self.worker.tasks[0]._tables[name]
+        return self.tables[name]
 
     def make_topics(self) -> None:
         asked = [row.topic for row in self.table("dag.tasks").items() if isinstance(row, CreateTopic)]

@@ -41,10 +41,9 @@ AGAIN_MS: Final = DAY_MS
 
 def is_buffering(catalogue: Catalogue, known: ComputeNode, schema_hash: str) -> bool:
     """Whether a node's topic, which it keeps, has a history of an older schema if the node has this one from now on."""
-    queue = catalogue.queue_of(known.node_id)
-    if queue is None or not queue.ready or queue.removing:
+    if known.buffering_since_ms is None and not _is_other(known, schema_hash):
         return False
-    return known.buffering_since_ms is not None or _is_other(known, schema_hash)
+    return catalogue.is_ready(known.node_id)
 
 
 def change_schema(act: Act, node: ComputeNode) -> None:

@@ -58,8 +58,8 @@ class Catalogue:
         self._tables = tables
         self._nodes: dict[str, ComputeNode] = {}
         self._queues: dict[str, Queue] = {}
-        self._topics: dict[str, str] = {}
-        self._next: dict[str, str] = {}
+        self._queue_of: dict[str, Queue] = {}
+        self._next: dict[str, Queue] = {}
         self._buffering: dict[str, int] = {}
         self._tagged: dict[TagKey, dict[str, None]] = {}
         self._same_tags: Counter[TagKey] = Counter()
@@ -106,18 +106,15 @@ class Catalogue:
 
     def queue_of(self, node_id: str) -> Queue | None:
         """The topic of a node, also while it is being made or removed."""
-        topic = self._topics.get(node_id)
-        return None if topic is None else self._queues[topic]
+        return self._queue_of.get(node_id)
 
     def next_of(self, node_id: str) -> Queue | None:
         """The topic that takes the place of the present one once it is there."""
-        topic = self._next.get(node_id)
-        return None if topic is None else self._queues[topic]
+        return self._next.get(node_id)
 
     def arrived(self) -> list[Queue]:
         """The next topics of nodes that are there, in the order of their names."""
-        found = (self._queues[topic] for topic in sorted(self._next.values()))
-        return [queue for queue in found if _is_usable(queue)]
+        return sorted(filter(_is_usable, self._next.values()), key=lambda queue: queue.topic)
 
     def buffering(self, until_ms: int) -> list[str]:
         """The nodes that are buffering since then or before, the longest first; those that no tick has seen yet at any time."""
@@ -227,9 +224,9 @@ class Catalogue:
         del self._queues[queue.topic]
         _add(self._same_tags, [(queue.tags, queue.interval)], -1)
         self._orphans.pop(queue.topic, None)
-        for topics in (self._topics, self._next):
-            if topics.get(queue.node_id) == queue.topic:
-                del topics[queue.node_id]
+        for queues in (self._queue_of, self._next):
+            if (last := queues.get(queue.node_id)) is not None and last.topic == queue.topic:
+                del queues[queue.node_id]
 
     def put_sentinel(self, sentinel: VersionSentinel, at_ms: int) -> None:
         """Write a version down.
@@ -287,11 +284,11 @@ class Catalogue:
         if queue.topic not in self._queues:
             self._same_tags[queue.tags, queue.interval] += 1
         self._queues[queue.topic] = queue
-        for role, topics in ((QueueRole.CURRENT, self._topics), (QueueRole.NEXT, self._next)):
+        for role, queues in ((QueueRole.CURRENT, self._queue_of), (QueueRole.NEXT, self._next)):
             if queue.role is role:
-                topics[queue.node_id] = queue.topic
-            elif topics.get(queue.node_id) == queue.topic:
-                del topics[queue.node_id]
+                queues[queue.node_id] = queue
+            elif (last := queues.get(queue.node_id)) is not None and last.topic == queue.topic:
+                del queues[queue.node_id]
 
     def _keep(self, node: ComputeNode) -> None:
         self._nodes[node.node_id] = node
@@ -302,15 +299,16 @@ class Catalogue:
 
     def _mind_all(self, node_ids: Iterable[str], at_ms: int) -> None:
         for node_id in dict.fromkeys(node_ids):
-            for topics in (self._topics, self._next):
-                if (topic := topics.get(node_id)) is not None:
-                    self._mind(topic, at_ms)
+            for queues in (self._queue_of, self._next):
+                if (queue := queues.get(node_id)) is not None:
+                    self._mind(queue.topic, at_ms)
 
     def _mind(self, topic: str, at_ms: int) -> None:
         """Find out what a queue is now, and note where those with its tags have changed by it."""
         queue = self._queues[topic]
         if queue.orphaned_at_ms is not None and self._is_wanted(queue):
-            queue = self._queues[topic] = replace(queue, orphaned_at_ms=None)  # it may begin anew
+            queue = replace(queue, orphaned_at_ms=None)  # it may begin anew
+            self._index(queue)
             self._tables["dag.queues"].put(queue)
         if self._sort(queue):
             key = (queue.tags, queue.interval)

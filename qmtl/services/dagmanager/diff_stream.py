@@ -168,7 +168,7 @@ def parts_of(nodes: Iterable[MappedNode], room: int) -> Iterator[tuple[MappedNod
     part: list[MappedNode] = []
     size = 0
     for node in nodes:
-        length = sum(len(text.encode()) for text in (node.node_id, node.name, node.topic)) + _COUNTS
+        length = _size(node.node_id) + _size(node.name) + _size(node.topic) + _COUNTS
         if part and (len(part) == CHUNK_NODES or size + length > room):
             yield tuple(part)
             part, size = [], 0
@@ -176,6 +176,10 @@ def parts_of(nodes: Iterable[MappedNode], room: int) -> Iterator[tuple[MappedNod
         size += length
     if part:
         yield tuple(part)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def digest_of(chunks: Iterable[DiffChunk]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,6 +12,7 @@ from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission, Queue
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.faults import Faults
+from qmtl.services.dagmanager.graph import GraphNode
 from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import queue_for
 from qmtl.services.dagmanager.submission import Draft, drafted
@@ -57,12 +58,9 @@ def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | No
     )
     graph, draft = drafted(catalogue, submission, faults, request.strategy_id, prescan)
     asked = {queue.node_id: queue for queue in draft.queues}
-    mapped: dict[str, MappedNode] = {}
-    for node in (one.node for one in graph.nodes):
-        if node.node_id not in mapped:
-            mapped[node.node_id] = _map(catalogue, draft, node, asked)
+    buffering = frozenset(draft.outcome.buffering_nodes)
     return Difference(
-        tuple(replace(mapped[one.node.node_id], name=one.name) for one in graph.nodes),
+        tuple(_map(catalogue, draft, one, asked, buffering) for one in graph.nodes),
         draft.sentinel.sentinel_id if downgrade is None else "",
         graph.version,
         downgrade,
@@ -90,18 +88,23 @@ def _downgrade(request: DiffRequest, faults: Faults) -> Downgrade | None:
     return context.evaluate_safe_mode().downgrade
 
 
-def _map(catalogue: Catalogue, draft: Draft, node: ComputeNode, asked: dict[str, Queue]) -> MappedNode:
-    known, queue = catalogue.node(node.node_id), catalogue.queue_of(node.node_id)
-    if node.node_id in asked:
-        return MappedNode(node.node_id, "", asked[node.node_id].topic, NodeOrigin.NEW)
-    assert known is not None  # else it would be asked for
-    assert queue is not None
+def _map(
+    catalogue: Catalogue,
+    draft: Draft,
+    one: GraphNode,
+    asked: Mapping[str, Queue],
+    buffering: Collection[str],
+) -> MappedNode:
+    node, node_id = one.node, one.node.node_id
+    if node_id in asked:
+        return MappedNode(node_id, one.name, asked[node_id].topic, NodeOrigin.NEW)
+    queue = catalogue.queue_of(node_id)
+    assert queue is not None  # else it would be asked for
     if queue.removing:
-        taken = {one.topic for one in asked.values()}
-        return MappedNode(node.node_id, "", _next_topic(catalogue, draft, known, taken), NodeOrigin.NEW)
-    is_old = node.node_id in draft.outcome.buffering_nodes
-    origin = NodeOrigin.BUFFERING if is_old else NodeOrigin.REUSED
-    return MappedNode(node.node_id, "", queue.topic, origin)
+        taken = {other.topic for other in asked.values()}
+        return MappedNode(node_id, one.name, _next_topic(catalogue, draft, node, taken), NodeOrigin.NEW)
+    origin = NodeOrigin.BUFFERING if node_id in buffering else NodeOrigin.REUSED
+    return MappedNode(node_id, one.name, queue.topic, origin)
 
 
 def _next_topic(catalogue: Catalogue, draft: Draft, node: ComputeNode, taken: Collection[str]) -> str:

@@ -38,7 +38,7 @@ from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft
 
 _CODE: Final[Mapping[str, str]] = {name: code_hash(name) for name in BUILTINS}
 SCHEMA: Final[Mapping[str, str]] = {
-    name: schema_hash(avro_schema(one.output if one.ports else Bar)) for name, one in BUILTINS.items()
+    name: schema_hash(avro_schema(Bar if name == SOURCE else one.output)) for name, one in BUILTINS.items()
 }
 """Of what lies in the topic of a node of each type; a source's has bars."""
 
@@ -48,10 +48,16 @@ Held = Callable[[str], ComputeNode | None]
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """A node with the name that its message gave it."""
+    """A node as a message has it.
+
+    Attributes:
+        node: the one that exists, if it does.
+        schema_hash: of its messages' schema from now on.
+    """
 
     name: str
     node: ComputeNode
+    schema_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +138,9 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
     _check_signals(draft, placed, faults)
     faults.refuse_any()
     done = resolved.done
-    signals = tuple(done[name].node_id for _, name in draft.signals)
-    commit = commit_hash([node.node_id for node in done.values()], signals, draft.meta.version)
-    nodes = tuple(GraphNode(name, node) for name, node in done.items())
+    signals = tuple(done[name].node.node_id for _, name in draft.signals)
+    commit = commit_hash([one.node.node_id for one in done.values()], signals, draft.meta.version)
+    nodes = tuple(done.values())
     return Graph(
         draft.strategy_id,
         draft.meta.version,
@@ -217,6 +223,11 @@ class Alone:
         said = self.node.schema_compat_id
         return said if said is not None else f"qmtl.{self.node.node_type}.v1"
 
+    @property
+    def schema_hash(self) -> str:
+        said = self.node.schema_hash
+        return said if said is not None else SCHEMA[self.node.node_type]
+
     def row(self, node_id: str, dependencies: tuple[str, ...], at_ms: int) -> ComputeNode:
         node = self.node
         return ComputeNode(
@@ -230,7 +241,7 @@ class Alone:
             dependencies,
             tuple(dict.fromkeys(node.tags)),
             at_ms,
-            schema_hash=node.schema_hash if node.schema_hash is not None else SCHEMA[node.node_type],
+            schema_hash=self.schema_hash,
         )
 
 
@@ -398,17 +409,18 @@ class _Resolved:
     """Nodes with their ids, in an order in which inputs come first. A node that is faulty, or reads one, gets none."""
 
     def __init__(self, held: Held, at_ms: int, faults: Faults) -> None:
-        self.done: dict[str, ComputeNode] = {}
+        self.done: dict[str, GraphNode] = {}
         self.collisions: dict[str, Collision] = {}
         self._held = held
         self._contents: dict[str, bytes] = {}
-        self._first: dict[str, ComputeNode] = {}
+        self._first: dict[str, str] = {}
+        self._existing: dict[str, ComputeNode] = {}
         self._at_ms = at_ms
         self._faults = faults
 
     def add(self, one: _Placed, alone: Alone) -> None:
         node = one.node
-        dependencies = tuple(self.done[name].node_id for name in node.inputs)
+        dependencies = tuple(self.done[name].node.node_id for name in node.inputs)
         code = _CODE[node.node_type]
         content = node_content(
             node.node_type, node.interval, node.period, alone.params, dependencies, alone.compat, code
@@ -425,16 +437,18 @@ class _Resolved:
         if settled.collided:
             self.collisions[settled.node_id] = Collision(settled.node_id, settled.collided)
         self._contents[settled.node_id] = content
-        row = self.done[node.name] = alone.row(settled.node_id, dependencies, self._at_ms)
-        first = self._first.setdefault(settled.node_id, row)
-        if first.schema_hash != row.schema_hash:
+        first = self._first.setdefault(settled.node_id, alone.schema_hash)
+        if first != alone.schema_hash:
             self._faults.add_told(
                 NodeIdMismatch,
                 f"{one.path}.schema_hash",
-                row.schema_hash,
-                f"a node of the same content has {first.schema_hash} in this message, and they have one topic",
+                alone.schema_hash,
+                f"a node of the same content has {first} in this message, and they have one topic",
                 "Say the same of both.",
             )
+        known = self._existing.get(settled.node_id)
+        row = known or alone.row(settled.node_id, dependencies, self._at_ms)
+        self.done[node.name] = GraphNode(node.name, row, alone.schema_hash)
 
     def _content_of(self, node_id: str) -> bytes | None:
         """What an id stands for, among the nodes that exist and those of this very message."""
@@ -442,7 +456,10 @@ class _Resolved:
         if content is not None:
             return content
         known = self._held(node_id)
-        return None if known is None else content_of(known)
+        if known is None:
+            return None
+        self._existing[node_id] = known
+        return content_of(known)
 
 
 def content_of(node: ComputeNode) -> bytes:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
-from sys import getsizeof
-from typing import Any, Final, Generic, TypeVar
+from sys import getsizeof, intern
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -52,8 +52,8 @@ class Prescan:
 
     def __init__(self, size: int = MEMO_BYTES) -> None:
         texts = size * 3 // 5
-        self.known = Memo(texts, _size_known)
-        self.rows = Memo(size - texts, _size_row)
+        self.known: Memo[bytes, Known] = Memo(texts, _size_known)
+        self.rows: Memo[tuple[int, tuple[str, ...]], Settled] = Memo(size - texts, _size_row)
         self._numbers = count()
         self._reader = RawReader()
 
@@ -76,13 +76,13 @@ class Prescan:
         done = None if alone is None else self._resolved(alone, at_ms, held)
         if done is None or not _are_signals([name for _, name in head.signals], done):
             return None
-        signals = tuple([done[name].node_id for _, name in head.signals])
+        signals = tuple([done[name].node.node_id for _, name in head.signals])
         return Graph(
             head.strategy_id,
             head.meta.version,
-            tuple([_named(name, row) for name, row in done.items()]),
+            tuple(done.values()),
             signals,
-            commit_hash(map(_ID, done.values()), signals, head.meta.version),
+            commit_hash([one.node.node_id for one in done.values()], signals, head.meta.version),
             release_tag=head.meta.release_tag or "",
         )
 
@@ -119,14 +119,20 @@ class Prescan:
             row.node_type, row.interval, row.period, alone.params, row.schema_compat_id, row.code_hash
         )
         one = Known(
-            next(self._numbers), node.name, node.interval, tuple(node.inputs), node.node_id, form, row
+            next(self._numbers),
+            intern(node.name),
+            node.interval,
+            tuple(map(intern, node.inputs)),
+            node.node_id,
+            form,
+            row,
         )
         self.known.put(text, one)
         return one
 
     # ---- nodes with their inputs --------------------------------------------------------------------------------
 
-    def _resolved(self, alone: dict[str, Known], at_ms: int, held: Held) -> dict[str, ComputeNode] | None:
+    def _resolved(self, alone: dict[str, Known], at_ms: int, held: Held) -> dict[str, GraphNode] | None:
         """The nodes by name, inputs first; `None` if an input is missing, an edge has two intervals, there is a cycle, a node
         can't have its own id, or has two schemas."""
         inputs = {}
@@ -139,40 +145,63 @@ class Prescan:
         order = in_order(inputs)
         if len(order) < len(alone):
             return None
-        done: dict[str, ComputeNode] = {}
+        done: dict[str, GraphNode] = {}
         ids: dict[str, str] = {}
         met: dict[str, ComputeNode] = {}
-        get = self.rows.get
+        schemas: dict[str, str] = {}
         for name in order:
             one = alone[name]
-            reads = tuple([ids[read] for read in inputs[name]])
-            row = get((one.number, reads)) or self._settle(one, reads)
-            if row is None:
+            reads = tuple([ids[read] for read in one.inputs])
+            found = one.found
+            if found is None or one.found_with != reads or held(found.node.node_id) is not found.node:
+                found = self._find(one, reads, at_ms, met, held)
+                if found is None:
+                    return None
+            node_id = ids[name] = found.node.node_id
+            if schemas.setdefault(node_id, found.schema_hash) != found.schema_hash:
                 return None
-            node_id = row.node_id
-            twin = met.get(node_id)
-            if twin is not None and twin.schema_hash != row.schema_hash:
-                return None
-            other = twin or held(node_id)
-            if other is not None and _CONTENT(other) != _CONTENT(row):
-                return None
-            ids[name] = node_id
-            done[name] = met[node_id] = _at(row, at_ms)
+            done[name] = found
         return done
 
-    def _settle(self, one: Known, ids: tuple[str, ...]) -> ComputeNode | None:
-        """The row of a node under its own id; `None` if its author says another."""
+    def _find(
+        self, one: Known, reads: tuple[str, ...], at_ms: int, met: dict[str, ComputeNode], held: Held
+    ) -> GraphNode | None:
+        """A node with these inputs, the one that exists if there is one; `None` if it can't have its own id."""
+        settled = self.rows.get((one.number, reads)) or self._settle(one, reads)
+        if settled is None:
+            return None
+        row = settled.row
+        known = held(row.node_id)
+        other = known or met.get(row.node_id)
+        if other is not None and _CONTENT(other) != _CONTENT(row):
+            return None
+        if known is not None:
+            one.found, one.found_with = _named(one, known), reads
+            return one.found
+        made = met[row.node_id] = _at(row, at_ms)
+        return _named(one, made)
+
+    def _settle(self, one: Known, ids: tuple[str, ...]) -> Settled | None:
+        """A node under its own id; `None` if its author says another."""
         node_id = content_id(one.form.content(ids))
         if one.node_id is not None and one.node_id != node_id:
             return None
-        row = replace(one.row, node_id=node_id, dependencies=ids)
-        self.rows.put((one.number, ids), row)
-        return row
+        settled = Settled(replace(one.row, node_id=node_id, dependencies=ids))
+        self.rows.put((one.number, ids), settled)
+        return settled
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
+class Settled:
+    """A node with its inputs, under its own id and without its time."""
+
+    row: ComputeNode
+    used: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class Known:
-    """What the text of a sound node says by itself.
+    """What the text of a sound node says by itself, and what was found of it last.
 
     Attributes:
         number: no other text has it, nor the same one after it was forgotten. Rows are kept under it, so that none of them holds
@@ -180,6 +209,9 @@ class Known:
         inputs: names.
         node_id: as its author says it.
         row: without its id, its inputs and its time.
+        found: the node that existed when it had the inputs `found_with`; it is this one as long as what exists under its id is the
+            very same object.
+        used: since the memo last looked for something to forget.
     """
 
     number: int
@@ -189,6 +221,9 @@ class Known:
     node_id: str | None
     form: NodeForm
     row: ComputeNode
+    found: GraphNode | None = None
+    found_with: tuple[str, ...] = ()
+    used: bool = False
 
 
 # ---- the memo -----------------------------------------------------------------------------------------------------
@@ -199,12 +234,23 @@ _ENTRY: Final = 160
 _WIDEST: Final = 8
 """Bytes of a character beyond ASCII, with those of its UTF-8, which stays once somebody asked for it."""
 
+_CHANCES: Final = 8
+"""Of what was used lately, as much as a new entry may pass over: so that none takes long."""
+
+
+class Used(Protocol):
+    """What knows whether it was used: to set it takes no memory that is not at hand, as to move it among others would."""
+
+    used: bool
+
+
 _Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
+_Value = TypeVar("_Value", bound=Used)
 
 
 class Memo(Generic[_Key, _Value]):
-    """What was used last, up to a number of bytes.
+    """What was used lately, up to a number of bytes. The oldest goes first, but what was used since is young again (the CLOCK of
+    F. J. Corbató, 1968).
 
     Args:
         measure: the bytes that a key and its value keep, the same whenever they are asked for.
@@ -222,24 +268,36 @@ class Memo(Generic[_Key, _Value]):
     def get(self, key: _Key) -> _Value | None:
         found = self._kept.get(key)
         if found is not None:
-            self._kept.move_to_end(key)
+            found.used = True
         return found
 
     def put(self, key: _Key, value: _Value) -> None:
-        """Remember a value under a new key; what was not used for the longest time goes for it, at last the value itself."""
+        """Remember a value under a new key; what is old and not used goes for it, at last the value itself."""
         self._kept[key] = value
         self.size += _ENTRY + self._measure(key, value)
+        chances = _CHANCES
         while self.size > self._most:
-            self.size -= _ENTRY + self._measure(*self._kept.popitem(last=False))
+            old, last = self._kept.popitem(last=False)
+            if last.used and chances:
+                chances -= 1
+                last.used = False
+                self._kept[old] = last
+            else:
+                self.size -= _ENTRY + self._measure(old, last)
+
+
+_FOUND: Final = getsizeof(GraphNode("", cast(ComputeNode, None), ""))
+"""Bytes of what a text remembers of a node that exists; the node itself is somebody else's."""
 
 
 def _size_known(text: bytes, one: Known) -> int:
     own = (text, one, one.name, one.inputs, one.node_id, one.form, one.form.before, one.form.after)
-    return sum(map(getsizeof, (*own, *one.inputs))) + _size_own(one.row)
+    return sum(map(getsizeof, (*own, *one.inputs))) + _FOUND + getsizeof(one.inputs) + _size_own(one.row)
 
 
-def _size_row(key: tuple[int, tuple[str, ...]], row: ComputeNode) -> int:
-    return sum(map(getsizeof, (key, key[1], *key[1], row.node_id))) + _size_own(row)
+def _size_row(key: tuple[int, tuple[str, ...]], settled: Settled) -> int:
+    row = settled.row
+    return sum(map(getsizeof, (settled, key, key[1], *key[1], row.node_id))) + _size_own(row)
 
 
 def _size_own(row: ComputeNode) -> int:
@@ -322,7 +380,6 @@ class _OpenNamed:
     __slots__ = GraphNode.__slots__
 
 
-_ID: Final = attrgetter("node_id")
 _CONTENT: Final = attrgetter(
     "node_type", "interval", "period", "code_hash", "schema_compat_id", "params_canon", "dependencies"
 )
@@ -354,16 +411,16 @@ def _at(row: ComputeNode, at_ms: int) -> ComputeNode:
     return row_at
 
 
-def _named(name: str, row: ComputeNode) -> GraphNode:
+def _named(one: Known, row: ComputeNode) -> GraphNode:
     made: Any = _OpenNamed()
-    made.name = name
+    made.name, made.schema_hash = one.name, one.row.schema_hash
     made.node = row
     made.__class__ = GraphNode
     named: GraphNode = made
     return named
 
 
-def _are_signals(names: Sequence[str], done: Mapping[str, ComputeNode]) -> bool:
+def _are_signals(names: Sequence[str], done: Mapping[str, GraphNode]) -> bool:
     return len(set(names)) == len(names) and all(
-        name in done and is_target(done[name].node_type) for name in names
+        name in done and is_target(done[name].node.node_type) for name in names
     )

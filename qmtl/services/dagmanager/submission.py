@@ -57,8 +57,11 @@ _REST: Final = 400
 _LATER: Final = "_v99999"
 """What may stand behind the name of a topic one day: a plan has room for it from the beginning."""
 
-_SURELY_SHORT: Final = MAX_VALUE_BYTES // 8
-"""Characters of a row that can be written whatever they are."""
+_SURELY_SHORT: Final = MAX_VALUE_BYTES // 2
+"""Bytes at most of the long parts of a row whose other parts have room in any case."""
+
+_WIDEST: Final = 4
+"""Bytes of a character at most."""
 
 
 def submit(act: Act, submission: DagSubmission) -> DagOutcome:
@@ -211,7 +214,8 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
     buffering: list[str] = []
     queues: dict[str, Queue] = {}
     names: set[str] = set()
-    for node in (one.node for one in graph.nodes):
+    for one in graph.nodes:
+        node = one.node
         if node.node_id in new or node.node_id in reused:
             continue
         known = catalogue.node(node.node_id)
@@ -219,9 +223,9 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
             known = new[node.node_id] = replace(node, owner=sentinel.sentinel_id)
         else:
             reused[node.node_id] = None
-            if node.schema_hash != known.schema_hash:
-                changed.append(node)
-            if is_buffering(catalogue, known, node.schema_hash):
+            if one.schema_hash != known.schema_hash:
+                changed.append(replace(known, schema_hash=one.schema_hash))
+            if is_buffering(catalogue, known, one.schema_hash):
                 buffering.append(node.node_id)
         queue = lacking(catalogue, known, graph.version, names)
         if queue is not None:
@@ -309,14 +313,16 @@ def _is_long(row: ComputeNode | VersionSentinel | DagOutcome) -> bool:
     """Whether it is worth the while to find out how long a row is; most are far from any bound."""
     match row:
         case ComputeNode():
-            return len(row.params_canon) + len(row.dependencies) * LONGEST_ID > _SURELY_SHORT
+            size = _WIDEST * len(row.params_canon) + LONGEST_ID * len(row.dependencies)
         case VersionSentinel():
-            return len(row.node_ids) * 3 * LONGEST_ID > _SURELY_SHORT
+            size = LONGEST_ID * (len(row.node_ids) + len(row.signals)) + _WIDEST * sum(map(len, row.names))
+            size += 2 * _WIDEST * len(row.world_id)
         case DagOutcome():
             count = len(row.new_nodes) + len(row.reused_nodes) + len(row.buffering_nodes)
-            return count * LONGEST_ID > _SURELY_SHORT
+            size = LONGEST_ID * count + 2 * _WIDEST * len(row.world_id)
         case _:
             assert_never(row)
+    return size > _SURELY_SHORT
 
 
 def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Answers) -> None:

@@ -1,0 +1,245 @@
+"""How long a diff of known nodes takes by how large the graph is: in the engine alone, and through a broker at an even rate.
+
+In the engine it is what the DAG Manager does to compare a message with its graph (`decide_ms`), and all that comes of a request on
+the embedded log, commits included (`step_ms`). Through the broker it is what somebody waits who asks: from the instant at which a
+request was due, whether it could be sent then or not, until its last chunk is readable, committed.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import random
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from bench.dag.admission import PIPELINE, Sizes, spread
+from bench.dag.standing import Standing, message
+from bench.engine import gauge
+from bench.engine.gauge import Failed
+from qmtl.bootstrap import open_log
+from qmtl.foundation.contracts.dag import CreateTopic, DagSubmission, ReportTopicCreated
+from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
+from qmtl.foundation.wire.keys import encode_key
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE, topic
+from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.diffing import difference
+from qmtl.services.dagmanager.prescan import Prescan
+
+REQUESTS: Final = "dag.diff.requests"
+CHUNKS: Final = "dag.diff.chunks"
+
+
+class Asking:
+    """Requests that nobody made before, each of nodes that all exist."""
+
+    def __init__(self, pipelines: int, nodes: int) -> None:
+        self._draw = random.Random(f"{pipelines} {nodes}")
+        self._pipelines = pipelines
+        self._count = nodes // PIPELINE
+        self._numbers = itertools.count()
+
+    def request(self) -> DiffRequest:
+        name = f"d{self._pipelines}-{next(self._numbers)}"
+        numbers = self._draw.sample(range(self._pipelines), self._count)
+        return DiffRequest(name, name, message(name, numbers), 0, "w", "live")
+
+
+# ---- in the engine -------------------------------------------------------------------------------------------------
+
+
+def measure(place: Path, sizes: Sizes) -> dict[str, Any]:
+    """Times by how many nodes exist; each row is printed.
+
+    Raises:
+        Failed: an answer is not that all nodes are there.
+    """
+    found: dict[str, Any] = {}
+    pipelines = 0
+    for known in sorted(sizes.known):
+        standing = Standing(place, pipelines)
+        standing.grow(known, sizes.nodes)
+        pipelines = standing.pipelines
+        asking = Asking(pipelines, sizes.nodes)
+        catalogue, prescan = Catalogue(standing.tables), Prescan()
+        for first in range(0, pipelines, sizes.nodes // PIPELINE):
+            every = range(first, min(pipelines, first + sizes.nodes // PIPELINE))
+            prescan.admit(message("warm", every), 0, catalogue.node)
+        decide, step = [], []
+        gc.collect()
+        for _ in range(sizes.rounds):
+            request = asking.request()
+            began = time.perf_counter()
+            told = difference(catalogue, request, prescan)
+            decide.append((time.perf_counter() - began) * 1e3)
+            if {one.origin for one in told.nodes} != {NodeOrigin.REUSED} or len(told.nodes) != sizes.nodes:
+                raise Failed(f"{request.request_id}: not all nodes were found")
+            request = asking.request()
+            standing.send(REQUESTS, [request])
+            began = time.perf_counter()
+            standing.run()
+            step.append((time.perf_counter() - began) * 1e3)
+        standing.close()
+        row = found[str(known)] = {"decide_ms": spread(decide), "step_ms": spread(step)}
+        print(json.dumps({str(known): row}), flush=True)
+    least, most = (found[str(known)]["decide_ms"] for known in (min(sizes.known), max(sizes.known)))
+    found["flat"] = most["p50"] / least["p50"]
+    return found
+
+
+# ---- through a broker ------------------------------------------------------------------------------------------------
+
+
+def through(
+    bootstrap: str, place: Path, nodes: int, known: int, per_s: int, seconds: float
+) -> dict[str, Any]:
+    """Times at an even rate, against a DAG Manager in a process of its own.
+
+    Raises:
+        Failed: it ended, or was silent for long, or an answer is not that all nodes are there.
+    """
+    namespace = f"bench-{uuid.uuid4().hex[:12]}"
+    log = f"kafka://{bootstrap}/{namespace}"
+    opened = open_log(log)
+    opened.ensure_topics(CATALOGUE)
+    opened.close()
+    line = ["-m", "qmtl", "worker", "run", "dagmanager", "--log", log, "--state-dir", str(place / "state")]
+    with (
+        gauge.started([sys.executable, *line], "dagmanager") as worker,
+        _client(bootstrap, f"{namespace}.") as client,
+    ):
+        pipelines = _fill(client, worker, nodes, known)
+        asking = Asking(pipelines, nodes)
+        _ask(client, worker, asking, per_s, 2.0)  # it is warm
+        before = worker.cpu_s()
+        took = _ask(client, worker, asking, per_s, seconds)
+        cpu_ms = (worker.cpu_s() - before) * 1e3 / len(took)
+        row = {
+            "nodes": nodes,
+            "known": known,
+            "per_s": per_s,
+            "requests": len(took),
+            "ms": spread(took),
+            "cpu_ms": cpu_ms,
+            "process_mb": worker.rss_mb(),
+        }
+    print(json.dumps({"through the broker": row}), flush=True)
+    return row
+
+
+class _Client:
+    """Writes records and waits for those that are committed, by the plain client of Kafka."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self._prefix = prefix
+        self.producer: Any = Producer(
+            {"bootstrap.servers": bootstrap, "linger.ms": 0, "message.max.bytes": 4 << 20}
+        )
+        self.consumer: Any = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"{prefix}asker",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 1,
+            }
+        )
+
+    def send(self, name: str, value: Any) -> None:
+        key = encode_key(topic(name).key_of(value))
+        self.producer.produce(self._prefix + name, codec.encode(value), key, partition=0)
+        self.producer.poll(0)
+
+    def read(self, name: str) -> None:
+        """From now on what comes to a topic is taken."""
+        place = KafkaPartition(self._prefix + name, 0)
+        self.consumer.assign([KafkaPartition(place.topic, 0, self._end(place))])
+
+    def _end(self, place: KafkaPartition) -> int:
+        deadline = time.monotonic() + gauge.PATIENCE_S
+        while True:
+            try:
+                return int(self.consumer.get_watermark_offsets(place, timeout=10.0)[1])
+            except KafkaException:  # it was made just now
+                if time.monotonic() > deadline:
+                    raise
+
+    def take(self, worker: gauge.Child, wait_s: float) -> list[Any]:
+        """What has come, decoded."""
+        worker.require_alive()
+        records = self.consumer.consume(500, wait_s)
+        return [codec.decode(one.value()) for one in records if not one.error() and one.value() is not None]
+
+
+@contextmanager
+def _client(bootstrap: str, prefix: str) -> Iterator[_Client]:
+    client = _Client(bootstrap, prefix)
+    try:
+        yield client
+    finally:
+        client.producer.flush(10.0)
+        client.consumer.close()
+
+
+def _fill(client: _Client, worker: gauge.Child, nodes: int, known: int) -> int:
+    """Publish strategies until so many nodes exist, all with their topics, of which none is really made; returns how many pipelines."""
+    client.read("dag.tasks")
+    pipelines, asked = 0, 0
+    while pipelines * PIPELINE < known:
+        numbers = range(pipelines, pipelines + nodes // PIPELINE)
+        name = f"s{pipelines}"
+        client.send("dag.submissions", DagSubmission(name, "w", message(name, numbers), pipelines))
+        pipelines = numbers.stop
+    heard = time.monotonic()
+    while asked < pipelines * PIPELINE:
+        if time.monotonic() > heard + gauge.PATIENCE_S:
+            raise Failed(f"only {asked} topics were asked for: {worker.last_words()}")
+        for task in client.take(worker, 0.1):
+            if isinstance(task, CreateTopic):
+                heard = time.monotonic()
+                asked += 1
+                client.send("dag.reports", ReportTopicCreated(task.topic, True, "", ""))
+    client.producer.flush(30.0)
+    return pipelines
+
+
+def _ask(client: _Client, worker: gauge.Child, asking: Asking, per_s: int, seconds: float) -> list[float]:
+    """Milliseconds of each request, in the order of the requests."""
+    requests = [asking.request() for _ in range(int(per_s * seconds))]
+    client.read(CHUNKS)
+    began = time.perf_counter() + 0.1
+    due = {one.request_id: began + place / per_s for place, one in enumerate(requests)}
+    done: dict[str, float] = {}
+    sent, heard = 0, began
+    while len(done) < len(requests):
+        now = time.perf_counter()
+        if sent < len(requests) and now >= due[requests[sent].request_id]:
+            client.send(REQUESTS, requests[sent])
+            sent += 1
+            continue
+        next_due = due[requests[sent].request_id] if sent < len(requests) else now + 0.05
+        for row in client.take(worker, max(0.0, min(0.005, next_due - now))):
+            if isinstance(row, DiffChunk):
+                heard = _hear(row, due, done)
+        if time.perf_counter() - heard > gauge.PATIENCE_S:
+            raise Failed(f"no answer to {len(requests) - len(done)} requests: {worker.last_words()}")
+    return [(done[one.request_id] - due[one.request_id]) * 1e3 for one in requests]
+
+
+def _hear(chunk: DiffChunk, due: dict[str, float], done: dict[str, float]) -> float:
+    now = time.perf_counter()
+    if not chunk.accepted or any(one.origin is not NodeOrigin.REUSED for one in chunk.queue_map):
+        raise Failed(f"{chunk.request_id}: not all nodes were found: {chunk.detail}")
+    if chunk.last and chunk.request_id in due:
+        done[chunk.request_id] = now
+    return now
