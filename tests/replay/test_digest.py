@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from blake3 import blake3
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from qmtl.foundation.common.errors import UnknownTopic
@@ -134,6 +134,11 @@ def test_the_partition_that_a_key_lies_in_stays_out(tmp_path: Path) -> None:
         st.tuples(st.sampled_from([b"a", b"ab", b"b"]), st.sampled_from([None, b"", b"b"])), max_size=3
     ),
 )
+@example(rows=[(b"a", b"b")], others=[(b"b", b"b")])
+@example(rows=[(b"ab", b"")], others=[(b"a", b"b")])
+@example(rows=[(b"a", b""), (b"b", b"")], others=[(b"b", b""), (b"a", b"")])
+@example(rows=[(b"a", b"b")], others=[(b"a", b"b")] * 2)
+@example(rows=[(b"a", None)], others=[(b"a", b"")])
 def test_under_text_keys_a_partition_has_the_digest_of_its_keys_and_values_in_order(
     tmp_path: Path, rows: list[tuple[bytes, bytes | None]], others: list[tuple[bytes, bytes | None]]
 ) -> None:
