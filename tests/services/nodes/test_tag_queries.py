@@ -255,19 +255,17 @@ def test_a_change_among_buckets_that_wait_is_taken_between_two_of_them_and_no_bu
     near, more = desk.there["near"], desk.there["more"]
     found = floor.outputs(desk.asking, "asked")
     assert len({(one.bucket_ms, one.symbol) for one in found}) == len(found)
-    minutes = [T0 + at * STEP_MS for at in range(1, 14)]
+    every = [T0 + at * STEP_MS for at in range(1, 14)]
     ours, own = (
         {one.bucket_ms: one.value for one in floor.outputs(whose, name)}
         for whose, name in ((near, "mean"), (desk.asking, "own"))
     )
     theirs = {one.bucket_ms: one.value for one in floor.outputs(more, "mean") if one.symbol == "BTC-USD"}
     first = min(one.bucket_ms for one in found if one.symbol == "ETH-USD")
-    assert minutes[0] < first < minutes[-1]
-    assert [one.bucket_ms for one in found if one.symbol == "ETH-USD"] == [
-        at for at in minutes if at >= first
-    ]
+    assert every[0] < first < every[-1]
+    assert [one.bucket_ms for one in found if one.symbol == "ETH-USD"] == [at for at in every if at >= first]
     told = {one.bucket_ms: one.value for one in found if one.symbol == "BTC-USD"}
-    assert list(told) == minutes
+    assert list(told) == every
     for at, value in told.items():
         parts = [
             ours[at],
@@ -276,4 +274,23 @@ def test_a_change_among_buckets_that_wait_is_taken_between_two_of_them_and_no_bu
         ]
         assert value == pytest.approx(fmean(parts), rel=1e-15)
     assert floor.events("dead.letters") == []
+    floor.close()
+
+
+def test_what_answers_goes_on_until_the_row_of_who_asks_says_otherwise_and_its_bars_are_nobodys(
+    tmp_path: Path,
+) -> None:
+    """The rows of one step may be taken with buckets between them."""
+    floor = Floor(tmp_path)
+    asking_ = floor.deploy(asks())
+    far = floor.deploy(tagged("far", 1, FAR, ["alpha"], "v1"))
+    floor.feed(far, {key: [1.0, 2.0, 3.0] for key in FAR})
+    floor.work()
+    floor.send("dag.strategies", replace(far, status=StrategyStatus.RETIRED, nodes=(), signals=()))
+    floor.work()
+    floor.feed(far, {key: [float(at) for at in range(1, 7)] for key in FAR})
+    floor.work()
+    told = [(one.symbol, one.value) for one in floor.outputs(asking_, "asked")]
+    assert told == [(symbol, float(at)) for at in range(1, 7) for symbol in sorted(FAR)]
+    assert len(floor.events("trade.market")) == 3 * len(FAR)
     floor.close()
