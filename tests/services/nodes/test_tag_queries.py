@@ -18,8 +18,11 @@ from qmtl.foundation.contracts.dag import (
     StrategyStatus,
     StrategyVersion,
 )
+from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS
+from qmtl.replay.rerun import rerun
 from qmtl.services.nodes.plan import make_plan, nodes_of, shards_of
+from qmtl.services.nodes.processor import Nodes
 from tests.services.graphs import T0, price, sma, strategy, tag_query, target
 from tests.services.nodes.floor import STEP_MS, Floor, LateLog
 from tests.services.nodes.test_plan import graphs, planned
@@ -226,6 +229,9 @@ def test_each_bucket_is_answered_once_by_those_that_are_there_then_whatever_is_k
         assert len(set(homes.values())) == 3
         assert floor.events("dead.letters") == []
         said.append(found)
+        floor.stop()
+        again = rerun(floor.log, codec, Nodes, SHARDS - 1, tmp_path / f"again {kills}")
+        assert (again.steps > 0, again.differences) == (True, [])
         floor.close()
     assert said[0] == said[1]
 
