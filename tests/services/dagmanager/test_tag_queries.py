@@ -108,6 +108,17 @@ def test_a_row_is_written_where_an_answer_comes_or_goes_and_nowhere_else(desk: D
     assert answering(desk) == {second}
 
 
+def test_a_query_and_what_is_computed_from_one_answer_none(desk: Desk) -> None:
+    first = come(desk, 1)
+    after = sma("after", 3, "asked", tags=["alpha"])
+    ends = target(source="after", tags=["alpha"])
+    assert publish(desk, "asks", [tag_query(tags=("alpha",), own_tags=["alpha"]), after, ends]).accepted
+    assert answering(desk) == {first}
+    desk.again()
+    second = come(desk, 2)
+    assert answering(desk) == {first, second}
+
+
 def test_what_waits_for_its_topic_answers_nothing_yet(desk: Desk) -> None:
     publish(desk, "asks", ASKS)
     data = text(strategy([price(), sma("mean", 3, tags=["alpha"]), target(source="mean")], "late"))
