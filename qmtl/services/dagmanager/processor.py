@@ -81,8 +81,11 @@ class DagManager:
         self._streams.restore(tables["dag.diff.streams"].load())
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
+        acts: list[Act] = []
+
         def act(cause: str, said_ms: int = 0) -> Act:
-            return self._act(step, cause, step.closed_ms or bounded(said_ms))
+            acts.append(self._act(step, cause, step.closed_ms or bounded(said_ms)))
+            return acts[-1]
 
         message: DagSubmission | DagCommand | TopicReport | NodeDeployment | DiffRequest | AckChunk
         message = arrival.message
@@ -101,7 +104,8 @@ class DagManager:
                 diff_stream.acknowledge(act(message.request_id), self._streams, message)
             case _:
                 assert_never(message)
-        self._tell(act("tags"))
+        if acts:
+            self._tell(acts[-1])
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         act = self._act(step, "clock", bucket.bucket_ms)

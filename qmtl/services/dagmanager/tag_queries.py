@@ -7,7 +7,7 @@ tag query answers none, nor does a node that is computed from one: so whatever c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
@@ -64,15 +64,13 @@ class TagQueries:
         if question is not None or any(one in self._asking for one in node.dependencies):
             self._asking[node.node_id] = None
 
-    def learn_all(self, nodes: Iterable[ComputeNode]) -> None:
+    def learn_all(self, nodes: Collection[ComputeNode]) -> None:
         """Take nodes in any order."""
+        left = [node for node in nodes if node.node_type == TAG_QUERY]
         readers: dict[str, list[ComputeNode]] = {}
-        left: list[ComputeNode] = []
-        for node in nodes:
+        for node in nodes if left else ():
             for one in node.dependencies:
                 readers.setdefault(one, []).append(node)
-            if node.node_type == TAG_QUERY:
-                left.append(node)
         for node in left:  # grows while it is read
             self.learn(node)
             left += [one for one in readers.get(node.node_id, ()) if one.node_id not in self._asking]

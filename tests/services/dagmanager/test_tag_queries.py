@@ -108,6 +108,17 @@ def test_a_row_is_written_where_an_answer_comes_or_goes_and_nowhere_else(desk: D
     assert answering(desk) == {second}
 
 
+def test_a_query_and_what_is_computed_from_one_answer_none(desk: Desk) -> None:
+    first = come(desk, 1)
+    after = sma("after", 3, "asked", tags=["alpha"])
+    ends = target(source="after", tags=["alpha"])
+    assert publish(desk, "asks", [tag_query(tags=("alpha",), own_tags=["alpha"]), after, ends]).accepted
+    assert answering(desk) == {first}
+    desk.again()
+    second = come(desk, 2)
+    assert answering(desk) == {first, second}
+
+
 def test_what_waits_for_its_topic_answers_nothing_yet(desk: Desk) -> None:
     publish(desk, "asks", ASKS)
     data = text(strategy([price(), sma("mean", 3, tags=["alpha"]), target(source="mean")], "late"))
@@ -162,6 +173,7 @@ def test_a_version_that_takes_over_among_too_many_has_the_answers_of_its_strateg
     assert (row_of(desk, "waits").nodes[0].dependencies, row_of(desk, "waits").found) == ((), ())
     assert row_of(desk, "waits").crowded == (row_of(desk, "waits").nodes[0].node_id,)
     assert row_of(desk).version == "v2"
+    assert crowds(desk) == 2  # of each strategy once, however often its row is written
     desk.send(RedoDiff("again", row_of(desk).sentinel_id, "v3", NOON_MS))
     assert "QMTL-511" in desk.table("dag.outcomes").get("again").detail  # as if it were published today
 
@@ -169,6 +181,7 @@ def test_a_version_that_takes_over_among_too_many_has_the_answers_of_its_strateg
 def test_a_query_whose_answers_are_too_long_for_a_row_keeps_those_it_had_and_none_is_begun(
     desk: Desk,
 ) -> None:
+    had: set[str] = set()
     for at in range(4):
         if at == 3:
             assert publish(desk, "asks", ASKS).accepted

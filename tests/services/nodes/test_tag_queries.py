@@ -18,8 +18,11 @@ from qmtl.foundation.contracts.dag import (
     StrategyStatus,
     StrategyVersion,
 )
+from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS
+from qmtl.replay.rerun import rerun
 from qmtl.services.nodes.plan import make_plan, nodes_of, shards_of
+from qmtl.services.nodes.processor import Nodes
 from tests.services.graphs import T0, price, sma, strategy, tag_query, target
 from tests.services.nodes.floor import STEP_MS, Floor, LateLog
 from tests.services.nodes.test_plan import graphs, planned
@@ -226,6 +229,9 @@ def test_each_bucket_is_answered_once_by_those_that_are_there_then_whatever_is_k
         assert len(set(homes.values())) == 3
         assert floor.events("dead.letters") == []
         said.append(found)
+        floor.stop()
+        again = rerun(floor.log, codec, Nodes, SHARDS - 1, tmp_path / f"again {kills}")
+        assert (again.steps > 0, again.differences) == (True, [])
         floor.close()
     assert said[0] == said[1]
 
@@ -255,19 +261,17 @@ def test_a_change_among_buckets_that_wait_is_taken_between_two_of_them_and_no_bu
     near, more = desk.there["near"], desk.there["more"]
     found = floor.outputs(desk.asking, "asked")
     assert len({(one.bucket_ms, one.symbol) for one in found}) == len(found)
-    minutes = [T0 + at * STEP_MS for at in range(1, 14)]
+    every = [T0 + at * STEP_MS for at in range(1, 14)]
     ours, own = (
         {one.bucket_ms: one.value for one in floor.outputs(whose, name)}
         for whose, name in ((near, "mean"), (desk.asking, "own"))
     )
     theirs = {one.bucket_ms: one.value for one in floor.outputs(more, "mean") if one.symbol == "BTC-USD"}
     first = min(one.bucket_ms for one in found if one.symbol == "ETH-USD")
-    assert minutes[0] < first < minutes[-1]
-    assert [one.bucket_ms for one in found if one.symbol == "ETH-USD"] == [
-        at for at in minutes if at >= first
-    ]
+    assert every[0] < first < every[-1]
+    assert [one.bucket_ms for one in found if one.symbol == "ETH-USD"] == [at for at in every if at >= first]
     told = {one.bucket_ms: one.value for one in found if one.symbol == "BTC-USD"}
-    assert list(told) == minutes
+    assert list(told) == every
     for at, value in told.items():
         parts = [
             ours[at],
@@ -276,4 +280,23 @@ def test_a_change_among_buckets_that_wait_is_taken_between_two_of_them_and_no_bu
         ]
         assert value == pytest.approx(fmean(parts), rel=1e-15)
     assert floor.events("dead.letters") == []
+    floor.close()
+
+
+def test_what_answers_goes_on_until_the_row_of_who_asks_says_otherwise_and_its_bars_are_nobodys(
+    tmp_path: Path,
+) -> None:
+    """The rows of one step may be taken with buckets between them."""
+    floor = Floor(tmp_path)
+    asking_ = floor.deploy(asks())
+    far = floor.deploy(tagged("far", 1, FAR, ["alpha"], "v1"))
+    floor.feed(far, {key: [1.0, 2.0, 3.0] for key in FAR})
+    floor.work()
+    floor.send("dag.strategies", replace(far, status=StrategyStatus.RETIRED, nodes=(), signals=()))
+    floor.work()
+    floor.feed(far, {key: [float(at) for at in range(1, 7)] for key in FAR})
+    floor.work()
+    told = [(one.symbol, one.value) for one in floor.outputs(asking_, "asked")]
+    assert told == [(symbol, float(at)) for at in range(1, 7) for symbol in sorted(FAR)]
+    assert len(floor.events("trade.market")) == 3 * len(FAR)
     floor.close()
