@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qmtl.bootstrap import open_log
@@ -198,6 +198,7 @@ def test_the_topics_of_now_are_those_of_the_table_and_before_all_there_were_none
     ),
     at=st.integers(0, 20),
 )
+@example([(AdminAct.CREATED, "a", 1)], 1)  # at that very instant
 def test_the_topics_of_an_instant_are_those_created_and_not_removed_before_it(
     acts: Sequence[tuple[AdminAct, str, int]], at: int
 ) -> None:
