@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ from qmtl.foundation.common.identity import schema_hash
 from qmtl.foundation.contracts.dag import (
     AdminAct,
     ComputeNode,
+    DagSubmission,
     Queue,
     QueueRole,
     RemoveTopic,
@@ -284,6 +286,12 @@ def test_a_tick_asks_for_a_batch_at_most(tmp_path: Path) -> None:
 # ---- in any order --------------------------------------------------------------------------------------------------
 
 Step = Callable[[Desk], None]
+
+
+def send(sent: DagSubmission, desk: Desk) -> None:
+    desk.send(sent)
+
+
 HASHES = (None, OTHER)
 
 
@@ -304,14 +312,13 @@ def test_a_restart_between_any_two_steps_changes_nothing(
             desk, now_ms, count = a_desk(Path(folder)), NOON_MS, 0
             for at, (name, schema, days) in enumerate(life):
                 now_ms += days * DAY_MS
+                sent = submission(message(schema, "slow", "cross", name=name, version=f"v{at}"))
                 steps: list[Step] = [
-                    lambda desk, at=at, name=name, schema=schema: desk.send(
-                        submission(message(schema, "slow", "cross", name=name, version=f"v{at}"))
-                    ),
+                    partial(send, sent),
                     Desk.report_all,
-                    lambda desk, now_ms=now_ms: desk.tick(now_ms),
+                    partial(Desk.tick, bucket_ms=now_ms),
                     Desk.report_all,
-                    lambda desk, now_ms=now_ms: desk.tick(now_ms + 1),
+                    partial(Desk.tick, bucket_ms=now_ms + 1),
                     Desk.remove_all,
                 ]
                 for step in steps:

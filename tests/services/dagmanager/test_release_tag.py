@@ -39,6 +39,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def version(desk: Desk, label: str) -> VersionSentinel:
+    found: VersionSentinel
     (found,) = [row for row in desk.rows("dag.sentinels") if row.version == label]
     return found
 

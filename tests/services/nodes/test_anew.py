@@ -123,5 +123,6 @@ def test_the_records_of_an_older_schema_are_those_before_the_change(tmp_path: Pa
     mine = found.pop(mean.topic)
     assert mine.buffering_since_ms == since_ms
     assert mine.older == sum(one <= since_ms for one in buckets)
-    assert 0 < mine.older < len(buckets) == mine.records
+    assert mine.older
+    assert mine.older < len(buckets) == mine.records
     assert {(one.buffering_since_ms, one.older) for one in found.values()} == {(None, None)}
