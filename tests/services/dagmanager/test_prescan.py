@@ -7,7 +7,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from random import Random
 from typing import Any
 
@@ -273,13 +273,52 @@ def many(first: int, count: int) -> bytes:
     return text(strategy([*crossing(), *(sma(f"n{at}", 3 + at % 50) for at in range(first, first + count))]))
 
 
-def test_what_was_not_used_for_the_longest_time_is_forgotten_first() -> None:
-    memo = Memo[str, int](3_000, lambda key, value: value)
+@dataclass
+class Sized:
+    size: int
+    used: bool = False
+
+
+def sized(room: int) -> Memo[str, Sized]:
+    return Memo(room, lambda key, value: value.size)
+
+
+def kept(memo: Memo[str, Sized], keys: str) -> list[str]:
+    """Those of the keys that are remembered; looked up so that none of them counts as used."""
+    found = [(key, value) for key in keys if (value := memo.get(key)) is not None]
+    for _, value in found:
+        value.used = False
+    return [key for key, _ in found]
+
+
+def test_what_is_old_and_was_not_used_is_forgotten_first() -> None:
+    memo = sized(3_000)
     for key in "abc":
-        memo.put(key, 800)
+        memo.put(key, Sized(800))
     assert memo.get("a")
-    memo.put("d", 800)
-    assert [key for key in "abcd" if memo.get(key)] == ["a", "c", "d"]
+    memo.put("d", Sized(800))
+    assert kept(memo, "abcd") == ["a", "c", "d"]
+
+
+def test_what_was_used_is_spared_once_and_no_more() -> None:
+    memo = sized(3_000)
+    for key in "abc":
+        memo.put(key, Sized(800))
+    assert memo.get("a")
+    for key in "defg":
+        memo.put(key, Sized(800))
+    assert kept(memo, "abcdefg") == ["e", "f", "g"]
+
+
+def test_where_all_was_used_something_is_forgotten_all_the_same() -> None:
+    memo = sized(30 * 960)
+    keys = [chr(ord("a") + at) for at in range(30)]
+    for key in keys:
+        memo.put(key, Sized(800))
+    assert all(memo.get(key) for key in keys)
+    memo.put("new", Sized(800))
+    assert len(memo) == 30
+    assert memo.get("new")
 
 
 @pytest.mark.parametrize("size", [0, 1_000, 20_000, 200_000])
@@ -292,13 +331,13 @@ def test_bytes_are_bounded(size: int) -> None:
 
 
 def test_bytes_are_counted_down_as_they_were_counted_up() -> None:
-    memo = Memo[str, int](10_000, lambda key, value: value)
-    for key, value in (("a", 100), ("b", 9_100), ("c", 400)):
-        memo.put(key, value)
-    assert [memo.get(key) for key in "abc"] == [None, 9_100, 400]
-    memo.put("d", 8_000)
-    assert [memo.get(key) for key in "bcd"] == [None, 400, 8_000]
-    memo.put("e", 10_001)
+    memo = sized(10_000)
+    for key, size in (("a", 100), ("b", 9_100), ("c", 400)):
+        memo.put(key, Sized(size))
+    assert kept(memo, "abc") == ["b", "c"]
+    memo.put("d", Sized(8_000))
+    assert kept(memo, "bcd") == ["c", "d"]
+    memo.put("e", Sized(10_001))
     assert (len(memo), memo.size) == (0, 0)
 
 

@@ -1,0 +1,318 @@
+"""The life of a graph on a real broker, whose workers are killed in the midst of every step: published, shared, taken back, collected.
+
+`python -m tests.flow.graph_life [--nodes N]`: one JSON line per step; the exit code is 1 if anything is not as it has to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from bench.dag.admission import PIPELINE, pipeline
+from qmtl.bootstrap import open_log, open_store
+from qmtl.engine.archive import reading
+from qmtl.engine.archive.address import parse
+from qmtl.engine.log.port import Log
+from qmtl.engine.view import TableView, all_partitions
+from qmtl.foundation.contracts.node import NodeValue
+from qmtl.foundation.wire.keys import encode_key
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.testing.broker import any_broker
+from tests.contract.driving import until
+from tests.flow.driving import Place, begin, end, on_kafka, qmtl
+from tests.replay.logs import commit, ticks
+
+RUNNING: Final = ("dagmanager", "topicadmin", "worldservice", "nodes")
+WAIT_S: Final = 600.0
+PASSED_MINUTES: Final = 24 * 60 * 215
+"""After so long everything that nobody holds may go, also what a version could have gone back to."""
+
+JSON: Final = ("--format", "json")
+STRANGER: Final = "stranger_v1"
+VALUES: Final = 3
+
+
+class Life:
+    """One namespace of a broker, the workers on it, and what is asked of them."""
+
+    def __init__(self, place: Place, bootstrap: str, nodes: int) -> None:
+        self.place = place
+        self.nodes = nodes
+        self.kills = 0
+        self.archive = place.state / "archive"
+        self.archive.mkdir(parents=True)
+        self._namespace = place.log.rpartition("/")[2]
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._own = {spec.name for spec in CATALOGUE}
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._minute = 0
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    def start(self, name: str) -> None:
+        line = ["worker", "run", name, "--log", self.place.log, "--state-dir", str(self.place.state / name)]
+        self._running[name] = begin(line, env={"QMTL_ARCHIVE": self.archive.as_uri()})
+
+    def kill(
+        self, name: str, *, when: Callable[[], bool], during: subprocess.Popen[str] | None = None
+    ) -> None:
+        """SIGKILL to a worker in the midst of something, and another one in its place.
+
+        Args:
+            during: the command that waits for what is done; if it was faster, the worker dies after it.
+        """
+        until(lambda: when() or (during is not None and during.poll() is not None), WAIT_S)
+        process = self._running[name]
+        assert process.poll() is None, f"{name} ended by itself: {process.communicate()[1][-2000:]}"
+        process.kill()
+        process.communicate()
+        self.kills += 1
+        self.start(name)
+
+    def stop(self) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.communicate()
+
+    # ---- what people do ----------------------------------------------------------------------------------------------
+
+    def publish(self, strategy_id: str, version: str, pipelines: range) -> subprocess.Popen[str]:
+        """Begin to publish a strategy of these pipelines; the command ends when its nodes run."""
+        file = self.place.state / f"{strategy_id}-{version}.json"
+        told = {
+            "schema_version": "v1",
+            "strategy_id": strategy_id,
+            "meta": {"version": version},
+            "nodes": [node for number in pipelines for node in pipeline(number)],
+            "signals": [f"t_{number}" for number in pipelines],
+        }
+        file.write_text(json.dumps(told), encoding="utf-8")
+        return self.begin("dag", "publish", str(file), "--world", "w1", "--json")
+
+    def begin(self, *line: str) -> subprocess.Popen[str]:
+        return begin([*line, "--log", self.place.log, "--wait", str(WAIT_S)])
+
+    def done(self, command: subprocess.Popen[str]) -> dict[str, Any]:
+        said = end(command, WAIT_S)
+        assert said.code == 0, said
+        found: dict[str, Any] = json.loads(said.out)
+        return found
+
+    def tick(self, minutes: int) -> None:
+        """Let so much time pass on the clock of the log."""
+        self._minute += minutes
+        with self.log() as log:
+            commit(log, ticks(self._minute, self._minute), "clock")
+
+    def write(self, topics: list[str]) -> None:
+        """Put values into topics, as the workers do."""
+        rows = [
+            (name, 0, encode_key((name, number)), codec.encode(NodeValue(name, "S", number, 1.5)))
+            for name in topics
+            for number in range(VALUES)
+        ]
+        with self.log() as log:
+            commit(log, rows)
+
+    # ---- what is there -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def log(self) -> Iterator[Log]:
+        log = open_log(self.place.log)
+        try:
+            yield log
+        finally:
+            log.close()
+
+    def topics(self) -> set[str]:
+        """The topics of nodes, as the broker tells."""
+        prefix = f"{self._namespace}."
+        every = self._admin.list_topics(timeout=30).topics
+        return {name.removeprefix(prefix) for name in every if name.startswith(prefix)} - self._own
+
+    def rows(self, table: str) -> list[Any]:
+        with self.log() as log:
+            return TableView(log, table, codec).refresh().rows()
+
+    def written(self, topic: str) -> int:
+        """How far a topic of one partition is written."""
+        with self.log() as log:
+            return sum(log.stable_offsets(all_partitions(log, topic)).values())
+
+    def strangers(self) -> None:
+        """Make a topic beside the others that nobody's catalogue has."""
+        name = f"{self._namespace}.{STRANGER}"
+        self._admin.create_topics([NewTopic(name, 1, 1)])[name].result()
+        self._own.add(STRANGER)
+
+    def has_strangers(self) -> bool:
+        return f"{self._namespace}.{STRANGER}" in self._admin.list_topics(timeout=30).topics
+
+    def is_whole(self) -> dict[str, str]:
+        """The topic of each node. Every topic on the broker is in the catalogue and the other way round; each is one node's."""
+        queues = self.rows("dag.queues")
+        found = {one.node_id: one.topic for one in queues}
+        assert len(found) == len(queues), "a node has two topics"
+        assert all(one.ready and not one.removing for one in queues)
+        assert self.topics() == set(found.values())
+        return found
+
+    def archived(self) -> Mapping[str, list[int]]:
+        """Of each topic how many records its archives have, each read back."""
+        store = open_store(parse(self.archive.as_uri()))
+        out: dict[str, list[int]] = {}
+        for name in reading.manifests(store):
+            manifest = reading.load(store, name)
+            assert reading.verify(store, manifest) == manifest.records
+            out.setdefault(manifest.topic, []).append(manifest.records)
+        return out
+
+    def archives(self) -> int:
+        return sum(1 for _ in self.archive.rglob("manifest-*.json"))
+
+
+# ---- the steps ---------------------------------------------------------------------------------------------------------
+
+
+def publish(life: Life) -> None:
+    """A strategy is published; both workers that make its topics die while they do."""
+    command = life.publish("a", "v1", range(life.nodes // PIPELINE))
+    life.kill("topicadmin", when=lambda: len(life.topics()) >= life.nodes // 4, during=command)
+    life.kill("dagmanager", when=lambda: len(life.topics()) >= life.nodes // 2, during=command)
+    told = life.done(command)
+    topics = life.is_whole()
+    assert len(topics) == life.nodes
+    assert {row["node_id"]: row["topic"] for row in told["nodes"]} == topics
+
+
+def share(life: Life) -> None:
+    """A second strategy has nine tenths of the first: it gets a tenth of the topics."""
+    before, tenth = life.is_whole(), life.nodes // PIPELINE // 10
+    command = life.publish("b", "v1", range(tenth, life.nodes // PIPELINE + tenth))
+    life.kill("dagmanager", when=lambda: len(life.topics()) > life.nodes, during=command)
+    told = life.done(command)
+    after = life.is_whole()
+    assert sum(row["origin"] == "new" for row in told["nodes"]) == tenth * PIPELINE
+    assert len(after) == life.nodes + tenth * PIPELINE
+    assert before.items() <= after.items()
+
+
+def roll_back(life: Life) -> None:
+    """The first strategy gets a new version, and goes back to the one before: nothing is made for it."""
+    first = _deployed(life, "a")
+    new = life.nodes  # a number that no other pipeline has
+    life.done(life.publish("a", "v2", range(new, new + 1)))
+    second, topics = _deployed(life, "a"), life.is_whole()
+    assert second.sentinel_id != first.sentinel_id
+    sent = life.written("dag.commands")
+    command = life.begin(
+        "service", "dagmanager", "redo-diff", "--sentinel", first.sentinel_id, "--rollback", *JSON
+    )
+    life.kill("dagmanager", when=lambda: life.written("dag.commands") > sent, during=command)
+    life.done(command)
+    third = _deployed(life, "a")
+    assert (third.sentinel_id, third.signals) == (first.sentinel_id, first.signals)
+    assert [(one.node_id, one.topic) for one in third.nodes] == [
+        (one.node_id, one.topic) for one in first.nodes
+    ]
+    assert life.is_whole() == topics
+
+
+def collect(life: Life) -> None:
+    """Both are retired, and time passes: every topic is archived and goes, but the one that is nobody's."""
+    topics = life.is_whole()
+    filled = sorted(name for name in topics.values() if "_sma_" in name)[:5]
+    life.write(filled)
+    life.strangers()
+    for strategy_id in ("a", "b"):
+        _retire(life, strategy_id)
+    life.tick(1)
+    life.tick(PASSED_MINUTES)
+    killed = False
+    while left := life.topics():
+        life.tick(1)
+        if not killed and life.archives():
+            life.kill("topicadmin", when=lambda: life.archives() > 1)
+            life.kill("dagmanager", when=lambda: len(life.topics()) < len(topics))
+            killed = True
+        until(lambda: len(life.topics()) < len(left), WAIT_S)
+    assert killed
+    until(lambda: not life.rows("dag.queues"), WAIT_S)
+    archived = life.archived()
+    assert set(archived) == set(topics.values())
+    assert {name for name, records in archived.items() if records != [0]} == set(filled)
+    assert all(archived[name] == [VALUES] for name in filled)
+    assert life.has_strangers()
+
+
+def _retire(life: Life, strategy_id: str) -> None:
+    sent = life.written("dag.commands")
+    command = life.begin("service", "dagmanager", "retire", "--world", "w1", "--strategy", strategy_id, *JSON)
+    life.kill("dagmanager", when=lambda: life.written("dag.commands") > sent, during=command)
+    life.done(command)
+
+
+def come_back(life: Life) -> None:
+    """The first strategy is published again: the same nodes, in the next life of their topics."""
+    nodes = {one.node_id for one in life.rows("dag.nodes")}
+    life.done(life.publish("a", "v1", range(life.nodes // PIPELINE)))
+    topics = life.is_whole()
+    assert set(topics) <= nodes
+    assert len(topics) == life.nodes
+    assert all(name.endswith("_v2") for name in topics.values())
+
+
+def _deployed(life: Life, strategy_id: str) -> Any:
+    (row,) = (one for one in life.rows("dag.strategies") if one.strategy_id == strategy_id)
+    return row
+
+
+STEPS: Final = (publish, share, roll_back, collect, come_back)
+
+
+def run(bootstrap: str, directory: Path, nodes: int) -> list[dict[str, Any]]:
+    """All steps, one after the other; what each took.
+
+    Raises:
+        AssertionError: something is not as it has to be.
+    """
+    out = []
+    with on_kafka(bootstrap, directory / "state", {}) as place:
+        life = Life(place, bootstrap, nodes)
+        try:
+            for name in RUNNING:
+                life.start(name)
+            created = qmtl("world", "create", "w1", "--log", place.log, timeout_s=WAIT_S)
+            assert created.code == 0, created
+            for step in STEPS:
+                began, kills = time.monotonic(), life.kills
+                step(life)
+                told = {"step": step.__name__, "kills": life.kills - kills}
+                out.append({**told, "seconds": round(time.monotonic() - began, 1)})
+                print(json.dumps(out[-1]), flush=True)
+        finally:
+            life.stop()
+    return out
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(prog="python -m tests.flow.graph_life", description=__doc__)
+    asked.add_argument("--nodes", type=int, default=1_000)
+    options = asked.parse_args()
+    with any_broker() as bootstrap, tempfile.TemporaryDirectory() as directory:
+        run(bootstrap, Path(directory), options.nodes)
+
+
+if __name__ == "__main__":
+    main()
