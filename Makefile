@@ -13,7 +13,7 @@ COMPILE = $(RESOLVE) pyproject.toml --group build
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench bench-engine bench-dag campaign-kills campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check format bench bench-engine bench-dag campaign-kills campaign-dag campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ bench-dag: $(VENV)/.dev ## measure the DAG Manager: admission fast beside slow; 
 
 campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many times; ARGS="--log kafka --kills 100"
 	@$(BIN)/python -m tests.flow.campaign $(ARGS)
+
+campaign-dag: $(VENV)/.dev ## publish, share, take back and collect a thousand nodes on a real broker, workers killed in every step; ARGS="--nodes 50"
+	@$(BIN)/python -m qmtl.testing.broker prepare
+	@$(BIN)/python -m tests.flow.graph_life $(ARGS)
 
 campaign-stores: $(VENV)/.dev ## flip bytes in every kind of file of a store, some thousand times
 	@QMTL_FLIPS=500 $(BIN)/python -m pytest -q --timeout 3600 tests/engine/test_store.py -k flipped $(ARGS)

@@ -160,7 +160,10 @@ def _sleep_past_the_session(trial: Trial, where: str) -> None:
 
 
 def zombie_replaced(trial: Trial) -> None:
-    """A worker that sleeps past its session was replaced in its slot, on another machine, when it wakes up."""
+    """A worker that sleeps past its session was replaced in its slot, on another machine, when it wakes up.
+
+    As with `twins`, a group of the consumer protocol tells the sleeper with its next transaction, if there is one.
+    """
     trial.start_all()
     trial.until_flowing()
     slot = trial.some_slot()
@@ -178,7 +181,8 @@ def zombie_replaced(trial: Trial) -> None:
     heir = trial.crew.start(f"{slot.name}-heir", number=slot.number)
     trial.tend(SESSION_S + trial.rng.uniform(0.5, 1.5))
     awake(trial, slot)
-    if not trial.tend_until(lambda: slot.lost_to_a_twin or heir.lost_to_a_twin, 15.0):
+    at_rest = trial.complete if trial.protocol == "consumer" else lambda: False
+    if not trial.tend_until(lambda: slot.lost_to_a_twin or heir.lost_to_a_twin or at_rest(), 15.0):
         trial.wrong("twins", f"the sleeper of slot {slot.name} and its heir are both there after 15 s")
     elif heir.lost_to_a_twin:
         trial.wrong("twins", "the sleeper took the slot back")
