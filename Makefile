@@ -44,7 +44,8 @@ bench-engine: $(VENV)/.dev ## measure the engine beside a hand-written loop, Qui
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m bench.engine.run $(ARGS)
 
-bench-dag: $(VENV)/.dev ## measure the DAG Manager: admission fast beside slow; ARGS="--known 10000 --rounds 10"
+bench-dag: $(VENV)/.dev ## measure the DAG Manager: admission fast beside slow, diffs in the engine and through a broker; ARGS="--known 10000 --rounds 10"
+	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m bench.dag.run $(ARGS)
 
 campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many times; ARGS="--log kafka --kills 100"

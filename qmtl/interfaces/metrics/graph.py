@@ -112,12 +112,11 @@ def _counts(found: Survey) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "compute_nodes_buffering", "Nodes whose topic has a history of an older schema.", found.buffering
     )
-    if found.oldest_ms is not None:
-        yield GaugeMetricFamily(
-            "compute_nodes_buffering_since_seconds",
-            "When the node began to buffer that does so for the longest, in seconds of the Unix epoch by the log's clock.",
-            found.oldest_ms / 1000,
-        )
+    yield GaugeMetricFamily(
+        "compute_nodes_buffering_since_seconds",
+        "When the node began to buffer that does so for the longest, in seconds of the Unix epoch by the log's clock.",
+        None if found.oldest_ms is None else found.oldest_ms / 1000,
+    )
     yield CounterMetricFamily("queue_create_success", "Topics of nodes that were made.", found.created)
     yield CounterMetricFamily("queue_create_error", "Topics of nodes that could not be made.", found.failed)
     yield CounterMetricFamily(

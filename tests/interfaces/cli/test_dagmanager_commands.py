@@ -131,7 +131,7 @@ def test_a_version_that_is_not_known_is_refused_with_the_code_of_a_refusal(
 ) -> None:
     before = shares(mine)
     ran = manage(capsys, mine, *command, "no-such")
-    assert_one_screen(ran, "QMTL-602", 6, says=["'no-such'", "qmtl state dag.sentinels"])
+    assert_one_screen(ran, "QMTL-602", 6, says=["'no-such'", "sentinels` shows what there is"])
     assert ran.err.count("QMTL-602") == 1
     assert (ran.out, shares(mine)) == ("", before)
 

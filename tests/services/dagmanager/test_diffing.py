@@ -101,7 +101,7 @@ class Told(Life):
         assert set(told) == {*outcome.new_nodes, *outcome.reused_nodes}
         for _ in range(2):  # what is being removed goes, and comes again
             self.report(choose=None, ok=True, all_=True)
-        queues = {row.node_id: row.topic for row in self.desk.rows("dag.queues")}
+        queues = {node_id: queue.topic for node_id, queue in self.current().items()}
         assert {one: queues[one] for one in told} == {one: told[one].topic for one in told}
 
 

@@ -319,7 +319,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def every_tag_query_has_the_answers_of_a_search_through_everything(self) -> None:
         nodes = {row.node_id: row for row in self.desk.rows("dag.nodes")}
-        topics = {row.node_id: row.topic for row in self.desk.rows("dag.queues")}
+        topics = {node_id: queue.topic for node_id, queue in self.current().items()}
 
         def asks(node_id: str) -> bool:
             node = nodes[node_id]
