@@ -18,6 +18,7 @@ from qmtl.foundation.contracts.dag import (
     DagOutcome,
     DagSubmission,
     SentinelStatus,
+    StrategyStatus,
     StrategyVersion,
     VersionSentinel,
 )
@@ -180,10 +181,11 @@ class Client:
 
     def next_submission_id(self, world_id: str, strategy_id: str, dag_json: bytes) -> str:
         """The id for publishing a message by hand: a repeated publication of what is deployed or on its way is the same
-        submission, a return to an older message is a new one."""
+        submission, a return to an older message, or of a strategy that was taken out, is a new one."""
         strategy: StrategyVersion | None = self.view("dag.strategies").get(world_id, strategy_id)
         first = submission_id(world_id, dag_json)
-        if strategy is None or strategy.submission_id == first:
+        is_gone = strategy is not None and strategy.status is StrategyStatus.RETIRED
+        if strategy is None or (strategy.submission_id == first and not is_gone):
             return first
         again = submission_id(world_id, dag_json + strategy.submission_id.encode())
         return first if self.view("dag.diffs").get(first) is None else again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import resource
@@ -192,11 +193,21 @@ def test_a_store_that_somebody_has_open_is_refused_with_the_remedy(tmp_path: Pat
 # ---- what the system refuses ---------------------------------------------------------------------------------------
 
 
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def descriptors(more: int) -> Iterator[None]:
     """This process may open so many files more."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1 + more, before[1]))
+    free = (number for number in itertools.count() if not is_open(number))
+    # What is limited is how high a number may be: there are gaps below the highest that is open.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, more, None)), before[1]))
     try:
         yield
     finally:
