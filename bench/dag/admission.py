@@ -1,7 +1,7 @@
 """How long the DAG Manager takes to admit a message: by the share of its nodes that are known, and by how many exist.
 
 Each round admits a message of its own fast, some of them slowly too; the ratio is that of the processor's time, message by message,
-and a time counts only if both say the same. What exists stands in a real table, which is a part of what is measured.
+and a time counts only if both say the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qmtl.engine.store import Store
-from qmtl.engine.table import UNMARKED, Table
-from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import topic
+from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph as Admitted
 from qmtl.services.dagmanager.prescan import Prescan
@@ -64,11 +61,10 @@ def message(numbers: Sequence[int]) -> bytes:
 
 
 class Graph:
-    """What exists: rows in a table, texts in the memo of who admitted them."""
+    """What exists: rows as the catalogue has them, texts in the memo of who admitted them."""
 
-    def __init__(self, place: Path, nodes: int) -> None:
-        self._store = Store(place, "bench")
-        self._table = Table(topic("dag.nodes"), 0, self._store, codec)
+    def __init__(self, nodes: int) -> None:
+        self._rows: dict[str, ComputeNode] = {}
         self._nodes = nodes
         self._fresh = 1_000_000_000
         self.pipelines = 0
@@ -78,9 +74,8 @@ class Graph:
         """Admit messages until so many nodes exist."""
         while self.pipelines * PIPELINE < nodes:
             numbers = range(self.pipelines, self.pipelines + self._nodes // PIPELINE)
-            for one in self.prescan.admit(message(numbers), 0, self._table.get).nodes:
-                self._table.put(one.node)
-            self._table.seal(UNMARKED, 0)
+            for one in self.prescan.admit(message(numbers), 0, self._rows.get).nodes:
+                self._rows[one.node.node_id] = one.node
             self.pipelines = numbers.stop
 
     def message(self, draw: random.Random, share: float) -> bytes:
@@ -93,16 +88,13 @@ class Graph:
         return message(numbers)
 
     def fast(self, data: bytes) -> Admitted:
-        return self.prescan.admit(data, 1, self._table.get)
+        return self.prescan.admit(data, 1, self._rows.get)
 
     def afresh(self, data: bytes) -> Admitted:
-        return Prescan().admit(data, 1, self._table.get)
+        return Prescan().admit(data, 1, self._rows.get)
 
     def slow(self, data: bytes) -> Admitted:
-        return admit(data, 1, self._table.get)
-
-    def close(self) -> None:
-        self._store.close()
+        return admit(data, 1, self._rows.get)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +135,7 @@ def measure(place: Path, sizes: Sizes) -> dict[str, Any]:
         SystemExit: fast and slow admission differ.
     """
     found: dict[str, Any] = {}
-    graph = Graph(place / "store", sizes.nodes)
+    graph = Graph(sizes.nodes)
     for known in sorted(sizes.known):
         graph.grow(known)
         gc.collect()
@@ -152,7 +144,6 @@ def measure(place: Path, sizes: Sizes) -> dict[str, Any]:
             for share, part in SHARES.items()
         } | {"memo_bytes": graph.prescan.known.size + graph.prescan.rows.size}
         print(json.dumps({str(known): row}))
-    graph.close()
     return found
 
 

@@ -142,7 +142,7 @@ class Catalogue:
 
     def is_ready(self, node_id: str) -> bool:
         """Whether the topic of a node is there, and stays."""
-        queue = self.queue_of(node_id)
+        queue = self._queue_of.get(node_id)
         return queue is not None and _is_usable(queue)
 
     def waiting_for(self, node_id: str) -> list[str]:

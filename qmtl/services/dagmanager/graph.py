@@ -385,8 +385,15 @@ def _in_order(placed: Mapping[str, _Placed], faults: Faults) -> list[str]:
 
 
 def in_order(inputs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Kahn's algorithm (1962); among nodes that are free at the same time the message's order decides. What is in a cycle or
-    reads from one is left out."""
+    """The message's order, if inputs come first in it; else that of Kahn's algorithm (1962), where among nodes that are free at the same
+    time the message's order decides. What is in a cycle or reads from one is left out."""
+    seen: set[str] = set()
+    for name, reads in inputs.items():
+        if not seen.issuperset(reads):
+            break
+        seen.add(name)
+    else:
+        return list(inputs)
     left = {}
     readers: dict[str, list[str]] = {}
     out = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from operator import attrgetter
@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
+from qmtl.foundation.common.canonical import parse_canonical_json
 from qmtl.foundation.common.identity import NodeForm, checked_form, content_id
 from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.services.dagmanager.admission import admit
@@ -32,9 +33,8 @@ from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_n
 from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
 
 MEMO_BYTES: Final = 140_000_000
-"""Room for 55,000 nodes of 223 bytes. What 50,000 of them take is counted as 125 MB (texts 75, nodes 50) and makes the process 94 MB
-larger; 115 MB where it is full, and as many were forgotten. What a text and a node share is counted for both, as either may outlive
-the other."""
+"""Room for 50,000 nodes of 223 bytes that don't exist yet, and for 90,000 that do: of such a one the graph has the rest. What a text
+and a node share is counted for both, as either may outlive the other."""
 
 
 class Prescan:
@@ -51,7 +51,7 @@ class Prescan:
     """
 
     def __init__(self, size: int = MEMO_BYTES) -> None:
-        texts = size * 3 // 5
+        texts = size * 4 // 5
         self.known: Memo[bytes, Known] = Memo(texts, _size_known)
         self.rows: Memo[tuple[int, tuple[str, ...]], Settled] = Memo(size - texts, _size_row)
         self._numbers = count()
@@ -72,8 +72,8 @@ class Prescan:
         head = None if texts is None else self._head(texts.head)
         if texts is None or head is None or head.artifacts:
             return None
-        alone = self._all_known(texts.nodes)
-        done = None if alone is None else self._resolved(alone, at_ms, held)
+        nodes = self._all_known(texts.nodes)
+        done = None if nodes is None else self._resolved(nodes, at_ms, held)
         if done is None or not _are_signals([name for _, name in head.signals], done):
             return None
         signals = tuple([done[name].node.node_id for _, name in head.signals])
@@ -94,16 +94,16 @@ class Prescan:
 
     # ---- nodes by themselves ------------------------------------------------------------------------------------
 
-    def _all_known(self, texts: Sequence[bytes]) -> dict[str, Known] | None:
-        """The nodes by name, in the order of the message."""
-        out: dict[str, Known] = {}
+    def _all_known(self, texts: Sequence[bytes]) -> list[Known] | None:
+        """The nodes in the order of the message."""
         get = self.known.get
+        out: list[Known] = []
         for text in texts:
             one = get(text) or self._read(text)
             if one is None:
                 return None
-            out[one.name] = one
-        return out if len(out) == len(texts) else None
+            out.append(one)
+        return out
 
     def _read(self, text: bytes) -> Known | None:
         faults = Faults()
@@ -115,10 +115,9 @@ class Prescan:
         if node is None or alone is None or faults.count:
             return None
         row = alone.row("", (), 0)
-        form = checked_form(
-            row.node_type, row.interval, row.period, alone.params, row.schema_compat_id, row.code_hash
-        )
+        form = _form(row, alone.params)
         one = Known(
+            text,
             next(self._numbers),
             intern(node.name),
             node.interval,
@@ -132,35 +131,41 @@ class Prescan:
 
     # ---- nodes with their inputs --------------------------------------------------------------------------------
 
-    def _resolved(self, alone: dict[str, Known], at_ms: int, held: Held) -> dict[str, GraphNode] | None:
-        """The nodes by name, inputs first; `None` if an input is missing, an edge has two intervals, there is a cycle, a node
-        can't have its own id, or has two schemas."""
-        inputs = {}
-        for name, one in alone.items():
-            inputs[name] = one.inputs
-            for read in one.inputs:
-                source = alone.get(read)
-                if source is None or source.interval != one.interval:
-                    return None
-        order = in_order(inputs)
-        if len(order) < len(alone):
+    def _resolved(self, nodes: Sequence[Known], at_ms: int, held: Held) -> dict[str, GraphNode] | None:
+        """The nodes by name, inputs first; `None` if a name is there twice, an input is missing, an edge has two intervals, there is
+        a cycle, a node can't have its own id, or has two schemas."""
+        done = self._followed(nodes, at_ms, held)
+        if done is None:
+            ordered = _ordered(nodes)
+            done = None if ordered is None else self._followed(ordered, at_ms, held)
+        if done is None or len(done) < len(nodes):
             return None
+        schemas = {one.node.node_id: one.schema_hash for one in done.values()}
+        if len(schemas) < len(done) and any(
+            schemas[one.node.node_id] != one.schema_hash for one in done.values()
+        ):
+            return None
+        return done
+
+    def _followed(self, nodes: Iterable[Known], at_ms: int, held: Held) -> dict[str, GraphNode] | None:
+        """The nodes by name; `None` if one is not sound, or comes before what it reads."""
         done: dict[str, GraphNode] = {}
         ids: dict[str, str] = {}
         met: dict[str, ComputeNode] = {}
-        schemas: dict[str, str] = {}
-        for name in order:
-            one = alone[name]
-            reads = tuple([ids[read] for read in one.inputs])
-            found = one.found
-            if found is None or one.found_with != reads or held(found.node.node_id) is not found.node:
-                found = self._find(one, reads, at_ms, met, held)
-                if found is None:
-                    return None
-            node_id = ids[name] = found.node.node_id
-            if schemas.setdefault(node_id, found.schema_hash) != found.schema_hash:
-                return None
-            done[name] = found
+        try:
+            for one in nodes:
+                reads = tuple([ids[read] for read in one.inputs])
+                found = one.found
+                if found is None or one.found_with != reads or held(found.node.node_id) is not found.node:
+                    if any(done[read].node.interval != one.interval for read in one.inputs):
+                        return None
+                    found = self._find(one, reads, at_ms, met, held)
+                    if found is None:
+                        return None
+                ids[one.name] = found.node.node_id
+                done[one.name] = found
+        except KeyError:
+            return None
         return done
 
     def _find(
@@ -176,14 +181,20 @@ class Prescan:
         if other is not None and _CONTENT(other) != _CONTENT(row):
             return None
         if known is not None:
-            one.found, one.found_with = _named(one, known), reads
+            self._note(one, _named(one, known), reads)
             return one.found
         made = met[row.node_id] = _at(row, at_ms)
         return _named(one, made)
 
+    def _note(self, one: Known, found: GraphNode, reads: tuple[str, ...]) -> None:
+        """Remember the node that exists instead of what it was found by, which can be made again."""
+        one.found, one.found_with = found, reads
+        self.rows.drop((one.number, reads))
+        self.known.change(one.text, one, one.forget_form)
+
     def _settle(self, one: Known, ids: tuple[str, ...]) -> Settled | None:
         """A node under its own id; `None` if its author says another."""
-        node_id = content_id(one.form.content(ids))
+        node_id = content_id(one.form_again().content(ids))
         if one.node_id is not None and one.node_id != node_id:
             return None
         settled = Settled(replace(one.row, node_id=node_id, dependencies=ids))
@@ -204,26 +215,43 @@ class Known:
     """What the text of a sound node says by itself, and what was found of it last.
 
     Attributes:
+        text: the very object under which it is remembered.
         number: no other text has it, nor the same one after it was forgotten. Rows are kept under it, so that none of them holds
             the memory of a text that was forgotten.
         inputs: names.
         node_id: as its author says it.
+        form: None where it is not at hand.
         row: without its id, its inputs and its time.
         found: the node that existed when it had the inputs `found_with`; it is this one as long as what exists under its id is the
             very same object.
         used: since the memo last looked for something to forget.
     """
 
+    text: bytes
     number: int
     name: str
     interval: int
     inputs: tuple[str, ...]
     node_id: str | None
-    form: NodeForm
+    form: NodeForm | None
     row: ComputeNode
     found: GraphNode | None = None
     found_with: tuple[str, ...] = ()
     used: bool = False
+
+    def form_again(self) -> NodeForm:
+        return (
+            self.form
+            if self.form is not None
+            else _form(self.row, parse_canonical_json(self.row.params_canon))
+        )
+
+    def forget_form(self) -> None:
+        self.form = None
+
+
+def _form(row: ComputeNode, params: Mapping[str, Any]) -> NodeForm:
+    return checked_form(row.node_type, row.interval, row.period, params, row.schema_compat_id, row.code_hash)
 
 
 # ---- the memo -----------------------------------------------------------------------------------------------------
@@ -271,6 +299,21 @@ class Memo(Generic[_Key, _Value]):
             found.used = True
         return found
 
+    def change(self, key: _Key, value: _Value, how: Callable[[], None]) -> None:
+        """Let a value become smaller, which may have been forgotten meanwhile."""
+        if self._kept.get(key) is not value:
+            how()
+            return
+        self.size -= self._measure(key, value)
+        how()
+        self.size += self._measure(key, value)
+
+    def drop(self, key: _Key) -> None:
+        """Forget a value, if it is there."""
+        value = self._kept.pop(key, None)
+        if value is not None:
+            self.size -= _ENTRY + self._measure(key, value)
+
     def put(self, key: _Key, value: _Value) -> None:
         """Remember a value under a new key; what is old and not used goes for it, at last the value itself."""
         self._kept[key] = value
@@ -291,8 +334,10 @@ _FOUND: Final = getsizeof(GraphNode("", cast(ComputeNode, None), ""))
 
 
 def _size_known(text: bytes, one: Known) -> int:
-    own = (text, one, one.name, one.inputs, one.node_id, one.form, one.form.before, one.form.after)
-    return sum(map(getsizeof, (*own, *one.inputs))) + _FOUND + getsizeof(one.inputs) + _size_own(one.row)
+    own: tuple[object, ...] = (text, one, one.name, one.inputs, one.node_id, *one.inputs)
+    if one.form is not None:
+        own += (one.form, one.form.before, one.form.after)
+    return sum(map(getsizeof, own)) + _FOUND + getsizeof(one.inputs) + _size_own(one.row)
 
 
 def _size_row(key: tuple[int, tuple[str, ...]], settled: Settled) -> int:
@@ -418,6 +463,13 @@ def _named(one: Known, row: ComputeNode) -> GraphNode:
     made.__class__ = GraphNode
     named: GraphNode = made
     return named
+
+
+def _ordered(nodes: Sequence[Known]) -> list[Known] | None:
+    """Inputs first, as `in_order`; `None` if a name is there twice, an input is missing, or there is a cycle."""
+    named = {one.name: one for one in nodes}
+    order = in_order({name: one.inputs for name, one in named.items()})
+    return [named[name] for name in order] if len(order) == len(nodes) else None
 
 
 def _are_signals(names: Sequence[str], done: Mapping[str, GraphNode]) -> bool:

@@ -215,22 +215,26 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
     queues: dict[str, Queue] = {}
     names: set[str] = set()
     for one in graph.nodes:
-        node = one.node
-        if node.node_id in new or node.node_id in reused:
+        node_id = one.node.node_id
+        if node_id in new or node_id in reused:
             continue
-        known = catalogue.node(node.node_id)
+        known = catalogue.node(node_id)
         if known is None:
-            known = new[node.node_id] = replace(node, owner=sentinel.sentinel_id)
+            known = new[node_id] = replace(one.node, owner=sentinel.sentinel_id)
         else:
-            reused[node.node_id] = None
-            if one.schema_hash != known.schema_hash:
+            reused[node_id] = None
+            is_changed = one.schema_hash != known.schema_hash
+            if is_changed:
                 changed.append(replace(known, schema_hash=one.schema_hash))
-            if is_buffering(catalogue, known, one.schema_hash):
-                buffering.append(node.node_id)
-        queue = lacking(catalogue, known, graph.version, names)
-        if queue is not None:
-            names.add(queue.topic)
-            queues[node.node_id] = queue
+            if (is_changed or known.buffering_since_ms is not None) and is_buffering(
+                catalogue, known, one.schema_hash
+            ):
+                buffering.append(node_id)
+        if not catalogue.is_ready(node_id):
+            queue = lacking(catalogue, known, graph.version, names)
+            if queue is not None:
+                names.add(queue.topic)
+                queues[node_id] = queue
     outcome = DagOutcome(
         submission.submission_id,
         submission.world_id,
