@@ -187,10 +187,13 @@ class Prescan:
         return _named(one, made)
 
     def _note(self, one: Known, found: GraphNode, reads: tuple[str, ...]) -> None:
-        """Remember the node that exists instead of what it was found by, which can be made again."""
+        """Remember the node that exists instead of what it was found by, which can be made again; but of a text that stands in several
+        strategies, with other inputs in each, that too."""
+        is_only = one.found is None or one.found_with == reads
         one.found, one.found_with = found, reads
-        self.rows.drop((one.number, reads))
-        self.known.change(one.text, one, one.forget_form)
+        if is_only:
+            self.rows.drop((one.number, reads))
+            self.known.change(one.text, one, one.forget_form)
 
     def _settle(self, one: Known, ids: tuple[str, ...]) -> Settled | None:
         """A node under its own id; `None` if its author says another."""

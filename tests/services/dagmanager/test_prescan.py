@@ -232,6 +232,23 @@ def test_what_is_known_is_neither_read_nor_hashed_again(monkeypatch: pytest.Monk
         assert memo.plain(data, T0) == admit(data, T0)
 
 
+def test_a_text_that_stands_in_several_strategies_is_found_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strategies of one template differ in their source alone: all else has the same text, and other inputs."""
+    memo = Prescan()
+    messages = [text(strategy([price(symbols=(one,)), *crossing()[1:]])) for one in ("A", "B", "C")]
+    held = {one.node.node_id: one.node for data in messages for one in admit(data, T0).nodes}.get
+    for data in messages * 3:
+        memo.admit(data, T0, held)
+
+    def never(*given: object) -> Any:
+        raise AssertionError(given)
+
+    monkeypatch.setattr(prescan, "read_node", never)
+    monkeypatch.setattr(prescan, "content_id", never)
+    for data in messages:
+        assert memo.plain(data, T0, held) == admit(data, T0, held)
+
+
 def test_the_time_of_a_submission_is_its_own() -> None:
     memo = Prescan()
     for at_ms in (T0, T0 + 1, 0):
