@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from qmtl.interfaces.client import Client
 
 
-@click.command("redo-diff")
-@click.option(
+_sentinel_option: Final = click.option(
     "--sentinel",
     "sentinel_id",
     metavar="ID|VERSION|TAG",
     required=True,
     help="The version that is meant; by its version or release tag where no other one has it.",
 )
+
+
+@click.command("redo-diff")
+@_sentinel_option
 @click.option("--rollback", is_flag=True, help="Make it its strategy's only version again.")
 @click.option(
     "--as", "version", metavar="VERSION", help="Deploy its graph anew as this version, v1.2.3-hotfix for one."
@@ -58,13 +61,7 @@ def redo_diff(
 
 
 @click.command()
-@click.option(
-    "--sentinel",
-    "sentinel_id",
-    metavar="ID|VERSION|TAG",
-    required=True,
-    help="The version that is meant; by its version or release tag where no other one has it.",
-)
+@_sentinel_option
 @click.option(
     "--percent", required=True, help="Its share of the traffic, 0 to 100, with two decimals at most."
 )
