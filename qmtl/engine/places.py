@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from qmtl.engine.entry import entries
 from qmtl.engine.incarnation import Finding, Kind, facts_of, regressions
-from qmtl.engine.log.port import Log, Positions, TopicPartition
+from qmtl.engine.log.port import Log, Positions, TopicPartition, partitions_of
 from qmtl.engine.processor import Input
 from qmtl.engine.stored import TopicFacts
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts.control import InputTopic
+from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.topics import TopicSpec
 
 _logger: Final = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ class Places:
     it meanwhile: what retention takes of it, or who makes its topic anew, takes nothing from a task that does not read it.
 
     Args:
+        number: of the task.
         specs: what is known of a topic that is read.
 
     Attributes:
@@ -33,8 +36,8 @@ class Places:
         slept: the sources that are asleep, with the ends of their partitions that are read, in their order, as they fell asleep.
     """
 
-    def __init__(self, log: Log, label: str, specs: Callable[[str], TopicSpec]) -> None:
-        self._log, self._label, self._specs = log, label, specs
+    def __init__(self, log: Log, label: str, number: int, specs: Callable[[str], TopicSpec]) -> None:
+        self._log, self._label, self._number, self._specs = log, label, number, specs
         self.positions: dict[TopicPartition, int] = {}
         self.reads: tuple[TopicPartition, ...] = ()
         self._ids: dict[str, str] = {}
@@ -136,6 +139,34 @@ class Places:
         self._cut_off.update(positions)
         anew = {where.topic for where in positions}
         self.slept = {name: ends for name, ends in self.slept.items() if name not in anew}
+
+    def partitions(self, one: Input) -> list[TopicPartition]:
+        """What the task reads of this input."""
+        if not one.broadcast:
+            return [TopicPartition(one.topic, self._number)]
+        return partitions_of(one.topic, self._specs(one.topic).partitions)
+
+    def entries(self, inputs: Iterable[Input], bucket_ms: int, codec: Codec) -> Positions:
+        """Where to enter what begins to be read of these inputs once this bucket was closed: only where something is before it.
+
+        Of a table everything is read, and of what is read late all up to its cut. A topic that comes back is entered behind the
+        bucket too, if it is the one that was read; of any other `check` tells.
+        A second run finds the same place: for it the log ends there, at the cut of the step that found it.
+        """
+        events = [
+            one for one in inputs if one.bucketed and not one.lag and not self._specs(one.topic).compacted
+        ]
+        new = [where for one in events for where in self.partitions(one) if where not in self.reads]
+        new = [where for where in new if self._is_there(where)]
+        lives = self._log.incarnations({where.topic for where in new if where in self.positions})
+        same = {name for name, life in lives.items() if life.id == self._ids.get(name)}
+        new = [where for where in new if where not in self.positions or where.topic in same]
+        found = entries(self._log, new, bucket_ms, codec)
+        return {where: at for where, at in found.items() if at > self.positions.get(where, 0)}
+
+    def _is_there(self, where: TopicPartition) -> bool:
+        described = self._log.describe(where.topic)
+        return described is not None and where.partition < described.partitions
 
     def follow(
         self, wheres: Sequence[TopicPartition], begins: Positions, bucketed: Collection[str] = ()

@@ -15,7 +15,7 @@ from qmtl.engine.failpoint import passing
 from qmtl.engine.handling import FAILURES_IN_A_ROW, Again, Handling
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, decision, refuse
 from qmtl.engine.intake import DEATHS, Intake
-from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer, partitions_of
+from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.open_rows import read_open_rows
 from qmtl.engine.places import Places
@@ -123,7 +123,7 @@ class Task:
             self._reader.close()
             raise
         self._inputs: tuple[Input, ...] = ()
-        self._places, self._free = Places(log, self.label, self._spec), list[Arrival]()
+        self._places, self._free = Places(log, self.label, number, self._spec), list[Arrival]()
         self._fresh = self._open_order = self._sorted = self._moved_on = False
         self._first: Ready | None = None
         self._pinned, self._kept_ms = dict[TopicPartition, int](), dict[str, int]()
@@ -276,17 +276,14 @@ class Task:
     def _wheres(self) -> list[TopicPartition]:
         """The partitions that are read, of inputs that are not the task's own tables."""
         inputs = self.processor.inputs()
-        return [where for one in inputs if one.topic not in self._tables for where in self._partitions(one)]
+        return [
+            where for one in inputs if one.topic not in self._tables for where in self._places.partitions(one)
+        ]
 
     def _is_mine_alone(self, topic_name: str) -> bool:
         return self._tasks == 1 or not any(
             one.topic == topic_name and one.broadcast for one in self.processor.inputs()
         )
-
-    def _partitions(self, one: Input) -> list[TopicPartition]:
-        if not one.broadcast:
-            return [TopicPartition(one.topic, self.number)]
-        return partitions_of(one.topic, self._spec(one.topic).partitions)
 
     def _spec(self, name: str) -> TopicSpec:
         return self.processor.topics().get(name) or topic(name)
@@ -327,7 +324,7 @@ class Task:
             [
                 (
                     one,
-                    [] if one.topic in self._tables else self._partitions(one),
+                    [] if one.topic in self._tables else self._places.partitions(one),
                     self._spec(one.topic).compacted,
                 )
                 for one in inputs
@@ -528,7 +525,10 @@ class Task:
             ready = self._merge.take() if more and self._reads_as_before() else None
             self._moved_on = True
         self._handling.seal(run)
-        if self._open_order or self.processor.inputs() != self._inputs:
+        changed = self.processor.inputs() != self._inputs
+        if changed and run.buckets:
+            run.positions.update(self._places.entries(self.processor.inputs(), run.buckets[-1], self._codec))
+        if self._open_order or changed:
             run.pin({where: at for where, at in run.positions.items() if self._pinned.get(where) != at})
         passing("after_apply")
 

@@ -229,13 +229,21 @@ def test_a_history_that_is_late_is_read_whole_though_a_source_has_nothing_more_t
     xx.bucket(minute(0))
     for number in range(10):
         x.bucket(minute(number))
-        y.bucket(minute(number), {0: [Item("y", number, 1)]})
+
+    def come_too_late() -> None:
+        for number in range(10):
+            y.bucket(minute(number), {0: [Item("y", number, 1)]})
+
     with bench(log, tmp_path, Grown, poll=poll) as runs:
         runs.settle()
         assert closed(log, A_OUT.name)[-1] == minute(9)
         side.put({0: [Item("more", 0, 1)]})
+        runs.settle()
         if not restart:
+            come_too_late()
             runs.settle()
+    if restart:
+        come_too_late()
     with bench(log, tmp_path, Grown, poll=poll) as runs:
         runs.settle()
         for number in (10, 11):  # more of the silent source is not waited for
