@@ -114,7 +114,7 @@ class Catalogue:
 
     def arrived(self) -> list[Queue]:
         """The next topics of nodes that are there, in the order of their names."""
-        return sorted(filter(_is_usable, self._next.values()), key=lambda queue: queue.topic)
+        return sorted(filter(is_usable, self._next.values()), key=lambda queue: queue.topic)
 
     def buffering(self, until_ms: int) -> list[str]:
         """The nodes that are buffering since then or before, the longest first; those that no tick has seen yet at any time."""
@@ -143,7 +143,7 @@ class Catalogue:
     def is_ready(self, node_id: str) -> bool:
         """Whether the topic of a node is there, and stays."""
         queue = self._queue_of.get(node_id)
-        return queue is not None and _is_usable(queue)
+        return queue is not None and is_usable(queue)
 
     def waiting_for(self, node_id: str) -> list[str]:
         """The pending versions for which the topic of a node is missing, in the order of their ids."""
@@ -213,7 +213,7 @@ class Catalogue:
         """
         self._tables["dag.queues"].put(queue)
         self._index(queue)
-        if _is_usable(queue) and queue.role is QueueRole.CURRENT:
+        if is_usable(queue) and queue.role is QueueRole.CURRENT:
             for missing in self._missing.values():
                 missing.pop(queue.node_id, None)
         self._mind(queue.topic, at_ms)
@@ -329,7 +329,7 @@ class Catalogue:
         key = (queue.tags, queue.interval)
         same = self._tagged.get(key, {})
         is_current = queue.role is QueueRole.CURRENT
-        carries = is_current and queue.node_id in self._carried and _is_usable(queue)
+        carries = is_current and queue.node_id in self._carried and is_usable(queue)
         if (queue.topic in same) == carries:
             return False
         self.tag_queries.carries(queue, self._nodes[queue.node_id], carries=carries)
@@ -389,7 +389,7 @@ class Catalogue:
         _add(self._read, reader.found, by)
 
 
-def _is_usable(queue: Queue) -> bool:
+def is_usable(queue: Queue) -> bool:
     """Whether its topic is there, and stays."""
     return queue.ready and not queue.removing
 

@@ -6,12 +6,16 @@ far the whole is. Time is that of the clock's ticks, counted from the first one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
 from typing import Final
 
+import msgspec
+
 from qmtl.engine.table import Table
-from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
+from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.common.errors import InvalidDag
 from qmtl.foundation.contracts.dag import AdminAct
 from qmtl.foundation.contracts.diff import (
@@ -41,6 +45,11 @@ KEPT_MS: Final = HOUR_MS
 
 _COUNTS: Final = 40
 """Bytes at most of the numbers of a chunk, and of those that say how long the texts of a node are."""
+
+_WIDEST: Final = 4
+"""Bytes of a character at most."""
+
+_TEXTS: Final = attrgetter("node_id", "name", "topic")
 
 
 class Streams:
@@ -88,8 +97,12 @@ class Streams:
         return list(_until(self._heard, by_ms))
 
 
-def ask(act: Act, streams: Streams, request: DiffRequest) -> None:
-    """Answer a request; one that comes again is answered once."""
+def ask(act: Act, streams: Streams, request: DiffRequest, said: bytes) -> None:
+    """Answer a request; one that comes again is answered once.
+
+    Args:
+        said: the request as it lies on the log.
+    """
     rows = act.step.table("dag.diff.streams")
     if rows.get(request.request_id) is not None:
         return
@@ -103,7 +116,7 @@ def ask(act: Act, streams: Streams, request: DiffRequest) -> None:
         f"{sum(len(one.queue_map) for one in chunks)} nodes" if first.accepted else f"refused: {first.code}"
     )
     told += f", safe mode: {first.safe_mode}" if first.safe_mode else ""
-    act.note(AdminAct.DIFFED, request.request_id, detail="request", digest=blake3_hex(codec.encode(request)))
+    act.note(AdminAct.DIFFED, request.request_id, detail="request", digest=blake3_hex(said))
     act.note(AdminAct.DIFFED, request.request_id, detail=f"response: {told}", digest=digest_of(chunks))
 
 
@@ -159,12 +172,15 @@ def answer(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | None =
     ]
 
 
-def parts_of(nodes: Iterable[MappedNode], room: int) -> Iterator[tuple[MappedNode, ...]]:
+def parts_of(nodes: Sequence[MappedNode], room: int) -> Iterator[tuple[MappedNode, ...]]:
     """Nodes in their order, as many at a time as a chunk may have.
 
     Args:
         room: bytes; a node that is longer stands alone.
     """
+    if all(_WIDEST * _length(part) + CHUNK_NODES * _COUNTS <= room for part in _hundreds(nodes)):
+        yield from _hundreds(nodes)
+        return
     part: list[MappedNode] = []
     size = 0
     for node in nodes:
@@ -178,13 +194,22 @@ def parts_of(nodes: Iterable[MappedNode], room: int) -> Iterator[tuple[MappedNod
         yield tuple(part)
 
 
+def _hundreds(nodes: Sequence[MappedNode]) -> Iterator[tuple[MappedNode, ...]]:
+    return (tuple(nodes[at : at + CHUNK_NODES]) for at in range(0, len(nodes), CHUNK_NODES))
+
+
+def _length(part: Sequence[MappedNode]) -> int:
+    """Characters of all texts of these nodes."""
+    return sum(map(len, chain.from_iterable(map(_TEXTS, part))))
+
+
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
 def digest_of(chunks: Iterable[DiffChunk]) -> str:
-    """BLAKE3 over a whole answer as its reader has it in the end."""
-    return blake3_hex(canonical_bytes([codec.encode(replace(chunk, released=True)) for chunk in chunks]))
+    """BLAKE3 over a whole answer as its reader has it in the end: the JSON of its chunks, fields in their order, without space."""
+    return blake3_hex(msgspec.json.encode([replace(chunk, released=True) for chunk in chunks]))
 
 
 def _put(rows: Table, streams: Streams, row: DiffStream) -> None:

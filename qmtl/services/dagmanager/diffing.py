@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from qmtl.foundation.common.compute_context import DOMAIN_OF_MODE, ComputeContext, Downgrade, domain_of
 from qmtl.foundation.common.errors import InvalidName, InvalidParameter
-from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission, Queue
+from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.faults import Faults
-from qmtl.services.dagmanager.graph import GraphNode
+from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import queue_for
 from qmtl.services.dagmanager.submission import Draft, drafted
@@ -57,10 +57,8 @@ def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | No
         request.request_id, request.world_id, request.dag_json, request.requested_at_ms
     )
     graph, draft = drafted(catalogue, submission, faults, request.strategy_id, prescan)
-    asked = {queue.node_id: queue for queue in draft.queues}
-    buffering = frozenset(draft.outcome.buffering_nodes)
     return Difference(
-        tuple(_map(catalogue, draft, one, asked, buffering) for one in graph.nodes),
+        tuple(_mapped(catalogue, graph, draft)),
         draft.sentinel.sentinel_id if downgrade is None else "",
         graph.version,
         downgrade,
@@ -88,23 +86,37 @@ def _downgrade(request: DiffRequest, faults: Faults) -> Downgrade | None:
     return context.evaluate_safe_mode().downgrade
 
 
-def _map(
-    catalogue: Catalogue,
-    draft: Draft,
-    one: GraphNode,
-    asked: Mapping[str, Queue],
-    buffering: Collection[str],
-) -> MappedNode:
-    node, node_id = one.node, one.node.node_id
-    if node_id in asked:
-        return MappedNode(node_id, one.name, asked[node_id].topic, NodeOrigin.NEW)
-    queue = catalogue.queue_of(node_id)
-    assert queue is not None  # else it would be asked for
-    if queue.removing:
-        taken = {other.topic for other in asked.values()}
-        return MappedNode(node_id, one.name, _next_topic(catalogue, draft, node, taken), NodeOrigin.NEW)
-    origin = NodeOrigin.BUFFERING if node_id in buffering else NodeOrigin.REUSED
-    return MappedNode(node_id, one.name, queue.topic, origin)
+def _mapped(catalogue: Catalogue, graph: Graph, draft: Draft) -> Iterator[MappedNode]:
+    asked = {queue.node_id: queue.topic for queue in draft.queues}
+    buffering = frozenset(draft.outcome.buffering_nodes)
+    new, reused, found = NodeOrigin.NEW, NodeOrigin.REUSED, catalogue.queue_of
+    for one in graph.nodes:
+        node_id = one.node.node_id
+        if node_id in asked:
+            yield _row(node_id, one.name, asked[node_id], new)
+            continue
+        queue = found(node_id)
+        assert queue is not None  # else it would be asked for
+        if queue.removing:
+            topic = _next_topic(catalogue, draft, one.node, set(asked.values()))
+            yield _row(node_id, one.name, topic, new)
+        else:
+            origin = NodeOrigin.BUFFERING if node_id in buffering else reused
+            yield _row(node_id, one.name, queue.topic, origin)
+
+
+def _row(node_id: str, name: str, topic: str, origin: NodeOrigin) -> MappedNode:
+    made: Any = _OpenRow()
+    made.node_id, made.name, made.topic, made.origin = node_id, name, topic, origin
+    made.__class__ = MappedNode
+    row: MappedNode = made
+    return row
+
+
+class _OpenRow:
+    """As in `prescan`: a frozen row sets its fields one call each."""
+
+    __slots__ = MappedNode.__slots__
 
 
 def _next_topic(catalogue: Catalogue, draft: Draft, node: ComputeNode, taken: Collection[str]) -> str:

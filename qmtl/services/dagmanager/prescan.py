@@ -32,9 +32,9 @@ from qmtl.services.dagmanager.graph import (
 from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_node
 from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
 
-MEMO_BYTES: Final = 140_000_000
-"""Room for 50,000 nodes of 223 bytes that don't exist yet, and for 90,000 that do: of such a one the graph has the rest. What a text
-and a node share is counted for both, as either may outlive the other."""
+MEMO_BYTES: Final = 200_000_000
+"""Room for the texts, of 223 bytes, of 120,000 nodes that exist, of each of which the graph has the rest, or of 95,000 that don't exist
+yet, with what 35,000 of these come to. What a text and a node share is counted for both, as either may outlive the other."""
 
 
 class Prescan:
@@ -288,7 +288,7 @@ class Memo(Generic[_Key, _Value]):
     """
 
     def __init__(self, size: int, measure: Callable[[_Key, _Value], int]) -> None:
-        self._most = size
+        self.most = size
         self._measure = measure
         self._kept: OrderedDict[_Key, _Value] = OrderedDict()
         self.size = 0
@@ -322,7 +322,7 @@ class Memo(Generic[_Key, _Value]):
         self._kept[key] = value
         self.size += _ENTRY + self._measure(key, value)
         chances = _CHANCES
-        while self.size > self._most:
+        while self.size > self.most:
             old, last = self._kept.popitem(last=False)
             if last.used and chances:
                 chances -= 1

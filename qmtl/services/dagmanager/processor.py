@@ -99,7 +99,8 @@ class DagManager:
             case NodeDeployment():
                 self._catalogue.put_reader(_reader(message, self._catalogue))
             case DiffRequest():
-                diff_stream.ask(act(message.request_id, message.requested_at_ms), self._streams, message)
+                asked = act(message.request_id, message.requested_at_ms)
+                diff_stream.ask(asked, self._streams, message, arrival.value or b"")
             case AckChunk():
                 diff_stream.acknowledge(act(message.request_id), self._streams, message)
             case _:

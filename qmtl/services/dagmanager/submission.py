@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, replace
-from typing import Final, assert_never
+from operator import attrgetter
+from typing import Any, Final, assert_never
 
 from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.common.errors import (
@@ -37,7 +39,7 @@ from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.answers import Answers, answers_in, planned, with_answers
 from qmtl.services.dagmanager.buffering import change_schema, is_buffering
-from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
+from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue, is_usable
 from qmtl.services.dagmanager.faults import Faults, lines, spelled
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
@@ -214,11 +216,12 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
     buffering: list[str] = []
     queues: dict[str, Queue] = {}
     names: set[str] = set()
+    node_of, queue_of = catalogue.node, catalogue.queue_of
     for one in graph.nodes:
         node_id = one.node.node_id
         if node_id in new or node_id in reused:
             continue
-        known = catalogue.node(node_id)
+        known = node_of(node_id)
         if known is None:
             known = new[node_id] = replace(one.node, owner=sentinel.sentinel_id)
         else:
@@ -230,7 +233,8 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
                 catalogue, known, one.schema_hash
             ):
                 buffering.append(node_id)
-        if not catalogue.is_ready(node_id):
+        there = queue_of(node_id)
+        if there is None or not is_usable(there):
             queue = lacking(catalogue, known, graph.version, names)
             if queue is not None:
                 names.add(queue.topic)
@@ -276,6 +280,8 @@ def _require_few_answers(graph: Graph, answers: Answers) -> None:
     Raises:
         InvalidDag: there would be too many.
     """
+    if not answers:
+        return
     faults = Faults()
     for one in graph.nodes:
         if (count := len(answers.get(one.node.node_id, ()))) > MAX_ANSWERS:
@@ -342,9 +348,9 @@ def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Ans
         else catalogue.strategy(sentinel.world_id, graph.strategy_id)
     )
     size = 0 if beside is None else len(codec.encode(beside))
-    for one in graph.nodes:
-        node = one.node
-        size += len(one.name) + 4 * len(node.params_canon) + (len(node.dependencies) + 1) * LONGEST_ID + _REST
+    made = [one.node for one in graph.nodes]
+    size += _WIDEST * (_lengths(graph.nodes, _NAME) + _lengths(made, _CANON))
+    size += LONGEST_ID * _lengths(made, _INPUTS) + (LONGEST_ID + _REST) * len(made)
     if size < MAX_VALUE_BYTES and not answers:
         return
     nodes = (() if beside is None else beside.nodes) + tuple(
@@ -366,6 +372,16 @@ def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Ans
         Canary(sentinel.version, sentinel.sentinel_id, sentinel.submission_id, 1, graph.signals),
     )
     codec.encode(with_answers(catalogue, row, answers, answers) if answers else row)
+
+
+_NAME: Final = attrgetter("name")
+_CANON: Final = attrgetter("params_canon")
+_INPUTS: Final = attrgetter("dependencies")
+
+
+def _lengths(rows: Iterable[Any], part: Callable[[Any], Sized]) -> int:
+    """Of one part of all these rows."""
+    return sum(map(len, map(part, rows)))
 
 
 def _refused(submission: DagSubmission, error: InvalidDag) -> DagOutcome:

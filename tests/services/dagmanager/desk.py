@@ -60,7 +60,8 @@ class Desk:
                     name = "dag.diff.acks"
                 case _:
                     name = "dag.commands"
-            self._manager.on_record(self, Arrival(name, 0, self._count, message))
+            said = codec.encode(message) if isinstance(message, DiffRequest) else None
+            self._manager.on_record(self, Arrival(name, 0, self._count, message, b"", said))
             self._count += 1
             self._manager.flush(self)
 

@@ -460,13 +460,16 @@ def test_no_space_between_nodes_is_there_more_than_once() -> None:
         tracemalloc.stop()
 
 
-def test_at_fifty_thousand_nodes_nothing_is_forgotten_yet() -> None:
-    """The size of a memo, from what a thousand nodes of the usual length take."""
+def test_so_many_nodes_are_remembered_as_is_promised() -> None:
+    """From what a thousand nodes of the usual length take."""
     memo = Prescan()
-    memo.admit(admission.message(range(200)), T0)
-    room = MEMO_BYTES / 50_000
-    assert memo.known.size / 1_000 < room * 3 / 5
-    assert memo.rows.size / 1_000 < room * 2 / 5
+    graph = memo.admit(admission.message(range(200)), T0)
+    assert memo.known.most >= memo.known.size / 1_000 * 95_000
+    assert memo.rows.most >= memo.rows.size / 1_000 * 35_000
+    assert memo.known.most + memo.rows.most == MEMO_BYTES
+    memo.admit(admission.message(range(200)), T0, {one.node.node_id: one.node for one in graph.nodes}.get)
+    assert memo.known.most >= memo.known.size / 1_000 * 120_000
+    assert memo.rows.size == 0
 
 
 def test_a_faulty_node_is_not_remembered() -> None:
