@@ -11,7 +11,7 @@ from qmtl.engine.log.port import Log
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
-from qmtl.foundation.common.errors import CommandRefused, NoAnswer, UnknownWorld
+from qmtl.foundation.common.errors import CommandRefused, NoAnswer, PromotionHeld, UnknownWorld
 from qmtl.foundation.contracts.dag import (
     DagCommand,
     DagCommandOutcome,
@@ -129,7 +129,7 @@ class Client:
         """Send a command to the DAG Manager and wait for what became of it.
 
         Raises:
-            CommandRefused: it was refused; the outcome is on the log.
+            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, as one of these.
             NoAnswer: the DAG Manager does not run.
         """
         same = command.command_id
@@ -138,9 +138,8 @@ class Client:
             f"command {same!r}", lambda: self.view("dag.outcomes").get(same)
         )
         if not outcome.accepted:
-            raise CommandRefused(
-                f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{outcome.code}] ')}"
-            )
+            refusal = PromotionHeld if outcome.code == PromotionHeld.code else CommandRefused
+            raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{outcome.code}] ')}")
         return outcome
 
     def next_command_id(self, *parts: str | int) -> str:

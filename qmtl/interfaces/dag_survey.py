@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias, assert_never
 
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.view import all_partitions, read_all
+from qmtl.foundation.contracts.context import LogContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
@@ -24,7 +25,15 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
 
-TOPICS: Final = ("dag.nodes", "dag.queues", "dag.sentinels", "dag.strategies", "dag.reports", "dag.admin.log")
+TOPICS: Final = (
+    "dag.nodes",
+    "dag.queues",
+    "dag.sentinels",
+    "dag.strategies",
+    "dag.context",
+    "dag.reports",
+    "dag.admin.log",
+)
 
 SETTLE_S: Final = 0.5
 """A gap counts if it is there after so long, too: two topics are not read at one moment."""
@@ -47,6 +56,8 @@ class Survey:
         stalled: times that an answer to a diff request was not acknowledged for too long.
         buffering: nodes whose topic has a history of an older schema.
         oldest_ms: since when the first of them is; None where there is none, or no tick has come since.
+        crossed: how often a node had kept what another context had computed.
+        uncleared: how many of these nobody has cleared.
     """
 
     nodes: int = 0
@@ -58,6 +69,8 @@ class Survey:
     stalled: int = 0
     buffering: int = 0
     oldest_ms: int | None = None
+    crossed: int = 0
+    uncleared: int = 0
 
 
 class Surveyor:
@@ -78,6 +91,7 @@ class Surveyor:
         self._versions: dict[bytes, tuple[StrategyKey, str, int]] = {}
         self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
         self._created, self._failed, self._stalled = 0, 0, 0
+        self._crossed, self._uncleared = 0, 0
 
     def look(self) -> Survey:
         """As of now.
@@ -100,6 +114,8 @@ class Surveyor:
             self._stalled,
             len(self._buffering),
             min((since_ms for since_ms in self._buffering.values() if since_ms), default=None),
+            self._crossed,
+            self._uncleared,
         )
 
     def _read(self) -> None:
@@ -127,7 +143,8 @@ class Surveyor:
                 self._plans.pop(key, None)
 
     def _take(self, key: bytes, row: Any) -> None:
-        found: ComputeNode | Queue | VersionSentinel | StrategyVersion | TopicReport | AdminEntry = row
+        found: ComputeNode | Queue | VersionSentinel | StrategyVersion | LogContext | TopicReport | AdminEntry
+        found = row
         match found:
             case ComputeNode():
                 self._nodes.add(key)
@@ -150,6 +167,8 @@ class Surveyor:
                     canary = () if found.canary is None else (found.canary.sentinel_id,)
                     whose = (found.world_id, found.strategy_id)
                     self._plans[key] = (whose, frozenset((found.sentinel_id, *canary)))
+            case LogContext():
+                self._crossed, self._uncleared = sum(found.hits), found.uncleared
             case ReportTopicCreated():
                 self._created += found.created
                 self._failed += not found.created

@@ -100,6 +100,7 @@ def thresholds() -> Iterator[tuple[str, str, str | None, str]]:
         ("DagQueueNotCreated", "sum(increase(queue_create_error_total[15m])) > 0", None, "critical"),
         ("DagSentinelGap", "max(sentinel_gap_count) >= 1", None, "warning"),
         ("DagNodeCacheLarge", "sum by (instance) (nodecache_resident_bytes) > 5e9", "5m", "warning"),
+        ("DagCrossContextHit", "max(cross_context_cache_hits_uncleared) > 0", None, "critical"),
         ("DagManyNodes", "max(compute_nodes_total) > 50000", "10m", "warning"),
         ("DagManyQueues", "max(queues_total) > 100000", "10m", "warning"),
     ],

@@ -99,21 +99,25 @@ def parse_commit_key(key: bytes) -> CommitKey:
     return CommitKey(found[1], int(found[2]), int(found[3]), found[4])
 
 
-def input_window_hash(symbol: str, inputs: Sequence[float | None], basis: bytes) -> str:
+def input_window_hash(
+    symbol: str, inputs: Sequence[float | None], basis: bytes, compute_key: str = ""
+) -> str:
     """The hash of the window that a value was computed from, 32 lowercase hex digits.
 
     It is BLAKE3's `derive_key` output over: the length of the symbol (8 bytes, big-endian, as all lengths) and its UTF-8; the number
-    of ports, and of each a 00, or a 01 and the 8 bytes of its double, big-endian; the length of the basis, and the basis.
+    of ports, and of each a 00, or a 01 and the 8 bytes of its double, big-endian; the length of the basis, and the basis; and the
+    compute key, where there is one: then no two contexts share a window.
     Equal numbers have equal bytes: -0.0 goes in as 0.0.
 
     Args:
         inputs: what each port gave in the bucket, in the order of the ports; None where it gave nothing.
         basis: what the node used of earlier buckets and of the bar (`Running.basis`).
+        compute_key: of the node in its context (`compute_context.compute_key`); empty where nobody has said one.
     """
     name = symbol.encode()
     parts = [_LENGTH(len(name)), name, _LENGTH(len(inputs))]
     parts += [_SILENT if value is None else _GIVEN(1, value + 0.0) for value in inputs]
-    parts += [_LENGTH(len(basis)), basis]
+    parts += [_LENGTH(len(basis)), basis, compute_key.encode()]
     return derived_hex(b"".join(parts), _CONTEXT, WINDOW_BYTES)
 
 

@@ -27,6 +27,8 @@ class Downgrade(Enum):
 
     DECISION_UNAVAILABLE = "decision_unavailable"
     MISSING_AS_OF = "missing_as_of"
+    OTHER_CONTEXT = "other_context"
+    """What is there was computed of other data, or in another domain."""
 
 
 DOMAIN_OF_MODE: Final[Mapping[str, ExecutionDomain]] = MappingProxyType(

@@ -475,6 +475,12 @@ class CommandRefused(QmtlError):
     exit_code = 6
 
 
+class PromotionHeld(CommandRefused):
+    """A version that should get more traffic while something was found that another context had computed, and nobody has cleared it."""
+
+    code = "QMTL-604"
+
+
 class NoAnswer(QmtlError):
     """No service answered a command in time."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
+from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
+
 FULL_WEIGHT: Final = 10_000
 """All of a strategy's traffic, in basis points."""
 
@@ -514,6 +516,7 @@ class AdminAct(Enum):
     RECOMPUTED = "recomputed"
     SETTLED = "settled"
     CROWDED = "crowded"
+    CROSSED = "crossed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -536,7 +539,15 @@ class AdminEntry:
     digest: str = ""
 
 
-DagCommand: TypeAlias = SetTrafficWeight | RollBack | RedoDiff | RetireStrategy | CollectGarbage
+DagCommand: TypeAlias = (
+    SetTrafficWeight
+    | RollBack
+    | RedoDiff
+    | RetireStrategy
+    | CollectGarbage
+    | SetComputeContext
+    | ClearContextHits
+)
 TopicReport: TypeAlias = ReportTopicCreated | ReportTopicRemoved
 TopicTask: TypeAlias = CreateTopic | RemoveTopic
 QueueEvent: TypeAlias = QueueUpdated | QueueCollected

@@ -99,12 +99,17 @@ class NodeWindow:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """Where a node is in its life: a row of `node.state`."""
+    """Where a node is in its life: a row of `node.state`.
+
+    Attributes:
+        compute_key: under which its windows in `node.windows` were computed; empty while nobody has said a context.
+    """
 
     node_id: str
     status: NodeStatus
     since_bucket_ms: int
     strategies: tuple[str, ...] = ()
+    compute_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

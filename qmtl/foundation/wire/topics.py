@@ -11,7 +11,7 @@ from typing import Final
 
 from qmtl.foundation.common.commit_log import TextKey
 from qmtl.foundation.common.errors import UnknownTopic
-from qmtl.foundation.contracts import control, dag, diff, market, node, trade, world
+from qmtl.foundation.contracts import context, control, dag, diff, market, node, trade, world
 from qmtl.foundation.contracts.dag import TopicClass
 from qmtl.foundation.wire.keys import RecordKey, encode_key, partition_for
 
@@ -196,7 +196,15 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         "dag.commands",
         "command_id",
         "",
-        (dag.SetTrafficWeight, dag.RollBack, dag.RedoDiff, dag.RetireStrategy, dag.CollectGarbage),
+        (
+            dag.SetTrafficWeight,
+            dag.RollBack,
+            dag.RedoDiff,
+            dag.RetireStrategy,
+            dag.CollectGarbage,
+            context.SetComputeContext,
+            context.ClearContextHits,
+        ),
         "people",
     ),
     _table("dag.nodes", "node_id", "", (dag.ComputeNode,), "dagmanager"),
@@ -208,6 +216,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _table("dag.diffs", "submission_id", "", (dag.DagOutcome,), "dagmanager"),
     _table("dag.outcomes", "command_id", "", (dag.DagCommandOutcome,), "dagmanager"),
     _table("dag.pace", "what", "", (dag.GcPace,), "dagmanager"),
+    _table("dag.context", "what", "", (context.LogContext,), "dagmanager"),
     _table("dag.readers", "shard world_id strategy_id", "", (dag.DagReader,), "dagmanager"),
     _table("dag.tags", "tags interval", "", (dag.TagSet,), "dagmanager"),
     _table("dag.tasks", "topic", "", (dag.CreateTopic, dag.RemoveTopic), "dagmanager"),
@@ -245,6 +254,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         by_writer=True,
         partitions=SHARDS,
     ),
+    _table("node.context", "shard", "", (context.NodeContext,), "nodes", by_writer=True, partitions=SHARDS),
     _table("node.state", "node_id", "", (node.NodeState,), "nodes", by_writer=True, partitions=SHARDS),
     _events(
         "trade.intents",

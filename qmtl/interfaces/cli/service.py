@@ -6,6 +6,7 @@ import click
 
 from qmtl.interfaces.cli.dagmanager.audit import audit, history
 from qmtl.interfaces.cli.dagmanager.commands import gc, redo_diff, retire, weight
+from qmtl.interfaces.cli.dagmanager.context import context
 from qmtl.interfaces.cli.dagmanager.diff import diff
 from qmtl.interfaces.cli.dagmanager.queues import queue_stats
 from qmtl.interfaces.cli.dagmanager.schema import export_schema, init
@@ -33,6 +34,7 @@ for one in (
     weight,
     retire,
     gc,
+    context,
     init,
     export_schema,
     server,

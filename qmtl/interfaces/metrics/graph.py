@@ -124,3 +124,13 @@ def _counts(found: Survey) -> Iterator[Metric]:
         "Times that nobody acknowledged an answer to a diff request for 30 s of ticks.",
         found.stalled,
     )
+    yield CounterMetricFamily(
+        "cross_context_cache_hit",
+        "Times that a node had kept what was computed in another context; it was not used.",
+        found.crossed,
+    )
+    yield GaugeMetricFamily(
+        "cross_context_cache_hits_uncleared",
+        "Of these, those that nobody has cleared: nothing is promoted meanwhile.",
+        found.uncleared,
+    )

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 from qmtl.engine.table import Table
+from qmtl.foundation.contracts.context import THE_CONTEXT, LogContext
 from qmtl.foundation.contracts.dag import (
     Artifact,
     ComputeNode,
@@ -131,6 +132,14 @@ class Catalogue:
         """What is deployed; None where nothing is, or nothing any more."""
         found: StrategyVersion | None = self._tables["dag.strategies"].get(world_id, strategy_id)
         return found if found is not None and found.nodes else None
+
+    def context(self) -> LogContext | None:
+        """In which context all is computed; None where nobody has said one."""
+        found: LogContext | None = self._tables["dag.context"].get(THE_CONTEXT)
+        return found
+
+    def put_context(self, row: LogContext) -> None:
+        self._tables["dag.context"].put(row)
 
     def artifact(self, checksum: str) -> Artifact | None:
         found: Artifact | None = self._tables["dag.artifacts"].get(checksum)

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.common.errors import CommandRefused
+from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
@@ -22,7 +23,7 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.foundation.wire.registry import codec
-from qmtl.services.dagmanager import garbage
+from qmtl.services.dagmanager import context, garbage
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.queues import ask_for, lacking
@@ -63,6 +64,10 @@ def _decide(act: Act, message: DagCommand) -> str:
             return _retire(act, message)
         case CollectGarbage():
             return _collect(act, message)
+        case SetComputeContext():
+            return context.say(act, message)
+        case ClearContextHits():
+            return context.clear(act, message)
         case _:
             assert_never(message)
 
@@ -75,6 +80,8 @@ def _weigh(act: Act, message: SetTrafficWeight) -> str:
             "Send 1000 for a tenth of the traffic.",
         )
     version = _known(act, message.sentinel_id)
+    if weight > version.traffic_weight:
+        context.require_cleared(act)
     if version.status is SentinelStatus.PENDING:
         if not weight:
             supersede(act, version.world_id, version.strategy_id)

@@ -11,6 +11,7 @@ from qmtl.foundation.common.errors import InvalidName, InvalidParameter
 from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
 from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.context import granted
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
@@ -52,7 +53,7 @@ def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | No
     if len(request.world_id) > LONGEST_WORLD:
         rule = f"at most {LONGEST_WORLD} characters are allowed"
         faults.add(InvalidName, "world_id", request.world_id, rule, "Name a world.")
-    downgrade = _downgrade(request, faults)
+    downgrade = _downgrade(catalogue, request, faults)
     submission = DagSubmission(
         request.request_id, request.world_id, request.dag_json, request.requested_at_ms
     )
@@ -65,7 +66,7 @@ def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | No
     )
 
 
-def _downgrade(request: DiffRequest, faults: Faults) -> Downgrade | None:
+def _downgrade(catalogue: Catalogue, request: DiffRequest, faults: Faults) -> Downgrade | None:
     """What becomes of the context of a request: the one place where that is asked."""
     domain = None
     if request.execution_domain.strip():
@@ -83,7 +84,7 @@ def _downgrade(request: DiffRequest, faults: Faults) -> Downgrade | None:
     context = ComputeContext(
         request.world_id, domain, request.as_of, request.partition, request.dataset_fingerprint
     )
-    return context.evaluate_safe_mode().downgrade
+    return granted(catalogue.context(), context)
 
 
 def _mapped(catalogue: Catalogue, graph: Graph, draft: Draft) -> Iterator[MappedNode]:

@@ -7,6 +7,7 @@ from typing import Final, assert_never
 
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
+from qmtl.foundation.contracts.context import ClearContextHits, NodeContext, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     CollectGarbage,
     DagCommand,
@@ -24,7 +25,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import TopicSpec
-from qmtl.services.dagmanager import buffering, diff_stream, garbage
+from qmtl.services.dagmanager import buffering, context, diff_stream, garbage
 from qmtl.services.dagmanager.act import Act, bounded
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.commands import command
@@ -36,6 +37,7 @@ from qmtl.services.dagmanager.versions import answer_anew
 
 CLOCK: Final = Input("clock", bucketed=True)
 READERS: Final = Input("node.deployments", broadcast=True)
+CONTEXTS: Final = Input("node.context", broadcast=True)
 
 
 class DagManager:
@@ -52,6 +54,7 @@ class DagManager:
         "dag.diffs",
         "dag.outcomes",
         "dag.pace",
+        "dag.context",
         "dag.readers",
         "dag.tags",
         "dag.tasks",
@@ -68,7 +71,7 @@ class DagManager:
 
     def inputs(self) -> tuple[Input, ...]:
         free = ("dag.submissions", "dag.commands", "dag.reports", "dag.diff.requests", "dag.diff.acks")
-        return (*map(Input, free), READERS, CLOCK)
+        return (*map(Input, free), READERS, CONTEXTS, CLOCK)
 
     def closes(self) -> tuple[TopicSpec, ...]:
         return ()
@@ -87,17 +90,29 @@ class DagManager:
             acts.append(self._act(step, cause, step.closed_ms or bounded(said_ms)))
             return acts[-1]
 
-        message: DagSubmission | DagCommand | TopicReport | NodeDeployment | DiffRequest | AckChunk
+        message: (
+            DagSubmission | DagCommand | TopicReport | NodeDeployment | NodeContext | DiffRequest | AckChunk
+        )
         message = arrival.message
         match message:
             case DagSubmission():
                 submit(act(message.submission_id, message.submitted_at_ms), message)
-            case SetTrafficWeight() | RollBack() | RedoDiff() | RetireStrategy() | CollectGarbage():
+            case (
+                SetTrafficWeight()
+                | RollBack()
+                | RedoDiff()
+                | RetireStrategy()
+                | CollectGarbage()
+                | SetComputeContext()
+                | ClearContextHits()
+            ):
                 command(act(message.command_id, message.issued_at_ms), message)
             case ReportTopicCreated() | ReportTopicRemoved():
                 report(act(message.topic), message)
             case NodeDeployment():
                 self._catalogue.put_reader(_reader(message, self._catalogue))
+            case NodeContext():
+                context.hear(act("nodes"), message)
             case DiffRequest():
                 asked = act(message.request_id, message.requested_at_ms)
                 diff_stream.ask(asked, self._streams, message, arrival.value or b"")

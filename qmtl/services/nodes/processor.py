@@ -8,11 +8,14 @@ A row of `dag.strategies` is taken between two buckets. Nodes that the old and t
 strategy has any more is forgotten, with all its rows: its topic is not closed any further, and if it comes back it begins with
 its warm-up again. So a version that is rolled back to warms up what nobody else has computed meanwhile. A node that has another topic
 than before closes the old one no further, and begins anew with all that is computed from it.
+
+All is computed in the context of `dag.context`. The compute key of a node, its id in that context, stands in its state, and in the hashes of its
+input windows: what it keeps belongs to that key. In another context nothing of it is used: it is dropped, counted, and the node begins anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias, assert_never
 
@@ -21,6 +24,7 @@ from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
 from qmtl.foundation.common.commit_log import input_window_hash
 from qmtl.foundation.common.errors import DuplicateRecord, InvalidBar, PoisonRecord
+from qmtl.foundation.contracts.context import LogContext, NodeContext
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
 from qmtl.foundation.contracts.market import Bar, WorldBar, fault_of
@@ -36,6 +40,7 @@ from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Inputs, Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
+from qmtl.services.nodes.context import NAMED, ComputeKeys
 from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, nodes_of, shards_of
 from qmtl.services.nodes.resident import window_bytes
 
@@ -43,6 +48,7 @@ DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
 IDLE_AFTER: Final = 60
 """Buckets of the clock for which a source that owes a bar is waited for; then the others go on without it, and it is late."""
 
+CONTEXT: Final = Input("dag.context", broadcast=True)
 CLOCK: Final = Input("clock", bucketed=True, broadcast=True)
 
 Bars: TypeAlias = Mapping[str, Mapping[str, Bar]]
@@ -54,18 +60,19 @@ class Nodes:
 
     name = "nodes"
     anchor = "trade.intents"
-    tables = ("node.deployments", "node.state", "node.windows")
+    tables = ("node.context", "node.deployments", "node.state", "node.windows")
     emits = ("trade.intents", "trade.market")
 
     def __init__(self) -> None:
         self._plan = Plan()
         self._shard = 0
-        self._inputs: tuple[Input, ...] = (DEPLOYMENTS, CLOCK)
+        self._inputs: tuple[Input, ...] = (DEPLOYMENTS, CONTEXT, CLOCK)
         self._closes: tuple[TopicSpec, ...] = (topic("trade.intents"), topic("trade.market"))
         self._running: dict[tuple[str, str], Running] = {}
         self._touched: dict[tuple[str, str], None] = {}
         self._weights: dict[tuple[str, str], int] = {}
         self._resident = 0
+        self._keys = ComputeKeys(None)
 
     @property
     def resident_bytes(self) -> int:
@@ -87,6 +94,7 @@ class Nodes:
         self._weights.clear()
         self._resident = 0
         self._shard = tables["node.deployments"].partition
+        self._keys = ComputeKeys(tables["node.context"].get(self._shard))
         self._replan(tables["node.deployments"])
 
     def _replan(self, deployments: Table) -> None:
@@ -96,6 +104,7 @@ class Nodes:
         others = sorted({one.node.topic for one in self._plan.nodes if not one.is_source and not one.here})
         self._inputs = (
             DEPLOYMENTS,
+            CONTEXT,
             CLOCK,
             *(
                 Input(name, bucketed=True, broadcast=True, joins=True, idle_after=IDLE_AFTER, every_ms=every)
@@ -111,7 +120,36 @@ class Nodes:
         )
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
-        strategy: StrategyVersion = arrival.message
+        message: StrategyVersion | LogContext = arrival.message
+        match message:
+            case StrategyVersion():
+                self._deploy(step, message)
+            case LogContext():
+                self._enter(step, message)
+            case _:
+                assert_never(message)
+
+    def _enter(self, step: Step, said: LogContext) -> None:
+        """Compute in this context from now on. What is kept of another one is dropped and counted, and those nodes begin anew."""
+        contexts, states = step.table("node.context"), step.table("node.state")
+        known: NodeContext | None = contexts.get(self._shard)
+        if known is not None and known.context == said.context:
+            return
+        row = NodeContext(self._shard, said.context, 0 if known is None else known.hits)
+        self._keys = ComputeKeys(row)
+        here = dict.fromkeys(one.node.node_id for one in self._plan.nodes if one.here)
+        hits = self._drop(step, here)
+        if hits:
+            row = replace(row, hits=row.hits + len(hits), last_hits=tuple(hits[:NAMED]))
+        contexts.put(row)
+        for node_id in here:
+            state: NodeState = states.get(node_id)
+            key = self._keys.of(node_id)
+            if node_id in hits:
+                state = replace(state, status=NodeStatus.INITIALIZED, since_bucket_ms=0)
+            states.put(replace(state, compute_key=key))
+
+    def _deploy(self, step: Step, strategy: StrategyVersion) -> None:
         if strategy.status not in (StrategyStatus.READY, StrategyStatus.RETIRED):
             return
         deployments = step.table("node.deployments")
@@ -133,16 +171,24 @@ class Nodes:
         """Drop what is kept of the nodes that lived here and that no strategy has any more, or that begin anew."""
         stay = {one.node.node_id for one in self._plan.nodes} - begun_anew(before, self._plan)
         gone = {one.node.node_id: None for one in before.nodes if one.here and one.node.node_id not in stay}
-        windows, states = step.table("node.windows"), step.table("node.state")
         for node_id in gone:
-            states.delete(node_id)
+            step.table("node.state").delete(node_id)
+        self._drop(step, gone)
+
+    def _drop(self, step: Step, node_ids: Collection[str]) -> list[str]:
+        """Forget what these nodes keep; returns which of them had kept anything."""
+        windows = step.table("node.windows")
+        kept: dict[str, None] = {}
+        for node_id in node_ids:
             rows: list[NodeWindow] = list(windows.items(node_id))
             for row in rows:
+                kept[node_id] = None
                 windows.delete(row.node_id, row.symbol)
-        for key in [key for key in self._running if key[0] in gone]:
+        for key in [key for key in self._running if key[0] in node_ids]:
             del self._running[key]
             self._touched.pop(key, None)
             self._resident -= self._weights.pop(key, 0)
+        return [node_id for node_id in node_ids if node_id in kept]
 
     def _name(self, step: Step) -> None:
         """Say of each node here which strategies it serves."""
@@ -153,9 +199,10 @@ class Nodes:
             names = tuple(f"{world}/{name}" for world, name in one.strategies)
             state: NodeState | None = states.get(one.node.node_id)
             if state is None:
-                states.put(NodeState(one.node.node_id, NodeStatus.INITIALIZED, 0, names))
+                key = self._keys.of(one.node.node_id)
+                states.put(NodeState(one.node.node_id, NodeStatus.INITIALIZED, 0, names, key))
             elif state.strategies != names:
-                states.put(NodeState(state.node_id, state.status, state.since_bucket_ms, names))
+                states.put(replace(state, strategies=names))
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         values: dict[str, dict[str, Output]] = {}
@@ -234,6 +281,7 @@ class Nodes:
     ) -> dict[str, Output]:
         """One step of a node for every symbol that an input has a value of in this bucket."""
         out: dict[str, Output] = {}
+        key = self._keys.of(one.node.node_id)
         for symbol, inputs in _inputs_of(one, values):
             bar = _bar_of(one, symbol, bars)
             assert (
@@ -244,7 +292,7 @@ class Nodes:
             self._touched[one.node.node_id, symbol] = None
             if value is not None:
                 out[symbol] = value
-                window = input_window_hash(symbol, inputs, running.basis(bar))
+                window = input_window_hash(symbol, inputs, running.basis(bar), key)
                 self._publish(step, one.node, symbol, bucket_ms, window, value)
         warm = NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP
         self._note(step, one, warm, bucket_ms)
@@ -299,7 +347,7 @@ class Nodes:
             known.status is NodeStatus.PRE_WARMUP and status is NodeStatus.ACTIVE
         )
         if moves:
-            states.put(NodeState(known.node_id, status, bucket_ms, known.strategies))
+            states.put(replace(known, status=status, since_bucket_ms=bucket_ms))
 
     def flush(self, step: Step) -> None:
         windows = step.table("node.windows")

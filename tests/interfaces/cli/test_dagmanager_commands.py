@@ -15,7 +15,17 @@ from qmtl.foundation.contracts.dag import CollectGarbage, SentinelStatus, Strate
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.interfaces.cli.dagmanager.commands import basis_points
 from qmtl.interfaces.client import Client
-from tests.interfaces.cli.deployed import CANARY, OLD, OTHER, STABLE, WORLD, Deployed, client_on
+from tests.interfaces.cli.deployed import (
+    CANARY,
+    OLD,
+    OTHER,
+    STABLE,
+    WORLD,
+    Deployed,
+    client_on,
+    feed_bars,
+    settle,
+)
 from tests.interfaces.cli.running import Ran, assert_one_screen, call
 
 ROOT = Path(__file__).parents[3]
@@ -180,3 +190,34 @@ def test_the_program_dagmanager_is_the_group(
     capsys.readouterr()
     assert program() == 0
     assert capsys.readouterr().out == manage(capsys, seen_deployed, "sentinels", "--json").out != ""
+
+
+def test_a_context_is_said_shown_and_what_crossed_it_holds_a_weight_until_it_is_cleared(
+    capsys: pytest.CaptureFixture[str], mine: Deployed
+) -> None:
+    assert manage(capsys, mine, "context", "show", "--json").lines() == [None]
+    assert "No context was said" in manage(capsys, mine, "context", "show").out
+    with client_on(mine.directory) as client:
+        feed_bars(client, 3)
+    kept = {one.node_id for one in mine.rows("node.windows")}
+    assert kept
+    said = ("context", "set", "--world", WORLD, "--domain")
+    ran = manage(capsys, mine, *said, "backtest")
+    assert_one_screen(ran, "QMTL-602", 6, says=["missing_as_of"])
+    ran = manage(capsys, mine, *said, "paper", "--as-of", "A", "--partition", "p", "--fingerprint", "f")
+    here = f"{WORLD}/dryrun, as_of A, partition p, dataset_fingerprint f"
+    assert (ran.code, ran.out) == (0, f"all is computed in {here} from now on\n")
+    with client_on(mine.directory) as client:
+        settle(client)
+    (shown,) = manage(capsys, mine, "context", "show", "--json").lines()
+    assert sum(shown["hits"]) == len(kept)
+    canary = mine.sentinel(CANARY).sentinel_id
+    ran = manage(capsys, mine, "weight", "--sentinel", canary, "--percent", "50")
+    assert_one_screen(ran, "QMTL-604", 6, says=["context clear"])
+    assert shares(mine)[CANARY] == 1_000
+    cleared = manage(capsys, mine, "context", "clear", "--reason", "meant", "--json").lines()
+    assert cleared[0]["detail"] == f"{len(kept)} cross-context hits were cleared: meant"
+    assert manage(capsys, mine, "weight", "--sentinel", canary, "--percent", "50").code == 0
+    table = manage(capsys, mine, "context", "show").out.splitlines()[2].split()
+    assert table[:4] == [WORLD, "dryrun", "A", "p"]
+    assert table[-2:] == [str(len(kept)), "0"]

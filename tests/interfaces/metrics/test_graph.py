@@ -20,6 +20,8 @@ from qmtl.engine.observer import Commit, Look, TaskId
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.simulate.network import Process
 from qmtl.engine.view import TableView, all_partitions, read_all
+from qmtl.foundation.common.compute_context import ExecutionDomain
+from qmtl.foundation.contracts.context import LogContext, SaidContext
 from qmtl.foundation.contracts.dag import (
     AdminAct,
     AdminEntry,
@@ -63,6 +65,8 @@ COUNTS = (
     "qmtl_dag_diff_ack_timeouts_total",
     "compute_nodes_buffering",
     "compute_nodes_buffering_since_seconds",
+    "cross_context_cache_hit_total",
+    "cross_context_cache_hits_uncleared",
 )
 
 
@@ -99,6 +103,7 @@ def counts_of(log: Log) -> list[float | None]:
     made = [one for one in messages_of(log, "dag.reports") if isinstance(one, ReportTopicCreated)]
     nodes = [one.buffering_since_ms for one in rows_of(log, "dag.nodes")]
     since = [one for one in nodes if one is not None]
+    contexts = rows_of(log, "dag.context")
     return [
         len(rows_of(log, "dag.nodes")),
         len(queues),
@@ -109,6 +114,8 @@ def counts_of(log: Log) -> list[float | None]:
         sum(one.act is AdminAct.STALLED for one in messages_of(log, "dag.admin.log")),
         len(since),
         min((one / 1000 for one in since if one), default=None),
+        sum(sum(one.hits) for one in contexts),
+        sum(sum(one.hits) - one.cleared for one in contexts),
     ]
 
 
@@ -119,6 +126,7 @@ QUEUE = Queue("q", "n", TopicClass.INDICATOR, 1, 60, 1, 1, 0)
 VERSION = VersionSentinel("v", "v1", "c", 0, "w", "s", ("n",))
 PLANNED = PlannedNode("n", "n", "sma", 60, 3, "{}", (), "q", 1, False)
 PLAN = StrategyVersion("w", "s", "v1", "v", "x", StrategyStatus.READY, (PLANNED,), ())
+CONTEXT = LogContext("compute", SaidContext("w", ExecutionDomain.LIVE, "", "", ""), 0)
 
 NAMES_3 = st.sampled_from(["a", "b", "c"])
 ROWS: st.SearchStrategy[Row] = st.one_of(
@@ -172,6 +180,11 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
         NAMES_3,
         st.sampled_from([AdminAct.STALLED, AdminAct.GIVEN_UP]),
     ),
+    st.builds(
+        lambda hits, cleared: row("dag.context", replace(CONTEXT, hits=tuple(hits), cleared=cleared)),
+        st.lists(st.integers(0, 9), max_size=3),
+        st.integers(0, 3),
+    ),
 )
 
 
@@ -185,8 +198,9 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
         for batch in batches:
             commit(log, batch)
             found = surveyor.look()
-            *counts, oldest_ms = astuple(found)
-            assert [*counts, None if oldest_ms is None else oldest_ms / 1000] == counts_of(log)
+            *counts, oldest_ms, crossed, uncleared = astuple(found)
+            oldest_s = None if oldest_ms is None else oldest_ms / 1000
+            assert [*counts, oldest_s, crossed, uncleared] == counts_of(log)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +265,7 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
 
         counted = counts_of(client.log)
         assert told() == counted
-        assert counted[3:] == [0, counted[1], 0, 0, 0, None]
+        assert counted[3:] == [0, counted[1], 0, 0, 0, None, 0, 0]
         assert counted[2]
         lost = ReportTopicCreated("q", False, "QMTL-303", "another one is there")
         wrong = replace(rows_of(client.log, "dag.sentinels")[-1], traffic_weight=9_999)

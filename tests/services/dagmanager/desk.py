@@ -8,6 +8,7 @@ from typing import Any
 from qmtl.engine.processor import Arrival, Bucket
 from qmtl.engine.store import Store
 from qmtl.engine.table import UNMARKED, Table
+from qmtl.foundation.contracts.context import NodeContext
 from qmtl.foundation.contracts.dag import (
     CreateTopic,
     DagCommand,
@@ -43,7 +44,14 @@ class Desk:
         self.emitted.append((topic, message))
 
     def send(
-        self, *messages: DagSubmission | DagCommand | TopicReport | NodeDeployment | DiffRequest | AckChunk
+        self,
+        *messages: DagSubmission
+        | DagCommand
+        | TopicReport
+        | NodeDeployment
+        | NodeContext
+        | DiffRequest
+        | AckChunk,
     ) -> None:
         """Each in a transaction of its own."""
         for message in messages:
@@ -54,6 +62,8 @@ class Desk:
                     name = "dag.reports"
                 case NodeDeployment():
                     name = "node.deployments"
+                case NodeContext():
+                    name = "node.context"
                 case DiffRequest():
                     name = "dag.diff.requests"
                 case AckChunk():

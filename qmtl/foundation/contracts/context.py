@@ -1,0 +1,97 @@
+"""The context in which the nodes of a log compute: what data, in which domain, for whom; and what was found to be of another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qmtl.foundation.common.compute_context import ComputeContext, ExecutionDomain
+
+THE_CONTEXT = "compute"
+"""The key of the one row of `dag.context`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaidContext:
+    """A context that was granted, with its parts as `ComputeContext` has them."""
+
+    world_id: str
+    execution_domain: ExecutionDomain
+    as_of: str
+    partition: str
+    dataset_fingerprint: str
+
+    def read(self) -> ComputeContext:
+        return ComputeContext(
+            self.world_id, self.execution_domain, self.as_of, self.partition, self.dataset_fingerprint
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SetComputeContext:
+    """Say in which context all nodes compute from now on. What they have kept of another one is thrown away, and counted.
+
+    Attributes:
+        world_id: under whose name the log computes, for the strategies of all of its worlds; not empty.
+        execution_domain: any name of a domain or mode, as in `domain_of`.
+        as_of: the state of the dataset; a backtest or dry run needs one.
+        partition: a tenant, strategy or portfolio within the world; no Kafka partition.
+        dataset_fingerprint: of the very data behind `as_of`.
+    """
+
+    command_id: str
+    world_id: str
+    execution_domain: str
+    issued_at_ms: int
+    as_of: str = ""
+    partition: str = ""
+    dataset_fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearContextHits:
+    """Somebody has looked at the cross-context hits: what was found until then holds nothing up any more.
+
+    Attributes:
+        reason: what the cause was; not empty.
+    """
+
+    command_id: str
+    reason: str
+    issued_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogContext:
+    """The row of `dag.context`.
+
+    Attributes:
+        what: `THE_CONTEXT`.
+        hits: of each shard of the node workers, in their order, how many nodes had kept something of another context.
+        cleared: how many of all these somebody has looked at.
+        since_ms: when it was said.
+    """
+
+    what: str
+    context: SaidContext
+    since_ms: int
+    hits: tuple[int, ...] = ()
+    cleared: int = 0
+
+    @property
+    def uncleared(self) -> int:
+        return sum(self.hits) - self.cleared
+
+
+@dataclass(frozen=True, slots=True)
+class NodeContext:
+    """The context in which a shard computes: a row of `node.context`.
+
+    Attributes:
+        hits: how many nodes had kept something of another context, since the log began.
+        last_hits: ids of some of those that were found last.
+    """
+
+    shard: int
+    context: SaidContext
+    hits: int = 0
+    last_hits: tuple[str, ...] = ()

@@ -1,0 +1,137 @@
+"""In which context the log computes, as it was said; and what the node workers found that another context had computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from qmtl.foundation.common.compute_context import DOMAIN_OF_MODE, ComputeContext, Downgrade, domain_of
+from qmtl.foundation.common.errors import CommandRefused, PromotionHeld
+from qmtl.foundation.contracts.context import (
+    THE_CONTEXT,
+    ClearContextHits,
+    LogContext,
+    NodeContext,
+    SaidContext,
+    SetComputeContext,
+)
+from qmtl.foundation.contracts.dag import AdminAct
+from qmtl.services.dagmanager.act import Act
+
+MAX_TEXT: Final = 400
+"""Characters of a part of a context, and of a reason."""
+
+
+def say(act: Act, message: SetComputeContext) -> str:
+    """Let everything be computed in this context from now on.
+
+    Raises:
+        CommandRefused: it names no domain, or could be granted in safe mode only: nothing of it might be kept.
+    """
+    parts = ("world_id", "as_of", "partition", "dataset_fingerprint")
+    for name in parts:
+        _require_short(name, getattr(message, name))
+    domain = domain_of(message.execution_domain)
+    if domain is None:
+        raise CommandRefused(
+            f"execution_domain was the text {message.execution_domain[:80]!a}; no domain has that name.",
+            f"There are {', '.join(DOMAIN_OF_MODE)}.",
+        )
+    if not message.world_id.strip():
+        raise CommandRefused("world_id was empty; a context belongs to a world.", "Name the world.")
+    asked = ComputeContext(
+        message.world_id, domain, message.as_of, message.partition, message.dataset_fingerprint
+    )
+    downgrade = asked.evaluate_safe_mode().downgrade
+    if downgrade is not None:
+        raise CommandRefused(
+            f"a context of {domain.value} without as_of is in safe mode ({downgrade.value}): nothing of it may be kept.",
+            "Say as_of, the state of the dataset.",
+        )
+    said = SaidContext(
+        message.world_id, domain, message.as_of, message.partition, message.dataset_fingerprint
+    )
+    known = act.catalogue.context()
+    if known is not None and known.context == said:
+        return f"all is computed in {told(said)} already"
+    row = LogContext(THE_CONTEXT, said, act.at_ms)
+    if known is not None:
+        row = replace(known, context=said, since_ms=act.at_ms)
+    act.catalogue.put_context(row)
+    return f"all is computed in {told(said)} from now on"
+
+
+def clear(act: Act, message: ClearContextHits) -> str:
+    """Let nothing be held up any more by what was found until now.
+
+    Raises:
+        CommandRefused: there is nothing, or no reason is given.
+    """
+    _require_short("reason", message.reason)
+    if not message.reason.strip():
+        raise CommandRefused("reason was empty; a word on the cause is required.", "Say what it was.")
+    row = act.catalogue.context()
+    if row is None or not row.uncleared:
+        raise CommandRefused("there are no cross-context hits that nobody has cleared.")
+    act.catalogue.put_context(replace(row, cleared=sum(row.hits)))
+    return f"{row.uncleared} cross-context hits were cleared: {message.reason}"
+
+
+def hear(act: Act, message: NodeContext) -> None:
+    """Take what a shard has found; said again, or late, it changes nothing."""
+    row = act.catalogue.context()
+    if row is None or message.shard < 0:
+        return
+    known = row.hits + (0,) * (message.shard + 1 - len(row.hits))
+    more = message.hits - known[message.shard]
+    if more <= 0:
+        return
+    hits = (*known[: message.shard], message.hits, *known[message.shard + 1 :])
+    act.catalogue.put_context(replace(row, hits=hits))
+    some = ", ".join(message.last_hits)
+    detail = f"shard {message.shard} had {more} nodes of another context: {some}"
+    act.note(AdminAct.CROSSED, f"node.context/{message.shard}", detail=detail)
+
+
+def require_cleared(act: Act) -> None:
+    """Nothing is promoted while something was found that another context had computed.
+
+    Raises:
+        PromotionHeld: and nobody has cleared it.
+    """
+    row = act.catalogue.context()
+    if row is not None and row.uncleared:
+        raise PromotionHeld(
+            f"{row.uncleared} nodes had kept what another context had computed, and nobody has cleared that.",
+            "Find the cause (docs/runbooks/cross-context-hit.md), then `qmtl service dagmanager context clear --reason ...`.",
+        )
+
+
+def granted(row: LogContext | None, asked: ComputeContext) -> Downgrade | None:
+    """Why a context is made safe that somebody asks for, on a log that computes in this one; None where it is granted as it is.
+
+    The log computes for all of its worlds, so these are not compared.
+    """
+    downgrade = asked.evaluate_safe_mode().downgrade
+    if downgrade is not None or row is None:
+        return downgrade
+    here = replace(row.context.read(), world_id=asked.world_id)
+    return None if here == asked else Downgrade.OTHER_CONTEXT
+
+
+def told(said: SaidContext) -> str:
+    """A context in words."""
+    more = {
+        "as_of": said.as_of,
+        "partition": said.partition,
+        "dataset_fingerprint": said.dataset_fingerprint,
+    }
+    parts = [f"{name} {value}" for name, value in more.items() if value]
+    return ", ".join([f"{said.world_id}/{said.execution_domain.value}", *parts])
+
+
+def _require_short(name: str, text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise CommandRefused(
+            f"{name} was a text of {len(text)} characters; at most {MAX_TEXT} are allowed.", "Shorten it."
+        )

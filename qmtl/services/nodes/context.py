@@ -1,0 +1,27 @@
+"""The compute keys of a shard's nodes: what a node keeps belongs to the context in which it was computed, and to no other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qmtl.foundation.common.compute_context import compute_key
+from qmtl.foundation.contracts.context import NodeContext
+
+NAMED: Final = 10
+"""Nodes that a row names, at most."""
+
+
+class ComputeKeys:
+    """The keys of nodes in one context, made once each; empty texts while nobody has said one."""
+
+    def __init__(self, row: NodeContext | None) -> None:
+        self._context = None if row is None else row.context.read()
+        self._keys: dict[str, str] = {}
+
+    def of(self, node_id: str) -> str:
+        if self._context is None:
+            return ""
+        found = self._keys.get(node_id)
+        if found is None:
+            found = self._keys[node_id] = compute_key(node_id, self._context)
+        return found
