@@ -9,6 +9,7 @@ from qmtl.interfaces.cli.dagmanager.commands import gc, redo_diff, retire, weigh
 from qmtl.interfaces.cli.dagmanager.context import context
 from qmtl.interfaces.cli.dagmanager.diff import diff
 from qmtl.interfaces.cli.dagmanager.queues import queue_stats
+from qmtl.interfaces.cli.dagmanager.ready import queues
 from qmtl.interfaces.cli.dagmanager.schema import export_schema, init
 from qmtl.interfaces.cli.dagmanager.server import server
 from qmtl.interfaces.cli.dagmanager.versions import sentinels
@@ -27,6 +28,7 @@ def dagmanager() -> None:
 for one in (
     diff,
     queue_stats,
+    queues,
     sentinels,
     history,
     audit,
