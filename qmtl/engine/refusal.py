@@ -7,6 +7,7 @@ records be skipped; so the task stops, where it is, until somebody has seen to t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeGuard
@@ -93,14 +94,22 @@ def require_letters(log: Log, run: Transaction, error: LogError) -> None:
             continue
         if isinstance(error, UnknownTopic) or _is_gone(log, name):
             reason = "the log has no such topic"
-        elif f"{name} [" in error.what and _WAITED not in error.what:
-            reason = error.what
+        elif told := [what for what in _failures(error) if f"{name} [" in what and _WAITED not in what]:
+            reason = told[0]
         else:
             continue
         raise DeadLettersRefused(
             f"{name} takes no letters, so a record that can't be used can't be put aside: {reason}.",
             f"Make {name} again, or give the right to write it; the task then goes on where it stopped.",
         ) from error
+
+
+def _failures(error: BaseException | None) -> Iterator[str]:
+    """What a failure says, and those before it: an abort that fails too is told of last, and knows nothing of the reason."""
+    while error is not None:
+        if isinstance(error, LogError):
+            yield error.what
+        error = error.__context__
 
 
 def _is_gone(log: Log, name: str) -> bool:

@@ -26,9 +26,9 @@ from qmtl.engine.letters import (
     failed,
     letter_of,
 )
-from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedWriter
 from qmtl.engine.log.kafka import KafkaLog
-from qmtl.engine.log.port import Log, Record
+from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
 from qmtl.engine.task import TaskSettings
@@ -41,7 +41,9 @@ from qmtl.foundation.common.errors import (
     InvalidValue,
     InvariantBroken,
     LogError,
+    OutcomeUnknown,
     PoisonRecord,
+    TransactionAborted,
 )
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.wire.keys import encode_key
@@ -458,6 +460,44 @@ def test_a_log_that_takes_no_letters_stops_the_task_and_nothing_is_skipped(
         runs.settle()
     assert len(messages(log, missing)) == 1
     assert messages(log, ECHO.name) == (ledger_model(items)[0] if make is Ledger else [])
+
+
+class DeniedWriter(EmbeddedWriter):
+    """A cluster that takes no letters, says so once, and then knows nothing of the transaction that is to be aborted."""
+
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
+    ) -> None:
+        super().append(topic, partition, key, value, track=track)
+        self.denied = getattr(self, "denied", False) or topic == DEAD.name
+
+    def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
+        if not self.denied:
+            return super().commit(positions, group, fence)
+        try:
+            raise TransactionAborted(f"{DEAD.name} [0] was not written: Topic authorization failed")
+        except TransactionAborted:
+            self.abort()
+            raise OutcomeUnknown("Failed to end transaction: invalid state") from None
+
+
+class DeniedLog(EmbeddedLog):
+    def writer(self, transactional_id: str) -> DeniedWriter:
+        super().writer(transactional_id)  # counts the epoch
+        return DeniedWriter(self, transactional_id, self.epochs[transactional_id])
+
+
+def test_a_refusal_of_letters_is_told_though_the_abort_behind_it_fails_too(tmp_path: Path) -> None:
+    log = DeniedLog(tmp_path / "log")
+    make_topics(log)
+    feed = Feed(log, ITEMS)
+    feed.put({0: [Item("a", 0, BAD)]})
+    with (
+        bench(log, tmp_path / "state", Ledger) as runs,
+        pytest.raises(DeadLettersRefused, match="authorization failed"),
+    ):
+        runs.settle()
+    log.close()
 
 
 def test_a_topic_of_letters_that_goes_while_a_task_runs_stops_it_and_nothing_is_skipped(

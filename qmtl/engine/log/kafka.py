@@ -474,8 +474,11 @@ class KafkaWriter:
                 self._producer.begin_transaction()
             except KafkaException as told:
                 why = told
-        self.abort()
-        classify(why, self._id)
+        try:
+            classify(why, self._id)
+        except LogError:  # what the abort raises knows of it
+            self.abort()
+            raise
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
         if not self._open:

@@ -60,7 +60,7 @@ class Nodes:
 
     name = "nodes"
     anchor = "trade.intents"
-    tables = ("node.context", "node.deployments", "node.state", "node.windows")
+    tables = ("node.deployments", "node.state", "node.windows", "node.context")
     emits = ("trade.intents", "trade.market")
 
     def __init__(self) -> None:
