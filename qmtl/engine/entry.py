@@ -5,8 +5,7 @@ Such records were there before anybody asked for them. They are not late, and a 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,12 +23,28 @@ POLL_S: Final = 0.05
 FIRST_EPOCH: Final = 1
 
 
+Find = Callable[[Sequence[TopicPartition], int], Positions]
+"""Where to enter partitions behind a bucket; what it does not name, or not beyond where the task was, is read from there."""
+
+
+def finder(log: Log, codec: Codec, clock: Callable[[], float], *, recorded: bool) -> Find:
+    """How a task finds where it enters a topic.
+
+    Args:
+        recorded: the log ends at the cut of the step in which it was entered, so it is entered at its end. Nothing is looked for: how
+            long that may take, a clock decides, and not the log.
+    """
+    if recorded:
+        return lambda wheres, bucket_ms: log.end_offsets(wheres)
+    return lambda wheres, bucket_ms: entries(log, wheres, bucket_ms, codec, clock)
+
+
 def entries(
     log: Log,
     wheres: Iterable[TopicPartition],
     bucket_ms: int,
     codec: Codec,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float],
 ) -> Positions:
     """Per partition the offset behind the newest marker that proves that all before it belongs to buckets up to this one.
 

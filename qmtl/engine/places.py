@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from qmtl.engine.entry import entries
+from qmtl.engine.entry import Find
 from qmtl.engine.incarnation import Finding, Kind, facts_of, regressions
 from qmtl.engine.log.port import Log, Positions, TopicPartition, partitions_of
 from qmtl.engine.processor import Input
 from qmtl.engine.stored import TopicFacts
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts.control import InputTopic
-from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.topics import TopicSpec
 
 _logger: Final = logging.getLogger(__name__)
@@ -29,6 +28,7 @@ class Places:
     Args:
         number: of the task.
         specs: what is known of a topic that is read.
+        find: where a topic is entered that begins to be read.
 
     Attributes:
         positions: the next offset of every partition that is read, or has been.
@@ -36,8 +36,10 @@ class Places:
         slept: the sources that are asleep, with the ends of their partitions that are read, in their order, as they fell asleep.
     """
 
-    def __init__(self, log: Log, label: str, number: int, specs: Callable[[str], TopicSpec]) -> None:
-        self._log, self._label, self._number, self._specs = log, label, number, specs
+    def __init__(
+        self, log: Log, label: str, number: int, specs: Callable[[str], TopicSpec], find: Find
+    ) -> None:
+        self._log, self._label, self._number, self._specs, self._find = log, label, number, specs, find
         self.positions: dict[TopicPartition, int] = {}
         self.reads: tuple[TopicPartition, ...] = ()
         self._ids: dict[str, str] = {}
@@ -146,12 +148,11 @@ class Places:
             return [TopicPartition(one.topic, self._number)]
         return partitions_of(one.topic, self._specs(one.topic).partitions)
 
-    def entries(self, inputs: Iterable[Input], bucket_ms: int, codec: Codec) -> Positions:
+    def entries(self, inputs: Iterable[Input], bucket_ms: int) -> Positions:
         """Where to enter what begins to be read of these inputs once this bucket was closed: only where something is before it.
 
         Of a table everything is read, and of what is read late all up to its cut. A topic that comes back is entered behind the
         bucket too, if it is the one that was read; of any other `check` tells.
-        A second run finds the same place: for it the log ends there, at the cut of the step that found it.
         """
         events = [
             one for one in inputs if one.bucketed and not one.lag and not self._specs(one.topic).compacted
@@ -161,7 +162,7 @@ class Places:
         lives = self._log.incarnations({where.topic for where in new if where in self.positions})
         same = {name for name, life in lives.items() if life.id == self._ids.get(name)}
         new = [where for where in new if where not in self.positions or where.topic in same]
-        found = entries(self._log, new, bucket_ms, codec)
+        found = self._find(new, bucket_ms)
         return {where: at for where, at in found.items() if at > self.positions.get(where, 0)}
 
     def _is_there(self, where: TopicPartition) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 
 from qmtl.engine.crash_marks import CrashMarks
 from qmtl.engine.cut import OpenRows
+from qmtl.engine.entry import finder
 from qmtl.engine.failpoint import passing
 from qmtl.engine.handling import FAILURES_IN_A_ROW, Again, Handling
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, decision, refuse
@@ -107,9 +108,7 @@ class Task:
         self.number = number
         self.group = f"qmtl.{processor.name}"
         self.id = TaskId(processor.name, number)
-        self._log = log
-        self._codec = codec
-        self._settings = settings
+        self._log, self._codec, self._settings = log, codec, settings
         self.label = f"{processor.name}[{number}]"
         described = log.describe(processor.anchor)
         if described is None:
@@ -123,7 +122,8 @@ class Task:
             self._reader.close()
             raise
         self._inputs: tuple[Input, ...] = ()
-        self._places, self._free = Places(log, self.label, number, self._spec), list[Arrival]()
+        find = finder(log, codec, settings.clock, recorded=recorded)
+        self._places, self._free = Places(log, self.label, number, self._spec, find), list[Arrival]()
         self._fresh = self._open_order = self._sorted = self._moved_on = False
         self._first: Ready | None = None
         self._pinned, self._kept_ms = dict[TopicPartition, int](), dict[str, int]()
@@ -527,7 +527,7 @@ class Task:
         self._handling.seal(run)
         changed = self.processor.inputs() != self._inputs
         if changed and run.buckets:
-            run.positions.update(self._places.entries(self.processor.inputs(), run.buckets[-1], self._codec))
+            run.positions.update(self._places.entries(self.processor.inputs(), run.buckets[-1]))
         if self._open_order or changed:
             run.pin({where: at for where, at in run.positions.items() if self._pinned.get(where) != at})
         passing("after_apply")

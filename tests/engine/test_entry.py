@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from qmtl.engine import entry
 from qmtl.engine.cut import CutDigest
-from qmtl.engine.entry import entries
+from qmtl.engine.entry import entries, finder
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.places import Places
@@ -70,7 +71,12 @@ def test_every_partition_is_entered_behind_the_newest_bucket_that_proves_it(
         for partition, one in enumerate(heirs):
             if known := [offset for offset, bucket in play(log, partition, one) if bucket <= last]:
                 expected[TopicPartition(XX.name, partition)] = known[-1] + 1
-        assert entries(log, [TopicPartition(XX.name, number) for number in range(3)], last, CODEC) == expected
+        assert (
+            entries(
+                log, [TopicPartition(XX.name, number) for number in range(3)], last, CODEC, time.monotonic
+            )
+            == expected
+        )
         log.close()
 
 
@@ -97,7 +103,7 @@ def test_a_transaction_that_is_open_or_aborted_is_no_part_of_it(
             writer.abort()
     for last in (0, 5, 9, 10):
         found = [offset + 1 for offset, bucket in proving if bucket <= last]
-        assert entries(log, [FIRST], last, CODEC) == ({FIRST: found[-1]} if found else {})
+        assert entries(log, [FIRST], last, CODEC, time.monotonic) == ({FIRST: found[-1]} if found else {})
     writer.abort()
 
 
@@ -113,7 +119,12 @@ def world(embedded_log: EmbeddedLog) -> TwoSources:
 @pytest.mark.parametrize("behind", [0, 2])
 @pytest.mark.parametrize("known", [False, True])
 def test_what_was_there_before_a_source_is_read_is_not_late(
-    world: TwoSources, tmp_path: Path, restarts: bool, behind: int, known: bool
+    world: TwoSources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    restarts: bool,
+    behind: int,
+    known: bool,
 ) -> None:
     """Whether it was read before or never was, and whether it has closed all that its reader has, or lacks some buckets."""
     with bench(world.log, tmp_path / "0", Steered) as runs:
@@ -140,7 +151,12 @@ def test_what_was_there_before_a_source_is_read_is_not_late(
         minute(number) for number in range(9 - behind, 9)
     ]
     assert [number for name, number in world.seen() if name == "y"] == [*([1] if known else []), 9]
+    late = messages(world.log, LATE.name)
+    monkeypatch.setattr(entry, "BUDGET_S", 0.0)  # a second run looks for nothing, however much time there is
     assert rerun(world.log, CODEC, Steered, 0, tmp_path / "again").differences == []
+    again = EmbeddedLog(tmp_path / "again" / "log")
+    assert messages(again, LATE.name) == late
+    again.close()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +177,13 @@ def test_only_what_begins_to_be_read_by_bucket_is_entered(
     world: TwoSources, asked: Input, reads: bool, position: int | None, entered: bool, made_anew: bool
 ) -> None:
     where = TopicPartition(asked.topic, 0)
-    places = Places(world.log, "test", 0, lambda name: TOPICS.get(name, Y))
+    places = Places(
+        world.log,
+        "test",
+        0,
+        lambda name: TOPICS.get(name, Y),
+        finder(world.log, CODEC, time.monotonic, recorded=False),
+    )
     if position is not None:
         places.positions[where] = position
         places.check([where], {}, places.facts([where]))
@@ -172,7 +194,7 @@ def test_only_what_begins_to_be_read_by_bucket_is_entered(
     world.give("y", 1, 2, 3)
     table = (TopicPartition(B_STATE.name, 0), marker_key("b", 0, 1), CODEC.encode(marker(1, 1, "", "b")))
     put(world.log, [table], writer="b")
-    found = places.entries([asked], minute(2), CODEC)
+    found = places.entries([asked], minute(2))
     assert [one.topic for one in found] == ([Y.name] if entered and not (made_anew and position) else [])
 
 

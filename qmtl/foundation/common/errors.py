@@ -1,4 +1,7 @@
-"""Every error that QMTL raises on purpose: one tree, one stable code each, with what was wrong and what to do."""
+"""Every error that QMTL raises on purpose: one tree, one stable code each, with what was wrong and what to do.
+
+All of it is in one file, long as that is: whoever adds a code sees those that are taken.
+"""
 
 from __future__ import annotations
 

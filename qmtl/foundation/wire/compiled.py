@@ -132,7 +132,7 @@ def compiled(shape: Record) -> tuple[Write, Read]:
             case Record() if part.name not in scope:
                 scope[part.name] = part.message
                 if _is_plain(part.message):
-                    scope[f"{part.name}_open"] = _opened(part.message)
+                    scope[f"{part.name}_open"] = opened(part.message)
                 lines += _Writer(part).lines()
                 lines += _Reader(part).lines()
             case Choice(enum):
@@ -242,7 +242,7 @@ def _is_plain(message: type) -> bool:
     return message.__bases__ == (object,) and own.get("__slots__") == names and not made
 
 
-def _opened(message: type) -> type:
+def opened(message: type) -> type:
     """A class with the same slots that may be set one by one.
 
     A frozen dataclass sets its fields through `object.__setattr__`, which takes most of the time of decoding it. An instance of

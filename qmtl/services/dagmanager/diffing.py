@@ -10,6 +10,7 @@ from qmtl.foundation.common.compute_context import DOMAIN_OF_MODE, ComputeContex
 from qmtl.foundation.common.errors import InvalidName, InvalidParameter
 from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
+from qmtl.foundation.wire.compiled import opened
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.context import granted
 from qmtl.services.dagmanager.faults import Faults
@@ -114,10 +115,7 @@ def _row(node_id: str, name: str, topic: str, origin: NodeOrigin) -> MappedNode:
     return row
 
 
-class _OpenRow:
-    """As in `prescan`: a frozen row sets its fields one call each."""
-
-    __slots__ = MappedNode.__slots__
+_OpenRow: Final = opened(MappedNode)
 
 
 def _next_topic(catalogue: Catalogue, draft: Draft, node: ComputeNode, taken: Collection[str]) -> str:

@@ -16,6 +16,7 @@ import msgspec
 from qmtl.foundation.common.canonical import parse_canonical_json
 from qmtl.foundation.common.identity import NodeForm, checked_form, content_id
 from qmtl.foundation.contracts.dag import ComputeNode
+from qmtl.foundation.wire.compiled import opened
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.graph import (
@@ -417,16 +418,8 @@ def split(data: bytes) -> Texts | None:
 # ---- what takes long as Python does it ----------------------------------------------------------------------------
 
 
-class _OpenRow:
-    """A `ComputeNode` that may be set: a frozen one sets its fields through `object.__setattr__`, which takes five times as long.
-    Python allows an instance to become one of another class of the same layout."""
-
-    __slots__ = ComputeNode.__slots__
-
-
-class _OpenNamed:
-    __slots__ = GraphNode.__slots__
-
+_OpenRow: Final = opened(ComputeNode)
+_OpenNamed: Final = opened(GraphNode)
 
 _CONTENT: Final = attrgetter(
     "node_type", "interval", "period", "code_hash", "schema_compat_id", "params_canon", "dependencies"
