@@ -2,7 +2,8 @@
 
 In the engine it is what the DAG Manager does to compare a message with its graph (`decide_ms`), and all that comes of a request on
 the embedded log, commits included (`step_ms`). Through the broker it is what somebody waits who asks: from the instant at which a
-request was due, whether it could be sent then or not, until its last chunk is readable, committed.
+request was due, whether it could be sent then or not, until its last chunk is readable, committed. Whoever asks acknowledges what
+came, as the client of this project does, so that nothing of an answer stays.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from bench.engine import gauge
 from bench.engine.gauge import Failed
 from qmtl.bootstrap import open_log
 from qmtl.foundation.contracts.dag import CreateTopic, DagSubmission, ReportTopicCreated
-from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
+from qmtl.foundation.contracts.diff import AckChunk, DiffChunk, DiffRequest, NodeOrigin
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, topic
@@ -38,6 +39,7 @@ from qmtl.services.dagmanager.prescan import Prescan
 
 REQUESTS: Final = "dag.diff.requests"
 CHUNKS: Final = "dag.diff.chunks"
+ACKS: Final = "dag.diff.acks"
 
 
 class Asking:
@@ -231,6 +233,8 @@ def _ask(client: _Client, worker: gauge.Child, asking: Asking, per_s: int, secon
         for row in client.take(worker, max(0.0, min(0.005, next_due - now))):
             if isinstance(row, DiffChunk):
                 heard = _hear(row, due, done)
+                if row.last:
+                    client.send(ACKS, AckChunk(row.request_id, row.seq))
         if time.perf_counter() - heard > gauge.PATIENCE_S:
             raise Failed(f"no answer to {len(requests) - len(done)} requests: {worker.last_words()}")
     return [(done[one.request_id] - due[one.request_id]) * 1e3 for one in requests]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple, TypeAlias, TypeVar, assert_never
@@ -102,12 +102,20 @@ class Catalogue:
     def node(self, node_id: str) -> ComputeNode | None:
         return self._nodes.get(node_id)
 
+    def nodes_of(self, node_ids: Sequence[str]) -> list[ComputeNode | None]:
+        """As `node`, of each in their order."""
+        return list(map(self._nodes.get, node_ids))
+
     def queue(self, topic: str) -> Queue | None:
         return self._queues.get(topic)
 
     def queue_of(self, node_id: str) -> Queue | None:
         """The topic of a node, also while it is being made or removed."""
         return self._queue_of.get(node_id)
+
+    def queues_of(self, node_ids: Sequence[str]) -> list[Queue | None]:
+        """As `queue_of`, of each in their order."""
+        return list(map(self._queue_of.get, node_ids))
 
     def next_of(self, node_id: str) -> Queue | None:
         """The topic that takes the place of the present one once it is there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -60,7 +60,7 @@ def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | No
     )
     graph, draft = drafted(catalogue, submission, faults, request.strategy_id, prescan)
     return Difference(
-        tuple(_mapped(catalogue, graph, draft)),
+        _mapped(catalogue, graph, draft),
         draft.sentinel.sentinel_id if downgrade is None else "",
         graph.version,
         downgrade,
@@ -88,23 +88,26 @@ def _downgrade(catalogue: Catalogue, request: DiffRequest, faults: Faults) -> Do
     return granted(catalogue.context(), context)
 
 
-def _mapped(catalogue: Catalogue, graph: Graph, draft: Draft) -> Iterator[MappedNode]:
+def _mapped(catalogue: Catalogue, graph: Graph, draft: Draft) -> tuple[MappedNode, ...]:
     asked = {queue.node_id: queue.topic for queue in draft.queues}
     buffering = frozenset(draft.outcome.buffering_nodes)
-    new, reused, found = NodeOrigin.NEW, NodeOrigin.REUSED, catalogue.queue_of
-    for one in graph.nodes:
-        node_id = one.node.node_id
+    new, reused = NodeOrigin.NEW, NodeOrigin.REUSED
+    rows = []
+    for one, node_id, name, there in zip(
+        graph.nodes, draft.sentinel.node_ids, draft.sentinel.names, draft.there, strict=True
+    ):
         if node_id in asked:
-            yield _row(node_id, one.name, asked[node_id], new)
-            continue
-        queue = found(node_id)
-        assert queue is not None  # else it would be asked for
-        if queue.removing:
-            topic = _next_topic(catalogue, draft, one.node, set(asked.values()))
-            yield _row(node_id, one.name, topic, new)
+            row = _row(node_id, name, asked[node_id], new)
         else:
-            origin = NodeOrigin.BUFFERING if node_id in buffering else reused
-            yield _row(node_id, one.name, queue.topic, origin)
+            assert there is not None  # else it would be asked for
+            if there.removing:
+                topic = _next_topic(catalogue, draft, one.node, set(asked.values()))
+                row = _row(node_id, name, topic, new)
+            else:
+                origin = NodeOrigin.BUFFERING if node_id in buffering else reused
+                row = _row(node_id, name, there.topic, origin)
+        rows.append(row)
+    return tuple(rows)
 
 
 def _row(node_id: str, name: str, topic: str, origin: NodeOrigin) -> MappedNode:

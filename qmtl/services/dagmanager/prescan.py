@@ -141,12 +141,11 @@ class Prescan:
             done = None if ordered is None else self._followed(ordered, at_ms, held)
         if done is None or len(done) < len(nodes):
             return None
+        if len(set(map(_NODE_ID, done.values()))) == len(done):
+            return done
         schemas = {one.node.node_id: one.schema_hash for one in done.values()}
-        if len(schemas) < len(done) and any(
-            schemas[one.node.node_id] != one.schema_hash for one in done.values()
-        ):
-            return None
-        return done
+        is_one = all(schemas[one.node.node_id] == one.schema_hash for one in done.values())
+        return done if is_one else None
 
     def _followed(self, nodes: Iterable[Known], at_ms: int, held: Held) -> dict[str, GraphNode] | None:
         """The nodes by name; `None` if one is not sound, or comes before what it reads."""
@@ -420,6 +419,8 @@ def split(data: bytes) -> Texts | None:
 
 _OpenRow: Final = opened(ComputeNode)
 _OpenNamed: Final = opened(GraphNode)
+
+_NODE_ID: Final = attrgetter("node.node_id")
 
 _CONTENT: Final = attrgetter(
     "node_type", "interval", "period", "code_hash", "schema_compat_id", "params_canon", "dependencies"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final, assert_never
@@ -152,6 +152,7 @@ class Draft:
         nodes: the ones that are new.
         queues: the ones to be asked for, in graph order.
         changed: nodes that are there and whose schema is another one from now on.
+        there: by its place in the graph, what queue a node has already, whatever becomes of it.
     """
 
     sentinel: VersionSentinel
@@ -159,6 +160,7 @@ class Draft:
     nodes: tuple[ComputeNode, ...]
     queues: tuple[Queue, ...]
     changed: tuple[ComputeNode, ...] = ()
+    there: Sequence[Queue | None] = ()
 
 
 def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft) -> DagOutcome:
@@ -195,6 +197,7 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
 
 
 def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Draft:
+    node_ids = tuple(map(_NODE_ID, graph.nodes))
     sentinel = VersionSentinel(
         _sentinel_id(submission, graph),
         graph.version,
@@ -202,8 +205,8 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
         submission.submitted_at_ms,
         submission.world_id,
         graph.strategy_id,
-        tuple(one.node.node_id for one in graph.nodes),
-        tuple(one.name for one in graph.nodes),
+        node_ids,
+        tuple(map(_NAME, graph.nodes)),
         graph.signals,
         submission.submission_id,
         SentinelStatus.PENDING,
@@ -216,12 +219,12 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
     buffering: list[str] = []
     queues: dict[str, Queue] = {}
     names: set[str] = set()
-    node_of, queue_of = catalogue.node, catalogue.queue_of
-    for one in graph.nodes:
-        node_id = one.node.node_id
+    every = catalogue.queues_of(node_ids)
+    for one, node_id, known, there in zip(
+        graph.nodes, node_ids, catalogue.nodes_of(node_ids), every, strict=True
+    ):
         if node_id in new or node_id in reused:
             continue
-        known = node_of(node_id)
         if known is None:
             known = new[node_id] = replace(one.node, owner=sentinel.sentinel_id)
         else:
@@ -233,7 +236,6 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
                 catalogue, known, one.schema_hash
             ):
                 buffering.append(node_id)
-        there = queue_of(node_id)
         if there is None or not is_usable(there):
             queue = lacking(catalogue, known, graph.version, names)
             if queue is not None:
@@ -251,7 +253,7 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
         tuple(reused),
         tuple(buffering),
     )
-    return Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()), tuple(changed))
+    return Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()), tuple(changed), every)
 
 
 def _require_distinct(catalogue: Catalogue, draft: Draft) -> None:
@@ -375,6 +377,7 @@ def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Ans
 
 
 _NAME: Final = attrgetter("name")
+_NODE_ID: Final = attrgetter("node.node_id")
 _CANON: Final = attrgetter("params_canon")
 _INPUTS: Final = attrgetter("dependencies")
 
