@@ -142,6 +142,14 @@ def test_the_bytes_of_a_list_are_spliced_from_those_of_its_parts(left: list[Any]
     assert spliced_bytes(canonical_bytes(left), canonical_bytes(right)) == canonical_bytes([*left, *right])
 
 
+@given(st.integers(0, 20).flatmap(lambda size: st.lists(st.text("aé✓", min_size=size, max_size=size))))
+def test_texts_of_one_length_are_framed_as_any_others(texts: list[str]) -> None:
+    """In a list of nothing else one frame may serve them all; beside a number it does not."""
+    framed = b"".join(map(canonical_bytes, texts))
+    assert canonical_bytes(texts)[9:] == framed
+    assert canonical_bytes([*texts, 1])[9:].startswith(framed)
+
+
 @pytest.mark.parametrize("form", [canonical_bytes, canonical_json])
 @pytest.mark.parametrize(
     "value,path",

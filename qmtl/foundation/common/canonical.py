@@ -169,9 +169,13 @@ def _texts(value: Any, path: str, depth: int) -> bytes:
     if set(map(type, value)) != {str}:
         return b""
     try:
-        return b"".join([b"s" + len(text).to_bytes(8, "big") + text for text in map(str.encode, value)])
+        texts = list(map(str.encode, value))
     except UnicodeEncodeError:  # which element it is, the long way tells
         return b""
+    if len(lengths := set(map(len, texts))) == 1:  # as ids have
+        frame = b"s" + lengths.pop().to_bytes(8, "big")
+        return frame + frame.join(texts)
+    return b"".join([b"s" + len(text).to_bytes(8, "big") + text for text in texts])
 
 
 def _number(value: Number, path: str) -> bytes:
