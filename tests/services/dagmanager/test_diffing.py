@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -264,3 +266,55 @@ def test_digests_tell_answers_apart(desk: Desk) -> None:
     desk.send(request(strategy(crossing(3, 9)), "r3"))
     digests = [entry.digest for entry in desk.told("dag.admin.log")]
     assert len(set(digests)) == len(digests) == 6
+
+
+# ---- how much it does ---------------------------------------------------------------------------------------------------------
+
+
+def pipelines(numbers: Sequence[int]) -> dict[str, Any]:
+    """Three nodes for each number, which no other number has."""
+    parts = (
+        (
+            price(f"p{one}", [f"S{one}-USD"]),
+            sma(f"s{one}", 3, f"p{one}"),
+            cross(f"c{one}", f"s{one}", f"p{one}"),
+        )
+        for one in numbers
+    )
+    return strategy([*chain.from_iterable(parts), target("target", f"c{numbers[0]}")])
+
+
+def calls_of(desk: Desk, asked: DiffRequest) -> int:
+    """How many functions are called, Python's own among them, while a request is answered."""
+    count = 0
+
+    def note(frame: Any, event: str, what: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        desk.send(asked)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_diff_does_as_much_as_is_asked_for_and_no_more_where_the_graph_is_large(desk: Desk) -> None:
+    """Time is the bench's; here it is what is done. What one call of Python's does to a whole table would not be seen."""
+
+    def ask(name: str, numbers: Sequence[int]) -> int:
+        count = calls_of(desk, request(pipelines(numbers), name))
+        told = [node.origin for chunk in chunks(desk, name) for node in chunk.queue_map]
+        assert told == [NodeOrigin.REUSED] * (3 * len(numbers) + 1)
+        return count
+
+    desk.send(submission(pipelines(range(40)), "first"))
+    desk.report_all()
+    ask("warm", range(40))
+    few, twice, four_times = (ask(f"few-{size}", range(size)) for size in (10, 20, 40))
+    desk.send(submission(pipelines(range(40, 400)), "second"))
+    desk.report_all()
+    ask("warm again", range(40))
+    assert four_times - twice == pytest.approx(2 * (twice - few), rel=0.2)  # more chunks, no more a node
+    assert ask("large", range(40)) == pytest.approx(four_times, rel=0.01)
