@@ -15,7 +15,7 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -30,10 +30,11 @@ from bench.engine.gauge import Failed
 from qmtl.bootstrap import open_log
 from qmtl.foundation.contracts.dag import CreateTopic, DagSubmission, ReportTopicCreated
 from qmtl.foundation.contracts.diff import AckChunk, DiffChunk, DiffRequest, NodeOrigin
-from qmtl.foundation.wire.keys import encode_key
+from qmtl.foundation.wire.keys import decode_key, encode_key, is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, topic
 from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.diff_stream import CHUNK_NODES
 from qmtl.services.dagmanager.diffing import difference
 from qmtl.services.dagmanager.prescan import Prescan
 
@@ -49,6 +50,8 @@ class Asking:
         self._draw = random.Random(f"{pipelines} {nodes}")
         self._pipelines = pipelines
         self._count = nodes // PIPELINE
+        self.nodes = self._count * PIPELINE
+        self.chunks = -(-self.nodes // CHUNK_NODES)
         self._numbers = itertools.count()
 
     def request(self) -> DiffRequest:
@@ -153,7 +156,7 @@ class _Client:
                 "group.id": f"{prefix}asker",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
-                "fetch.wait.max.ms": 1,
+                "fetch.wait.max.ms": 100,
             }
         )
 
@@ -176,11 +179,15 @@ class _Client:
                 if time.monotonic() > deadline:
                     raise
 
-    def take(self, worker: gauge.Child, wait_s: float) -> list[Any]:
-        """What has come, decoded."""
+    def take(self, worker: gauge.Child, wait_s: float) -> list[tuple[bytes, bytes]]:
+        """The rows that have come, with their keys."""
         worker.require_alive()
         records = self.consumer.consume(500, wait_s)
-        return [codec.decode(one.value()) for one in records if not one.error() and one.value() is not None]
+        return [
+            (one.key(), one.value())
+            for one in records
+            if not one.error() and one.value() is not None and not is_reserved(one.key())
+        ]
 
 
 @contextmanager
@@ -206,7 +213,8 @@ def _fill(client: _Client, worker: gauge.Child, nodes: int, known: int) -> int:
     while asked < pipelines * PIPELINE:
         if time.monotonic() > heard + gauge.PATIENCE_S:
             raise Failed(f"only {asked} topics were asked for: {worker.last_words()}")
-        for task in client.take(worker, 0.1):
+        for _, value in client.take(worker, 0.1):
+            task = codec.decode(value)
             if isinstance(task, CreateTopic):
                 heard = time.monotonic()
                 asked += 1
@@ -216,11 +224,17 @@ def _fill(client: _Client, worker: gauge.Child, nodes: int, known: int) -> int:
 
 
 def _ask(client: _Client, worker: gauge.Child, asking: Asking, per_s: int, seconds: float) -> list[float]:
-    """Milliseconds of each request, in the order of the requests."""
+    """Milliseconds of each request, in the order of the requests. What was answered is read when all is there, so that the reading
+    takes no time from whoever answers.
+
+    Raises:
+        Failed: nothing came for long, or an answer is not that all nodes are there.
+    """
     requests = [asking.request() for _ in range(int(per_s * seconds))]
     client.read(CHUNKS)
     began = time.perf_counter() + 0.1
     due = {one.request_id: began + place / per_s for place, one in enumerate(requests)}
+    chunks: dict[str, list[bytes]] = {one: [] for one in due}
     done: dict[str, float] = {}
     sent, heard = 0, began
     while len(done) < len(requests):
@@ -230,20 +244,22 @@ def _ask(client: _Client, worker: gauge.Child, asking: Asking, per_s: int, secon
             sent += 1
             continue
         next_due = due[requests[sent].request_id] if sent < len(requests) else now + 0.05
-        for row in client.take(worker, max(0.0, min(0.005, next_due - now))):
-            if isinstance(row, DiffChunk):
-                heard = _hear(row, due, done)
-                if row.last:
-                    client.send(ACKS, AckChunk(row.request_id, row.seq))
+        for key, value in client.take(worker, max(0.0, min(0.005, next_due - now))):
+            heard = time.perf_counter()
+            request_id, seq = decode_key(key)
+            came = chunks.get(str(request_id), [])
+            came.append(value)
+            if len(came) == asking.chunks:
+                done[str(request_id)] = heard
+                client.send(ACKS, AckChunk(str(request_id), int(seq)))
         if time.perf_counter() - heard > gauge.PATIENCE_S:
             raise Failed(f"no answer to {len(requests) - len(done)} requests: {worker.last_words()}")
+    for request_id, came in chunks.items():
+        _check(request_id, [codec.decode(one) for one in came], asking.nodes)
     return [(done[one.request_id] - due[one.request_id]) * 1e3 for one in requests]
 
 
-def _hear(chunk: DiffChunk, due: dict[str, float], done: dict[str, float]) -> float:
-    now = time.perf_counter()
-    if not chunk.accepted or any(one.origin is not NodeOrigin.REUSED for one in chunk.queue_map):
-        raise Failed(f"{chunk.request_id}: not all nodes were found: {chunk.detail}")
-    if chunk.last and chunk.request_id in due:
-        done[chunk.request_id] = now
-    return now
+def _check(request_id: str, chunks: Sequence[DiffChunk], nodes: int) -> None:
+    told = [node.origin for one in chunks for node in one.queue_map]
+    if told != [NodeOrigin.REUSED] * nodes or [one.last for one in chunks].index(True) != len(chunks) - 1:
+        raise Failed(f"{request_id}: not all nodes were found: {chunks[0].detail}")
