@@ -72,14 +72,14 @@ ARCHIVE: Final = "QMTL_ARCHIVE"
 """The environment's name for the object store in which topics are archived before they go."""
 
 
-def archive_of(log: Log) -> Archive | None:
-    """Where topics of a log are archived before they are removed, as the environment says; None where it says nothing, and then no
-    topic goes that has to be archived first.
+def archive_of(log: Log, url: str | None = None) -> Archive | None:
+    """Where topics of a log are archived before they are removed, as it is given or else as the environment says; None where neither
+    says anything, and then no topic goes that has to be archived first.
 
     Raises:
         UsageError: it says something else than a store, or the client is not installed.
     """
-    url = os.environ.get(ARCHIVE, "")
+    url = url or os.environ.get(ARCHIVE, "")
     return Archives(log, open_store(parse(url))) if url else None
 
 
@@ -186,16 +186,17 @@ def rights_of(processor: Processor) -> Rights:
     )
 
 
-def outside_of(log: Log, load: BrokerLoad | None = None) -> Outside:
+def outside_of(log: Log, load: BrokerLoad | None = None, archive: str | None = None) -> Outside:
     """What the effects of a process reach.
 
     Args:
         load: without one, what the environment says.
+        archive: URL of the store of topics that go; without one, what the environment says.
 
     Raises:
         UsageError: the environment says what can't be used.
     """
-    return Outside(log, archive_of(log), load=load or broker_load_of())
+    return Outside(log, archive_of(log, archive), load=load or broker_load_of())
 
 
 def make_workers(

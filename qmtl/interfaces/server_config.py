@@ -1,4 +1,5 @@
-"""The configuration file of a server: one section of a YAML file, every key known and every value checked before anything starts."""
+"""The configuration file of a server: one section of a YAML file, or the whole of it, every key known and every value checked before
+anything starts."""
 
 from __future__ import annotations
 
@@ -7,10 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from qmtl.engine.archive.address import parse
 from qmtl.foundation.common.errors import UsageError
 
 MAX_BYTES: Final = 65_536
 SECTION: Final = "dagmanager"
+OF_A_GRAPH_DATABASE: Final = ("neo4j_dsn", "neo4j_user", "neo4j_password")
+"""Keys of files that were written for a graph database. There is none: they are taken where the graph is kept otherwise, and told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class ServerConfig:
         metrics_host, metrics_port: where /metrics and /healthz are served; no port, nowhere.
         broker_load_url: of a Prometheus that scrapes the brokers; None for what the environment says, or nobody.
         broker_capacity_per_s: messages per second that one broker can take.
+        archive: URL of the object store in which topics are archived before they go; None for what the environment says, or nowhere.
+        unused: keys of the file that say nothing to this server, for it to tell of them.
     """
 
     kafka_dsn: str | None = None
@@ -35,6 +41,8 @@ class ServerConfig:
     metrics_port: int | None = None
     broker_load_url: str | None = None
     broker_capacity_per_s: int | None = None
+    archive: str | None = None
+    unused: tuple[str, ...] = ()
 
     def address(self, state_dir: Path) -> str:
         """The log, as `--log` takes it."""
@@ -43,11 +51,16 @@ class ServerConfig:
         return f"kafka://{self.kafka_dsn}" + (f"/{self.namespace}" if self.namespace else "")
 
 
+KEYS: Final = {one.name: str(one.type) for one in fields(ServerConfig) if one.name != "unused"}
+"""What a file may say, and its kind."""
+
+
 def read_config(file: Path) -> ServerConfig:
-    """The section of the DAG Manager.
+    """What the section of the DAG Manager says; a file without sections is that section.
 
     Raises:
-        UsageError: the file can't be read, is no YAML or too large, or has an unknown key or a value of another kind.
+        UsageError: the file can't be read, is no YAML or too large, has an unknown key or a value of another kind, keys both in the
+            section and beside it, or sections without that of the DAG Manager.
     """
     import yaml
 
@@ -69,8 +82,34 @@ def read_config(file: Path) -> ServerConfig:
         raise UsageError(
             f"--config {file} is no YAML{at}.", "`qmtl/examples/qmtl.yml` is a sample."
         ) from None
-    section = {} if loaded is None else _mapping(loaded, file, "the file").get(SECTION)
-    return _checked({} if section is None else _mapping(section, file, f"section {SECTION!r}"), file)
+    return (
+        ServerConfig()
+        if loaded is None
+        else _checked(_section(_mapping(loaded, file, "the file"), file), file)
+    )
+
+
+def _section(loaded: Mapping[Any, Any], file: Path) -> Mapping[Any, Any]:
+    """What is meant for the DAG Manager: nothing of the file is passed over but sections of others."""
+    beside = {
+        key: value
+        for key, value in loaded.items()
+        if key != SECTION
+        and not (key not in (*KEYS, *OF_A_GRAPH_DATABASE) and isinstance(value, dict | None))
+    }
+    if SECTION in loaded and beside:
+        raise UsageError(
+            f"--config {file}: key {str(next(iter(beside)))[:60]!a} stands beside section {SECTION!r}; what is for the server stands"
+            " inside.",
+            "Indent it below the section, or leave the section's name out.",
+        )
+    if loaded and SECTION not in loaded and not beside:
+        raise UsageError(
+            f"--config {file}: there is section {str(next(iter(loaded)))[:60]!a}, and none that is named {SECTION!r}.",
+            f"Name it {SECTION!r}; `qmtl/examples/qmtl.yml` is a sample.",
+        )
+    section = loaded.get(SECTION, beside)
+    return {} if section is None else _mapping(section, file, f"section {SECTION!r}")
 
 
 def _mapping(value: Any, file: Path, what: str) -> Mapping[Any, Any]:
@@ -83,15 +122,16 @@ def _mapping(value: Any, file: Path, what: str) -> Mapping[Any, Any]:
 
 
 def _checked(section: Mapping[Any, Any], file: Path) -> ServerConfig:
-    known = {one.name: str(one.type) for one in fields(ServerConfig)}
-    for key, value in section.items():
-        if key not in known:
+    unused = tuple(key for key in OF_A_GRAPH_DATABASE if key in section)
+    said = {key: value for key, value in section.items() if key not in unused}
+    for key, value in said.items():
+        if key not in KEYS:
             raise UsageError(
                 f"--config {file}: key {str(key)[:60]!a} of section {SECTION!r} is unknown.",
-                f"There are {', '.join(known)}.",
+                f"There are {', '.join(KEYS)}.",
             )
-        kind = int if known[key].startswith("int") else str
-        if value is None and known[key].endswith("None"):
+        kind = int if KEYS[key].startswith("int") else str
+        if value is None and KEYS[key].endswith("None"):
             continue
         if type(value) is not kind or value == "":
             wanted = "a whole number" if kind is int else "a text"
@@ -99,7 +139,14 @@ def _checked(section: Mapping[Any, Any], file: Path) -> ServerConfig:
                 f"--config {file}: {key} was {_kind(value)}; {wanted} is required.",
                 "Put a text between quotation marks, or leave the key out.",
             )
-    config = ServerConfig(**section)
+    config = ServerConfig(**said, unused=unused)
+    if unused and config.kafka_dsn is None and config.state_dir is None:
+        raise UsageError(
+            f"--config {file}: {unused[0]} names a graph database, and this server keeps the graph on the log, which is nowhere kept.",
+            "Say kafka_dsn for a cluster's log or state_dir for one of this server's own.",
+        )
+    if config.archive is not None:
+        parse(config.archive)
     port = config.metrics_port
     if port is not None and not 0 <= port < 65_536:
         raise UsageError(

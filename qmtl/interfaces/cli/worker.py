@@ -124,12 +124,14 @@ def run_processors(
     slot: str,
     metrics: tuple[str, int] | None,
     load: BrokerLoad | None = None,
+    archive: str | None = None,
 ) -> None:
     """Open the log, join the groups and step until a signal comes.
 
     Args:
         metrics: the host and port on which /metrics and /healthz are served; None for nowhere.
         load: how busy the brokers are; None for what the environment says.
+        archive: URL of the store of topics that go; None for what the environment says.
     """
     from qmtl.bootstrap import make_workers, open_log, outside_of, prepare
     from qmtl.engine.worker import collect_seldom, run
@@ -144,7 +146,7 @@ def run_processors(
     signal.signal(signal.SIGINT, stop)
     log = open_log(address, settings=kafka)
     try:
-        outside = outside_of(log, load)
+        outside = outside_of(log, load, archive)
         prepare(log)
         with ExitStack() as open_now:
             if metrics is not None:

@@ -10,17 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from textwrap import dedent, indent
 from typing import Any
 
 import pytest
 
 import qmtl.examples
-from qmtl.bootstrap import broker_load_of, open_log, prepare
+from qmtl.bootstrap import broker_load_of, open_log, outside_of, prepare
 from qmtl.engine.view import TableView
 from qmtl.foundation.common.errors import QmtlError, UsageError
 from qmtl.foundation.wire.avro import avro_schema
 from qmtl.foundation.wire.registry import MESSAGES, codec
 from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.interfaces.cli.dagmanager.server import server as server_verb
 from qmtl.interfaces.server_config import MAX_BYTES, ServerConfig, read_config
 from tests.contract.driving import until
 from tests.interfaces.cli.running import assert_one_screen, call, start
@@ -95,8 +97,8 @@ def config(tmp_path: Path, text: str | bytes) -> ServerConfig:
     return read_config(file)
 
 
-@pytest.mark.parametrize("text", ["", "dagmanager:\n", "gateway:\n  port: 1\n", "dagmanager: {}\n"])
-def test_without_a_section_everything_is_as_without_a_file(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{}", "dagmanager:\n", "gateway:\n  port: 1\ndagmanager: {}\n"])
+def test_where_nothing_is_said_everything_is_as_without_a_file(tmp_path: Path, text: str) -> None:
     assert config(tmp_path, text) == ServerConfig()
 
 
@@ -104,10 +106,13 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
     text = (
         "dagmanager:\n  kafka_dsn: a:1,b:2\n  namespace: n\n  state_dir: s\n  slot: '3'\n"
         "  metrics_host: 0.0.0.0\n  metrics_port: 0\n"
-        "  broker_load_url: http://p:1\n  broker_capacity_per_s: 5\n"
+        "  broker_load_url: http://p:1\n  broker_capacity_per_s: 5\n  archive: s3://bucket\n"
     )
     found = config(tmp_path, text)
-    assert found == ServerConfig("a:1,b:2", "n", "s", "3", "0.0.0.0", 0, "http://p:1", 5)
+    assert found == ServerConfig("a:1,b:2", "n", "s", "3", "0.0.0.0", 0, "http://p:1", 5, "s3://bucket")
+    assert config(tmp_path, dedent(text.partition("\n")[2])) == found, (
+        "a file without sections is the section"
+    )
     assert found.address(Path("s")) == "kafka://a:1,b:2/n"
     assert ServerConfig().address(Path("s")) == "embedded:s/log"
     assert config(tmp_path, "dagmanager:\n  kafka_dsn: a:1\n").address(Path("s")) == "kafka://a:1"
@@ -116,7 +121,16 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("dagmanager:\n  neo4j_dsn: bolt://x\n", ["'neo4j_dsn'", "unknown", "kafka_dsn"]),
+        ("dagmanager:\n  neo4j_url: bolt://x\n", ["'neo4j_url'", "unknown", "kafka_dsn"]),
+        ("dagmanager:\n  neo4j_dsn: bolt://x\n", ["neo4j_dsn", "nowhere kept", "kafka_dsn"]),
+        ("neo4j_password: secret\n", ["neo4j_password", "nowhere kept", "kafka_dsn"]),
+        ("kafka_dns: a:1\n", ["'kafka_dns'", "unknown", "kafka_dsn"]),
+        ("kafka_dsn: {a: 1}\n", ["kafka_dsn", "keys with values", "a text is required"]),
+        ("kafka_dsn: a:1\ndagmanager:\n  slot: a\n", ["'kafka_dsn'", "beside section 'dagmanager'"]),
+        ("kafka_dsn: a:1\ndagmanager:\n", ["'kafka_dsn'", "beside section 'dagmanager'"]),
+        ("dagmanger:\n  kafka_dsn: a:1\n", ["'dagmanger'", "none that is named 'dagmanager'"]),
+        ("unused: []\n", ["'unused'", "unknown"]),
+        ("archive: ftp://x\n", ["archive", "s3://BUCKET"]),
         ("dagmanager:\n  1: x\n", ["'1'", "unknown"]),
         ("dagmanager:\n  slot: 1\n", ["slot", "a whole number", "a text is required"]),
         ("dagmanager:\n  slot: ''\n", ["slot", "an empty text"]),
@@ -132,7 +146,7 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         ("a: !!python/object/apply:os.system [true]\n", ["no YAML"]),
         (b"\xff\xfe\xff", ["no YAML"]),
         ("# " + "x" * MAX_BYTES, [f"more than {MAX_BYTES} bytes"]),
-        ("[" * 10_000, ["no YAML"]),
+        ("[" * 2_000, ["no YAML"]),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(
@@ -142,6 +156,45 @@ def test_what_is_wrong_in_the_file_is_named(
         config(tmp_path, text)
     ran = call(capsys, "service", "dagmanager", "server", "--config", str(tmp_path / "qmtl.yml"))
     assert_one_screen(ran, "QMTL-801", 2, says=says)
+
+
+NEO4J_AND_KAFKA = """\
+neo4j_dsn: bolt://db:7687
+neo4j_user: neo4j
+neo4j_password: secret
+kafka_dsn: localhost:9092
+"""
+
+
+@pytest.mark.parametrize("section", [False, True])
+def test_a_file_for_a_graph_database_is_taken_as_it_is(tmp_path: Path, section: bool) -> None:
+    text = "dagmanager:\n" + indent(NEO4J_AND_KAFKA, "  ") if section else NEO4J_AND_KAFKA
+    found = config(tmp_path, text)
+    assert found == ServerConfig("localhost:9092", unused=("neo4j_dsn", "neo4j_user", "neo4j_password"))
+    assert found.address(tmp_path) == "kafka://localhost:9092", "and not a log that goes with the server"
+
+
+def test_a_server_takes_a_file_and_nothing_else() -> None:
+    taken = [option for one in server_verb.params for option in (*one.opts, *one.secondary_opts)]
+    assert taken == ["--config"]
+
+
+def test_the_archive_that_a_file_names_comes_before_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    for name in ("said", "around"):
+        (tmp_path / name).mkdir()
+    log = open_log(f"embedded:{tmp_path / 'log'}")
+    try:
+        monkeypatch.delenv("QMTL_ARCHIVE", raising=False)
+        assert outside_of(log).archive is None
+        monkeypatch.setenv("QMTL_ARCHIVE", "ftp://nowhere")
+        assert outside_of(log, archive=(tmp_path / "said").as_uri()).archive is not None
+        with pytest.raises(UsageError, match="archive"):
+            outside_of(log)
+    finally:
+        log.close()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +250,7 @@ def test_the_sample_is_all_defaults_and_names_every_key(tmp_path: Path) -> None:
     uncommented = re.sub(r"^  # ([a-z_]+: )", r"  \1", text, flags=re.MULTILINE)
     found = config(tmp_path, uncommented)
     keys = re.findall(r"^  ([a-z_]+): ", uncommented, flags=re.MULTILINE)
-    assert sorted(keys) == sorted(one.name for one in fields(ServerConfig))
+    assert sorted(keys) == sorted({one.name for one in fields(ServerConfig)} - {"unused"})
     assert found.kafka_dsn == "localhost:9092"
     defaults = ServerConfig()
     assert (found.slot, found.metrics_host) == (defaults.slot, defaults.metrics_host)
@@ -245,8 +298,11 @@ def test_a_server_decides_on_submissions_makes_their_topics_and_ends_when_it_is_
     prepare(log)
     commit(log, [row("dag.submissions", one)])
     log.close()
-    (tmp_path / "q.yml").write_text("dagmanager:\n  state_dir: state\n  metrics_port: 0\n", encoding="utf-8")
+    (tmp_path / "q.yml").write_text(
+        "neo4j_user: u\nneo4j_password: p\nstate_dir: state\nmetrics_port: 0\n", "utf-8"
+    )
     with server(tmp_path, "--config", "q.yml") as process:
+        assert "neo4j_user, neo4j_password: not used" in said(process, "neo4j")
         url = said(process, "metrics on").split()[2].rstrip(",").removesuffix("/metrics")
         until(lambda: ask(f"{url}/healthz").status == 200, 60)
         until(lambda: outcome_in(address, one.submission_id) is not None, 60)

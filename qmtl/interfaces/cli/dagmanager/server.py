@@ -19,7 +19,7 @@ NAMES: Final = ("dagmanager", "topicadmin")
     "--config",
     "file",
     type=click.Path(path_type=Path),
-    help="A YAML file; its section `dagmanager` says all there is to say.",
+    help="A YAML file; its section `dagmanager`, or all of it where it has no sections, says all there is to say.",
 )
 def server(file: Path | None) -> None:
     """Run the DAG Manager and the topic admin until SIGTERM or Ctrl-C.
@@ -35,6 +35,10 @@ def server(file: Path | None) -> None:
     from qmtl.interfaces.server_config import ServerConfig, read_config
 
     config = ServerConfig() if file is None else read_config(file)
+    if config.unused:
+        render.note(
+            f"{', '.join(config.unused)}: not used, there is no graph database; the graph lies on the log"
+        )
     load = broker_load_of(config.broker_load_url, config.broker_capacity_per_s)
     with ExitStack() as open_now:
         if config.state_dir is None:
@@ -44,4 +48,6 @@ def server(file: Path | None) -> None:
             state_dir = Path(config.state_dir)
         metrics = None if config.metrics_port is None else (config.metrics_host, config.metrics_port)
         settings = TaskSettings(state_dir / "tasks", on_restore=on_stderr())
-        run_processors(NAMES, config.address(state_dir), DEFAULTS, settings, config.slot, metrics, load)
+        run_processors(
+            NAMES, config.address(state_dir), DEFAULTS, settings, config.slot, metrics, load, config.archive
+        )
