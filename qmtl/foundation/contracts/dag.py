@@ -527,7 +527,7 @@ class AdminEntry:
         subject: what was acted on: a topic, a sentinel, a node, a submission, a command or a request for a diff.
         cause: the submission, the command, or the tick that it came from.
         at_ms: by the record that it came from.
-        digest: of what came in and what went out, where it was a diff or a command.
+        digest: of what came in or went out: of a submission's message and its outcome, of a request and its chunks, of a command.
     """
 
     act: AdminAct

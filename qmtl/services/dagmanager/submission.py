@@ -74,11 +74,20 @@ def submit(act: Act, submission: DagSubmission) -> DagOutcome:
         return known
     try:
         made = drafted(act.catalogue, submission, Faults(), prescan=act.prescan)
-        return _write_down(act, submission, *made)
     except InvalidDag as error:
         refused = _refused(submission, error)
         outcomes.put(refused)
+        _note(act, submission, refused, f"refused: {refused.code}")
         return refused
+    return _write_down(act, submission, *made)
+
+
+def _note(act: Act, submission: DagSubmission, outcome: DagOutcome, told: str) -> None:
+    subject = outcome.sentinel_id or submission.submission_id
+    act.note(AdminAct.DIFFED, subject, detail="request", digest=blake3_hex(submission.dag_json))
+    act.note(
+        AdminAct.DIFFED, subject, detail=f"response: {told}", digest=blake3_hex(codec.encode(outcome))
+    )
 
 
 def drafted(
@@ -165,12 +174,8 @@ class Draft:
 
 def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft) -> DagOutcome:
     act.step.table("dag.diffs").put(draft.outcome)
-    act.note(
-        AdminAct.DIFFED,
-        draft.sentinel.sentinel_id,
-        detail=f"{len(draft.outcome.new_nodes)} new, {len(draft.outcome.reused_nodes)} reused",
-        digest=blake3_hex(submission.dag_json),
-    )
+    made, again = len(draft.outcome.new_nodes), len(draft.outcome.reused_nodes)
+    _note(act, submission, draft.outcome, f"{made} new, {again} reused")
     for collision in graph.collisions:
         act.note(AdminAct.COLLIDED, collision.node_id, collision.node_id, " ".join(collision.held))
     for node in draft.changed:

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl.foundation.common.errors import DagCycle, InvalidDag, InvalidParameter, NodeIdMismatch
-from qmtl.foundation.contracts.dag import ComputeNode
+from qmtl.foundation.contracts.dag import AdminAct, ComputeNode, DagSubmission
+from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import MAX_PART, MAX_REASONS, Faults
 from qmtl.services.dagmanager.graph import Graph, content_of
@@ -290,6 +291,30 @@ def test_the_outcome_carries_the_reasons_and_nothing_is_created(desk: Desk, how:
     assert lines[len(told.reasons) :] == ([f"and {told.more} more."] if told.more else [])
     assert len(outcome.detail) < MAX_DETAIL
     assert {name for name, rows in desk.all_rows().items() if rows} == {"dag.diffs"}
+    assert {topic for topic, _ in desk.emitted} == {"dag.admin.log"}
+
+
+# ---- the audit ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [GOOD, b"no json"], ids=["good", "bad"])
+def test_a_submission_and_its_outcome_stand_in_the_admin_log_with_their_digests_once(
+    tmp_path: Path, data: bytes
+) -> None:
+    desk = Desk(tmp_path)
+    for _ in range(2):
+        desk.send(DagSubmission("s1", "w1", data, T0))
+    (outcome,) = desk.rows("dag.diffs")
+    first, second = [one for one in desk.told("dag.admin.log") if one.act is AdminAct.DIFFED]
+    desk.close()
+    assert {first.subject, second.subject} == {outcome.sentinel_id or "s1"}
+    assert (first.cause, second.cause) == ("s1", "s1")
+    assert (first.detail, first.digest) == ("request", blake3(data).hexdigest())
+    said = "5 new, 0 reused" if outcome.accepted else f"refused: {outcome.code}"
+    assert (second.detail, second.digest) == (
+        f"response: {said}",
+        blake3(codec.encode(outcome)).hexdigest(),
+    )
 
 
 # ---- collisions --------------------------------------------------------------------------------------------------
@@ -325,16 +350,29 @@ def test_a_node_whose_id_other_content_holds_gets_the_next_one_and_its_readers_r
 
 
 def test_a_submission_meets_a_collision_as_its_replay_does(tmp_path: Path) -> None:
-    taken = squatter(by_name(admit(GOOD, T0))["fast"])
+    plain = by_name(admit(GOOD, T0))["fast"]
+    taken = squatter(plain)
+    sent: list[DagSubmission] = []
     rows = []
+    told = []
     for life in ("first", "second"):
         desk = Desk(tmp_path / life)
         desk.table("dag.nodes").put(taken)
         desk.again()
-        desk.send(submission(strategy(crossing())), submission(strategy(crossing(), "s2")))
+        sent = [submission(strategy(crossing())), submission(strategy(crossing(), "s2"))]
+        desk.send(*sent)
         rows.append(desk.all_rows())
+        notes = [one for one in desk.told("dag.admin.log") if one.act is AdminAct.COLLIDED]
+        told.append([(one.subject, one.node_id, one.detail, one.cause) for one in notes])
         desk.close()
     assert rows[0] == rows[1]
+    (settled,) = (
+        row.node_id
+        for row in rows[0]["dag.nodes"]
+        if content_of(row) == content_of(plain)
+    )
+    noted = [(settled, settled, taken.node_id, one.submission_id) for one in sent]
+    assert told == [noted, noted], "whoever meets it is told of, with the id that other content holds"
     first, second = sorted(rows[0]["dag.diffs"], key=lambda row: len(row.reused_nodes))
     assert (len(first.new_nodes), first.reused_nodes) == (5, ())
     assert (second.new_nodes, set(second.reused_nodes)) == ((), set(first.new_nodes))
