@@ -95,9 +95,12 @@ Artifacts = Annotated[list[DagArtifact], Field(max_length=MAX_ARTIFACTS)]
 
 
 class DagMeta(_Strict):
+    """What people say of a strategy; `strategy_version` is another name of `version`, and gone once a message is read."""
+
     version: Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_VERSION)] = "v1"
     description: str = ""
     release_tag: Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_VERSION)] | None = None
+    strategy_version: Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_VERSION)] | None = None
 
 
 class DagMessage(_Strict):
@@ -196,10 +199,26 @@ def _read_head(found: Mapping[str, Any], top: _Part) -> Draft:
     head = top.read(_Head, {name: value for name, value in found.items() if name in _Head.model_fields}, "")
     return Draft(
         head.strategy_id if head is not None else "",
-        head.meta if head is not None else DagMeta(),
+        _named(head.meta, top) if head is not None else DagMeta(),
         signals=_signals(found.get("signals")),
         artifacts=head.artifacts if head is not None else None,
     )
+
+
+def _named(meta: DagMeta, top: _Part) -> DagMeta:
+    """The version under its one name, whichever it was said by."""
+    other = meta.strategy_version
+    if other is None:
+        return meta
+    if other != meta.version and "version" in meta.model_fields_set:
+        top.add(
+            InvalidDag,
+            "meta.strategy_version",
+            other,
+            f"it is another name of meta.version, which says {spelled(meta.version)}",
+            "Leave one of them out.",
+        )
+    return meta.model_copy(update={"version": other, "strategy_version": None})
 
 
 def _read_version(found: Mapping[str, Any], top: _Part) -> None:
@@ -267,6 +286,7 @@ _RULES: Final[Mapping[str, tuple[type[InvalidDag], str, str]]] = {
         "Rename it.",
     ),
     "version": (InvalidName, f"{NAME_RULE}, {MAX_VERSION} at most", "Rename it."),
+    "strategy_version": (InvalidName, f"{NAME_RULE}, {MAX_VERSION} at most", "Rename it, or leave it out."),
     "release_tag": (InvalidName, f"{NAME_RULE}, {MAX_VERSION} at most", "Rename it, or leave it out."),
     "node_type": (InvalidName, "a text of 1 to 100 characters is required", "Name a type of node."),
     "schema_compat_id": (

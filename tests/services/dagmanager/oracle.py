@@ -4,7 +4,7 @@ The rule. A value is a tag byte, the length of its payload in 8 bytes big-endian
 false with none; `n` for a number as `<digits>e<power>` without trailing zeros; `s` for UTF-8 text; `l` for the elements of a list;
 `m` for the pairs of a mapping in the order of the keys' bytes. A node is the list of a title, its type, interval, period, params,
 sorted inputs, inputs by port, compatibility id and code hash; its id `blake3:` and the hash of that. The sorted checksums of the
-artifacts that it uses are a parameter of it.
+artifacts that it uses are a parameter of it. The version is called `version` or `strategy_version`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def canonical(message: dict[str, Any]) -> dict[str, Any]:
 
     signals = [id_of(name) for name in message["signals"]]
     nodes = {one["name"]: id_of(one["name"]) for one in message["nodes"]}
-    version = message.get("meta", {}).get("version", "v1")
+    meta = message.get("meta", {})
+    version = meta.get("version", meta.get("strategy_version", "v1"))
     commit = {"nodes": sorted(nodes.values()), "signals": signals, "version": version}
     return {"nodes": nodes, "signals": signals, "commit": hashed(commit).removeprefix("blake3:")}
 
