@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import log_option, reading
+from qmtl.interfaces.cli.options import format_option, log_option, reading
 
 
 @click.group()
@@ -76,15 +76,21 @@ def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json:
 
 @dag.command("list")
 @log_option
-def list_strategies(log_address: str) -> None:
-    """List the deployed strategies of all worlds."""
+@format_option
+def list_strategies(log_address: str, as_json: bool) -> None:
+    """List the deployed strategies of all worlds; with --format json each is one line."""
     from qmtl.engine.view import TableView
     from qmtl.foundation.wire.registry import codec
 
     with reading(log_address) as opened:
         found = TableView(opened, "dag.strategies", codec).refresh().rows()
+    heads = ("world", "strategy", "version", "status", "nodes", "sentinel")
     rows = [
-        (row.world_id, row.strategy_id, row.version, row.status.value, str(len(row.nodes)), row.sentinel_id)
+        (row.world_id, row.strategy_id, row.version, row.status.value, len(row.nodes), row.sentinel_id)
         for row in found
     ]
-    render.table(("world", "strategy", "version", "status", "nodes", "sentinel"), rows, title="strategies")
+    if as_json:
+        for row in rows:
+            render.json_line(dict(zip(heads, row, strict=True)))
+        return
+    render.table(heads, rows, title="strategies")

@@ -241,9 +241,13 @@ def _positions(positions: Mapping[TopicPartition, int]) -> str:
 
 
 @worker.command("names")
-def list_names() -> None:
-    """List the processors that can be run."""
+@format_option
+def list_names(as_json: bool) -> None:
+    """List the processors that can be run; with --format json each is one line."""
     from qmtl.topology import PROTOTYPES, TOPOLOGY
 
     for stage, one in zip(TOPOLOGY, PROTOTYPES, strict=True):
-        render.columns((one.name, stage.about), (14,))
+        if as_json:
+            render.json_line({"processor": one.name, "about": stage.about})
+        else:
+            render.columns((one.name, stage.about), (14,))

@@ -8,7 +8,7 @@ import click
 
 from qmtl.foundation.common.money import parse_decimal
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import log_option, reading
+from qmtl.interfaces.cli.options import format_option, log_option, reading
 
 
 @click.group()
@@ -49,14 +49,16 @@ def create(
 
 @world.command("list")
 @log_option
-def list_worlds(log_address: str) -> None:
-    """List all worlds with their settings."""
+@format_option
+def list_worlds(log_address: str, as_json: bool) -> None:
+    """List all worlds with their settings; with --format json each is one line."""
     from qmtl.engine.view import TableView
     from qmtl.foundation.common.money import text
     from qmtl.foundation.wire.registry import codec
 
     with reading(log_address) as opened:
         found = TableView(opened, "world.state", codec).refresh().rows()
+    heads = ("world", "status", "currency", "initial cash", "fee rate", "slippage rate")
     rows = [
         (
             row.world_id,
@@ -68,9 +70,11 @@ def list_worlds(log_address: str) -> None:
         )
         for row in found
     ]
-    render.table(
-        ("world", "status", "currency", "initial cash", "fee rate", "slippage rate"), rows, title="worlds"
-    )
+    if as_json:
+        for one in rows:
+            render.json_line({head.replace(" ", "_"): cell for head, cell in zip(heads, one, strict=True)})
+        return
+    render.table(heads, rows, title="worlds")
 
 
 @world.group("activation")

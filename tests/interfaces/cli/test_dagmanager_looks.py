@@ -27,6 +27,43 @@ def look(capsys: pytest.CaptureFixture[str], place: Deployed, *args: str) -> Ran
     return call(capsys, "service", "dagmanager", *args, "--log", place.address)
 
 
+# ---- strategies and worlds ------------------------------------------------------------------------------------------
+
+
+def test_strategies_and_worlds_are_shown_to_programs_as_to_people(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
+) -> None:
+    lists = {
+        "dag": [
+            {
+                "world": WORLD,
+                "strategy": one.strategy_id,
+                "version": one.version,
+                "status": one.status.value,
+                "nodes": len(one.nodes),
+                "sentinel": one.sentinel_id,
+            }
+            for one in seen_deployed.rows("dag.strategies")
+        ],
+        "world": [
+            {
+                "world": WORLD,
+                "status": one.status.value,
+                "currency": one.settings.currency,
+                "initial_cash": f"{one.settings.initial_cash:f}",
+                "fee_rate": f"{one.settings.fee_rate:f}",
+                "slippage_rate": f"{one.settings.slippage_rate:f}",
+            }
+            for one in seen_deployed.rows("world.state")
+        ],
+    }
+    for family, expected in lists.items():
+        told = call(capsys, family, "list", "--format", "json", "--log", seen_deployed.address).lines()
+        assert told == expected != []
+        shown = call(capsys, family, "list", "--log", seen_deployed.address).out
+        assert all(str(cell) in shown for one in told for cell in one.values())
+
+
 # ---- queues ----------------------------------------------------------------------------------------------------------
 
 

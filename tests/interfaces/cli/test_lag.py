@@ -242,7 +242,10 @@ def test_on_an_embedded_log_the_workers_are_said_to_be_unknown(
     assert "does not know who runs" in shown.err
 
 
-def test_the_names_of_processors_need_no_log(tmp_path: Path) -> None:
+def test_the_names_of_processors_need_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = run(tmp_path, "worker", "names")
     assert (shown.code, shown.err) == (0, "")
     assert [line.split()[0] for line in shown.out.splitlines()] == list(NAMES)
+    told = call(capsys, "worker", "names", "--format", "json").lines()
+    assert [one["processor"] for one in told] == list(NAMES)
+    assert all(one["about"] in shown.out for one in told)

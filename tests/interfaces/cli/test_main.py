@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -49,6 +50,32 @@ def loaded_by(*args: str) -> set[str]:
 
 
 # ---- what there is ------------------------------------------------------------------------------------------------
+
+ONE_LINE = {"service dagmanager export-schema", "world create", "world activation set", "worker accept"}
+"""What only says that it was done."""
+ENDLESS = {"service dagmanager server", "worker run"}
+DRAWN = {"topology"}
+
+
+def verbs(command: click.Command, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by what is typed."""
+    if not isinstance(command, click.Group):
+        yield " ".join(path), command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from verbs(found, *path, name)
+
+
+def test_whatever_shows_something_shows_it_to_programs_too() -> None:
+    plain = {
+        name
+        for name, verb in verbs(door.cli)
+        if not any(isinstance(one, click.Option) and "--json" in one.opts for one in verb.params)
+    }
+    assert plain == ONE_LINE | ENDLESS | DRAWN
 
 
 def test_help_names_every_family_of_verbs_and_loads_none(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import click
 
 from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import log_option
+from qmtl.interfaces.cli.options import format_option, log_option
 
 if TYPE_CHECKING:
     from qmtl.foundation.wire.topics import TopicSpec
@@ -20,7 +20,8 @@ FORMAT = "qmtl.schema.v1"
 
 @click.command()
 @log_option
-def init(log_address: str) -> None:
+@format_option
+def init(log_address: str, as_json: bool) -> None:
     """Make the topics of the catalogue that are not on the log yet; safe to repeat at any time.
 
     What is there is compared and never changed: a topic with another configuration is an error.
@@ -34,8 +35,11 @@ def init(log_address: str) -> None:
         prepare(log)
     finally:
         log.close()
-    made = sum(spec.name not in before for spec in CATALOGUE)
-    render.line(f"{len(CATALOGUE)} topics are there, {made} of them made now")
+    made = [spec.name for spec in CATALOGUE if spec.name not in before]
+    if as_json:
+        render.json_object({"topics": len(CATALOGUE), "made": made})
+        return
+    render.line(f"{len(CATALOGUE)} topics are there, {len(made)} of them made now")
 
 
 @click.command("export-schema")
