@@ -80,7 +80,7 @@ def read_config(file: Path) -> ServerConfig:
         where = getattr(error, "problem_mark", None)
         at = "" if where is None else f" at line {where.line + 1}"
         raise UsageError(
-            f"--config {file} is no YAML{at}.", "`qmtl/examples/qmtl.yml` is a sample."
+            f"--config {file} is no YAML{at}.", "`qmtl project init` installs a sample."
         ) from None
     return (
         ServerConfig()
@@ -106,7 +106,7 @@ def _section(loaded: Mapping[Any, Any], file: Path) -> Mapping[Any, Any]:
     if loaded and SECTION not in loaded and not beside:
         raise UsageError(
             f"--config {file}: there is section {str(next(iter(loaded)))[:60]!a}, and none that is named {SECTION!r}.",
-            f"Name it {SECTION!r}; `qmtl/examples/qmtl.yml` is a sample.",
+            f"Name it {SECTION!r}; `qmtl project init` installs a sample.",
         )
     section = loaded.get(SECTION, beside)
     return {} if section is None else _mapping(section, file, f"section {SECTION!r}")
@@ -116,7 +116,7 @@ def _mapping(value: Any, file: Path, what: str) -> Mapping[Any, Any]:
     if not isinstance(value, dict):
         raise UsageError(
             f"--config {file}: {what} was {_kind(value)}; keys with values are required.",
-            "`qmtl/examples/qmtl.yml` is a sample.",
+            "`qmtl project init` installs a sample.",
         )
     return value
 

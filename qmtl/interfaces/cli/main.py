@@ -37,6 +37,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "demo": Verb(
         "qmtl.interfaces.cli.demo:demo", "Run a strategy over real bars, in one process, without a broker."
     ),
+    "project": Verb(
+        "qmtl.interfaces.cli.project:project", "Set up a directory: install the sample configuration."
+    ),
     "topic": Verb("qmtl.interfaces.cli.topic:topic", "List, describe, read and archive the topics of a log."),
     "state": Verb("qmtl.interfaces.cli.state:state", "Show the latest value per key of a topic."),
     "replay": Verb(

@@ -24,8 +24,8 @@ NAMES: Final = ("dagmanager", "topicadmin")
 def server(file: Path | None) -> None:
     """Run the DAG Manager and the topic admin until SIGTERM or Ctrl-C.
 
-    Without a kafka_dsn they run on an embedded log: in the state_dir, or else in a directory that is gone with the server. A sample with every
-    key is `qmtl/examples/qmtl.yml`.
+    Without a kafka_dsn they run on an embedded log: in the state_dir, or else in a directory that is gone with the server. `qmtl project init`
+    installs a sample with every key.
     """
     from qmtl.bootstrap import broker_load_of
     from qmtl.engine.log.kafka_settings import DEFAULTS
