@@ -29,6 +29,7 @@ from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS, topic
 from qmtl.interfaces.diffs import DiffMap, DiffReader
+from qmtl.services.dagmanager.admission import admit
 from qmtl.services.nodes.plan import shards_of
 
 IDLE_S: Final = 0.02
@@ -153,10 +154,12 @@ class Client:
         """Publish a DAG message and wait for the DAG Manager's answer.
 
         Raises:
+            InvalidDag: the DAG Manager would refuse the message, for these reasons; nothing is published.
             UnknownWorld: the world was never created; nothing is published.
             CommandRefused: it was refused; the outcome is on the log.
             NoAnswer: the DAG Manager does not run.
         """
+        admit(submission.dag_json, submission.submitted_at_ms)
         if self.view("world.state").get(submission.world_id) is None:
             raise _unknown_world(submission.world_id)
         same = submission.submission_id
