@@ -8,6 +8,7 @@ reason. `same_nodes_as` and `other_nodes_than` name cases that it says something
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import pytest
 from blake3 import blake3
 
 from qmtl.foundation.common.errors import InvalidDag
+from qmtl.foundation.contracts.dag import AdminAct, DagOutcome, DagSubmission
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import MAX_PART, MAX_REASONS
 from qmtl.services.dagmanager.graph import content_of
 from tests.services.dagmanager import oracle
+from tests.services.dagmanager.desk import Desk
 from tests.services.graphs import T0
 
 FOLDER = Path(__file__).resolve().parents[2] / "cases" / "graphs"
@@ -103,3 +106,35 @@ def test_what_is_refused_is_refused_with_every_reason(name: str) -> None:
         assert one.what.isprintable()
     for word in expected.get("says", ()):
         assert word in str(refusal)
+
+
+# ---- by the DAG Manager itself ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """One on which a strategy runs: a refusal has something to spoil."""
+    made = Desk(tmp_path_factory.mktemp("desk"))
+    made.send(DagSubmission("sound", "w1", submitted("crossing"), T0))
+    made.report_all()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_of_what_is_refused_there_is_the_outcome_and_the_note_and_nothing_else(desk: Desk, name: str) -> None:
+    before, told = desk.all_rows(), len(desk.emitted)
+    desk.send(DagSubmission(name, "w1", submitted(name), T0))
+    outcome: DagOutcome = desk.table("dag.diffs").get(name)
+    assert outcome == DagOutcome(name, "w1", "", False, CASES[name]["refused"]["code"], outcome.detail)
+    reasons = [line for line in outcome.detail.splitlines() if line.startswith("[")]
+    assert [line[1:].split("]")[0] for line in reasons] == [
+        code for code, _ in CASES[name]["refused"]["reasons"]
+    ]
+    after = desk.all_rows()
+    after["dag.diffs"].remove(outcome)
+    assert after == before
+    notes = desk.emitted[told:]
+    assert [(topic, note.act, note.subject) for topic, note in notes] == 2 * [
+        ("dag.admin.log", AdminAct.DIFFED, name)
+    ]
