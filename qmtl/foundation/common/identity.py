@@ -26,13 +26,20 @@ DISPLAY_METADATA = frozenset(
 )
 """Parameters, at the top level only, that say how a node is shown and are no part of what it computes."""
 
-WORLD_PARAMETERS = frozenset(
-    {"world", "world_id", "world_ids", "execution_world", "execution_domain", "as_of", "dataset_fingerprint"}
+REFUSED_PARAMETERS = frozenset(
+    {
+        "world",
+        "world_id",
+        "world_ids",
+        "execution_world",
+        "execution_domain",
+        "as_of",
+        "dataset_fingerprint",
+        "timestamp",
+        "env",
+    }
 )
-"""Parameters, at any depth and in any case, that would tie a shared node to one world or run."""
-
-REFUSED_PARAMETERS = WORLD_PARAMETERS | {"timestamp", "env"}
-"""Parameters, at the top level and in any case, that would tie a shared node to one world, run or machine; `env_…` too.
+"""Parameters, at any depth and in any case, that would tie a shared node to one world, run or machine; `env_…` too.
 
 `seed` and `domain` are not among them: a generator's seed and a function's domain change what a node computes.
 """
@@ -249,12 +256,9 @@ def functional_params(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidParameter: a name out of `REFUSED_PARAMETERS`, or a `NODE_SET` that is no `name@version`.
     """
-    for name in params:
-        folded = name.lower()
-        if folded in REFUSED_PARAMETERS or folded.startswith("env_"):
-            raise _tied(name)
+    _refuse_tied(params)
     functional = {name: value for name, value in params.items() if name not in DISPLAY_METADATA}
-    _refuse_worlds(list(functional.values()))
+    _refuse_tied_within(list(functional.values()))
     if NODE_SET in functional:
         _require_node_set(functional[NODE_SET])
     return functional
@@ -399,7 +403,13 @@ def _tied(name: str) -> InvalidParameter:
     )
 
 
-def _refuse_worlds(values: list[Any]) -> None:
+def _refuse_tied(names: Iterable[object]) -> None:
+    for name in names:
+        if isinstance(name, str) and ((folded := name.lower()) in REFUSED_PARAMETERS or folded.startswith("env_")):
+            raise _tied(name)
+
+
+def _refuse_tied_within(values: list[Any]) -> None:
     """Walks without recursion: how deep a value may be is for its canonical form to say, which comes after. A value that holds
     itself is walked once."""
     seen: set[int] = set()
@@ -409,9 +419,7 @@ def _refuse_worlds(values: list[Any]) -> None:
             continue
         seen.add(id(value))
         if isinstance(value, Mapping):
-            for name in value:
-                if isinstance(name, str) and name.lower() in WORLD_PARAMETERS:
-                    raise _tied(name)
+            _refuse_tied(value)
         values.extend(value.values() if isinstance(value, Mapping) else value)
 
 
