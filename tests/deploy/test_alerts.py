@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ RUNBOOKS = sorted((ROOT / "docs/runbooks").glob("*.md"))
 COMMANDS = re.compile(r"^ *```console\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
+def rules(file: str = "dagmanager.yml") -> list[dict[str, Any]]:
+    loaded = yaml.safe_load((ROOT / "deploy/prometheus" / file).read_text(encoding="utf-8"))
+    return [rule for group in loaded["groups"] for rule in group["rules"]]
+
+
 def alerts() -> list[dict[str, Any]]:
-    loaded = yaml.safe_load((ROOT / "deploy/prometheus/dagmanager.yml").read_text(encoding="utf-8"))
-    return [rule for group in loaded["groups"] for rule in group["rules"] if "alert" in rule]
+    return [rule for rule in rules() if "alert" in rule]
 
 
 def commands(file: Path) -> list[str]:
@@ -88,24 +92,103 @@ def test_the_document_lists_every_alert_with_its_runbook() -> None:
     ]
 
 
-def thresholds() -> Iterator[tuple[str, str, str | None, str]]:
-    for rule in alerts():
-        yield rule["alert"], rule["expr"], rule.get("for"), rule["labels"]["severity"]
+EXPECTED = [
+    ("DagDiffsSlow", "diff_duration_ms_p95 > 200", "5m", "warning"),
+    ("DagQueueNotCreated", "sum(increase(queue_create_error_total[15m])) > 0", None, "critical"),
+    ("DagSentinelGap", "max(sentinel_gap_count) >= 1", None, "warning"),
+    ("DagNodeCacheLarge", "sum by (instance) (nodecache_resident_bytes) > 5e9", "5m", "warning"),
+    (
+        "DagOrphansRise",
+        "deriv(orphan_queue_total[3h]) > 0 and orphan_queue_total > orphan_queue_total offset 3h",
+        None,
+        "warning",
+    ),
+    ("DagManyNodes", "max(compute_nodes_total) > 50000", "10m", "warning"),
+    ("DagManyQueues", "max(queues_total) > 100000", "10m", "warning"),
+    ("DagNodesNearLimit", "max(compute_nodes_total) > 40000", "10m", "warning"),
+    ("DagQueuesNearLimit", "max(queues_total) > 80000", "10m", "warning"),
+    ("DagNoWriter", "max by (processor) (no_active_writer) == 1", "1m", "critical"),
+    (
+        "DagBrokersLost",
+        "sum by (instance) (increase(qmtl_log_client_errors_total"
+        '{instance=~"(dagmanager|topicadmin):.*",error=~"_TRANSPORT|_ALL_BROKERS_DOWN"}[5m])) > 2',
+        None,
+        "warning",
+    ),
+    (
+        "DagClusterUnreachable",
+        'sum by (instance) (increase(qmtl_topic_request_failures_total{cause="unreachable"}[5m])) > 2',
+        None,
+        "warning",
+    ),
+    ("DagDiffStalled", "sum(increase(qmtl_dag_diff_ack_timeouts_total[10m])) > 0", None, "warning"),
+    ("DagCrossContextHit", "max(cross_context_cache_hits_uncleared) > 0", None, "critical"),
+    (
+        "DagBrokerLoadUnknown",
+        "sum by (instance) (increase(qmtl_broker_load_failures_total[1h])) > 0",
+        None,
+        "warning",
+    ),
+    ("DagSloDiffs", "slo_diff_duration_ms_p95 >= 100", None, "warning"),
+    ("DagSloQueues", "slo_queue_create_success < 0.999", None, "warning"),
+    ("DagSloGap", "slo_sentinel_gap > 0", None, "warning"),
+]
+RECORDED = {
+    "diff_duration_ms_p95": "histogram_quantile(0.95, sum by (le) (rate(diff_duration_ms_bucket[5m])))",
+    "slo_diff_duration_ms_p95": "histogram_quantile(0.95, sum by (le) (increase(diff_duration_ms_bucket[28d])))",
+    "slo_queue_create_success": "sum(increase(queue_create_success_total[30d])) / "
+    "(sum(increase(queue_create_success_total[30d])) + sum(increase(queue_create_error_total[30d])))",
+    "slo_sentinel_gap": "max(max_over_time(sentinel_gap_count[90d]))",
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "expression", "lasting", "severity"),
-    [
-        ("DagDiffsSlow", "diff_duration_ms_p95 > 200", "5m", "warning"),
-        ("DagQueueNotCreated", "sum(increase(queue_create_error_total[15m])) > 0", None, "critical"),
-        ("DagSentinelGap", "max(sentinel_gap_count) >= 1", None, "warning"),
-        ("DagNodeCacheLarge", "sum by (instance) (nodecache_resident_bytes) > 5e9", "5m", "warning"),
-        ("DagCrossContextHit", "max(cross_context_cache_hits_uncleared) > 0", None, "critical"),
-        ("DagManyNodes", "max(compute_nodes_total) > 50000", "10m", "warning"),
-        ("DagManyQueues", "max(queues_total) > 100000", "10m", "warning"),
-    ],
+def test_thresholds_windows_and_bounds_are_those_that_were_promised() -> None:
+    found = [(one["alert"], one["expr"], one.get("for"), one["labels"]["severity"]) for one in alerts()]
+    assert found == EXPECTED
+    assert {one["record"]: " ".join(one["expr"].split()) for one in rules() if "record" in one} == RECORDED
+
+
+# ---- who is told ------------------------------------------------------------------------------------------------------
+
+NOTIFIED: dict[str, Any] = yaml.safe_load(
+    (ROOT / "deploy/prometheus/alertmanager.yml").read_text(encoding="utf-8")
 )
-def test_thresholds_are_those_that_were_promised(
-    name: str, expression: str, lasting: str | None, severity: str
-) -> None:
-    assert (name, expression, lasting, severity) in list(thresholds())
+MATCHER = re.compile(r'([a-z]+)="([A-Za-z]+)"')
+
+
+def routed(labels: Mapping[str, str]) -> str | None:
+    """The receiver of the first route whose matchers all fit, as Alertmanager takes it; None if no route fits."""
+    for route in NOTIFIED["route"]["routes"]:
+        matchers = [MATCHER.fullmatch(one) for one in route["matchers"]]
+        assert all(matchers), route
+        if all(one is not None and labels.get(one[1]) == one[2] for one in matchers):
+            return str(route["receiver"])
+    return None
+
+
+def test_of_every_alert_somebody_is_told_and_of_the_failures_those_who_were_promised() -> None:
+    every = [one for file in ("alerts.yml", "dagmanager.yml") for one in rules(file) if "alert" in one]
+    told = {one["alert"]: routed({"alertname": one["alert"], **one["labels"]}) for one in every}
+    expected = {
+        one["alert"]: "pagerduty" if one["labels"]["severity"] == "critical" else "slack-ops" for one in every
+    }
+    assert told == expected | {"DagDiffStalled": "opsgenie"}
+    assert (told["DagNoWriter"], told["DagBrokersLost"]) == ("pagerduty", "slack-ops")
+    receivers = {
+        one["name"]: {key: value for key, value in one.items() if key != "name"}
+        for one in NOTIFIED["receivers"]
+    }
+    assert set(told.values()) | {NOTIFIED["route"]["receiver"]} == set(receivers)
+    assert {name: list(one) for name, one in receivers.items()} == {
+        "pagerduty": ["pagerduty_configs"],
+        "slack-ops": ["slack_configs"],
+        "opsgenie": ["opsgenie_configs"],
+    }
+    assert receivers["slack-ops"]["slack_configs"][0]["channel"] == "#ops"
+
+
+def test_no_secret_stands_in_the_sample_of_receivers() -> None:
+    text = (ROOT / "deploy/prometheus/alertmanager.yml").read_text(encoding="utf-8")
+    said = re.findall(r"([a-z_]*(?:key|url|token|password)[a-z_]*): (.*)", text)
+    assert {name for name, _ in said} == {"routing_key_file", "api_url_file", "api_key_file"}
+    assert all(value.startswith("/run/secrets/") for _, value in said)
