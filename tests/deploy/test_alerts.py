@@ -110,8 +110,10 @@ EXPECTED = [
     ("DagNoWriter", "max by (processor) (no_active_writer) == 1", "1m", "critical"),
     (
         "DagBrokersLost",
-        "sum by (instance) (increase(qmtl_log_client_errors_total"
-        '{instance=~"(dagmanager|topicadmin):.*",error=~"_TRANSPORT|_ALL_BROKERS_DOWN"}[5m])) > 2',
+        (
+            "sum by (instance) (increase(qmtl_log_client_errors_total"
+            '{instance=~"(dagmanager|topicadmin):.*",error=~"_TRANSPORT|_ALL_BROKERS_DOWN"}[5m])) > 2'
+        ),
         None,
         "warning",
     ),

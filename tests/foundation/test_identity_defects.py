@@ -71,7 +71,16 @@ def test_a_parameter_of_a_world_or_a_machine_is_refused_and_not_passed_over_in_s
 
 @pytest.mark.parametrize(
     "name",
-    ["world_id", "execution_domain", "as_of", "dataset_fingerprint", "timestamp", "TimeStamp", "env", "ENV_HOME"],
+    [
+        "world_id",
+        "execution_domain",
+        "as_of",
+        "dataset_fingerprint",
+        "timestamp",
+        "TimeStamp",
+        "env",
+        "ENV_HOME",
+    ],
 )
 def test_no_world_time_or_machine_hides_deep_in_a_parameter(name: str) -> None:
     with pytest.raises(InvalidParameter, match=name):

@@ -405,7 +405,9 @@ def _tied(name: str) -> InvalidParameter:
 
 def _refuse_tied(names: Iterable[object]) -> None:
     for name in names:
-        if isinstance(name, str) and ((folded := name.lower()) in REFUSED_PARAMETERS or folded.startswith("env_")):
+        if isinstance(name, str) and (
+            (folded := name.lower()) in REFUSED_PARAMETERS or folded.startswith("env_")
+        ):
             raise _tied(name)
 
 

@@ -78,7 +78,7 @@ class ComputeNode:
         period: how many intervals of input the node needs before it emits.
         params_canon: canonical JSON of the functional parameters.
         dependencies: node ids of the inputs by port, in the order of the ports.
-        owner: the strategy that brought it first.
+        owner: the version that brought it first, by its sentinel's id.
         schema_hash: of its messages' schema, byte by byte; empty where nobody has told it.
         buffering_since_ms: since when its history is of an older schema of the same compatibility, by the clock's ticks; None where
             it is not, 0 before the first tick.
@@ -110,8 +110,9 @@ class Queue:
         ready: the topic is there, as it was asked for.
         orphaned_at_ms: since when no version that is pending or active has the node; None while one has it.
         removing: it is being removed, and is nobody's to read any more.
-        brokers: where it lies, if not on the log's own.
-        lag_alert_threshold: records behind which a reader is told of; None, the default of its class.
+        brokers: where it lies, if not on the log's own; empty for every topic that the DAG Manager makes, and read by nobody.
+        lag_alert_threshold: records that a reader may be behind, if the topic has a bound of its own. The DAG Manager sets None and
+            nobody reads it: one bound holds for all topics, that of the alert `QmtlLag`.
         role: of the topics of a node one is current.
     """
 

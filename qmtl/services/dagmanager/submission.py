@@ -85,9 +85,7 @@ def submit(act: Act, submission: DagSubmission) -> DagOutcome:
 def _note(act: Act, submission: DagSubmission, outcome: DagOutcome, told: str) -> None:
     subject = outcome.sentinel_id or submission.submission_id
     act.note(AdminAct.DIFFED, subject, detail="request", digest=blake3_hex(submission.dag_json))
-    act.note(
-        AdminAct.DIFFED, subject, detail=f"response: {told}", digest=blake3_hex(codec.encode(outcome))
-    )
+    act.note(AdminAct.DIFFED, subject, detail=f"response: {told}", digest=blake3_hex(codec.encode(outcome)))
 
 
 def drafted(

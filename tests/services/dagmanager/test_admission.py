@@ -366,11 +366,7 @@ def test_a_submission_meets_a_collision_as_its_replay_does(tmp_path: Path) -> No
         told.append([(one.subject, one.node_id, one.detail, one.cause) for one in notes])
         desk.close()
     assert rows[0] == rows[1]
-    (settled,) = (
-        row.node_id
-        for row in rows[0]["dag.nodes"]
-        if content_of(row) == content_of(plain)
-    )
+    (settled,) = (row.node_id for row in rows[0]["dag.nodes"] if content_of(row) == content_of(plain))
     noted = [(settled, settled, taken.node_id, one.submission_id) for one in sent]
     assert told == [noted, noted], "whoever meets it is told of, with the id that other content holds"
     first, second = sorted(rows[0]["dag.diffs"], key=lambda row: len(row.reused_nodes))

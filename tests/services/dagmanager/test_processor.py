@@ -95,7 +95,9 @@ def test_a_repetition_after_deployment_leaves_the_strategy_ready(desk: Desk) -> 
 
 
 @pytest.mark.parametrize("bad, code", [(BAD[0], "QMTL-502"), (BAD[1], "QMTL-500")])
-def test_a_refusal_is_an_outcome_with_its_note_and_nothing_else(desk: Desk, bad: DagSubmission, code: str) -> None:
+def test_a_refusal_is_an_outcome_with_its_note_and_nothing_else(
+    desk: Desk, bad: DagSubmission, code: str
+) -> None:
     desk.send(bad)
     (outcome,) = desk.rows("dag.diffs")
     assert (outcome.submission_id, outcome.accepted, outcome.code) == (bad.submission_id, False, code)
