@@ -56,7 +56,7 @@ class Survey:
         stalled: times that an answer to a diff request was not acknowledged for too long.
         buffering: nodes whose topic has a history of an older schema.
         oldest_ms: since when the first of them is; None where there is none, or no tick has come since.
-        crossed: how often a node had kept what another context had computed.
+        crossed: how often a node had something that another context had computed.
         uncleared: how many of these nobody has cleared.
     """
 

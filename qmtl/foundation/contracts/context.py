@@ -66,7 +66,7 @@ class LogContext:
 
     Attributes:
         what: `THE_CONTEXT`.
-        hits: of each shard of the node workers, in their order, how many nodes had kept something of another context.
+        hits: of each shard of the node workers, in their order, those of its `NodeContext`.
         cleared: how many of all these somebody has looked at.
         since_ms: when it was said.
     """
@@ -82,12 +82,18 @@ class LogContext:
         return sum(self.hits) - self.cleared
 
 
+NO_CONTEXT = SaidContext("", ExecutionDomain.BACKTEST, "", "", "")
+"""That of a shard which has heard of none: nothing is computed in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeContext:
     """The context in which a shard computes: a row of `node.context`.
 
     Attributes:
-        hits: how many nodes had kept something of another context, since the log began.
+        context: `NO_CONTEXT` where the shard was given values of a context before it heard of one.
+        hits: how often a node had something of another context, since the log began: kept by itself when the context changed, or
+            given by another shard in a bucket.
         last_hits: ids of some of those that were found last.
     """
 

@@ -28,6 +28,7 @@ class NodeValue:
     Attributes:
         interval: of the node, seconds; 0 in a record of old, which names no window either.
         input_window_hash: of all that the value is a function of.
+        compute_key: the node's, in whose context it was computed; empty where nobody had said one, and in a record of old.
     """
 
     node_id: str
@@ -36,6 +37,7 @@ class NodeValue:
     value: float
     interval: int = 0
     input_window_hash: str = ""
+    compute_key: str = ""
 
     @property
     def partition_key(self) -> TextKey:
@@ -56,6 +58,7 @@ class PositionTarget:
         reference_price: the price that the decision saw, quote currency.
         interval: of the node, seconds; 0 in a record of old, which names no window either.
         input_window_hash: of all that the target is a function of.
+        compute_key: as in `NodeValue`.
     """
 
     node_id: str
@@ -65,6 +68,7 @@ class PositionTarget:
     reference_price: Decimal
     interval: int = 0
     input_window_hash: str = ""
+    compute_key: str = ""
 
     @property
     def partition_key(self) -> TextKey:

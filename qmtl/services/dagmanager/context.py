@@ -89,7 +89,7 @@ def hear(act: Act, message: NodeContext) -> None:
     hits = (*known[: message.shard], message.hits, *known[message.shard + 1 :])
     act.catalogue.put_context(replace(row, hits=hits))
     some = ", ".join(message.last_hits)
-    detail = f"shard {message.shard} had {more} nodes of another context: {some}"
+    detail = f"shard {message.shard} met {more} times what another context had computed, of {some}"
     act.note(AdminAct.CROSSED, f"node.context/{message.shard}", detail=detail)
 
 
@@ -102,7 +102,7 @@ def require_cleared(act: Act) -> None:
     row = act.catalogue.context()
     if row is not None and row.uncleared:
         raise PromotionHeld(
-            f"{row.uncleared} nodes had kept what another context had computed, and nobody has cleared that.",
+            f"{row.uncleared} times a node met what another context had computed, and nobody has cleared that.",
             "Find the cause (docs/runbooks/cross-context-hit.md), then `qmtl service dagmanager context clear --reason ...`.",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from qmtl.foundation.common.compute_context import compute_key
-from qmtl.foundation.contracts.context import NodeContext
+from qmtl.foundation.contracts.context import NO_CONTEXT, NodeContext
 
 NAMED: Final = 10
 """Nodes that a row names, at most."""
@@ -15,7 +15,7 @@ class ComputeKeys:
     """The keys of nodes in one context, made once each; empty texts while nobody has said one."""
 
     def __init__(self, row: NodeContext | None) -> None:
-        self._context = None if row is None else row.context.read()
+        self._context = None if row is None or row.context == NO_CONTEXT else row.context.read()
         self._keys: dict[str, str] = {}
 
     def of(self, node_id: str) -> str:

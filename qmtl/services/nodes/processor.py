@@ -11,6 +11,8 @@ than before closes the old one no further, and begins anew with all that is comp
 
 All is computed in the context of `dag.context`. The compute key of a node, its id in that context, stands in its state, and in the hashes of its
 input windows: what it keeps belongs to that key. In another context nothing of it is used: it is dropped, counted, and the node begins anew.
+A shard hears of another context at its own time. So a value says under which key it was computed, and on another shard nothing is computed with
+one of another key; each node that gave such values in a bucket is counted too.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
 from qmtl.foundation.common.commit_log import input_window_hash
 from qmtl.foundation.common.errors import DuplicateRecord, InvalidBar, PoisonRecord
-from qmtl.foundation.contracts.context import LogContext, NodeContext
+from qmtl.foundation.contracts.context import NO_CONTEXT, LogContext, NodeContext
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
 from qmtl.foundation.contracts.market import Bar, WorldBar, fault_of
@@ -207,15 +209,20 @@ class Nodes:
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         values: dict[str, dict[str, Output]] = {}
         bars: dict[str, dict[str, Bar]] = {}
+        foreign: dict[str, None] = {}
         for one in self._plan.nodes:
             if one.is_source:
                 taken = bars[one.node.node_id] = self._take(step, one, bucket)
                 values[one.node.node_id] = {symbol: float(bar.close) for symbol, bar in taken.items()}
             elif not one.here:
-                values[one.node.node_id] = self._receive(step, one, bucket, bars)
+                values[one.node.node_id] = self._receive(step, one, bucket, bars, foreign)
             else:
                 values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars)
             self._give(step, one, bucket.bucket_ms, values[one.node.node_id])
+        if foreign:
+            contexts = step.table("node.context")
+            row: NodeContext = contexts.get(self._shard) or NodeContext(self._shard, NO_CONTEXT)
+            contexts.put(replace(row, hits=row.hits + len(foreign), last_hits=tuple(foreign)[:NAMED]))
 
     def _take(self, step: Step, one: PlanNode, bucket: Bucket) -> dict[str, Bar]:
         """The bars of a source, which go to every world that it serves."""
@@ -235,8 +242,10 @@ class Nodes:
             self._note(step, one, NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP, bucket.bucket_ms)
         return out
 
-    def _receive(self, step: Step, one: PlanNode, bucket: Bucket, bars: Bars) -> dict[str, Output]:
-        """What a node of another shard gave, by symbol.
+    def _receive(
+        self, step: Step, one: PlanNode, bucket: Bucket, bars: Bars, foreign: dict[str, None]
+    ) -> dict[str, Output]:
+        """What a node of another shard gave, by symbol. One whose values were computed in another context is noted in `foreign`.
 
         Three things are dead letters. A value that is there twice is used once: that of a node, a bucket and an input window which
         came before. It is looked for among those of this bucket alone, as one of another bucket is out of its time whatever it
@@ -245,11 +254,15 @@ class Nodes:
         """
         out: dict[str, Output] = {}
         used: set[tuple[str, str]] = set()
+        key = self._keys.of(one.node.node_id)
         for arrival in bucket.arrivals.get(one.node.topic, ()):
             message: NodeValue | PositionTarget = arrival.message
             if message.bucket_ms != bucket.bucket_ms:
                 late = f"a value of the bucket {message.bucket_ms} came with the bucket {bucket.bucket_ms}"
                 step.emit("dead.letters", _letter(arrival, PoisonRecord.code, late, self._shard))
+                continue
+            if message.compute_key != key:
+                foreign[one.node.node_id] = None
                 continue
             window = (message.node_id, message.input_window_hash)
             if window in used:
@@ -309,7 +322,8 @@ class Nodes:
     def _publish(
         self, step: Step, node: PlannedNode, symbol: str, bucket_ms: int, window: str, value: Output
     ) -> None:
-        of, lies = (node.node_id, symbol, bucket_ms), (node.interval, window)
+        of = (node.node_id, symbol, bucket_ms)
+        lies = (node.interval, window, self._keys.of(node.node_id))
         match value:
             case PositionTargetValue(target_percent=percent, reference_price=price):
                 step.emit(node.topic, PositionTarget(*of, percent, price, *lies))
