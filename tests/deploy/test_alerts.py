@@ -124,7 +124,15 @@ EXPECTED = [
         "warning",
     ),
     ("DagDiffStalled", "sum(increase(qmtl_dag_diff_ack_timeouts_total[10m])) > 0", None, "warning"),
-    ("DagCrossContextHit", "max(cross_context_cache_hits_uncleared) > 0", None, "critical"),
+    (
+        "DagCrossContextHit",
+        (
+            "max(cross_context_cache_hits_uncleared) > 0"
+            ' or sum(increase(cross_context_cache_hit_total{processor="nodes"}[15m])) > 0'
+        ),
+        None,
+        "critical",
+    ),
     (
         "DagBrokerLoadUnknown",
         "sum by (instance) (increase(qmtl_broker_load_failures_total[1h])) > 0",

@@ -1,8 +1,8 @@
-"""What is told of the graph of shared nodes: how large it is, what is wrong with it, and whether anybody writes it."""
+"""What is told of the graph of shared nodes: how large it is, what is wrong with it, whether anybody writes it, what its nodes met."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from threading import Event
 from typing import Final
@@ -12,6 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from qmtl.engine.log.port import GroupState, Log
 from qmtl.engine.observer import TaskId
+from qmtl.engine.view import TableView
+from qmtl.foundation.contracts.context import NodeContext
+from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces.dag_survey import Survey, Surveyor
 from qmtl.interfaces.metrics.sampled import Sample, Sampled
 from qmtl.interfaces.metrics.watch import WRITER, Phase, Watch
@@ -19,6 +22,9 @@ from qmtl.interfaces.standing import group_of
 
 EVERY_S: Final = 15.0
 """What is younger is told again."""
+
+NODES: Final = "nodes"
+"""The processor whose tasks meet what another context has computed."""
 
 _WAIT_S: Final = 0.5
 _TASK: Final = TaskId(WRITER, 0)
@@ -31,20 +37,24 @@ class Taken:
     Attributes:
         absent: whether nobody has the DAG Manager's task; None where that can't be known.
         survey: None where this process does not run the DAG Manager.
+        hits: by shard, as of its row of `node.context`; None where this process runs no node workers.
     """
 
     absent: Sample[bool | None]
     survey: Sample[Survey] | None
+    hits: Sample[Mapping[int, int]] | None
 
     def ages(self) -> Iterator[tuple[str, float | None, int]]:
         """By name, how old each is, and how often it could not be measured."""
         yield "writer", self.absent.age_s, self.absent.errors
         if self.survey is not None:
             yield "graph", self.survey.age_s, self.survey.errors
+        if self.hits is not None:
+            yield "contexts", self.hits.age_s, self.hits.errors
 
 
 class GraphGauges:
-    """Collects for `Gauges`. Counts are given by the process that has the DAG Manager's task, so that they come once."""
+    """Collects for `Gauges`. Counts are given by the process that has the task whose they are, so that they come once."""
 
     def __init__(self, log: Log, watch: Watch) -> None:
         self._log = log
@@ -59,6 +69,20 @@ class GraphGauges:
             if self._writes
             else None
         )
+        self._contexts: TableView | None = None
+        none: Mapping[int, int] = {}
+        self._hits = (
+            Sampled("qmtl-contexts", self._met, none, every_s=EVERY_S, wait_s=_WAIT_S)
+            if NODES in watch.polls()
+            else None
+        )
+
+    def _met(self) -> Mapping[int, int]:
+        """The cross-context hits of each shard that has any row."""
+        if self._contexts is None:
+            self._contexts = TableView(self._log, "node.context", codec)
+        rows: list[NodeContext] = self._contexts.refresh().rows()
+        return {row.shard: row.hits for row in rows}
 
     def _ask(self) -> bool | None:
         """Whether nobody has the DAG Manager's task; None where that can't be known from here."""
@@ -75,10 +99,16 @@ class GraphGauges:
         self._absent.stop()
         if self._survey is not None:
             self._survey.stop()
+        if self._hits is not None:
+            self._hits.stop()
 
     def get(self) -> Taken:
         """What was measured last; waits a little for something newer."""
-        return Taken(self._absent.get(), None if self._survey is None else self._survey.get())
+        return Taken(
+            self._absent.get(),
+            None if self._survey is None else self._survey.get(),
+            None if self._hits is None else self._hits.get(),
+        )
 
     def collect(self, taken: Taken) -> Iterator[Metric]:
         """What to tell of it now."""
@@ -91,9 +121,21 @@ class GraphGauges:
             )
             gauge.add_metric((WRITER,), absent)
             yield gauge
-        survey = taken.survey
-        if survey is not None and survey.age_s is not None and _TASK in self._watch.tasks():
+        crossed = CounterMetricFamily(
+            "cross_context_cache_hit",
+            "Times that a node had what was computed in another context, kept or given; it was not used.",
+            labels=("processor", "task"),
+        )
+        tasks, survey, hits = self._watch.tasks(), taken.survey, taken.hits
+        if survey is not None and survey.age_s is not None and _TASK in tasks:
             yield from _counts(survey.value)
+            crossed.add_metric((WRITER, str(_TASK.number)), survey.value.crossed)
+        if hits is not None and hits.age_s is not None:
+            for task in tasks:
+                if task.processor == NODES:  # a rate needs the zero before the first
+                    crossed.add_metric((NODES, str(task.number)), hits.value.get(task.number, 0))
+        if crossed.samples:
+            yield crossed
 
 
 def _counts(found: Survey) -> Iterator[Metric]:
@@ -124,13 +166,8 @@ def _counts(found: Survey) -> Iterator[Metric]:
         "Times that nobody acknowledged an answer to a diff request for 30 s of ticks.",
         found.stalled,
     )
-    yield CounterMetricFamily(
-        "cross_context_cache_hit",
-        "Times that a node had kept what was computed in another context; it was not used.",
-        found.crossed,
-    )
     yield GaugeMetricFamily(
         "cross_context_cache_hits_uncleared",
-        "Of these, those that nobody has cleared: nothing is promoted meanwhile.",
+        "Cross-context hits that nobody has cleared: nothing is promoted meanwhile.",
         found.uncleared,
     )

@@ -21,7 +21,7 @@ from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.simulate.network import Process
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.foundation.common.compute_context import ExecutionDomain
-from qmtl.foundation.contracts.context import LogContext, SaidContext
+from qmtl.foundation.contracts.context import LogContext, NodeContext, SaidContext
 from qmtl.foundation.contracts.dag import (
     AdminAct,
     AdminEntry,
@@ -42,7 +42,7 @@ from qmtl.foundation.contracts.diff import DiffRequest, DiffState
 from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.foundation.wire.topics import CATALOGUE, SHARDS
 from qmtl.interfaces.dag_survey import Surveyor
 from qmtl.interfaces.metrics import graph, watch
 from qmtl.interfaces.metrics.graph import GraphGauges
@@ -261,7 +261,12 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
 
         def told() -> list[float | None]:
             found = Scrape(url)
-            return [found.get(name) for name in COUNTS]
+            return [
+                found.get(name, processor="dagmanager", task=0)
+                if name == "cross_context_cache_hit_total"
+                else found.get(name)
+                for name in COUNTS
+            ]
 
         counted = counts_of(client.log)
         assert told() == counted
@@ -272,6 +277,24 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
         commit(client.log, [row("dag.reports", lost), row("dag.sentinels", wrong)])
         until(lambda: told() == counts_of(client.log))
         assert [counts_of(client.log)[at] for at in (3, 5)] == [1, 1]
+
+
+def test_cross_context_hits_are_told_by_the_shards_that_met_them_and_by_the_dag_manager(place: Path) -> None:
+    """The shards' own figures are there though the DAG Manager has not heard of them yet."""
+    with running(place) as (client, metrics), served(client, metrics, place) as url:
+        settle(client)
+
+        def told(processor: str) -> list[tuple[str, float | None]]:
+            found, name = Scrape(url), "cross_context_cache_hit_total"
+            tasks = sorted(one["task"] for one in found.labelled(name) if one["processor"] == processor)
+            return [(task, found.get(name, processor=processor, task=task)) for task in tasks]
+
+        until(lambda: told("nodes") == [(str(shard), 0) for shard in range(SHARDS)])
+        said = [row("dag.context", CONTEXT)]
+        said += [row("node.context", NodeContext(shard, CONTEXT.context, 10 * shard)) for shard in (1, 3)]
+        commit(client.log, said)
+        until(lambda: told("nodes") == [("0", 0), ("1", 10), ("2", 0), ("3", 30)])
+        assert told("dagmanager") == [("0", 0)]
 
 
 def test_an_answer_that_nobody_takes_is_counted_and_goes_on_once_it_is(place: Path) -> None:
