@@ -181,24 +181,29 @@ class Client:
             raise _unknown_world(request.world_id)
         return DiffReader(self, request).run()
 
-    def next_submission_id(self, world_id: str, strategy_id: str, dag_json: bytes) -> str:
+    def next_submission_id(self, world_id: str, strategy_id: str, dag_json: bytes, *context: str) -> str:
         """The id for publishing a message by hand: a repeated publication of what is deployed or on its way is the same
         submission, a return to an older message, or of a strategy that was taken out, is a new one."""
         strategy: StrategyVersion | None = self.view("dag.strategies").get(world_id, strategy_id)
-        first = submission_id(world_id, dag_json)
+        first = submission_id(world_id, dag_json, *context)
         is_gone = strategy is not None and strategy.status is StrategyStatus.RETIRED
         if strategy is None or (strategy.submission_id == first and not is_gone):
             return first
-        again = submission_id(world_id, dag_json + strategy.submission_id.encode())
+        again = submission_id(world_id, dag_json + strategy.submission_id.encode(), *context)
         return first if self.view("dag.diffs").get(first) is None else again
 
     def deployed(self, outcome: DagOutcome) -> StrategyVersion:
         """Wait until the topics of a version exist and its nodes are known to the node workers.
 
         Raises:
-            CommandRefused: a topic could not be made, or a newer version has come meanwhile.
+            CommandRefused: a topic could not be made, or a newer version has come meanwhile, or it was taken in safe mode.
             NoAnswer: the DAG Manager, the topic admin or the node workers do not run.
         """
+        if outcome.safe_mode:
+            raise CommandRefused(
+                f"strategy {outcome.strategy_id!r} is not deployed: its context was in safe mode ({outcome.safe_mode}).",
+                "Say the log's domain and state of the data (`qmtl service dagmanager context show`), or no context.",
+            )
         world_id, strategy_id, mine = outcome.world_id, outcome.strategy_id, outcome.sentinel_id
 
         def ready() -> StrategyVersion | None:
@@ -228,9 +233,10 @@ def _unknown_world(world_id: str) -> UnknownWorld:
     )
 
 
-def submission_id(world_id: str, dag_json: bytes) -> str:
-    """The id of a submission: the same message to the same world is the same submission."""
-    return blake3_hex(canonical_bytes(("qmtl.submission", world_id, dag_json)), 16)
+def submission_id(world_id: str, dag_json: bytes, *context: str) -> str:
+    """The id of a submission: the same message to the same world is the same submission, in the context that it says, if any."""
+    said = context if any(context) else ()
+    return blake3_hex(canonical_bytes(("qmtl.submission", world_id, dag_json, *said)), 16)
 
 
 def command_id(*parts: str | int) -> str:

@@ -59,6 +59,9 @@ class DagSubmission:
     Attributes:
         weight_bp: the share of the strategy's traffic that its version gets, in basis points, while another version is active.
             Less than all makes it a canary.
+        execution_domain: any name of a domain or mode, as in `domain_of`. Empty as the three others: it says no context, and is
+            deployed in the log's.
+        as_of, partition, dataset_fingerprint: as in `DiffRequest`.
     """
 
     submission_id: str
@@ -66,6 +69,10 @@ class DagSubmission:
     dag_json: bytes
     submitted_at_ms: int
     weight_bp: int = FULL_WEIGHT
+    execution_domain: str = ""
+    as_of: str = ""
+    partition: str = ""
+    dataset_fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +269,8 @@ class DagOutcome:
     Attributes:
         code: empty where accepted, else the stable error code.
         buffering_nodes: of the reused ones, those whose topic has a history of an older schema.
+        safe_mode: why its context was made safe, `missing_as_of` for example: no version is marked, no node used again, nothing
+            deployed. Empty where it is granted as it was asked for.
     """
 
     submission_id: str
@@ -274,6 +283,7 @@ class DagOutcome:
     new_nodes: tuple[str, ...] = ()
     reused_nodes: tuple[str, ...] = ()
     buffering_nodes: tuple[str, ...] = ()
+    safe_mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)

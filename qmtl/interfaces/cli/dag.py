@@ -18,6 +18,13 @@ def dag() -> None:
 @dag.command("publish")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--world", "world_id", required=True, help="The world to deploy in.")
+@click.option(
+    "--domain",
+    "execution_domain",
+    default="",
+    help="backtest, dryrun, live or shadow, if it is to be deployed in that alone; without one, in the log's.",
+)
+@click.option("--as-of", default="", help="The state of the dataset to which a backtest or dry run is bound.")
 @log_option
 @click.option(
     "--wait",
@@ -28,11 +35,22 @@ def dag() -> None:
     help="Seconds to wait for answers.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json: bool) -> None:
+def publish(
+    file: Path,
+    world_id: str,
+    execution_domain: str,
+    as_of: str,
+    log_address: str,
+    wait_s: float,
+    as_json: bool,
+) -> None:
     """Publish the DAG message in FILE to a world, and wait until its nodes run.
 
-    The message is checked here first: nothing is published that the DAG Manager would refuse.
+    The message is checked here first: nothing is published that the DAG Manager would refuse. One that asks for a domain or a
+    state of the data other than the log's, or for a backtest or dry run of none, is taken in safe mode: nothing is deployed.
     """
+    from dataclasses import replace
+
     from qmtl.foundation.contracts.dag import DagSubmission
     from qmtl.interfaces.cli import session
     from qmtl.interfaces.cli.dag_file import read_dag
@@ -41,8 +59,10 @@ def publish(file: Path, world_id: str, log_address: str, wait_s: float, as_json:
     message = read_dag(file)
     graph = admit(message, 0)
     with session.client(log_address, wait_s) as client:
-        submission = client.next_submission_id(world_id, graph.strategy_id, message)
-        outcome = client.submit(DagSubmission(submission, world_id, message, session.now_ms()))
+        context = (execution_domain, as_of)
+        submission = client.next_submission_id(world_id, graph.strategy_id, message, *context)
+        said = DagSubmission(submission, world_id, message, session.now_ms())
+        outcome = client.submit(replace(said, execution_domain=execution_domain, as_of=as_of))
         strategy = client.deployed(outcome)
     known = dict.fromkeys(outcome.reused_nodes, "reused") | dict.fromkeys(
         outcome.buffering_nodes, "buffering"

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from qmtl.foundation.common.compute_context import DOMAIN_OF_MODE, ComputeContext, Downgrade, domain_of
-from qmtl.foundation.common.errors import CommandRefused, PromotionHeld
+from qmtl.foundation.common.compute_context import (
+    DOMAIN_OF_MODE,
+    ComputeContext,
+    Downgrade,
+    ExecutionDomain,
+    SafeContext,
+    domain_of,
+)
+from qmtl.foundation.common.errors import CommandRefused, InvalidParameter, PromotionHeld
 from qmtl.foundation.contracts.context import (
     THE_CONTEXT,
     ClearContextHits,
@@ -15,8 +22,10 @@ from qmtl.foundation.contracts.context import (
     SaidContext,
     SetComputeContext,
 )
-from qmtl.foundation.contracts.dag import AdminAct
+from qmtl.foundation.contracts.dag import AdminAct, DagSubmission
+from qmtl.foundation.contracts.diff import DiffRequest
 from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.faults import Faults
 
 MAX_TEXT: Final = 400
 """Characters of a part of a context, and of a reason."""
@@ -107,16 +116,43 @@ def require_cleared(act: Act) -> None:
         )
 
 
-def granted(row: LogContext | None, asked: ComputeContext) -> Downgrade | None:
-    """Why a context is made safe that somebody asks for, on a log that computes in this one; None where it is granted as it is.
+def granted(row: LogContext | None, asked: ComputeContext) -> SafeContext:
+    """What is granted to a context that somebody asks for, on a log that computes in this one.
 
     The log computes for all of its worlds, so these are not compared.
     """
-    downgrade = asked.evaluate_safe_mode().downgrade
-    if downgrade is not None or row is None:
-        return downgrade
-    here = replace(row.context.read(), world_id=asked.world_id)
-    return None if here == asked else Downgrade.OTHER_CONTEXT
+    safe = asked.evaluate_safe_mode()
+    if safe.safe_mode or row is None:
+        return safe
+    if replace(row.context.read(), world_id=asked.world_id) == asked:
+        return safe
+    backtest = replace(asked, execution_domain=ExecutionDomain.BACKTEST)
+    return SafeContext(backtest, ExecutionDomain.BACKTEST, Downgrade.OTHER_CONTEXT)
+
+
+def evaluated(row: LogContext | None, message: DiffRequest | DagSubmission, faults: Faults) -> SafeContext:
+    """What is granted to the context of a request or a submission: the one place where that is asked.
+
+    Args:
+        faults: takes a domain that there is not.
+    """
+    domain = None
+    if message.execution_domain.strip():
+        domain = domain_of(message.execution_domain)
+        if domain is None:
+            faults.add(
+                InvalidParameter,
+                "execution_domain",
+                message.execution_domain,
+                "no domain has that name",
+                f"There are {', '.join(DOMAIN_OF_MODE)}.",
+            )
+    if not message.world_id.strip():  # nobody has decided anything for no world
+        return ComputeContext("nowhere", None).evaluate_safe_mode()
+    asked = ComputeContext(
+        message.world_id, domain, message.as_of, message.partition, message.dataset_fingerprint
+    )
+    return granted(row, asked)
 
 
 def told(said: SaidContext) -> str:

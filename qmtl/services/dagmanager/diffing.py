@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from qmtl.foundation.common.compute_context import DOMAIN_OF_MODE, ComputeContext, Downgrade, domain_of
-from qmtl.foundation.common.errors import InvalidName, InvalidParameter
+from qmtl.foundation.common.compute_context import Downgrade
+from qmtl.foundation.common.errors import InvalidName
 from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
 from qmtl.foundation.wire.compiled import opened
 from qmtl.services.dagmanager.catalogue import Catalogue
-from qmtl.services.dagmanager.context import granted
+from qmtl.services.dagmanager.context import evaluated
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
@@ -54,38 +54,17 @@ def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | No
     if len(request.world_id) > LONGEST_WORLD:
         rule = f"at most {LONGEST_WORLD} characters are allowed"
         faults.add(InvalidName, "world_id", request.world_id, rule, "Name a world.")
-    downgrade = _downgrade(catalogue, request, faults)
+    safe = evaluated(catalogue.context(), request, faults)
     submission = DagSubmission(
         request.request_id, request.world_id, request.dag_json, request.requested_at_ms
     )
     graph, draft = drafted(catalogue, submission, faults, request.strategy_id, prescan)
     return Difference(
         _mapped(catalogue, graph, draft),
-        draft.sentinel.sentinel_id if downgrade is None else "",
+        draft.sentinel.sentinel_id if safe.may_mark_versions else "",
         graph.version,
-        downgrade,
+        safe.downgrade,
     )
-
-
-def _downgrade(catalogue: Catalogue, request: DiffRequest, faults: Faults) -> Downgrade | None:
-    """What becomes of the context of a request: the one place where that is asked."""
-    domain = None
-    if request.execution_domain.strip():
-        domain = domain_of(request.execution_domain)
-        if domain is None:
-            faults.add(
-                InvalidParameter,
-                "execution_domain",
-                request.execution_domain,
-                "no domain has that name",
-                f"There are {', '.join(DOMAIN_OF_MODE)}.",
-            )
-    if not request.world_id.strip():
-        return Downgrade.DECISION_UNAVAILABLE  # nobody has decided anything for no world
-    context = ComputeContext(
-        request.world_id, domain, request.as_of, request.partition, request.dataset_fingerprint
-    )
-    return granted(catalogue.context(), context)
 
 
 def _mapped(catalogue: Catalogue, graph: Graph, draft: Draft) -> tuple[MappedNode, ...]:

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any, Final, assert_never
 
 from qmtl.foundation.common.canonical import blake3_hex
+from qmtl.foundation.common.compute_context import SafeContext
 from qmtl.foundation.common.errors import (
     DagTooLarge,
     InvalidDag,
@@ -40,6 +41,7 @@ from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.answers import Answers, answers_in, planned, with_answers
 from qmtl.services.dagmanager.buffering import change_schema, is_buffering
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue, is_usable
+from qmtl.services.dagmanager.context import evaluated
 from qmtl.services.dagmanager.faults import Faults, lines, spelled
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
@@ -73,19 +75,41 @@ def submit(act: Act, submission: DagSubmission) -> DagOutcome:
     if known is not None:
         return known
     try:
-        made = drafted(act.catalogue, submission, Faults(), prescan=act.prescan)
+        faults = Faults()
+        safe = evaluated(act.catalogue.context(), submission, faults) if _says_context(submission) else None
+        graph, draft = drafted(act.catalogue, submission, faults, prescan=act.prescan)
     except InvalidDag as error:
         refused = _refused(submission, error)
         outcomes.put(refused)
         _note(act, submission, refused, f"refused: {refused.code}")
         return refused
-    return _write_down(act, submission, *made)
+    if safe is None or (safe.may_mark_versions and safe.may_reuse):
+        return _write_down(act, submission, graph, draft)
+    return _leave_alone(act, submission, graph, safe)
 
 
 def _note(act: Act, submission: DagSubmission, outcome: DagOutcome, told: str) -> None:
     subject = outcome.sentinel_id or submission.submission_id
     act.note(AdminAct.DIFFED, subject, detail="request", digest=blake3_hex(submission.dag_json))
     act.note(AdminAct.DIFFED, subject, detail=f"response: {told}", digest=blake3_hex(codec.encode(outcome)))
+
+
+def _says_context(submission: DagSubmission) -> bool:
+    """Whether it asks for a context of its own; one that does not is deployed in the log's, which was granted."""
+    one = submission
+    return any((one.execution_domain, one.as_of, one.partition, one.dataset_fingerprint))
+
+
+def _leave_alone(act: Act, submission: DagSubmission, graph: Graph, safe: SafeContext) -> DagOutcome:
+    """Take a submission in safe mode: the nodes of the log compute in no context but its own, so nothing is deployed for it."""
+    why = "" if safe.downgrade is None else safe.downgrade.value
+    told = f"safe mode ({why}): no version is marked, and nothing is deployed"
+    outcome = DagOutcome(
+        submission.submission_id, submission.world_id, graph.strategy_id, True, "", told, safe_mode=why
+    )
+    act.step.table("dag.diffs").put(outcome)
+    _note(act, submission, outcome, told)
+    return outcome
 
 
 def drafted(

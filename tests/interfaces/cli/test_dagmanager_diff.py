@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def diff(place: Path, *more: str) -> list[str]:
     return ["service", "dagmanager", "diff", "--file", file, "--log", address(place), *more]
 
 
-def graph(place: Path) -> dict[str, list[object]]:
+def graph(place: Path) -> dict[str, list[Any]]:
     with session.client(address(place)) as client:
         return {name: client.view(name).rows() for name in GRAPH}
 
@@ -60,6 +61,18 @@ def test_from_a_diff_over_a_publication_to_a_diff(place: Path, capsys: pytest.Ca
     assert again["request_id"] != told["request_id"]
     assert [{**one, "origin": "new"} for one in again["nodes"]] == told["nodes"]
     assert {one["origin"] for one in again["nodes"]} == {"reused"}
+
+
+def test_what_is_published_for_a_backtest_of_no_state_of_the_data_is_not_deployed_and_is_once_it_names_one(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["dag", "publish", str(place / "dag.json"), "--world", "w1", "--log", address(place), "--json"]
+    refused = call(capsys, *line, "--domain", "backtest")
+    assert refused.code == 6
+    assert "safe mode (missing_as_of)" in refused.err
+    assert {name for name, rows in graph(place).items() if rows} == {"dag.diffs"}
+    (made,) = call(capsys, *line, "--domain", "backtest", "--as-of", "commit-1").lines()
+    assert {one.sentinel_id for one in graph(place)["dag.strategies"]} == {made["sentinel_id"]}
 
 
 def test_the_page_has_a_line_for_each_node_and_says_what_is_safe(

@@ -19,11 +19,11 @@ from qmtl.foundation.contracts.context import (
     SaidContext,
     SetComputeContext,
 )
-from qmtl.foundation.contracts.dag import AdminAct, DagCommandOutcome, SetTrafficWeight
+from qmtl.foundation.contracts.dag import AdminAct, DagCommandOutcome, DagOutcome, SetTrafficWeight
 from tests.services.dagmanager.desk import Desk
 from tests.services.dagmanager.test_diffing import a_desk, chunks, request
 from tests.services.dagmanager.test_versions import publish
-from tests.services.graphs import T0, crossing, strategy
+from tests.services.graphs import T0, crossing, strategy, submission
 
 LIVE = SaidContext("w", ExecutionDomain.LIVE, "", "", "")
 
@@ -105,6 +105,66 @@ def test_a_diff_in_another_context_is_told_that_nothing_is_to_be_reused(
     (found,) = chunks(desk)
     assert (found.accepted, found.safe_mode) == (True, safe_mode)
     assert bool(found.sentinel_id) is not bool(safe_mode)
+
+
+# ---- what is published in a context of its own --------------------------------------------------------------------------
+
+PUBLISHED: list[dict[str, Any]] = [
+    {"execution_domain": "dryrun", "as_of": "A"},
+    {"execution_domain": "paper", "as_of": "A"},
+    {"execution_domain": "dryrun", "as_of": "B"},
+    {"execution_domain": "dryrun", "as_of": "A", "partition": "p"},
+    {"execution_domain": "dryrun", "as_of": "A", "dataset_fingerprint": "f"},
+    {"execution_domain": "dryrun"},
+    {"execution_domain": "backtest", "as_of": " "},
+    {"execution_domain": "live"},
+    {"as_of": "A"},
+    {"partition": "p"},
+]
+
+
+@pytest.mark.parametrize("here", ["", "A"])
+def test_a_submission_in_safe_mode_changes_nothing_and_is_in_it_where_a_diff_is(
+    desk: Desk, here: str
+) -> None:
+    if here:
+        set_to(desk, execution_domain="dryrun", as_of=here)
+    known = publish(desk, 8)
+    modes = set()
+    for number, context in enumerate(PUBLISHED):
+        for fast in (3, 5):  # the message of the version that is there, and another one
+            message, name = strategy(crossing(fast, 8)), f"{fast} in {number}"
+            desk.send(request(message, name, **{"execution_domain": "", **context}))
+            (asked,) = chunks(desk, name)
+            before, told = desk.all_rows(), len(desk.emitted)
+            desk.send(replace(submission(message), submission_id=name, **context))
+            found: DagOutcome = desk.table("dag.diffs").get(name)
+            assert (found.accepted, found.safe_mode) == (True, asked.safe_mode)
+            modes.add(found.safe_mode)
+            if not found.safe_mode:
+                assert found.sentinel_id == asked.sentinel_id
+                continue
+            assert found == DagOutcome(name, "w1", "s1", True, "", found.detail, safe_mode=asked.safe_mode)
+            after = desk.all_rows()
+            assert [one for one in after.pop("dag.diffs") if one not in before["dag.diffs"]] == [found]
+            before.pop("dag.diffs")
+            assert after == before
+            ((_, entry),) = desk.emitted[told:]
+            assert (entry.act, entry.subject, entry.detail) == (AdminAct.DIFFED, name, found.detail)
+    assert modes == {"", "missing_as_of", "decision_unavailable", *(["other_context"] if here else [])}
+    assert known.sentinel_id in {one.sentinel_id for one in desk.rows("dag.sentinels")}
+
+
+def test_a_submission_in_no_domain_that_there_is_is_refused_with_its_other_faults(desk: Desk) -> None:
+    broken = strategy([{**node, "interval": -1} for node in crossing()])
+    desk.send(replace(submission(broken), submission_id="x", execution_domain="production"))
+    found: DagOutcome = desk.table("dag.diffs").get("x")
+    assert (found.accepted, found.safe_mode) == (False, "")
+    assert "execution_domain" in found.detail
+    assert "interval" in found.detail
+    desk.send(replace(submission(strategy(crossing())), submission_id="y", execution_domain="production"))
+    assert not desk.table("dag.diffs").get("y").accepted
+    assert desk.rows("dag.sentinels") == []
 
 
 # ---- what crosses it ----------------------------------------------------------------------------------------------------
