@@ -29,7 +29,7 @@ from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.rewritten import message_of
 from qmtl.services.dagmanager.submission import submit
-from qmtl.services.dagmanager.versions import active, begin, pending, retire_all, supersede, weigh
+from qmtl.services.dagmanager.versions import active, begin, pending, restate, retire, retire_all, weigh
 
 
 def command(act: Act, message: DagCommand) -> None:
@@ -84,18 +84,21 @@ def _weigh(act: Act, message: SetTrafficWeight) -> str:
         context.require_cleared(act)
     if version.status is SentinelStatus.PENDING:
         if not weight:
-            supersede(act, version.world_id, version.strategy_id)
+            retire(act, version)
             return f"version {version.sentinel_id} was given up before it was active"
-        act.catalogue.put_sentinel(replace(version, traffic_weight=weight), act.at_ms)
+        restate(act, version, weight)
         return f"version {version.sentinel_id} gets {_percent(weight)} once its topics are there"
     if version.status is not SentinelStatus.ACTIVE:
         raise CommandRefused(
             f"version {version.sentinel_id} is {version.status.value}; only a version that has traffic can have more or less.",
             "Roll back to it with `qmtl service dagmanager redo-diff --rollback`, or publish it again.",
         )
-    if len(active(act.catalogue, version.world_id, version.strategy_id)) == 1:
-        if weight == FULL_WEIGHT:
-            return f"version {version.sentinel_id} has all of the traffic already"
+    is_alone = len(active(act.catalogue, version.world_id, version.strategy_id)) == 1
+    if weight == FULL_WEIGHT:
+        restate(act, version, weight)
+        already = " already" if is_alone else ""
+        return f"version {version.sentinel_id} has all of the traffic{already}"
+    if is_alone:
         raise CommandRefused(
             f"version {version.sentinel_id} is the only one of its strategy; nobody would get the rest of the traffic.",
             "Publish another version as a canary, or retire the strategy.",
@@ -106,12 +109,11 @@ def _weigh(act: Act, message: SetTrafficWeight) -> str:
 
 def _roll_back(act: Act, message: RollBack) -> str:
     version = _known(act, message.sentinel_id)
-    now = active(act.catalogue, version.world_id, version.strategy_id)
     if version.status is SentinelStatus.ACTIVE:
-        if len(now) == 1:
-            return f"version {version.sentinel_id} is the active one"
-        weigh(act, version, FULL_WEIGHT)
-        return f"version {version.sentinel_id} is the active one again"
+        is_alone = len(active(act.catalogue, version.world_id, version.strategy_id)) == 1
+        restate(act, version, FULL_WEIGHT)
+        again = "" if is_alone else " again"
+        return f"version {version.sentinel_id} is the active one{again}"
     if version.status is SentinelStatus.FAILED:
         raise CommandRefused(
             f"version {version.sentinel_id} was never active: a topic of it could not be made.",

@@ -47,7 +47,7 @@ from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.tag_queries import MAX_ANSWERS
-from qmtl.services.dagmanager.versions import begin
+from qmtl.services.dagmanager.versions import begin, restate
 
 MAX_TAGGED: Final = 4_000
 """Queues with the same tags at the same interval: so that an event that names them all is a record, however long they are named."""
@@ -207,7 +207,9 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
     tag = draft.sentinel.release_tag or (known.release_tag if known is not None else "")
     if known is not None and known.status in HOLDING:
         if tag != known.release_tag:
-            act.catalogue.put_sentinel(replace(known, release_tag=tag), act.at_ms)
+            known = replace(known, release_tag=tag)
+            act.catalogue.put_sentinel(known, act.at_ms)
+        restate(act, known, submission.weight_bp)
         return draft.outcome
     for node in draft.nodes:
         act.catalogue.put_node(node)

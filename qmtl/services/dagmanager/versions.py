@@ -93,8 +93,19 @@ def begin(act: Act, version: VersionSentinel) -> bool:
         act.catalogue.put_sentinel(version, act.at_ms)
     for one in late:
         if one.sentinel_id != version.sentinel_id:
-            _retire(act, one)
+            retire(act, one)
     return at_once
+
+
+def restate(act: Act, version: VersionSentinel, weight: int) -> None:
+    """Let a version that is active or pending have this share, as if it came now: of two that are active the other one has the rest,
+    and one that is alone keeps all. Versions of its strategy that wait for their topics wait no more."""
+    supersede(act, version)
+    if version.status is SentinelStatus.PENDING:
+        if weight != version.traffic_weight:
+            act.catalogue.put_sentinel(replace(version, traffic_weight=weight), act.at_ms)
+    elif weight != version.traffic_weight:
+        weigh(act, version, weight)
 
 
 def activate(act: Act, version: VersionSentinel) -> None:
@@ -107,8 +118,12 @@ def activate(act: Act, version: VersionSentinel) -> None:
 
 
 def weigh(act: Act, version: VersionSentinel, weight: int) -> None:
-    """Give one of a strategy's two active versions another share; with none or all of it, the other one is the only one left."""
-    stable, canary = active(act.catalogue, version.world_id, version.strategy_id)
+    """Give an active version another share of what it shares with the other one, if there is one; with none or all of it, one of them
+    is the only one left."""
+    stable, *canaries = active(act.catalogue, version.world_id, version.strategy_id)
+    if not canaries:
+        return
+    (canary,) = canaries
     share = weight if version.sentinel_id == canary.sentinel_id else FULL_WEIGHT - weight
     if share == FULL_WEIGHT:
         _settle(act, canary, None, [stable])
@@ -122,9 +137,9 @@ def retire_all(act: Act, world_id: str, strategy_id: str) -> None:
     """Take a strategy out of its world: nothing is computed for it any more."""
     row = act.catalogue.strategy(world_id, strategy_id)
     for one in active(act.catalogue, world_id, strategy_id):
-        _retire(act, one)
+        retire(act, one)
     for known in pending(act.catalogue, world_id, strategy_id):
-        _retire(act, known)
+        retire(act, known)
     if row is not None:
         gone = replace(
             row, status=StrategyStatus.RETIRED, nodes=(), signals=(), canary=None, found=(), crowded=()
@@ -141,10 +156,11 @@ def pending(catalogue: Catalogue, world_id: str, strategy_id: str) -> list[Versi
     ]
 
 
-def supersede(act: Act, world_id: str, strategy_id: str) -> None:
-    """Let the versions that wait for their topics wait no more: a newer one comes."""
-    for one in pending(act.catalogue, world_id, strategy_id):
-        _retire(act, one)
+def supersede(act: Act, version: VersionSentinel) -> None:
+    """Let the other versions of its strategy that wait for their topics wait no more: what is said of this one is newer."""
+    for one in pending(act.catalogue, version.world_id, version.strategy_id):
+        if one.sentinel_id != version.sentinel_id:
+            retire(act, one)
 
 
 def fail(act: Act, version: VersionSentinel, detail: str) -> None:
@@ -161,7 +177,7 @@ def _settle(
     stable = _give(act, stable, share)
     canary = None if canary is None else _give(act, canary, canary.traffic_weight)
     for one in gone:
-        _retire(act, one)
+        retire(act, one)
     _deploy(act, deployment(act.catalogue, stable, canary))
 
 
@@ -200,7 +216,8 @@ def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:
     return now
 
 
-def _retire(act: Act, version: VersionSentinel) -> None:
+def retire(act: Act, version: VersionSentinel) -> None:
+    """Make a version one that is only to go back to."""
     had = version.status is SentinelStatus.ACTIVE
     act.catalogue.put_sentinel(replace(version, status=SentinelStatus.RETIRED), act.at_ms)
     act.note(AdminAct.RETIRED, version.sentinel_id)

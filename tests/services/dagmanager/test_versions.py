@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -201,6 +201,78 @@ def test_a_version_done_anew_with_the_same_code_shares_all_nodes(desk: Desk) -> 
     command(desk, RedoDiff("again", before.sentinel_id, "v9", NOON_MS))
     row = desk.table("dag.strategies").get("w1", "s1")
     assert (row.version, [one.node_id for one in row.nodes]) == ("v9", list(before.node_ids))
+
+
+# ---- the newest word wins ------------------------------------------------------------------------------------------
+
+
+def announce(desk: Desk, slow: int, name: str, weight: int = FULL_WEIGHT) -> str:
+    """Publish a strategy without making its topics; returns the version's id."""
+    one = submission(strategy(crossing(3, slow), version=f"v{slow}"))
+    desk.send(DagSubmission(name, "w1", one.dag_json, NOON_MS, weight))
+    outcome = desk.table("dag.diffs").get(name)
+    assert outcome.accepted, outcome.detail
+    found: str = outcome.sentinel_id
+    return found
+
+
+Word: TypeAlias = Callable[[Desk, str], object]
+"""What may be said of an active version."""
+
+
+def roll_back(desk: Desk, sentinel_id: str) -> object:
+    return command(desk, RollBack("word", sentinel_id, NOON_MS))
+
+
+def give_all(desk: Desk, sentinel_id: str) -> object:
+    return command(desk, SetTrafficWeight("word", sentinel_id, FULL_WEIGHT, NOON_MS))
+
+
+def publish_again(desk: Desk, sentinel_id: str) -> object:
+    slow = int(desk.table("dag.sentinels").get(sentinel_id).version.removeprefix("v"))
+    return announce(desk, slow, "word")
+
+
+@pytest.mark.parametrize("word", [roll_back, give_all, publish_again])
+@pytest.mark.parametrize("chosen", ["stable", "stable with a canary", "canary"])
+def test_an_active_version_that_is_to_have_all_has_it_and_what_is_on_its_way_comes_no_more(
+    desk: Desk, word: Word, chosen: str
+) -> None:
+    stable = publish(desk, 8)
+    canary = publish(desk, 21, weight=1000) if "canary" in chosen else None
+    mine = canary if chosen == "canary" and canary is not None else stable
+    announce(desk, 30, "next")
+    word(desk, mine.sentinel_id)
+    assert shares(desk) == {mine.version: FULL_WEIGHT}
+    desk.report_all()
+    assert shares(desk) == {mine.version: FULL_WEIGHT}
+    left = {name for name, now in status(desk).items() if now is not SentinelStatus.RETIRED}
+    assert left == {mine.version}
+
+
+@pytest.mark.parametrize("weight", [0, 2000])
+def test_a_step_of_a_canary_is_no_word_on_what_is_on_its_way(desk: Desk, weight: int) -> None:
+    publish(desk, 8)
+    canary = publish(desk, 21, weight=1000)
+    announce(desk, 30, "next")
+    command(desk, SetTrafficWeight("step", canary.sentinel_id, weight, NOON_MS))
+    desk.report_all()
+    assert shares(desk) == {"v30": FULL_WEIGHT}
+
+
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("weight", [500, 5000, FULL_WEIGHT])
+def test_a_canary_that_is_published_again_gets_the_share_that_is_said_last(
+    desk: Desk, ready: bool, weight: int
+) -> None:
+    publish(desk, 8)
+    announce(desk, 21, "first", 1000)
+    if ready:
+        desk.report_all()
+    announce(desk, 21, "again", weight)
+    desk.report_all()
+    left = FULL_WEIGHT - weight
+    assert shares(desk) == ({"v8": left} if left else {}) | {"v21": weight}
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------
