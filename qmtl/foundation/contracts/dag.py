@@ -181,6 +181,8 @@ class VersionSentinel:
             markers of this bucket are the boundary: in each topic the marker's offset is where the version before ends.
         retired_at_ms: since when it is a rollback point only; None before.
         release_tag: what people call the release.
+        was_stable: it is retired, and was the stable one until a newer one took its place or its strategy was taken out; nobody has
+            gone back from it. To return to it is no promotion.
     """
 
     sentinel_id: str
@@ -198,6 +200,7 @@ class VersionSentinel:
     active_since_ms: int = 0
     retired_at_ms: int | None = None
     release_tag: str = ""
+    was_stable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from qmtl.foundation.common.canonical import blake3_hex
-from qmtl.foundation.common.errors import CommandRefused
+from qmtl.foundation.common.errors import CommandRefused, PromotionHeld
 from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
@@ -25,11 +25,20 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager import context, garbage
 from qmtl.services.dagmanager.act import Act
-from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.rewritten import message_of
 from qmtl.services.dagmanager.submission import submit
-from qmtl.services.dagmanager.versions import active, begin, pending, restate, retire, retire_all, weigh
+from qmtl.services.dagmanager.versions import (
+    active,
+    begin,
+    pending,
+    require_may_have,
+    restate,
+    retire,
+    retire_all,
+    weigh,
+)
 
 
 def command(act: Act, message: DagCommand) -> None:
@@ -80,8 +89,8 @@ def _weigh(act: Act, message: SetTrafficWeight) -> str:
             "Send 1000 for a tenth of the traffic.",
         )
     version = _known(act, message.sentinel_id)
-    if weight > version.traffic_weight:
-        context.require_cleared(act)
+    if version.status in HOLDING:
+        require_may_have(act, version, weight)
     if version.status is SentinelStatus.PENDING:
         if not weight:
             retire(act, version)
@@ -109,6 +118,8 @@ def _weigh(act: Act, message: SetTrafficWeight) -> str:
 
 def _roll_back(act: Act, message: RollBack) -> str:
     version = _known(act, message.sentinel_id)
+    if not version.was_stable and version.status is not SentinelStatus.FAILED:
+        require_may_have(act, version, FULL_WEIGHT)
     if version.status is SentinelStatus.ACTIVE:
         is_alone = len(active(act.catalogue, version.world_id, version.strategy_id)) == 1
         restate(act, version, FULL_WEIGHT)
@@ -131,6 +142,8 @@ def _redo(act: Act, message: RedoDiff) -> str:
         message.issued_at_ms,
     )
     outcome = submit(act, again)
+    if outcome.code == PromotionHeld.code:
+        context.require_cleared(act)
     if not outcome.accepted:
         raise CommandRefused(
             f"version {version.sentinel_id} can't be deployed anew: [{outcome.code}] {outcome.detail}"

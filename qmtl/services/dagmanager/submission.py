@@ -13,6 +13,7 @@ from qmtl.foundation.common.compute_context import SafeContext
 from qmtl.foundation.common.errors import (
     DagTooLarge,
     InvalidDag,
+    PromotionHeld,
     Reason,
     RolloutActive,
     TagsTooCommon,
@@ -47,7 +48,7 @@ from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.tag_queries import MAX_ANSWERS
-from qmtl.services.dagmanager.versions import begin, restate
+from qmtl.services.dagmanager.versions import begin, require_may_have, restate
 
 MAX_TAGGED: Final = 4_000
 """Queues with the same tags at the same interval: so that an event that names them all is a record, however long they are named."""
@@ -78,14 +79,17 @@ def submit(act: Act, submission: DagSubmission) -> DagOutcome:
         faults = Faults()
         safe = evaluated(act.catalogue.context(), submission, faults) if _says_context(submission) else None
         graph, draft = drafted(act.catalogue, submission, faults, prescan=act.prescan)
-    except InvalidDag as error:
-        refused = _refused(submission, error)
-        outcomes.put(refused)
-        _note(act, submission, refused, f"refused: {refused.code}")
-        return refused
-    if safe is None or (safe.may_mark_versions and safe.may_reuse):
+        if safe is not None and not (safe.may_mark_versions and safe.may_reuse):
+            return _leave_alone(act, submission, graph, safe)
+        require_may_have(act, draft.sentinel, submission.weight_bp)
         return _write_down(act, submission, graph, draft)
-    return _leave_alone(act, submission, graph, safe)
+    except InvalidDag as error:
+        refused = _refused(submission, error.code, lines(error.reasons, error.more))
+    except PromotionHeld as error:
+        refused = _refused(submission, error.code, str(error))
+    outcomes.put(refused)
+    _note(act, submission, refused, f"refused: {refused.code}")
+    return refused
 
 
 def _note(act: Act, submission: DagSubmission, outcome: DagOutcome, told: str) -> None:
@@ -416,13 +420,6 @@ def _lengths(rows: Iterable[Any], part: Callable[[Any], Sized]) -> int:
     return sum(map(len, map(part, rows)))
 
 
-def _refused(submission: DagSubmission, error: InvalidDag) -> DagOutcome:
-    """The outcome's detail has a line for each reason, and one for how many more there are."""
-    return DagOutcome(
-        submission.submission_id,
-        submission.world_id,
-        "",
-        False,
-        error.code,
-        lines(error.reasons, error.more),
-    )
+def _refused(submission: DagSubmission, code: str, detail: str) -> DagOutcome:
+    """The detail of a message's faults has a line for each reason, and one for how many more there are."""
+    return DagOutcome(submission.submission_id, submission.world_id, "", False, code, detail)

@@ -21,9 +21,10 @@ from qmtl.foundation.contracts.dag import (
     StrategyVersion,
     VersionSentinel,
 )
+from qmtl.services.dagmanager import context
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.answers import answered, planned
-from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 
 
 def plan_of(catalogue: Catalogue, *versions: VersionSentinel) -> tuple[PlannedNode, ...]:
@@ -82,6 +83,30 @@ def active(catalogue: Catalogue, world_id: str, strategy_id: str) -> Sequence[Ve
     return [_known(catalogue, one) for one in ids]
 
 
+def require_may_have(act: Act, version: VersionSentinel, weight: int) -> None:
+    """While something was found that another context had computed, and nobody has cleared it, hold every promotion.
+
+    A promotion is what gives a version more of its strategy's traffic than it has, or was to get before. None is: what the stable version
+    gets back from its canary, however it is said; and what a version gets of a strategy nobody has traffic of. (A return to a version
+    that `was_stable` is none either; only a rollback says so.)
+
+    Raises:
+        PromotionHeld: that is to be done by giving the version this share.
+    """
+    now = active(act.catalogue, version.world_id, version.strategy_id)
+    if not now:
+        return
+    stable, *canaries = now
+    if version.sentinel_id == stable.sentinel_id:
+        is_promoted = bool(canaries) and weight < stable.traffic_weight  # the canary gets the rest
+    else:
+        known = act.catalogue.sentinel(version.sentinel_id)
+        has = known.traffic_weight if known is not None and known.status in HOLDING else 0
+        is_promoted = weight > has
+    if is_promoted:
+        context.require_cleared(act)
+
+
 def begin(act: Act, version: VersionSentinel) -> bool:
     """Let a version that is pending take its share, at once or as soon as all its topics are there; says whether it was at once.
     Versions of its strategy that wait for theirs wait no more."""
@@ -136,7 +161,10 @@ def weigh(act: Act, version: VersionSentinel, weight: int) -> None:
 def retire_all(act: Act, world_id: str, strategy_id: str) -> None:
     """Take a strategy out of its world: nothing is computed for it any more."""
     row = act.catalogue.strategy(world_id, strategy_id)
-    for one in active(act.catalogue, world_id, strategy_id):
+    stable, *canaries = active(act.catalogue, world_id, strategy_id) or (None,)
+    if stable is not None:
+        retire(act, replace(stable, was_stable=True))
+    for one in canaries:
         retire(act, one)
     for known in pending(act.catalogue, world_id, strategy_id):
         retire(act, known)
@@ -172,12 +200,16 @@ def fail(act: Act, version: VersionSentinel, detail: str) -> None:
 def _settle(
     act: Act, stable: VersionSentinel, canary: VersionSentinel | None, gone: Sequence[VersionSentinel]
 ) -> None:
-    """From now on a strategy has these versions, and no longer those that go."""
+    """From now on a strategy has these versions, and no longer those that go; one of these that was stable is one to return to, unless
+    this is a return."""
+    is_return = stable.was_stable
+    before = active(act.catalogue, stable.world_id, stable.strategy_id)
+    left = before[0].sentinel_id if before else ""
     share = FULL_WEIGHT if canary is None else FULL_WEIGHT - canary.traffic_weight
     stable = _give(act, stable, share)
     canary = None if canary is None else _give(act, canary, canary.traffic_weight)
     for one in gone:
-        retire(act, one)
+        retire(act, replace(one, was_stable=one.sentinel_id == left and not is_return))
     _deploy(act, deployment(act.catalogue, stable, canary))
 
 
@@ -206,6 +238,7 @@ def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:
         status=SentinelStatus.ACTIVE,
         traffic_weight=weight,
         retired_at_ms=None,
+        was_stable=False,
         active_since_ms=known.active_since_ms if known is not None and is_active else act.step.closed_ms,
     )
     if now == known:

@@ -206,9 +206,10 @@ def test_no_version_gets_more_traffic_until_somebody_has_looked(desk: Desk) -> N
     for name, sentinel_id, weight, code in [
         ("up", canary, 5_000, "QMTL-604"),
         ("all", canary, 10_000, "QMTL-604"),
-        ("the other up", stable, 9_500, "QMTL-604"),
+        ("the other down", stable, 8_500, "QMTL-604"),
         ("same", canary, 1_000, ""),
         ("down", canary, 500, ""),
+        ("the other up", stable, 9_800, ""),
     ]:
         outcome = said(desk, SetTrafficWeight(name, sentinel_id, weight, T0))
         assert (outcome.code, outcome.accepted) == (code, not code), name
