@@ -1,7 +1,7 @@
 """Versions and queues over any life: submitted, weighed, taken back, retired, collected, in any order, over restarts.
 
-Beside the DAG Manager stands a broker that makes and removes what it is told to, and a model of who has which traffic that knows
-only the messages that were sent.
+Beside the DAG Manager stands a broker that makes and removes what it is told to, and a model of who has which traffic, which knows the
+messages that were sent, and of what came of them only which topics there are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from qmtl.foundation.common.compute_context import ExecutionDomain
+from qmtl.foundation.contracts.context import ClearContextHits, NodeContext, SaidContext, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
@@ -33,18 +35,18 @@ from qmtl.foundation.contracts.dag import (
     SentinelStatus,
     SetTrafficWeight,
     StrategyStatus,
-    VersionSentinel,
 )
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import DAY_MS
 from tests.services.dagmanager.desk import Desk
+from tests.services.dagmanager.traffic import ACTIVE, FAILED, PENDING, REFUSED, RETIRED, Traffic
 from tests.services.graphs import crossing, price, sma, strategy, submission, tag_query, target
 
 GRAPHS = [
     crossing(3, 8),
     crossing(3, 21),
     crossing(5, 8),
-    [price(), sma("fast", 3), target(source="fast")],
+    *([price(), sma("fast", period), target(source="fast")] for period in (3, 13, 55)),
     [
         tag_query(tags=("crypto", "nobody"), own_tags=["crypto", "sma"]),
         sma("after", 3, "asked"),
@@ -60,6 +62,8 @@ GRAPHS = [
 OWNERS = [("w1", "s1"), ("w1", "s2"), ("w2", "s1")]
 SCHEMAS: list[dict[str, str]] = [{}, {}, {"schema_hash": "blake3:" + "1" * 64}]
 STEPS_DAYS = (1, 7, 30, 100, 215)
+LIVE = SaidContext("w1", ExecutionDomain.LIVE, "", "", "")
+VERSIONS_STAY_MS = (180 + 30) * DAY_MS
 T0_MS = 1_700_000_000_000 // DAY_MS * DAY_MS
 
 
@@ -78,6 +82,7 @@ class Life(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.desk = Desk(Path(self.folder.name))
         self.broker = Broker()
+        self.traffic = Traffic()
         self.now_ms = T0_MS
         self.sent: list[Any] = []
         self.count = 0
@@ -85,9 +90,13 @@ class Life(RuleBasedStateMachine):
         self.computed: dict[tuple[int, tuple[str, str]], set[str]] = {}
         self.plans: dict[tuple[int, tuple[str, str]], set[str]] = {}
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(is_begun=st.booleans())
+    def begin(self, is_begun: bool) -> None:
         self.desk.tick(self.now_ms)
+        self.send(SetComputeContext("context", "w1", "live", self.now_ms))
+        if is_begun:
+            self.publish(0, OWNERS[0], FULL_WEIGHT, {})
+            self.make(self.desk.rows("dag.tasks"), ok=True)
 
     def teardown(self) -> None:
         self.desk.close()
@@ -102,19 +111,36 @@ class Life(RuleBasedStateMachine):
         self.desk.send(message)
         self.hold_removals(before, held)
 
+    def say(self, message: Any, code: str) -> None:
+        """A submission or command, which is refused with this code where there is one."""
+        self.send(message)
+        is_new = isinstance(message, DagSubmission)
+        name = message.submission_id if is_new else message.command_id
+        outcome = self.desk.table("dag.diffs" if is_new else "dag.outcomes").get(name)
+        assert (outcome.code, outcome.accepted) == (code, not code)
+        self.traffic.settle(self.usable())
+
+    def usable(self) -> set[str]:
+        """The nodes whose topics are there."""
+        return {node_id for node_id, row in self.current().items() if row.ready and not row.removing}
+
     @rule(
         graph=st.sampled_from(range(len(GRAPHS))),
-        owner=st.sampled_from(OWNERS),
+        owner=st.sampled_from([OWNERS[0], *OWNERS]),
         weight=st.sampled_from([FULL_WEIGHT, 1000]),
         schema=st.sampled_from(SCHEMAS),
     )
     def submit(self, graph: int, owner: tuple[str, str], weight: int, schema: dict[str, str]) -> None:
+        self.publish(graph, owner, weight, schema)
+
+    def publish(self, graph: int, owner: tuple[str, str], weight: int, schema: dict[str, str]) -> None:
         self.count += 1
         world, name = owner
         nodes = [one | (schema if one["name"] in ("price", "fast") else {}) for one in GRAPHS[graph]]
         text = strategy(nodes, name, version=f"v{graph}")
         one = submission(text, world)
-        self.send(DagSubmission(f"s{self.count}", world, one.dag_json, self.now_ms, weight))
+        code = self.traffic.submit(owner, text, weight)
+        self.say(DagSubmission(f"s{self.count}", world, one.dag_json, self.now_ms, weight), code)
 
     @rule(
         choose=st.randoms(use_true_random=False),
@@ -123,7 +149,10 @@ class Life(RuleBasedStateMachine):
     )
     def report(self, choose: Any, ok: bool, all_: bool) -> None:
         tasks = self.desk.rows("dag.tasks")
-        chosen: list[CreateTopic | RemoveTopic] = tasks if all_ else [choose.choice(tasks)] if tasks else []
+        self.make(tasks if all_ else [choose.choice(tasks)] if tasks else [], ok=ok)
+
+    def make(self, chosen: list[CreateTopic | RemoveTopic], *, ok: bool) -> None:
+        """The broker does what it is told to, or not."""
         for task in chosen:
             match task:
                 case CreateTopic():
@@ -131,7 +160,11 @@ class Life(RuleBasedStateMachine):
                         self.broker.topics.setdefault(
                             task.topic, self.desk.table("dag.queues").get(task.topic).node_id
                         )
-                    self.send(ReportTopicCreated(task.topic, ok or task.topic in self.broker.topics, "", ""))
+                    queue = self.desk.table("dag.queues").get(task.topic)
+                    is_there = ok or task.topic in self.broker.topics
+                    if not is_there and queue.role is QueueRole.CURRENT and not queue.removing:
+                        self.traffic.fail(queue.node_id)
+                    self.send(ReportTopicCreated(task.topic, is_there, "", ""))
                 case RemoveTopic():
                     if ok:
                         self.broker.topics.pop(task.topic, None)
@@ -140,6 +173,7 @@ class Life(RuleBasedStateMachine):
                             task.topic, ok, "" if ok else "QMTL-901", "", "there" if task.archive else ""
                         )
                     )
+            self.traffic.settle(self.usable())
 
     @rule(days=st.sampled_from(STEPS_DAYS))
     def tick(self, days: int) -> None:
@@ -147,15 +181,26 @@ class Life(RuleBasedStateMachine):
         self.now_ms += days * DAY_MS
         self.desk.tick(self.now_ms)
         self.hold_removals(before, held)
+        self.traffic.tick(self.now_ms)
+        self.forget()
         for node_id in self.held():
             self.held_until[node_id] = self.now_ms
+
+    def forget(self) -> None:
+        """What is known no more was over for as long as one can go back to it."""
+        known = {row.sentinel_id for row in self.desk.rows("dag.sentinels")}
+        for name in self.traffic.versions.keys() - known:
+            gone = self.traffic.versions.pop(name)
+            assert gone.status in (RETIRED, FAILED)
+            assert gone.over_since_ms is not None
+            assert self.now_ms - gone.over_since_ms >= VERSIONS_STAY_MS
 
     @rule(owner=st.sampled_from(OWNERS))
     def retire(self, owner: tuple[str, str]) -> None:
         self.count += 1
-        self.send(RetireStrategy(f"c{self.count}", *owner, self.now_ms))
+        self.say(RetireStrategy(f"c{self.count}", *owner, self.now_ms), self.traffic.retire(owner))
 
-    @precondition(lambda self: self.desk.rows("dag.sentinels"))
+    @precondition(lambda self: self.traffic.versions)
     @rule(
         choose=st.randoms(use_true_random=False),
         weight=st.sampled_from([0, 1, 1000, 5000, FULL_WEIGHT, FULL_WEIGHT + 1]),
@@ -163,17 +208,48 @@ class Life(RuleBasedStateMachine):
     )
     def command(self, choose: Any, weight: int, kind: str) -> None:
         self.count += 1
-        version: VersionSentinel = choose.choice(self.desk.rows("dag.sentinels"))
-        name, sentinel = f"c{self.count}", version.sentinel_id
+        sentinel = choose.choice(sorted(self.traffic.versions))
+        name, label = f"c{self.count}", sentinel.split(":")[2]
         match kind:
             case "weigh":
-                self.send(SetTrafficWeight(name, sentinel, weight, self.now_ms))
+                code = self.traffic.weigh(sentinel, weight)
+                self.say(SetTrafficWeight(name, sentinel, weight, self.now_ms), code)
             case "back":
-                self.send(RollBack(name, sentinel, self.now_ms))
+                self.say(RollBack(name, sentinel, self.now_ms), self.traffic.back(sentinel))
             case "redo":
-                self.send(RedoDiff(name, sentinel, f"{version.version}-hotfix"[:40], self.now_ms))
+                anew = f"{label}-hotfix"[:40]
+                code = self.traffic.redo(sentinel, anew)
+                self.say(RedoDiff(name, sentinel, anew, self.now_ms), code)
             case _:
                 self.send(CollectGarbage(name, choose.choice(["", sentinel]), self.now_ms))
+                self.traffic.tick(self.now_ms)  # it looks for what has become an orphan as a tick does
+
+    def contested(self) -> list[str]:
+        """The versions that have traffic while another one of their strategy waits for its topics."""
+        waited = {one.owner for one in self.traffic.named(PENDING).values()}
+        return sorted(name for name, one in self.traffic.named(ACTIVE).items() if one.owner in waited)
+
+    @precondition(lambda self: self.contested())
+    @rule(choose=st.randoms(use_true_random=False), is_back=st.booleans())
+    def insist(self, choose: Any, is_back: bool) -> None:
+        self.count += 1
+        name, sentinel = f"c{self.count}", choose.choice(self.contested())
+        if is_back:
+            self.say(RollBack(name, sentinel, self.now_ms), self.traffic.back(sentinel))
+        else:
+            code = self.traffic.weigh(sentinel, FULL_WEIGHT)
+            self.say(SetTrafficWeight(name, sentinel, FULL_WEIGHT, self.now_ms), code)
+
+    @rule(is_hit=st.sampled_from([True, False, False]))
+    def cross(self, is_hit: bool) -> None:
+        """The node workers find what another context had computed, or somebody has looked at all that they have found."""
+        self.count += 1
+        if is_hit:
+            self.desk.send(NodeContext(0, LIVE, self.count, ("blake3:" + "1" * 64,)))
+        else:
+            code = "" if self.traffic.held else REFUSED
+            self.say(ClearContextHits(f"c{self.count}", "looked at", self.now_ms), code)
+        self.traffic.held = is_hit
 
     @precondition(lambda self: self.sent)
     @rule(choose=st.randoms(use_true_random=False))
@@ -182,7 +258,7 @@ class Life(RuleBasedStateMachine):
         again = [
             one
             for one in self.sent
-            if not isinstance(one, ReportTopicCreated | ReportTopicRemoved | NodeDeployment)
+            if not isinstance(one, ReportTopicCreated | ReportTopicRemoved | NodeDeployment | NodeContext)
         ]
         if again:
             before = self.desk.all_rows()
@@ -207,15 +283,8 @@ class Life(RuleBasedStateMachine):
 
     # ---- what must be ------------------------------------------------------------------------------------------------
 
-    def versions(self, *status: SentinelStatus) -> list[VersionSentinel]:
-        return [one for one in self.desk.rows("dag.sentinels") if one.status in status]
-
     def held(self) -> set[str]:
-        return {
-            one
-            for row in self.versions(SentinelStatus.PENDING, SentinelStatus.ACTIVE)
-            for one in row.node_ids
-        }
+        return set(self.traffic.references())
 
     def removing(self) -> set[str]:
         return {row.topic for row in self.desk.rows("dag.queues") if row.removing}
@@ -241,11 +310,10 @@ class Life(RuleBasedStateMachine):
         queues = self.current()
         for row in self.desk.rows("dag.strategies"):
             assert all(node.topic == queues[node.node_id].topic for node in row.nodes)
-        for version in self.versions(SentinelStatus.ACTIVE):
-            for node_id in version.node_ids:
-                assert queues[node_id].ready
-                assert not queues[node_id].removing
-                assert self.broker.topics[queues[node_id].topic] == node_id
+        for node_id in self.traffic.carried():
+            assert queues[node_id].ready
+            assert not queues[node_id].removing
+            assert self.broker.topics[queues[node_id].topic] == node_id
 
     @invariant()
     def a_node_has_one_topic(self) -> None:
@@ -271,10 +339,9 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def references_are_those_of_the_versions(self) -> None:
-        holding = self.versions(SentinelStatus.PENDING, SentinelStatus.ACTIVE)
+        wanted = self.traffic.references()
         for node in self.desk.rows("dag.nodes"):
-            wanted = sum(node.node_id in row.node_ids for row in holding)
-            assert self.desk.references(node.node_id) == wanted >= 0
+            assert self.desk.references(node.node_id) == wanted[node.node_id]
 
     @invariant()
     def orphans_are_the_queues_that_nobody_holds(self) -> None:
@@ -288,26 +355,29 @@ class Life(RuleBasedStateMachine):
         assert self.desk.memory()["_orphans"].keys() == wanted
 
     @invariant()
+    def versions_are_what_was_said_of_them(self) -> None:
+        rows = {row.sentinel_id: row for row in self.desk.rows("dag.sentinels")}
+        assert rows.keys() == self.traffic.versions.keys()
+        for name, one in self.traffic.versions.items():
+            row = rows[name]
+            assert (row.status.value, row.was_stable) == (one.status, one.was_stable)
+            assert (row.node_ids, row.signals) == (one.nodes, one.signals)
+            if row.status in (SentinelStatus.PENDING, SentinelStatus.ACTIVE):
+                assert row.traffic_weight == one.share
+
+    @invariant()
     def the_traffic_of_a_strategy_is_all_given_away(self) -> None:
-        for world, name in OWNERS:
-            mine = [
-                one
-                for one in self.versions(SentinelStatus.ACTIVE)
-                if (one.world_id, one.strategy_id) == (world, name)
-            ]
-            row = self.desk.table("dag.strategies").get(world, name)
+        for owner in OWNERS:
+            mine = [self.traffic.versions[name] for name in self.traffic.active.get(owner, [])]
+            row = self.desk.table("dag.strategies").get(*owner)
             if not mine:
                 assert row is None or (row.status, row.nodes, row.found) == (StrategyStatus.RETIRED, (), ())
                 continue
-            assert len(mine) <= 2
-            assert sum(one.traffic_weight for one in mine) == FULL_WEIGHT
-            canary = (row.canary.sentinel_id, row.canary.traffic_weight) if row.canary else None
-            told = {
-                row.sentinel_id: FULL_WEIGHT - (canary[1] if canary else 0),
-                **dict([canary] if canary else []),
-            }
-            assert told == {one.sentinel_id: one.traffic_weight for one in mine}
-            assert {one.node_id for one in row.nodes} == {one for version in mine for one in version.node_ids}
+            assert sum(one.share for one in mine) == FULL_WEIGHT
+            told = [row.sentinel_id, *([row.canary.sentinel_id] if row.canary else [])]
+            assert told == self.traffic.active[owner]
+            assert row.canary is None or row.canary.traffic_weight == mine[1].share
+            assert {one.node_id for one in row.nodes} == {one for version in mine for one in version.nodes}
             seen: set[str] = set()
             for node in row.found:
                 assert set(node.dependencies) <= seen
@@ -325,7 +395,7 @@ class Life(RuleBasedStateMachine):
             node = nodes[node_id]
             return node.node_type == "tag_query" or any(asks(read) for read in node.dependencies)
 
-        carried = {one for row in self.versions(SentinelStatus.ACTIVE) for one in row.node_ids}
+        carried = self.traffic.carried()
         numbers = [
             one for one in sorted(carried) if nodes[one].node_type != "position_target" and not asks(one)
         ]
@@ -362,7 +432,7 @@ class Life(RuleBasedStateMachine):
             if one.type == "QueueUpdated"
         }
         wanted: dict[Any, list[str]] = {key: [] for key in newest}
-        carried = {one for row in self.versions(SentinelStatus.ACTIVE) for one in row.node_ids}
+        carried = self.traffic.carried()
         for row in self.current().values():
             if row.tags and row.ready and not row.removing and row.node_id in carried:
                 wanted[row.tags, row.interval].append(row.topic)
