@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
+from typing import Any
 
 from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.common.identity import schema_hash
 from qmtl.foundation.contracts.dag import ComputeNode, VersionSentinel
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.wire.versions import schema_dir, stored_versions
+from qmtl.runtime.indicators.registry import BUILTINS, SOURCE
 from qmtl.services.dagmanager.artifacts import own_canon, used_by
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.message import SCHEMA_VERSION
 
 
 def message_of(catalogue: Catalogue, version: VersionSentinel, label: str) -> bytes:
-    """A DAG message with the graph of a version and without the hashes of its code, so that it gets those of today.
+    """A DAG message with the graph of a version, all that its author said of it, and neither the hashes of its code nor the schemas that a
+    release gave it, so that it gets those of today. It is written compactly: what was short enough once is so again.
 
     Args:
         label: what the version is called from now on.
     """
     names = dict(zip(version.node_ids, version.names, strict=True))
-    nodes = ",".join(
-        _node(_known(catalogue, version, node_id), name, names)
-        for node_id, name in zip(version.node_ids, version.names, strict=True)
-    )
-    signals = json.dumps([names[node_id] for node_id in version.signals])
-    used = {one: None for node_id in version.node_ids for one in used_by(_known(catalogue, version, node_id))}
-    files = [asdict(found) for one in used if (found := catalogue.artifact(one)) is not None]
-    said = {
+    nodes = {node_id: _known(catalogue, version, node_id) for node_id in names}
+    used = dict.fromkeys(one for node in nodes.values() for one in used_by(node))
+    files = {checksum: f"{place:x}" for place, checksum in enumerate(used)}
+    known = [(name, found) for one, name in files.items() if (found := catalogue.artifact(one)) is not None]
+    head = {
         "schema_version": SCHEMA_VERSION,
         "strategy_id": version.strategy_id,
-        "meta": {"version": label},
-        "artifacts": [{name: value for name, value in one.items() if value != ""} for one in files],
+        "meta": _said({"version": label, "release_tag": version.release_tag}),
+        "artifacts": [_said({"name": name, **asdict(found)}, keep=("size",)) for name, found in known],
+        "signals": [names[node_id] for node_id in version.signals],
     }
-    head = json.dumps(said)
-    return f'{head[:-1]}, "signals": {signals}, "nodes": [{nodes}]}}'.encode()
+    texts = [
+        _node(nodes[node_id], name, names, files)
+        for node_id, name in zip(version.node_ids, version.names, strict=True)
+    ]
+    return f'{_json(_said(head))[:-1]},"nodes":[{",".join(texts)}]}}'.encode()
 
 
 def _known(catalogue: Catalogue, version: VersionSentinel, node_id: str) -> ComputeNode:
@@ -43,17 +52,37 @@ def _known(catalogue: Catalogue, version: VersionSentinel, node_id: str) -> Comp
     return node
 
 
-def _node(node: ComputeNode, name: str, names: dict[str, str]) -> str:
-    facts = json.dumps(
-        {
-            "name": name,
-            "node_type": node.node_type,
-            "interval": node.interval,
-            "period": node.period,
-            "inputs": [names[one] for one in node.dependencies],
-            "tags": list(node.tags),
-            "schema_compat_id": node.schema_compat_id,
-            "artifacts": list(used_by(node)),
-        }
-    )
-    return f'{facts[:-1]}, "params": {own_canon(node)}}}'
+def _node(node: ComputeNode, name: str, names: Mapping[str, str], files: Mapping[str, str]) -> str:
+    own_compat = f"qmtl.{node.node_type}.v1"
+    facts: dict[str, Any] = {
+        "name": name,
+        "node_type": node.node_type,
+        "interval": node.interval,
+        "period": node.period if node.period != 1 else None,
+        "inputs": [names[one] for one in node.dependencies],
+        "tags": node.tags,
+        "artifacts": [files[one] for one in used_by(node)],
+        "schema_compat_id": node.schema_compat_id if node.schema_compat_id != own_compat else "",
+        "schema_hash": node.schema_hash if node.schema_hash not in _given(node.node_type) else "",
+    }
+    params = own_canon(node)
+    more = "" if params == "{}" else f',"params":{params}'
+    return f"{_json(_said(facts))[:-1]}{more}}}"
+
+
+@cache
+def _given(node_type: str) -> frozenset[str]:
+    """The hashes of the schemas that releases have given a type by themselves."""
+    if node_type not in BUILTINS:
+        return frozenset()
+    message = Bar if node_type == SOURCE else BUILTINS[node_type].output
+    return frozenset(schema_hash(schema) for _, schema in stored_versions(schema_dir(), message.__name__))
+
+
+def _said(facts: Mapping[str, Any], keep: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Without what a message needn't say."""
+    return {name: value for name, value in facts.items() if name in keep or value}
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,100 @@
+"""A version that is done anew keeps all that its author said, and only its code is today's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmtl.foundation.common.identity import schema_hash
+from qmtl.foundation.contracts.dag import DagOutcome, DagSubmission, RedoDiff, VersionSentinel
+from qmtl.foundation.contracts.node import PositionTarget
+from qmtl.foundation.wire.versions import schema_dir, stored_versions
+from qmtl.services.dagmanager.graph import SCHEMA
+from qmtl.services.dagmanager.message import parse_message
+from qmtl.services.dagmanager.rewritten import message_of
+from tests.services.dagmanager.desk import Desk
+from tests.services.graphs import T0, crossing, price, sma, strategy, tag_query, target
+
+OWN = "blake3:" + "7" * 64
+FILE = {"name": "m", "path": "s3://models/é.onnx", "checksum": "blake3:" + "a" * 64, "size": 3}
+
+MESSAGES: dict[str, dict[str, Any]] = {
+    "plain": strategy(crossing(3, 8)),
+    "with all that can be said": {
+        **strategy(
+            [
+                price(schema_hash=OWN, schema_compat_id="desk.bars.v2"),
+                sma("fast", 3, schema_hash=OWN, tags=["a", "b"], artifacts=["m"]),
+                target(source="fast", schema_hash=OWN),
+            ]
+        ),
+        "meta": {"version": "v1", "release_tag": "spring"},
+        "artifacts": [FILE],
+    },
+    "that asks by tags": strategy([price(), tag_query(tags=("b", "c")), target(source="asked")]),
+    "with content twice": strategy([price(), sma("one", 3), sma("two", 3), target(source="two")]),
+}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    made.tick(T0)
+    yield made
+    made.close()
+
+
+def publish(desk: Desk, message: dict[str, Any]) -> VersionSentinel:
+    data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    desk.send(DagSubmission("first", "w1", data, T0))
+    outcome = desk.table("dag.diffs").get("first")
+    assert outcome.accepted, outcome.detail
+    desk.report_all()
+    found: VersionSentinel = desk.table("dag.sentinels").get(outcome.sentinel_id)
+    return found
+
+
+def redo(desk: Desk, version: VersionSentinel, label: str) -> DagOutcome:
+    desk.send(RedoDiff(f"as {label}", version.sentinel_id, label, T0))
+    assert desk.table("dag.outcomes").get(f"as {label}").accepted
+    found: DagOutcome = desk.table("dag.diffs").get(f"as {label}")
+    return found
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_version_done_anew_under_its_own_name_is_the_same_version(desk: Desk, name: str) -> None:
+    version = publish(desk, MESSAGES[name])
+    nodes, files = desk.rows("dag.nodes"), desk.rows("dag.artifacts")
+    outcome = redo(desk, version, "v1")
+    assert (outcome.sentinel_id, outcome.new_nodes, outcome.buffering_nodes) == (version.sentinel_id, (), ())
+    assert desk.table("dag.sentinels").get(version.sentinel_id) == version
+    assert (desk.rows("dag.nodes"), desk.rows("dag.artifacts")) == (nodes, files)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_what_is_written_anew_is_no_longer_than_it_was(desk: Desk, name: str) -> None:
+    """So that what was short enough once is so again."""
+    version = publish(desk, MESSAGES[name])
+    written = message_of(desk._manager._catalogue, version, "v1")
+    assert len(written) <= len(json.dumps(MESSAGES[name], ensure_ascii=False, separators=(",", ":")).encode())
+    assert parse_message(written).strategy_id == version.strategy_id
+
+
+def test_a_new_version_has_the_release_tag_of_the_one_that_it_was_made_of(desk: Desk) -> None:
+    version = publish(desk, MESSAGES["with all that can be said"])
+    outcome = redo(desk, version, "v1-hotfix")
+    assert desk.table("dag.sentinels").get(outcome.sentinel_id).release_tag == "spring"
+
+
+def test_a_schema_that_an_older_release_gave_is_not_the_authors_word(desk: Desk) -> None:
+    _, older = stored_versions(schema_dir(), PositionTarget.__name__)[0]
+    assert schema_hash(older) != SCHEMA["position_target"]
+    message = strategy([price(), sma("fast", 3), target(source="fast", schema_hash=schema_hash(older))])
+    version = publish(desk, message)
+    outcome = redo(desk, version, "v2")
+    assert outcome.buffering_nodes == version.signals
+    assert desk.table("dag.nodes").get(version.signals[0]).schema_hash == SCHEMA["position_target"]
