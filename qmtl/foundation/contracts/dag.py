@@ -121,6 +121,8 @@ class Queue:
         lag_alert_threshold: records that a reader may be behind, if the topic has a bound of its own. The DAG Manager sets None and
             nobody reads it: one bound holds for all topics, that of the alert `QmtlLag`.
         role: of the topics of a node one is current.
+        spared: how often in a row it could not be removed, and `spared_at_ms` when it was tried last, by the clock's ticks; 0 and None
+            from when a version has the node again.
     """
 
     topic: str
@@ -138,6 +140,8 @@ class Queue:
     brokers: tuple[str, ...] = ()
     lag_alert_threshold: int | None = None
     role: QueueRole = QueueRole.CURRENT
+    spared: int = 0
+    spared_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,7 +324,7 @@ class Catalogue:
         """Find out what a queue is now, and note where those with its tags have changed by it."""
         queue = self._queues[topic]
         if queue.orphaned_at_ms is not None and self._is_wanted(queue):
-            queue = replace(queue, orphaned_at_ms=None)  # it may begin anew
+            queue = replace(queue, orphaned_at_ms=None, spared=0, spared_at_ms=None)  # it may begin anew
             self._index(queue)
             self._tables["dag.queues"].put(queue)
         if self._sort(queue):

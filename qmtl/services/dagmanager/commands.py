@@ -193,7 +193,7 @@ def _collect(act: Act, message: CollectGarbage) -> str:
     if not act.step.closed_ms:
         return "nothing is removed before the clock's first tick"
     garbage.stamp(act)
-    count = garbage.collect(act, among=among)
+    count = garbage.collect(act, among=among, at_once=True)
     return f"{count} queues are being removed"
 
 

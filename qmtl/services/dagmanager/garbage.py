@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from heapq import nsmallest
 from typing import Final
 
 from qmtl.foundation.contracts.dag import (
@@ -30,6 +31,11 @@ BATCH: Final = 50
 
 BUSY_PERCENT: Final = 80
 """Of what the brokers are said to bear, above which they are busy."""
+
+FIRST_PAUSE_MS: Final = 60_000
+LONGEST_PAUSE_MS: Final = 7 * DAY_MS
+"""A topic that could not be removed is tried again after a minute, and after twice as long each time, up to this. So what can never be
+archived keeps nobody else from going, and the admin log, which is kept for good, does not grow with the ticks."""
 
 _PACE: Final = "gc"
 
@@ -88,15 +94,30 @@ def stamp(act: Act) -> None:
             catalogue.put_sentinel(replace(row, retired_at_ms=now_ms), now_ms)
 
 
-def due(catalogue: Catalogue, now_ms: int) -> Iterator[Queue]:
-    """The orphans whose time is over, in the order of their names; never one that a version holds, or that is still computed."""
+def due(catalogue: Catalogue, now_ms: int, *, at_once: bool = False) -> Iterator[tuple[int, Queue]]:
+    """The orphans whose time is over, each with the instant at which it was; never one that a version holds, or that is still computed.
+
+    Args:
+        at_once: also those that could not be removed lately, whose pause is not over yet.
+    """
     for queue in catalogue.orphans():
         since_ms = queue.orphaned_at_ms
         is_former = queue.role is QueueRole.FORMER
         if catalogue.is_behind(queue.topic) if is_former else catalogue.is_read(queue.node_id):
             continue
-        if since_ms is not None and now_ms >= since_ms + KEEPING[tag_of(catalogue, queue)].stays_ms:
-            yield queue
+        if since_ms is None:
+            continue
+        stays_until_ms = since_ms + KEEPING[tag_of(catalogue, queue)].stays_ms
+        turn_ms = max(stays_until_ms, _pauses_until(queue))
+        if now_ms >= (stays_until_ms if at_once else turn_ms):
+            yield turn_ms, queue
+
+
+def _pauses_until(queue: Queue) -> int:
+    if queue.spared_at_ms is None:
+        return 0
+    doublings = min(queue.spared - 1, LONGEST_PAUSE_MS.bit_length())
+    return queue.spared_at_ms + min(FIRST_PAUSE_MS << doublings, LONGEST_PAUSE_MS)
 
 
 def note_load(act: Act, percent: int) -> None:
@@ -114,20 +135,20 @@ def batch_size(act: Act) -> int:
     return BATCH // 2 if is_busy else BATCH
 
 
-def collect(act: Act, among: frozenset[str] | None = None) -> int:
-    """Have topics removed that are due, a batch at most; returns how many.
+def collect(act: Act, among: frozenset[str] | None = None, *, at_once: bool = False) -> int:
+    """Have topics removed that are due, a batch at most, those first whose turn it is for the longest time; returns how many.
+
+    So each one gets its turn, whatever becomes of the others: what could not be removed comes after all that were due before it was
+    tried.
 
     Args:
         among: only those of these nodes; None, of any.
+        at_once: as in `due`.
     """
-    chosen: list[Queue] = []
-    batch = batch_size(act)
-    for queue in due(act.catalogue, act.at_ms):
-        if len(chosen) == batch:
-            break
-        if among is None or queue.node_id in among:
-            chosen.append(queue)
-    for queue in chosen:
+    found = due(act.catalogue, act.at_ms, at_once=at_once)
+    mine = [(turn_ms, one) for turn_ms, one in found if among is None or one.node_id in among]
+    chosen = nsmallest(batch_size(act), mine, key=lambda pair: (pair[0], pair[1].topic))
+    for _, queue in chosen:
         condemn(act, queue, archive=KEEPING[tag_of(act.catalogue, queue)].archive)
     return len(chosen)
 

@@ -111,7 +111,8 @@ def removed(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
 
 def spared(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
     """A removal has failed and left the topic as it was."""
-    act.catalogue.put_queue(replace(queue, removing=False), act.at_ms)
+    again = replace(queue, removing=False, spared=queue.spared + 1, spared_at_ms=act.at_ms)
+    act.catalogue.put_queue(again, act.at_ms)
     act.step.table("dag.tasks").delete(queue.topic)
     act.note(AdminAct.NOT_REMOVED, queue.topic, queue.node_id, f"[{report.code}] {report.detail}")
 

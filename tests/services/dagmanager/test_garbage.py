@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from qmtl.foundation.contracts.dag import (
     AdminAct,
@@ -23,7 +27,8 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import DAY_MS
-from qmtl.services.dagmanager.garbage import BATCH
+from qmtl.services.dagmanager import garbage
+from qmtl.services.dagmanager.garbage import BATCH, LONGEST_PAUSE_MS
 from tests.services.dagmanager.desk import Desk
 from tests.services.graphs import crossing, price, sma, strategy, submission, target
 
@@ -185,6 +190,96 @@ def test_a_removal_that_failed_is_tried_again(desk: Desk) -> None:
     assert desk.table("dag.queues").get(topic).ready
     desk.tick(day(300) + 60_000)
     assert topic in removals(desk)
+
+
+# ---- what can't be removed -----------------------------------------------------------------------------------------------
+
+MINUTE_MS = 60_000
+COUNT = 8
+
+
+def answer(desk: Desk, stuck: frozenset[str]) -> None:
+    """The topic admin does what it is asked, where it can."""
+    for topic in removals(desk):
+        code = "QMTL-904" if topic in stuck else ""
+        desk.send(ReportTopicRemoved(topic, topic not in stuck, code, ""))
+
+
+def tries(desk: Desk, topic: str) -> list[int]:
+    """The minutes of day 300 at which a topic was condemned."""
+    entries = [one for one in desk.told("dag.admin.log") if one.subject == topic]
+    return [(one.at_ms - day(300)) // MINUTE_MS for one in entries if one.act is AdminAct.CONDEMNED]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.frozensets(st.integers(0, COUNT - 1)), st.booleans())
+@example(frozenset(range(COUNT - 1)), True)
+def test_whatever_cannot_be_removed_all_else_goes_and_one_day_that_too(
+    places: frozenset[int], restarts: bool
+) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(garbage, "BATCH", 2)
+        desk = Desk(Path(folder))
+        desk.tick(NOON_MS)
+        averages = [sma(f"n{at}", 2 + at) for at in range(COUNT - 2)]
+        desk.send(submission(strategy([price(), *averages, target(source="n0")])))
+        desk.report_all()
+        topics = sorted(row.topic for row in desk.rows("dag.queues"))
+        stuck = frozenset(topics[place] for place in places)
+        desk.send(OUT)
+        desk.tick(day(1))
+        for minute in range(COUNT // 2):
+            desk.tick(day(300) + minute * MINUTE_MS)
+            answer(desk, stuck)
+            if restarts:
+                desk.again()
+        assert {row.topic for row in desk.rows("dag.queues")} == stuck
+        for _ in range(COUNT // 2):
+            desk.tick(desk.closed_ms + LONGEST_PAUSE_MS)
+            answer(desk, frozenset())
+        assert desk.rows("dag.queues") == []
+        desk.close()
+
+
+def test_what_cannot_be_removed_is_tried_after_growing_pauses_whoever_was_restarted(desk: Desk) -> None:
+    """So that the admin log, which is kept for good, does not grow with the ticks."""
+    (topic, *_) = topics = [row.topic for row in publish(desk)]
+    desk.send(OUT)
+    desk.tick(day(1))
+    for minute in range(40):
+        desk.tick(day(300) + minute * MINUTE_MS)
+        answer(desk, frozenset(topics))
+        if minute % 3 == 0:
+            desk.again()
+    assert tries(desk, topic) == [0, 1, 3, 7, 15, 31]
+    for days in range(0, 60, 4):
+        desk.tick(day(301 + days))
+        answer(desk, frozenset(topics))
+    pauses = [after - before for before, after in pairwise(tries(desk, topic))]
+    assert max(pauses) * MINUTE_MS < LONGEST_PAUSE_MS + 4 * DAY_MS
+
+
+def test_a_command_tries_at_once_what_could_not_be_removed_the_last_times(desk: Desk) -> None:
+    topics = frozenset(row.topic for row in publish(desk))
+    desk.send(OUT)
+    desk.tick(day(1))
+    for minute in range(20):
+        desk.tick(day(300) + minute * MINUTE_MS)
+        answer(desk, topics)
+    assert removals(desk) == {}
+    desk.send(CollectGarbage("now", "", NOON_MS))
+    assert removals(desk).keys() == topics
+
+
+def test_a_queue_that_was_needed_again_begins_anew_with_the_pauses(desk: Desk) -> None:
+    topics = frozenset(row.topic for row in publish(desk))
+    desk.send(OUT)
+    desk.tick(day(1))
+    for minute in range(20):
+        desk.tick(day(300) + minute * MINUTE_MS)
+        answer(desk, topics)
+    publish(desk, "again")
+    assert all((row.spared, row.spared_at_ms) == (0, None) for row in desk.rows("dag.queues"))
 
 
 def test_a_version_that_comes_back_while_its_topics_go_gets_new_ones(desk: Desk) -> None:
