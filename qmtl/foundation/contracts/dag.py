@@ -89,7 +89,8 @@ class ComputeNode:
         schema_hash: of its messages' schema, byte by byte; empty where nobody has told it.
         buffering_since_ms: since when its history is of an older schema of the same compatibility, by the clock's ticks; None where
             it is not, 0 before the first tick.
-        generation: how many topics were made for it so far.
+        generation: how many names of topics it has had so far, also those that were refused because somebody else's topic looks alike;
+            none comes again.
     """
 
     node_id: str

@@ -43,8 +43,8 @@ def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool]) ->
     """The name of a node's topic.
 
     The short hash is the first 8 characters of the digest, 2 more at a time while the name is taken by another node.
-    A node whose topic was removed gets another one, with `_v2` and so on behind its name: nobody takes it for the first.
-    Only lower case, digits, `-` and `_` are used, so that no two names differ by case or by `.` against `_` alone,
+    A node whose topic was removed gets another one, with `_v2` and so on behind its name: nobody takes it for the first. So does one
+    whose name looks like that of somebody else's topic. Only lower case, digits, `-` and `_` are used, so that no two names differ by case or by `.` against `_` alone,
     which brokers fold together.
 
     Args:

@@ -84,6 +84,25 @@ def ask_for(act: Act, queue: Queue) -> None:
     act.note(AdminAct.REQUESTED, queue.topic, queue.node_id)
 
 
+def renamed(act: Act, queue: Queue, *, wanted: bool) -> None:
+    """A topic was not made because somebody else's looks like it: the node's row remembers that this name is over, and the node gets the
+    next one, at once if somebody waits for it.
+
+    A topic that is to take the place of another is asked for by the next tick, which counts it.
+    """
+    act.catalogue.drop_queue(queue)
+    act.step.table("dag.edges").delete(Relation.EMITS.value, queue.node_id, queue.topic)
+    act.step.table("dag.tasks").delete(queue.topic)
+    if queue.role is not QueueRole.CURRENT:
+        return
+    node = _known(act.catalogue, queue)
+    again = replace(node, generation=node.generation + 1)
+    act.catalogue.put_node(again)
+    if wanted:
+        name = topic_name(again, release_of(queue.topic), lambda name: act.catalogue.queue(name) is not None)
+        ask_for(act, replace(queue, topic=name))
+
+
 def condemn(act: Act, queue: Queue, *, archive: bool) -> None:
     """Have a topic removed: from now on nobody is told of it."""
     act.catalogue.put_queue(replace(queue, removing=True), act.at_ms)
@@ -96,9 +115,7 @@ def removed(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
     act.catalogue.drop_queue(queue)
     act.step.table("dag.edges").delete(Relation.EMITS.value, queue.node_id, queue.topic)
     act.step.table("dag.tasks").delete(queue.topic)
-    node = act.catalogue.node(queue.node_id)
-    if node is None:
-        raise InvariantBroken(f"queue {queue.topic} is of no node.")
+    node = _known(act.catalogue, queue)
     if queue.role is QueueRole.CURRENT:
         again = replace(node, generation=node.generation + 1, buffering_since_ms=None)
         act.catalogue.put_node(again)
@@ -115,6 +132,13 @@ def spared(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
     act.catalogue.put_queue(again, act.at_ms)
     act.step.table("dag.tasks").delete(queue.topic)
     act.note(AdminAct.NOT_REMOVED, queue.topic, queue.node_id, f"[{report.code}] {report.detail}")
+
+
+def _known(catalogue: Catalogue, queue: Queue) -> ComputeNode:
+    node = catalogue.node(queue.node_id)
+    if node is None:
+        raise InvariantBroken(f"queue {queue.topic} is of no node.")
+    return node
 
 
 def queue_updated(catalogue: Catalogue, row: TagSet) -> QueueUpdated:

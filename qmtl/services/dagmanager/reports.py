@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from qmtl.foundation.common.errors import TopicCollision
 from qmtl.foundation.contracts.dag import (
     AdminAct,
     Queue,
@@ -16,7 +17,7 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.garbage import note_load
-from qmtl.services.dagmanager.queues import ask_for, queue_for, removed, spared
+from qmtl.services.dagmanager.queues import ask_for, queue_for, removed, renamed, spared
 from qmtl.services.dagmanager.versions import activate, fail
 
 
@@ -41,6 +42,9 @@ def _created(act: Act, queue: Queue, message: ReportTopicCreated) -> None:
     waiting = _waiting(act, queue)
     if not message.created:
         act.note(AdminAct.NOT_CREATED, queue.topic, queue.node_id, f"[{message.code}] {message.detail}")
+        if message.code == TopicCollision.code:
+            renamed(act, queue, wanted=bool(waiting))
+            return
         for one in waiting:
             fail(act, one, f"topic {queue.topic} could not be made: [{message.code}] {message.detail}")
         return

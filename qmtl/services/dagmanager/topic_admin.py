@@ -356,7 +356,7 @@ def _later(names: Sequence[str], number: int) -> _TurnOver:
 def _collision(name: str, other: str) -> TopicCollision:
     return TopicCollision(
         f"topic {name!r} was not made: there is, or is asked for, {other!r}, which differs by case, or by '.', '_' and '-', alone.",
-        "Give the node or its version another name, or remove the other topic if nobody needs it.",
+        "Its node gets the next name; remove the other topic if nobody needs it.",
     )
 
 

@@ -145,13 +145,14 @@ class Life(RuleBasedStateMachine):
     @rule(
         choose=st.randoms(use_true_random=False),
         ok=st.sampled_from([True, True, True, False]),
+        code=st.sampled_from(["QMTL-901", "QMTL-322"]),
         all_=st.booleans(),
     )
-    def report(self, choose: Any, ok: bool, all_: bool) -> None:
+    def report(self, choose: Any, ok: bool, code: str, all_: bool) -> None:
         tasks = self.desk.rows("dag.tasks")
-        self.make(tasks if all_ else [choose.choice(tasks)] if tasks else [], ok=ok)
+        self.make(tasks if all_ else [choose.choice(tasks)] if tasks else [], ok=ok, code=code)
 
-    def make(self, chosen: list[CreateTopic | RemoveTopic], *, ok: bool) -> None:
+    def make(self, chosen: list[CreateTopic | RemoveTopic], *, ok: bool, code: str = "QMTL-901") -> None:
         """The broker does what it is told to, or not."""
         for task in chosen:
             match task:
@@ -162,9 +163,10 @@ class Life(RuleBasedStateMachine):
                         )
                     queue = self.desk.table("dag.queues").get(task.topic)
                     is_there = ok or task.topic in self.broker.topics
-                    if not is_there and queue.role is QueueRole.CURRENT and not queue.removing:
+                    is_wanted = queue.role is QueueRole.CURRENT and not queue.removing
+                    if not is_there and is_wanted and code != "QMTL-322":
                         self.traffic.fail(queue.node_id)
-                    self.send(ReportTopicCreated(task.topic, is_there, "", ""))
+                    self.send(ReportTopicCreated(task.topic, is_there, "" if is_there else code, ""))
                 case RemoveTopic():
                     if ok:
                         self.broker.topics.pop(task.topic, None)
