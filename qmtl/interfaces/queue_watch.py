@@ -29,6 +29,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.keys import is_reserved, is_stamp
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.catalogue import is_usable
+from qmtl.services.dagmanager.queues import etag_head
 
 RECONCILE_S: Final = 300.0
 """How often the tables are read again where nobody says."""
@@ -164,7 +165,7 @@ def changes_in(event: QueueUpdated) -> int:
 
 
 def _etag_head(key: SetKey) -> str:
-    return f"q:{'.'.join(key.tags)}:{key.interval}:"
+    return etag_head(key.tags, key.interval)
 
 
 @dataclass(frozen=True, slots=True)

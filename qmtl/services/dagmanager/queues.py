@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -141,6 +141,14 @@ def _known(catalogue: Catalogue, queue: Queue) -> ComputeNode:
     return node
 
 
+_ESCAPED: Final = str.maketrans({char: f"%{ord(char):02X}" for char in "%.:"})
+
+
+def etag_head(tags: Iterable[str], interval: int) -> str:
+    """What the etags of a set begin with, which no other set's do: `q:BTC.price:60:`. A point within a tag is `%2E`."""
+    return f"q:{'.'.join([tag.translate(_ESCAPED) for tag in tags])}:{interval}:"
+
+
 def queue_updated(catalogue: Catalogue, row: TagSet) -> QueueUpdated:
     """The full set of ready queues with exactly these tags at this interval; the etag counts its changes."""
     return QueueUpdated(
@@ -148,6 +156,6 @@ def queue_updated(catalogue: Catalogue, row: TagSet) -> QueueUpdated:
         row.tags,
         row.interval,
         catalogue.tagged((row.tags, row.interval)),
-        f"q:{'.'.join(row.tags)}:{row.interval}:{row.changes}",
+        f"{etag_head(row.tags, row.interval)}{row.changes}",
         told_time(row.changed_at_ms),
     )
