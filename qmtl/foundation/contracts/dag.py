@@ -85,6 +85,7 @@ class ComputeNode:
         period: how many intervals of input the node needs before it emits.
         params_canon: canonical JSON of the functional parameters.
         dependencies: node ids of the inputs by port, in the order of the ports.
+        tags: sorted, each once: what order its author had them in makes no difference.
         owner: the version that brought it first, by its sentinel's id.
         schema_hash: of its messages' schema, byte by byte; empty where nobody has told it.
         buffering_since_ms: since when its history is of an older schema of the same compatibility, by the clock's ticks; None where

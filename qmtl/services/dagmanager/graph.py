@@ -239,7 +239,7 @@ class Alone:
             self.compat,
             self.canon,
             dependencies,
-            tuple(dict.fromkeys(node.tags)),
+            tuple(sorted(set(node.tags))),
             at_ms,
             schema_hash=self.schema_hash,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from qmtl.interfaces.queue_watch import changes_in
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.queues import queue_updated
 from tests.services.dagmanager.desk import Desk
+from tests.services.graphs import price, sma, strategy, submission, target
 
 SAMPLE = {
     "type": "QueueUpdated",
@@ -24,6 +26,8 @@ SAMPLE = {
     "ts": "2025-08-28T09:00:00Z",
 }
 """Of seed 003, part 3-B."""
+
+TAGS = ["BTC", "b.x", "price"]
 
 
 def test_an_event_is_that_of_the_seed_to_the_last_field(tmp_path: Path) -> None:
@@ -40,6 +44,30 @@ def test_an_event_is_that_of_the_seed_to_the_last_field(tmp_path: Path) -> None:
     (event,) = desk.told("queue")
     assert json.dumps(asdict(event)) == json.dumps(SAMPLE)
     desk.close()
+
+
+# ---- tags ------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=10, deadline=None)
+@given(*[st.permutations(["price", "BTC", "b.x", "BTC"])] * 3)
+def test_tags_are_a_set_in_whatever_order_an_author_has_them(
+    one: list[str], other: list[str], third: list[str]
+) -> None:
+    """What is sorted gives the same nodes, topics and events as before; in another order it gives these too."""
+    nodes = [price(tags=one), sma("fast", 3, tags=other), sma("slow", 5, tags=third), target(source="fast")]
+    plain = [price(tags=TAGS), sma("fast", 3, tags=TAGS), sma("slow", 5, tags=TAGS), target(source="fast")]
+    found = []
+    for said in (nodes, plain):
+        with TemporaryDirectory() as folder:
+            desk = Desk(Path(folder))
+            desk.send(replace(submission(strategy(said)), submission_id="one"))
+            desk.report_all()
+            found.append((desk.rows("dag.nodes"), desk.rows("dag.queues"), desk.told("queue")))
+            desk.close()
+    assert found[0] == found[1]
+    (event,) = found[0][2]
+    assert (event.tags, len(event.queues)) == (tuple(TAGS), 3)
 
 
 # ---- etags -----------------------------------------------------------------------------------------------------------
