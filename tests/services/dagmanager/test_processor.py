@@ -243,7 +243,12 @@ def test_sources_get_the_topics_of_raw_data_and_the_others_those_of_indicators(d
         "cross": (TopicClass.INDICATOR, 1, False),
         "position-target": (TopicClass.INDICATOR, 1, False),
     }
-    assert {row.topic for row in desk.rows("dag.tasks")} == {row.topic for row in queues}
+    tasks = desk.rows("dag.tasks")
+    assert {row.topic for row in tasks} == {row.topic for row in queues}
+    assert {row.topic_class: (row.partitions, row.replication, row.config) for row in tasks} == {
+        TopicClass.RAW: (3, 3, {"cleanup.policy": "delete", "retention.ms": "604800000"}),
+        TopicClass.INDICATOR: (1, 2, {"cleanup.policy": "delete", "retention.ms": "2592000000"}),
+    }
 
 
 # ---- topics come, or do not -------------------------------------------------------------------------------------------
