@@ -491,10 +491,15 @@ class TagSet:
 
 @dataclass(frozen=True, slots=True)
 class GcPace:
-    """How busy the brokers were when a topic was removed last: the row of `dag.pace`."""
+    """How busy the brokers were when a topic was removed last: the row of `dag.pace`.
+
+    Attributes:
+        at_ms: when that was, by the clock's ticks.
+    """
 
     what: str
     broker_load_percent: int
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

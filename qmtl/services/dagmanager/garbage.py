@@ -27,10 +27,13 @@ from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.queues import condemn
 
 BATCH: Final = 50
-"""Topics that are condemned at a tick; half of them while the brokers are busy."""
+"""Topics that are condemned at a tick; half of them while the brokers are busy, or may be."""
 
 BUSY_PERCENT: Final = 80
 """Of what the brokers are said to bear, above which they are busy."""
+
+FRESH_MS: Final = 15 * 60_000
+"""Of the clock: a figure that is older says nothing of how busy the brokers are now."""
 
 FIRST_PAUSE_MS: Final = 60_000
 LONGEST_PAUSE_MS: Final = 7 * DAY_MS
@@ -121,18 +124,23 @@ def _pauses_until(queue: Queue) -> int:
 
 
 def note_load(act: Act, percent: int) -> None:
-    """Remember how busy the brokers are."""
+    """Remember how busy the brokers are, and when that was; nothing where nobody has ever measured it."""
     rows = act.step.table("dag.pace")
-    now = GcPace(_PACE, percent)
+    now = GcPace(_PACE, percent, act.at_ms)
     if rows.get(_PACE) != now and (percent or rows.get(_PACE) is not None):
         rows.put(now)
 
 
 def batch_size(act: Act) -> int:
-    """How many topics go at once."""
+    """How many topics go at once: with the first ones, the figure comes that decides on the next.
+
+    Where the load is measured, and the last figure is old, the brokers may be busy.
+    """
     pace: GcPace | None = act.step.table("dag.pace").get(_PACE)
-    is_busy = pace is not None and pace.broker_load_percent > BUSY_PERCENT
-    return BATCH // 2 if is_busy else BATCH
+    if pace is None:
+        return BATCH
+    may_be_busy = pace.broker_load_percent > BUSY_PERCENT or act.at_ms > pace.at_ms + FRESH_MS
+    return BATCH // 2 if may_be_busy else BATCH
 
 
 def collect(act: Act, among: frozenset[str] | None = None, *, at_once: bool = False) -> int:

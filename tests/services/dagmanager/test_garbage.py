@@ -28,7 +28,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager import garbage
-from qmtl.services.dagmanager.garbage import BATCH, LONGEST_PAUSE_MS
+from qmtl.services.dagmanager.garbage import BATCH, FRESH_MS, LONGEST_PAUSE_MS
 from tests.services.dagmanager.desk import Desk
 from tests.services.graphs import crossing, price, sma, strategy, submission, target
 
@@ -178,6 +178,37 @@ def test_while_the_brokers_are_busy_half_as_many_go(desk: Desk) -> None:
         desk.again()
         desk.tick(desk.closed_ms + 60_000)
         assert len(removals(desk)) - before == batch
+
+
+@pytest.mark.parametrize(
+    "load, age_ms, batch",
+    [
+        (0, FRESH_MS + 1, 4),  # nobody measures it
+        (1, FRESH_MS, 4),
+        (1, FRESH_MS + 1, 2),
+        (80, FRESH_MS + 1, 2),
+        (81, FRESH_MS, 2),
+        (81, 200 * DAY_MS, 2),
+    ],
+)
+def test_a_figure_that_is_old_says_nothing_and_half_as_many_go_until_the_next_one(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, load: int, age_ms: int, batch: int
+) -> None:
+    monkeypatch.setattr(garbage, "BATCH", 4)
+    averages = [sma(f"n{at}", 2 + at) for at in range(14)]
+    desk.send(submission(strategy([price(), *averages, target(source="n0")])))
+    desk.report_all()
+    desk.send(OUT)
+    desk.tick(day(1))
+    desk.tick(day(300))
+    assert len(removals(desk)) == 4
+    desk.send(ReportTopicRemoved(min(removals(desk)), True, "", "", broker_load_percent=load))
+    desk.again()
+    desk.tick(day(300) + age_ms)
+    assert len(removals(desk)) == 3 + batch
+    desk.send(ReportTopicRemoved(min(removals(desk)), True, "", "", broker_load_percent=min(load, 80)))
+    desk.tick(day(300) + age_ms + 60_000)
+    assert len(removals(desk)) == 3 + batch - 1 + 4
 
 
 def test_a_removal_that_failed_is_tried_again(desk: Desk) -> None:
