@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from qmtl.engine.log.port import Log, TopicPartition, partitions_of
+from qmtl.engine.log.port import Log, Positions, TopicPartition, partitions_of
 from qmtl.engine.view import TableView, read_all
 from qmtl.foundation.contracts.dag import Queue, QueueRole, SentinelStatus, VersionSentinel
 from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker, is_reserved
@@ -18,6 +18,10 @@ from qmtl.topology import PROTOTYPES
 
 COUNTED: Final = 1000
 """A topic with at most so many offsets is read, so that its records and their bytes are counted."""
+
+SAMPLED: Final = 300
+"""Of a larger topic so many of the newest offsets are read, shared by its partitions, and its size is estimated from these: no client of
+Kafka asks the brokers for it (DescribeLogDirs)."""
 
 READERS: Final = ("nodes",)
 """The processors that read topics of nodes."""
@@ -44,7 +48,8 @@ class QueueStats:
         begin, end: of all partitions together, the first offset that is kept and the last stable one; None where the log has no
             such topic.
         records: how many are in it, without markers; None where that was not counted: then `end - begin` are more.
-        bytes: of their keys and values, before compression; None likewise.
+        bytes: of their keys and values, before compression; None where the log has no such topic.
+        is_estimate: the bytes are not counted, but reckoned from the newest records of each partition.
         lag: offsets to the high watermark of the reader that is farthest behind; None where nobody is known to read it.
         buffering_since_ms: of its node, while the queue is its present one.
         older: records that were there when its node began to buffer, so that they may be of an older schema; None where they were not
@@ -60,6 +65,7 @@ class QueueStats:
     lag: int | None = None
     buffering_since_ms: int | None = None
     older: int | None = None
+    is_estimate: bool = False
 
     @property
     def state(self) -> QueueState:
@@ -101,12 +107,14 @@ def queue_stats(
     wheres = {one.topic: partitions_of(one.topic, one.partitions) for one in shown if one.topic in present}
     every = [where for some in wheres.values() for where in some]
     begins, ends = log.begin_offsets(every), log.stable_offsets(every)
-    small = [
-        where
-        for some in wheres.values()
-        if sum(ends[one] - begins[one] for one in some) <= COUNTED
+    spans = {topic: sum(ends[one] - begins[one] for one in some) for topic, some in wheres.items()}
+    starts = {
+        where: begins[where]
+        if spans[topic] <= COUNTED
+        else max(begins[where], ends[where] - max(1, SAMPLED // len(some)))
+        for topic, some in wheres.items()
         for where in some
-    ]
+    }
     nodes = {one.node_id: one for one in TableView(log, "dag.nodes", codec).refresh().rows()}
     since = {
         one.topic: since_ms
@@ -115,7 +123,7 @@ def queue_stats(
         and (node := nodes.get(one.node_id)) is not None
         and (since_ms := node.buffering_since_ms) is not None
     }
-    records, sizes, older = _counted(log, small, since)
+    records, sizes, older = _counted(log, starts, ends, since)
     lags = _lags(log) if wheres else {}
     out = []
     for one in shown:
@@ -123,7 +131,8 @@ def queue_stats(
         if mine is None:
             out.append(QueueStats(one, held[one.node_id]))
             continue
-        counted = set(mine) <= set(small)
+        counted = spans[one.topic] <= COUNTED
+        parts = [(sizes[where], ends[where] - begins[where], ends[where] - starts[where]) for where in mine]
         out.append(
             QueueStats(
                 one,
@@ -131,30 +140,34 @@ def queue_stats(
                 sum(begins[where] for where in mine),
                 sum(ends[where] for where in mine),
                 records[one.topic] if counted else None,
-                sizes[one.topic] if counted else None,
+                sum(size * span // read for size, span, read in parts if read),
                 lags.get(one.topic),
                 since.get(one.topic),
                 older[one.topic] if counted and one.topic in since else None,
+                not counted,
             )
         )
     return out, len(found)
 
 
 def _counted(
-    log: Log, wheres: Sequence[TopicPartition], since: Mapping[str, int]
-) -> tuple[Counter[str], Counter[str], Counter[str]]:
-    """Records, their bytes, and how many of them come before the close of the bucket in which a topic's node began to buffer."""
+    log: Log, starts: Positions, ends: Positions, since: Mapping[str, int]
+) -> tuple[Counter[str], Counter[TopicPartition], Counter[str]]:
+    """Records by topic, their bytes by partition, and how many of them come before the close of the bucket in which a topic's node began
+    to buffer."""
     records: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
+    sizes: Counter[TopicPartition] = Counter()
     older: Counter[str] = Counter()
-    newer: set[tuple[str, int]] = set()
-    for record in read_all(log, wheres):
-        where = (record.topic, record.partition)
+    newer: set[TopicPartition] = set()
+    for record in read_all(log, list(starts), starts):
+        where = TopicPartition(record.topic, record.partition)
+        if record.offset >= ends[where]:
+            continue
         if is_marker(record.key) and decode_marker_bucket(record.key) >= since.get(record.topic, 0):
             newer.add(where)
         if not is_reserved(record.key):
             records[record.topic] += 1
-            sizes[record.topic] += len(record.key) + len(record.value or b"")
+            sizes[where] += len(record.key) + len(record.value or b"")
             older[record.topic] += where not in newer
     return records, sizes, older
 

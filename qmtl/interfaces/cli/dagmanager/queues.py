@@ -37,8 +37,9 @@ def queue_stats(
 
     STATE is making, ready, orphaned (with the tick that found it so) or removing. REFS counts the versions that are pending or
     active and have the node. BEGIN and END are offsets, of all partitions together; they have gaps. RECORDS and BYTES (of keys
-    and values) are counted for queues of at most 1,000 offsets, as no client of the log tells a topic's size; of others RECORDS
-    is the most that there can be. OLDER are those, of a node that is buffering, that were there when its schema was changed. LAG is that of the reader that is farthest behind, in offsets.
+    and values, before compression) are counted for queues of at most 1,000 offsets; of others RECORDS is the most that there can
+    be, and BYTES, with a ~ before it, is estimated from the newest 300. OLDER are those, of a node that is buffering, that were
+    there when its schema was changed. LAG is that of the reader that is farthest behind, in offsets.
     """
     from qmtl.interfaces.dag_queues import queue_stats as measure
 
@@ -68,9 +69,9 @@ def queue_stats(
         )
     if len(found) < count:
         render.note(f"{len(found)} of {count} queues; --all shows every one.")
-    if any(one.end is not None and one.bytes is None for one in found):
+    if any(one.is_estimate for one in found):
         render.note(
-            "What is larger than 1,000 offsets was not counted; on Kafka `kafka-log-dirs.sh --describe` tells sizes."
+            "BYTES of what has more than 1,000 offsets are estimated; on Kafka `kafka-log-dirs.sh --describe` tells what lies on disk."
         )
 
 
@@ -90,6 +91,7 @@ def as_row(one: QueueStats) -> dict[str, Any]:
         "end": one.end,
         "records": one.records,
         "bytes": one.bytes,
+        "bytes_estimated": one.is_estimate,
         "lag": one.lag,
         "role": one.queue.role,
         "buffering_since_ms": one.buffering_since_ms,
@@ -112,6 +114,6 @@ def _cells(one: QueueStats) -> tuple[object, ...]:
         "-" if one.end is None else one.end,
         most if one.records is None else one.records,
         "-" if one.buffering_since_ms is None else most if one.older is None else one.older,
-        "-" if one.bytes is None else one.bytes,
+        "-" if one.bytes is None else f"~{one.bytes}" if one.is_estimate else one.bytes,
         "-" if one.lag is None else one.lag,
     )
