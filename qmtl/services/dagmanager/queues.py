@@ -84,15 +84,20 @@ def ask_for(act: Act, queue: Queue) -> None:
     act.note(AdminAct.REQUESTED, queue.topic, queue.node_id)
 
 
+def forget(act: Act, queue: Queue) -> None:
+    """Know nothing any more of a topic that is not there, or is not ours: it is neither used nor removed."""
+    act.catalogue.drop_queue(queue)
+    act.step.table("dag.edges").delete(Relation.EMITS.value, queue.node_id, queue.topic)
+    act.step.table("dag.tasks").delete(queue.topic)
+
+
 def renamed(act: Act, queue: Queue, *, wanted: bool) -> None:
     """A topic was not made because somebody else's looks like it: the node's row remembers that this name is over, and the node gets the
     next one, at once if somebody waits for it.
 
     A topic that is to take the place of another is asked for by the next tick, which counts it.
     """
-    act.catalogue.drop_queue(queue)
-    act.step.table("dag.edges").delete(Relation.EMITS.value, queue.node_id, queue.topic)
-    act.step.table("dag.tasks").delete(queue.topic)
+    forget(act, queue)
     if queue.role is not QueueRole.CURRENT:
         return
     node = _known(act.catalogue, queue)
@@ -112,9 +117,7 @@ def condemn(act: Act, queue: Queue, *, archive: bool) -> None:
 
 def removed(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
     """A topic is gone; its node's row stays, and knows how many topics it had. The history is gone with the present one."""
-    act.catalogue.drop_queue(queue)
-    act.step.table("dag.edges").delete(Relation.EMITS.value, queue.node_id, queue.topic)
-    act.step.table("dag.tasks").delete(queue.topic)
+    forget(act, queue)
     node = _known(act.catalogue, queue)
     if queue.role is QueueRole.CURRENT:
         again = replace(node, generation=node.generation + 1, buffering_since_ms=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from qmtl.foundation.common.errors import TopicCollision
+from qmtl.foundation.common.errors import TopicCollision, TopicMismatch
 from qmtl.foundation.contracts.dag import (
     AdminAct,
     Queue,
@@ -17,7 +17,7 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.garbage import note_load
-from qmtl.services.dagmanager.queues import ask_for, queue_for, removed, renamed, spared
+from qmtl.services.dagmanager.queues import ask_for, forget, queue_for, removed, renamed, spared
 from qmtl.services.dagmanager.versions import activate, fail
 
 
@@ -45,6 +45,8 @@ def _created(act: Act, queue: Queue, message: ReportTopicCreated) -> None:
         if message.code == TopicCollision.code:
             renamed(act, queue, wanted=bool(waiting))
             return
+        if message.code == TopicMismatch.code:
+            forget(act, queue)  # what is there may be somebody else's, and an orphan is removed one day
         for one in waiting:
             fail(act, one, f"topic {queue.topic} could not be made: [{message.code}] {message.detail}")
         return

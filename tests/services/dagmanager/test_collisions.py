@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -159,3 +160,24 @@ def test_what_looks_like_a_refused_name_is_not_collected(desk: Desk) -> None:
     desk.tick(NOON_MS + 300 * DAY_MS)
     asked = {row.topic for row in desk.rows("dag.tasks") if isinstance(row, RemoveTopic)}
     assert asked == {f"{name}_v2" for name in first.values()}
+
+
+def test_a_topic_of_the_same_name_that_is_not_as_asked_for_is_never_removed(desk: Desk) -> None:
+    """It may be somebody else's, with their records. Once it is gone the name is free again."""
+    desk.send(ONE)
+    first = present(desk)
+    others = {name: there(name, partitions=7) for name in first.values()}
+    cluster = Cluster(dict(others))
+    work(desk, cluster)
+    assert desk.rows("dag.sentinels")[0].status is SentinelStatus.FAILED
+    desk.again()
+    for days in (1, 300, 301):
+        desk.tick(NOON_MS + days * DAY_MS)
+        work(desk, cluster)
+    assert cluster.topics == others
+    assert (desk.rows("dag.queues"), desk.rows("dag.tasks")) == ([], [])
+    cluster.topics.clear()
+    desk.send(replace(ONE, submission_id="again"))
+    work(desk, cluster)
+    assert present(desk) == first
+    assert desk.rows("dag.sentinels")[0].status is SentinelStatus.ACTIVE

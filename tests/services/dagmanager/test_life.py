@@ -145,7 +145,7 @@ class Life(RuleBasedStateMachine):
     @rule(
         choose=st.randoms(use_true_random=False),
         ok=st.sampled_from([True, True, True, False]),
-        code=st.sampled_from(["QMTL-901", "QMTL-322"]),
+        code=st.sampled_from(["QMTL-901", "QMTL-322", "QMTL-303"]),
         all_=st.booleans(),
     )
     def report(self, choose: Any, ok: bool, code: str, all_: bool) -> None:
