@@ -102,7 +102,7 @@ class Told(Life):
         assert only.sentinel_id == ("" if safe else outcome.sentinel_id)
         assert set(told) == {*outcome.new_nodes, *outcome.reused_nodes}
         for _ in range(2):  # what is being removed goes, and comes again
-            self.report(choose=None, ok=True, all_=True)
+            self.report(choose=None, ok=True, code="", all_=True)
         queues = {node_id: queue.topic for node_id, queue in self.current().items()}
         assert {one: queues[one] for one in told} == {one: told[one].topic for one in told}
 
