@@ -15,6 +15,7 @@ from qmtl.engine.log.port import partitions_of
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import AdminAct, AdminEntry, Queue, SentinelStatus
 from qmtl.foundation.wire.keys import is_reserved
+from qmtl.interfaces import dag_queues
 from qmtl.interfaces.client import Client
 from tests.interfaces.cli.deployed import CANARY, OLD, STABLE, WORLD, Deployed, client_on, feed_bars
 from tests.interfaces.cli.running import Ran, assert_one_screen, call
@@ -91,7 +92,7 @@ def test_every_queue_is_told_with_its_state_and_its_references(
 
 
 def test_what_is_in_a_queue_is_counted_on_its_topic(
-    capsys: pytest.CaptureFixture[str], mine: Deployed
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mine: Deployed
 ) -> None:
     source = next(one for one in mine.rows("dag.queues") if one.topic_class.value == "raw")
     with client_on(mine.directory) as client:
@@ -109,6 +110,13 @@ def test_what_is_in_a_queue_is_counted_on_its_topic(
     assert shown["bytes"] == sum(len(one.key) + len(one.value or b"") for one in found)
     assert (shown["begin"], shown["end"]) == spans
     assert f" {shown['bytes']} " in look(capsys, mine, "queue-stats", "--tag", "raw").out
+    assert not shown["bytes_estimated"]
+    monkeypatch.setattr(dag_queues, "COUNTED", 3)
+    (larger,) = look(capsys, mine, "queue-stats", "--tag", "raw", "--json").lines()
+    assert (larger["records"], larger["bytes"], larger["bytes_estimated"]) == (None, shown["bytes"], True)
+    ran = look(capsys, mine, "queue-stats", "--tag", "raw")
+    assert f" ~{shown['bytes']} " in ran.out
+    assert "estimated" in ran.err
 
 
 def test_the_lag_of_a_queue_is_that_of_the_reader_that_is_farthest_behind(
