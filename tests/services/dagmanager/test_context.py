@@ -149,8 +149,11 @@ def test_a_submission_in_safe_mode_changes_nothing_and_is_in_it_where_a_diff_is(
             assert [one for one in after.pop("dag.diffs") if one not in before["dag.diffs"]] == [found]
             before.pop("dag.diffs")
             assert after == before
-            ((_, entry),) = desk.emitted[told:]
-            assert (entry.act, entry.subject, entry.detail) == (AdminAct.DIFFED, name, found.detail)
+            notes = [(one.act, one.subject, one.detail) for _, one in desk.emitted[told:]]
+            assert notes == [
+                (AdminAct.DIFFED, name, "request"),
+                (AdminAct.DIFFED, name, f"response: {found.detail}"),
+            ]
     assert modes == {"", "missing_as_of", "decision_unavailable", *(["other_context"] if here else [])}
     assert known.sentinel_id in {one.sentinel_id for one in desk.rows("dag.sentinels")}
 
