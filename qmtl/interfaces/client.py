@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
 from qmtl.foundation.common.errors import CommandRefused, NoAnswer, PromotionHeld, UnknownWorld
 from qmtl.foundation.contracts.dag import (
+    FULL_WEIGHT,
     DagCommand,
     DagCommandOutcome,
     DagOutcome,
@@ -156,7 +157,7 @@ class Client:
         Raises:
             InvalidDag: the DAG Manager would refuse the message, for these reasons; nothing is published.
             UnknownWorld: the world was never created; nothing is published.
-            CommandRefused: it was refused; the outcome is on the log.
+            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, as one of these.
             NoAnswer: the DAG Manager does not run.
         """
         admit(submission.dag_json, submission.submitted_at_ms)
@@ -165,6 +166,10 @@ class Client:
         same = submission.submission_id
         self.publish_once("dag.submissions", submission, lambda other: other.submission_id == same)
         outcome: DagOutcome = self.wait(f"submission {same!r}", lambda: self.view("dag.diffs").get(same))
+        if outcome.code == PromotionHeld.code:
+            raise PromotionHeld(
+                f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{outcome.code}] ')}"
+            )
         if not outcome.accepted:
             raise CommandRefused(f"the DAG Manager refused [{outcome.code}]: {outcome.detail}")
         return outcome
@@ -181,16 +186,30 @@ class Client:
             raise _unknown_world(request.world_id)
         return DiffReader(self, request).run()
 
-    def next_submission_id(self, world_id: str, strategy_id: str, dag_json: bytes, *context: str) -> str:
-        """The id for publishing a message by hand: a repeated publication of what is deployed or on its way is the same
-        submission, a return to an older message, or of a strategy that was taken out, is a new one."""
-        strategy: StrategyVersion | None = self.view("dag.strategies").get(world_id, strategy_id)
-        first = submission_id(world_id, dag_json, *context)
-        is_gone = strategy is not None and strategy.status is StrategyStatus.RETIRED
-        if strategy is None or (strategy.submission_id == first and not is_gone):
-            return first
-        again = submission_id(world_id, dag_json + strategy.submission_id.encode(), *context)
-        return first if self.view("dag.diffs").get(first) is None else again
+    def next_submission_id(
+        self,
+        world_id: str,
+        strategy_id: str,
+        dag_json: bytes,
+        weight_bp: int = FULL_WEIGHT,
+        context: Sequence[str] = (),
+    ) -> str:
+        """The id for publishing a message by hand: while it is not answered, or where it is what was said last of the strategy, saying
+        it again is the same submission; else it is another one."""
+        answered = self.view("dag.diffs")
+        last = self._last_submission(world_id, strategy_id)
+        ids = (submission_id(world_id, dag_json, weight_bp, turn, context) for turn in count())
+        return next(one for one in ids if one == last or answered.get(one) is None)
+
+    def _last_submission(self, world_id: str, strategy_id: str) -> str:
+        """That of the version that is on its way, or the only one; empty where there is none, or two share the traffic."""
+        for one in self.view("dag.sentinels").rows():
+            mine = (one.world_id, one.strategy_id) == (world_id, strategy_id)
+            if mine and one.status is SentinelStatus.PENDING:
+                return str(one.submission_id)
+        row: StrategyVersion | None = self.view("dag.strategies").get(world_id, strategy_id)
+        is_alone = row is not None and row.status is not StrategyStatus.RETIRED and row.canary is None
+        return row.submission_id if row is not None and is_alone else ""
 
     def deployed(self, outcome: DagOutcome) -> StrategyVersion:
         """Wait until the topics of a version exist and its nodes are known to the node workers.
@@ -233,10 +252,18 @@ def _unknown_world(world_id: str) -> UnknownWorld:
     )
 
 
-def submission_id(world_id: str, dag_json: bytes, *context: str) -> str:
-    """The id of a submission: the same message to the same world is the same submission, in the context that it says, if any."""
-    said = context if any(context) else ()
-    return blake3_hex(canonical_bytes(("qmtl.submission", world_id, dag_json, *said)), 16)
+def submission_id(
+    world_id: str,
+    dag_json: bytes,
+    weight_bp: int = FULL_WEIGHT,
+    turn: int = 0,
+    context: Sequence[str] = (),
+) -> str:
+    """The id of a submission: the same message for the same share to the same world is the same one, in the context that it says, if any,
+    but in another turn."""
+    more = () if (weight_bp, turn) == (FULL_WEIGHT, 0) else (weight_bp, turn)
+    said = tuple(context) if any(context) else ()
+    return blake3_hex(canonical_bytes(("qmtl.submission", world_id, dag_json, *more, *said)), 16)
 
 
 def command_id(*parts: str | int) -> str:

@@ -25,6 +25,13 @@ def dag() -> None:
     help="backtest, dryrun, live or shadow, if it is to be deployed in that alone; without one, in the log's.",
 )
 @click.option("--as-of", default="", help="The state of the dataset to which a backtest or dry run is bound.")
+    "--weight",
+    "percent",
+    metavar="PERCENT",
+    default="100",
+    show_default=True,
+    help="Its share of the strategy's traffic, 0.01 to 100: less than all makes it a canary beside the version that there is.",
+)
 @log_option
 @click.option(
     "--wait",
@@ -40,43 +47,55 @@ def publish(
     world_id: str,
     execution_domain: str,
     as_of: str,
+    percent: str,
     log_address: str,
     wait_s: float,
     as_json: bool,
 ) -> None:
     """Publish the DAG message in FILE to a world, and wait until its nodes run.
 
-    The message is checked here first: nothing is published that the DAG Manager would refuse. One that asks for a domain or a
-    state of the data other than the log's, or for a backtest or dry run of none, is taken in safe mode: nothing is deployed.
+    The message is checked here first: nothing is published that the DAG Manager would refuse. The first version of a strategy has all of
+    its traffic, whatever its --weight. A message for a domain or a state of the data other than the log's, or for a backtest or dry run
+    of none, is taken in safe mode: nothing is deployed.
     """
     from dataclasses import replace
 
-    from qmtl.foundation.contracts.dag import DagSubmission
+    from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission
     from qmtl.interfaces.cli import session
     from qmtl.interfaces.cli.dag_file import read_dag
+    from qmtl.interfaces.cli.dagmanager.commands import basis_points
     from qmtl.services.dagmanager.admission import admit
 
+    share = basis_points(percent, "--weight", least=1)
     message = read_dag(file)
     graph = admit(message, 0)
     with session.client(log_address, wait_s) as client:
         context = (execution_domain, as_of)
-        submission = client.next_submission_id(world_id, graph.strategy_id, message, *context)
-        said = DagSubmission(submission, world_id, message, session.now_ms())
+        submission = client.next_submission_id(world_id, graph.strategy_id, message, share, context)
+        said = DagSubmission(submission, world_id, message, session.now_ms(), share)
         outcome = client.submit(replace(said, execution_domain=execution_domain, as_of=as_of))
         strategy = client.deployed(outcome)
-    known = dict.fromkeys(outcome.reused_nodes, "reused") | dict.fromkeys(
-        outcome.buffering_nodes, "buffering"
+    is_canary = strategy.sentinel_id != outcome.sentinel_id
+    mine = strategy.canary if is_canary and strategy.canary is not None else strategy
+    weight = 0 if strategy.canary is None else strategy.canary.traffic_weight
+    weight = weight if is_canary else FULL_WEIGHT - weight
+    known = (
+        dict.fromkeys(outcome.new_nodes, "new")
+        | dict.fromkeys(outcome.reused_nodes, "reused")
+        | dict.fromkeys(outcome.buffering_nodes, "buffering")
     )
     rows = [
-        (node.name, node.node_type, node.node_id, node.topic, known.get(node.node_id, "new"))
+        (node.name, node.node_type, node.node_id, node.topic, known[node.node_id])
         for node in strategy.nodes
+        if node.node_id in known
     ]
     if as_json:
         facts = {
             "submission_id": outcome.submission_id,
             "world_id": world_id,
             "strategy_id": strategy.strategy_id,
-            "sentinel_id": strategy.sentinel_id,
+            "sentinel_id": mine.sentinel_id,
+            "traffic_weight": weight,
             "status": strategy.status.value,
             "nodes": [
                 dict(zip(("name", "type", "node_id", "topic", "origin"), row, strict=True)) for row in rows
@@ -84,11 +103,13 @@ def publish(
         }
         render.json_line(facts)
         return
-    title = (
-        f"strategy {strategy.strategy_id} {strategy.version} is {strategy.status.value} in world {world_id}"
-    )
+    title = f"strategy {strategy.strategy_id} {mine.version} is {strategy.status.value} in world {world_id}"
     render.table(("name", "type", "node_id", "topic", "origin"), rows, title=title)
-    render.line(f"version {strategy.sentinel_id}")
+    render.line(f"version {mine.sentinel_id}")
+    if is_canary:
+        render.line(f"it is a canary with {weight / 100:g} % of the traffic")
+        render.line(f"next: qmtl service dagmanager weight --sentinel {mine.sentinel_id} --percent 50")
+        return
     render.line(
         f"next: qmtl world activation set {world_id} --strategy {strategy.strategy_id} --side long --active true"
     )

@@ -210,10 +210,12 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
     known = act.catalogue.sentinel(draft.sentinel.sentinel_id)
     tag = draft.sentinel.release_tag or (known.release_tag if known is not None else "")
     if known is not None and known.status in HOLDING:
-        if tag != known.release_tag:
-            known = replace(known, release_tag=tag)
-            act.catalogue.put_sentinel(known, act.at_ms)
-        restate(act, known, submission.weight_bp)
+        said = replace(known, release_tag=tag)
+        if known.status is SentinelStatus.PENDING:
+            said = replace(said, submission_id=submission.submission_id)
+        if said != known:
+            act.catalogue.put_sentinel(said, act.at_ms)
+        restate(act, said, submission.weight_bp)
         return draft.outcome
     for node in draft.nodes:
         act.catalogue.put_node(node)

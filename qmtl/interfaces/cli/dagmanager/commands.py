@@ -81,19 +81,23 @@ def weight(sentinel_id: str, percent: str, log_address: str, wait_s: float, as_j
         _tell(client.dag_command(SetTrafficWeight(wish, sentinel_id, share, session.now_ms())), as_json)
 
 
-def basis_points(percent: str) -> int:
+def basis_points(percent: str, option: str = "--percent", least: int = 0) -> int:
     """Percent as people write them, in hundredths of a percent.
 
+    Args:
+        option: by which they are given.
+        least: hundredths of a percent.
+
     Raises:
-        UsageError: no number from 0 to 100 with two decimals at most.
+        UsageError: no number from the least one to 100 with two decimals at most.
     """
     try:
-        points = parse_decimal(percent, "--percent") * 100
+        points = parse_decimal(percent, option) * 100
     except InvalidValue:
         points = Decimal(-1)
-    if not 0 <= points <= 10_000 or points != int(points):
+    if not least <= points <= 10_000 or points != int(points):
         raise UsageError(
-            f"--percent was the text {percent[:40]!a}; a number from 0 to 100 with two decimals at most is required.",
+            f"{option} was the text {percent[:40]!a}; a number from {least / 100:g} to 100 with two decimals at most is required.",
             "Give 12.5 for an eighth of the traffic.",
         )
     return int(points)
