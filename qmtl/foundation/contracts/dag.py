@@ -185,7 +185,7 @@ class VersionSentinel:
         traffic_weight: the share of the strategy's traffic that it has, or gets once it is active, in basis points.
         active_since_ms: the bucket after which it became active; 0 while it is pending, or before the clock's first tick. The close
             markers of this bucket are the boundary: in each topic the marker's offset is where the version before ends.
-        retired_at_ms: since when it is a rollback point only; None before.
+        retired_at_ms: since when it is a rollback point only, or has failed, by the clock's ticks; None before.
         release_tag: what people call the release.
         was_stable: it is retired, and was the stable one until a newer one took its place or its strategy was taken out; nobody has
             gone back from it. To return to it is no promotion.

@@ -25,6 +25,7 @@ def dag() -> None:
     help="backtest, dryrun, live or shadow, if it is to be deployed in that alone; without one, in the log's.",
 )
 @click.option("--as-of", default="", help="The state of the dataset to which a backtest or dry run is bound.")
+@click.option(
     "--weight",
     "percent",
     metavar="PERCENT",

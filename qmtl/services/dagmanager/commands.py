@@ -215,15 +215,18 @@ def _known(act: Act, text: str) -> VersionSentinel:
 
 
 def _named(catalogue: Catalogue, text: str) -> list[str]:
-    """The ids of the versions that a text means: the one that has it as its id, or all that have it as their version or release tag.
+    """The ids of the versions that a text means: the one that has it as its id, or all that have it as their version or release tag; of
+    these the ones that failed only where there are no others.
 
     Raises:
         CommandRefused: it is the version of some and the release tag of others.
     """
     if catalogue.sentinel(text) is not None:
         return [text]
-    labelled = [one.sentinel_id for one in catalogue.versions() if one.label == text]
-    tagged = [one.sentinel_id for one in catalogue.versions() if one.release_tag == text] if text else []
+    meant = [one for one in catalogue.versions() if text in (one.label, one.release_tag or one.label)]
+    meant = [one for one in meant if one.status is not SentinelStatus.FAILED] or meant
+    labelled = [one.sentinel_id for one in meant if one.label == text]
+    tagged = [one.sentinel_id for one in meant if one.release_tag == text] if text else []
     if labelled and tagged and labelled != tagged:
         raise CommandRefused(
             f"sentinel was the text {text!a:.200}; it is the version of some, and the release tag of others: "

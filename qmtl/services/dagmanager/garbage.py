@@ -40,6 +40,9 @@ LONGEST_PAUSE_MS: Final = 7 * DAY_MS
 """A topic that could not be removed is tried again after a minute, and after twice as long each time, up to this. So what can never be
 archived keeps nobody else from going, and the admin log, which is kept for good, does not grow with the ticks."""
 
+OVER: Final = (SentinelStatus.RETIRED, SentinelStatus.FAILED)
+"""A version in one of these is forgotten one day."""
+
 _PACE: Final = "gc"
 
 
@@ -88,11 +91,11 @@ def tag_of(catalogue: Catalogue, queue: Queue) -> QueueTag:
 
 
 def stamp(act: Act) -> None:
-    """Write down since when queues are orphans and versions retired."""
+    """Write down since when queues are orphans and versions over."""
     catalogue, now_ms = act.catalogue, act.at_ms
     for queue in [one for one in catalogue.orphans() if one.orphaned_at_ms is None]:
         catalogue.put_queue(replace(queue, orphaned_at_ms=now_ms), now_ms)
-    for one in [one for one in catalogue.versions() if one.status is SentinelStatus.RETIRED]:
+    for one in [one for one in catalogue.versions() if one.status in OVER]:
         if one.retired_at_ms is None and (row := catalogue.sentinel(one.sentinel_id)) is not None:
             catalogue.put_sentinel(replace(row, retired_at_ms=now_ms), now_ms)
 
@@ -162,17 +165,17 @@ def collect(act: Act, among: frozenset[str] | None = None, *, at_once: bool = Fa
 
 
 def forget_versions(act: Act) -> None:
-    """Drop the versions to which nobody can go back any more: those whose time is over, once no queue is theirs alone."""
+    """Drop the versions of which nobody needs to know any more, once their time is over: those to which one could go back as soon as no
+    queue is theirs alone, and those that failed."""
     stays_ms = KEEPING[QueueTag.SENTINEL].stays_ms
     for one in act.catalogue.versions():
-        if one.status is not SentinelStatus.RETIRED or one.retired_at_ms is None:
+        if one.status not in OVER or one.retired_at_ms is None:
             continue
         if act.at_ms < one.retired_at_ms + stays_ms or act.catalogue.is_computed(one.sentinel_id):
             continue
         version = act.catalogue.sentinel(one.sentinel_id)
-        if version is not None and not any(
-            _is_its_own(act.catalogue, node_id) for node_id in version.node_ids
-        ):
+        keeps = () if version is None or one.status is SentinelStatus.FAILED else version.node_ids
+        if version is not None and not any(_is_its_own(act.catalogue, node_id) for node_id in keeps):
             _forget(act, version)
 
 

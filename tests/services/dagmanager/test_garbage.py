@@ -17,6 +17,7 @@ from qmtl.foundation.contracts.dag import (
     CollectGarbage,
     DagSubmission,
     Queue,
+    Relation,
     RemoveTopic,
     ReportTopicCreated,
     ReportTopicRemoved,
@@ -24,6 +25,7 @@ from qmtl.foundation.contracts.dag import (
     RollBack,
     SentinelStatus,
     TopicClass,
+    VersionSentinel,
 )
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import DAY_MS
@@ -374,3 +376,59 @@ def test_what_a_tick_writes_comes_in_one_order_whoever_was_restarted(desk: Desk,
     if restarted:
         desk.again()
     assert [one.strategy_id for one in desk._manager._catalogue.versions()] == ["s1", "s2", "s3"]
+
+
+# ---- versions that failed ----------------------------------------------------------------------------------------------
+
+
+def failed(desk: Desk, slow: int) -> VersionSentinel:
+    """A version of which a topic could not be made."""
+    one = submission(strategy(crossing(3, slow), version="v2"))
+    desk.send(DagSubmission(f"failed {slow}", "w1", one.dag_json, NOON_MS))
+    desk.send(
+        *(ReportTopicCreated(row.topic, False, "QMTL-902", "no room") for row in desk.rows("dag.tasks"))
+    )
+    found: VersionSentinel
+    (found,) = [row for row in desk.rows("dag.sentinels") if row.submission_id == f"failed {slow}"]
+    assert found.status is SentinelStatus.FAILED
+    return found
+
+
+def test_a_version_that_failed_is_forgotten_as_one_that_is_retired(desk: Desk) -> None:
+    publish(desk)
+    kept = {row.sentinel_id for row in desk.rows("dag.sentinels")}
+    gone = failed(desk, 21)
+    desk.tick(day(1))
+    desk.tick(day(211) - 1)
+    assert gone.sentinel_id in {row.sentinel_id for row in desk.rows("dag.sentinels")}
+    desk.tick(day(211))
+    assert {row.sentinel_id for row in desk.rows("dag.sentinels")} == kept
+    assert {row.source for row in desk.rows("dag.edges") if row.relation is Relation.HAS} == kept
+    assert gone.sentinel_id not in desk.memory()["_versions"]
+    before = desk.memory()
+    desk.again()
+    assert desk.memory() == before
+
+
+def test_a_version_that_failed_and_comes_again_is_no_longer_over(desk: Desk) -> None:
+    gone = failed(desk, 21)
+    desk.tick(day(1))
+    desk.tick(day(200))
+    one = submission(strategy(crossing(3, 21), version="v2"))
+    desk.send(DagSubmission("again", "w1", one.dag_json, NOON_MS))
+    desk.tick(day(400))
+    assert desk.table("dag.sentinels").get(gone.sentinel_id).status is SentinelStatus.PENDING
+
+
+def test_a_label_means_the_version_that_one_can_have_before_those_that_failed(desk: Desk) -> None:
+    first, second = failed(desk, 21), failed(desk, 34)
+    desk.send(RollBack("none", "v2", NOON_MS))
+    detail = desk.table("dag.outcomes").get("none").detail
+    assert all(one.sentinel_id in detail for one in (first, second))
+    one = submission(strategy(crossing(5, 8), version="v2"))
+    desk.send(DagSubmission("good", "w1", one.dag_json, NOON_MS))
+    desk.report_all()
+    mine = desk.table("dag.diffs").get("good").sentinel_id
+    desk.send(OUT, RollBack("back", "v2", NOON_MS))
+    assert desk.table("dag.outcomes").get("back").accepted
+    assert desk.table("dag.sentinels").get(mine).status is SentinelStatus.ACTIVE

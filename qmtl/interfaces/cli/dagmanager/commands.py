@@ -105,9 +105,13 @@ def basis_points(percent: str, option: str = "--percent", least: int = 0) -> int
 
 def _id_of(client: Client, text: str) -> str:
     """The id of the version that a text means, if it means one; else the text, which is refused with the reason."""
+    from qmtl.foundation.contracts.dag import SentinelStatus
+
     rows = client.view("dag.sentinels").rows()
-    named = [one.sentinel_id for one in rows if text in (one.version, one.release_tag)]
-    return named[0] if len(named) == 1 and all(one.sentinel_id != text for one in rows) else text
+    named = [one for one in rows if text in (one.version, one.release_tag)]
+    named = [one for one in named if one.status is not SentinelStatus.FAILED] or named
+    is_id = any(one.sentinel_id == text for one in rows)
+    return str(named[0].sentinel_id) if len(named) == 1 and not is_id else text
 
 
 @click.command()

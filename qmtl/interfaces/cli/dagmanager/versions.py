@@ -19,8 +19,8 @@ def sentinels(
 ) -> None:
     """The versions in the order of their ids: what each is, which share of its strategy's traffic it has, and since when.
 
-    SHARE is that of a version that is active, or that a pending one gets. SINCE is when an active one became so; of a retired one, the
-    tick that found it retired.
+    SHARE is that of a version that is active, or that a pending one gets. SINCE is when an active one became so; of one that is
+    retired or failed, the tick that found it so.
     """
     from qmtl.engine.view import TableView
     from qmtl.foundation.contracts.dag import SentinelStatus
