@@ -23,6 +23,7 @@ from qmtl.foundation.common.identity import (
     functional_params,
     node_content,
     own_params,
+    schema_compat_id,
     schema_hash,
     settle,
 )
@@ -30,6 +31,8 @@ from qmtl.foundation.contracts.dag import Artifact, ComputeNode
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import PositionTarget
 from qmtl.foundation.wire.avro import avro_schema
+from qmtl.foundation.wire.compat import major
+from qmtl.foundation.wire.versions import schema_dir, stored_versions
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, code_hash
 from qmtl.runtime.indicators.tag_query import TagQueryParams
 from qmtl.services.dagmanager.cycles import cycles
@@ -41,6 +44,18 @@ SCHEMA: Final[Mapping[str, str]] = {
     name: schema_hash(avro_schema(Bar if name == SOURCE else one.output)) for name, one in BUILTINS.items()
 }
 """Of what lies in the topic of a node of each type; a source's has bars."""
+
+COMPAT: Final[Mapping[str, str]] = {
+    name: schema_compat_id(
+        f"qmtl.{name}",
+        major(
+            schema
+            for _, schema in stored_versions(schema_dir(), (Bar if name == SOURCE else one.output).__name__)
+        ),
+    )
+    for name, one in BUILTINS.items()
+}
+"""The major of the same schema among all of its versions: what a node of each type keeps until it writes what older code can't read."""
 
 Held = Callable[[str], ComputeNode | None]
 """The node that an id stands for, `None` if it is free."""
@@ -220,8 +235,7 @@ class Alone:
 
     @property
     def compat(self) -> str:
-        said = self.node.schema_compat_id
-        return said if said is not None else f"qmtl.{self.node.node_type}.v1"
+        return COMPAT[self.node.node_type]
 
     @property
     def schema_hash(self) -> str:
@@ -314,6 +328,15 @@ def check_alone(
             node.code_hash,
             f"the built-in {node.node_type!r} has {expected}",
             "Leave it out, or publish with the version that computed it.",
+        )
+    compat = COMPAT[node.node_type]
+    if node.schema_compat_id not in (None, compat):
+        faults.add(
+            NodeIdMismatch,
+            f"{path}.schema_compat_id",
+            node.schema_compat_id,
+            f"the messages of the built-in {node.node_type!r} have {compat}",
+            "Leave it out, or publish with the version that writes the other format.",
         )
     try:
         params = functional_params(node.params)

@@ -20,8 +20,8 @@ from qmtl.services.dagmanager.message import SCHEMA_VERSION
 
 
 def message_of(catalogue: Catalogue, version: VersionSentinel, label: str) -> bytes:
-    """A DAG message with the graph of a version, all that its author said of it, and neither the hashes of its code nor the schemas that a
-    release gave it, so that it gets those of today. It is written compactly: what was short enough once is so again.
+    """A DAG message with the graph of a version, all that its author said of it, and neither the hashes of its code, nor the formats and
+    schemas that a release gave it, so that it gets those of today. It is written compactly: what was short enough once is so again.
 
     Args:
         label: what the version is called from now on.
@@ -53,7 +53,6 @@ def _known(catalogue: Catalogue, version: VersionSentinel, node_id: str) -> Comp
 
 
 def _node(node: ComputeNode, name: str, names: Mapping[str, str], files: Mapping[str, str]) -> str:
-    own_compat = f"qmtl.{node.node_type}.v1"
     facts: dict[str, Any] = {
         "name": name,
         "node_type": node.node_type,
@@ -62,7 +61,6 @@ def _node(node: ComputeNode, name: str, names: Mapping[str, str], files: Mapping
         "inputs": [names[one] for one in node.dependencies],
         "tags": node.tags,
         "artifacts": [files[one] for one in used_by(node)],
-        "schema_compat_id": node.schema_compat_id if node.schema_compat_id != own_compat else "",
         "schema_hash": node.schema_hash if node.schema_hash not in _given(node.node_type) else "",
     }
     params = own_canon(node)

@@ -43,7 +43,9 @@ SOUND: tuple[dict[str, Any], ...] = (
     strategy([*crossing(), sma("again", 3), target("twin")], signals=("twin", "target")),
     strategy([*crossing(), price("other", ["Ü-USD", "\u2028"]), sma("alone", 5, "other")]),
     strategy([price("nodes", metadata={"nodes": [{"name": "nodes"}]}), sma("a", 2, "nodes"), *crossing()]),
-    strategy([{**one, "interval": "1m", "schema_compat_id": "own.v2"} for one in crossing()]),
+    strategy(
+        [{**one, "interval": "1m", "schema_compat_id": f"qmtl.{one['node_type']}.v1"} for one in crossing()]
+    ),
     strategy(
         [price(params={"symbols": ["B", "A"], "label": 1.5, "node_set_version": "n@1"}), *crossing()[1:]]
     ),

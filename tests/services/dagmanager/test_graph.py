@@ -21,8 +21,12 @@ from qmtl.foundation.common.errors import (
     NodeIdMismatch,
     UnknownNodeType,
 )
+from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.wire.compat import differences
+from qmtl.foundation.wire.versions import schema_dir, stored_versions
+from qmtl.runtime.indicators.registry import BUILTINS, SOURCE
 from qmtl.services.dagmanager.cycles import cycles
-from qmtl.services.dagmanager.graph import Graph, resolve
+from qmtl.services.dagmanager.graph import COMPAT, Graph, resolve
 from qmtl.services.dagmanager.message import parse_message
 from tests.services.graphs import T0, Node, cross, crossing, price, sma, strategy, target, text
 
@@ -100,7 +104,6 @@ def test_the_time_of_a_submission_is_no_part_of_an_id() -> None:
         ("fast", {"period": 4}),
         ("price", {"params": {"symbols": ["BTC-USD"]}}),
         ("target", {"params": {"long_percent": 0.5, "short_percent": -0.4}}),
-        ("fast", {"schema_compat_id": "qmtl.sma.v2"}),
         ("cross", {"inputs": ["slow", "fast"]}),
     ],
 )
@@ -113,6 +116,21 @@ def test_a_change_of_content_changes_the_node_and_all_that_reads_it_and_nothing_
     readers = {"price": {"price", "fast", "slow", "cross", "target"}, "fast": {"fast", "cross", "target"}}
     moved = readers.get(name, {"cross", "target"} if name == "cross" else {"target"})
     assert {one for one in before if before[one] != after[one]} == moved
+
+
+def test_a_message_format_that_breaks_makes_other_nodes_of_its_type_and_of_all_that_read_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The id of a format is of the majors among its versions; where none was broken it is the first."""
+    before = ids(resolved(crossing()))
+    for name, one in BUILTINS.items():
+        output = (Bar if name == SOURCE else one.output).__name__
+        versions = [schema for _, schema in stored_versions(schema_dir(), output)]
+        assert COMPAT[name] == f"qmtl.{name}.v1"
+        assert all(not [*differences(versions[-1], older)] for older in versions)
+    monkeypatch.setitem(COMPAT, "cross", "qmtl.cross.v2")
+    after = ids(resolved(crossing()))
+    assert {one for one in before if before[one] != after[one]} == {"cross", "target"}
 
 
 def test_two_nodes_of_equal_content_are_one_node() -> None:

@@ -179,12 +179,13 @@ def test_a_strategy_that_is_taken_out_has_no_nodes_and_can_be_published_again(de
     assert shares(desk) == {"v8": FULL_WEIGHT}
 
 
-def test_a_version_done_anew_has_the_code_of_today_and_takes_over_once_its_topics_are_there(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("known", "now"), [("_CODE", "blake3:" + "1" * 64), ("COMPAT", "qmtl.sma.v2")])
+def test_a_version_done_anew_has_the_code_and_the_formats_of_today_and_takes_over_once_its_topics_are_there(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, known: str, now: str
 ) -> None:
     before = publish(desk, 8)
-    newer = {**graph._CODE, "sma": "blake3:" + "1" * 64}
-    monkeypatch.setattr(graph, "_CODE", newer)  # a release in which the average was mended
+    newer = {**getattr(graph, known), "sma": now}
+    monkeypatch.setattr(graph, known, newer)  # a release in which the average, or what it writes, is another
     outcome = command(desk, RedoDiff("hotfix", before.sentinel_id, "v8-hotfix", NOON_MS))
     assert outcome.accepted
     assert "4 new nodes" in outcome.detail
