@@ -21,10 +21,11 @@ from qmtl.engine.schemas import PublishedSchemas
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.transaction import CUTS
 from qmtl.engine.worker import Worker
+from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.common.errors import InvalidTopology, UsageError
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
-from qmtl.services.dagmanager.naming import is_namespace
+from qmtl.services.dagmanager.naming import is_namespace, namespace_of
 from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad
 from qmtl.topology import NAMES, Outside, problems, stage
 
@@ -66,6 +67,24 @@ def open_log(address: str, *, read_only: bool = False, settings: KafkaSettings =
             prefix = f"{namespace}." if namespace else ""
             return KafkaLog(parts.netloc, prefix, settings, security=from_environment())
     raise UsageError(f"--log was {address!r}; a log has the form {LOG_FORMS}.", "Give one of these forms.")
+
+
+def address_of(address: str, world_id: str, domain: ExecutionDomain) -> str:
+    """The address, on a cluster, of the log that is a world's alone in an execution domain.
+
+    Args:
+        address: `kafka://HOST:PORT`, without a namespace.
+
+    Raises:
+        UsageError: the address is another; an embedded log is in a directory of its own as it is.
+    """
+    parts = urlsplit(address)
+    if parts.scheme != "kafka" or not parts.netloc or parts.path.strip("/"):
+        raise UsageError(
+            f"--log was {address!r}; a world and a domain are put behind kafka://HOST:PORT, which has no namespace yet.",
+            "Leave the namespace away, or the world and the domain.",
+        )
+    return f"kafka://{parts.netloc}/{namespace_of(world_id, domain)}"
 
 
 ARCHIVE: Final = "QMTL_ARCHIVE"

@@ -59,6 +59,24 @@ def test_topics_are_made_once_however_often_it_is_said(
         log.close()
 
 
+@pytest.mark.parametrize(
+    ("log", "more", "told"),
+    [
+        ("embedded:log", ("--world", "w", "--domain", "live"), "--log was 'embedded:log'"),
+        ("kafka://h:1/w.live", ("--world", "w", "--domain", "live"), "--log was 'kafka://h:1/w.live'"),
+        ("kafka://h:1", ("--world", "w"), "--domain ''"),
+        ("kafka://h:1", ("--domain", "live"), "--world was ''"),
+        ("kafka://h:1", ("--world", "w", "--domain", "production"), "--domain 'production'"),
+    ],
+)
+def test_a_log_of_a_world_and_a_domain_is_made_on_a_cluster_alone(
+    capsys: pytest.CaptureFixture[str], log: str, more: tuple[str, ...], told: str
+) -> None:
+    ran = call(capsys, "service", "dagmanager", "init", "--log", log, *more)
+    assert ran.code == 2
+    assert told in ran.err
+
+
 def test_the_schema_is_written_without_a_log_and_is_all_there_is(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

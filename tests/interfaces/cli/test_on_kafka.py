@@ -7,11 +7,14 @@ import uuid
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from qmtl.bootstrap import open_log
 from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import Log
+from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.services.dagmanager.naming import namespace_of
 from tests.contract.driving import until
 from tests.interfaces.cli.running import call
 from tests.replay.logs import (
@@ -32,6 +35,7 @@ from tests.replay.logs import (
     world,
 )
 
+INIT = ("service", "dagmanager", "init")
 SPECS = [
     RAW_SPEC,
     *(spec for spec in CATALOGUE if spec.name in ("dag.tasks", "world.state", "world.commands")),
@@ -53,6 +57,28 @@ def fill(log: Log, size: int) -> None:
     rows += [tombstone("world.state", "w1")]
     for at in range(0, len(rows), size):
         commit(log, rows[at : at + size], "people")
+
+
+@pytest.mark.parametrize("name", ["momentum-", "Momentum."])
+def test_the_log_of_a_world_and_a_domain_is_in_their_namespace_at_the_address_that_is_told(
+    capsys: pytest.CaptureFixture[str], kafka_bootstrap: str, name: str
+) -> None:
+    world_id, cluster = name + uuid.uuid4().hex[:12], f"kafka://{kafka_bootstrap}"
+    ran = call(capsys, *INIT, "--log", cluster, "--world", world_id, "--domain", "paper")
+    assert (ran.code, ran.err) == (0, "")
+    address = ran.out.split()[-1]
+    namespace = namespace_of(world_id, ExecutionDomain.DRYRUN)
+    assert address == f"{cluster}/{namespace}"
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
+    prefix = f"{namespace}."
+    names = [one for one in admin.list_topics(timeout=10).topics if one.startswith(prefix)]
+    try:
+        assert sorted(names) == sorted(f"{prefix}{spec.name}" for spec in CATALOGUE)
+        again = call(capsys, *INIT, "--log", address)
+        assert again.out == f"{len(CATALOGUE)} topics are there, 0 of them made now\n"
+    finally:
+        for done in admin.delete_topics(names).values() if names else ():
+            done.result()
 
 
 def test_a_kafka_log_is_listed_read_and_digested_like_an_embedded_one(

@@ -20,15 +20,27 @@ FORMAT = "qmtl.schema.v1"
 
 @click.command()
 @log_option
+@click.option("--world", "world_id", default="", help="On a cluster: the world that the log is for alone.")
+@click.option("--domain", default="", help="With --world: backtest, dryrun, live or shadow.")
 @format_option
-def init(log_address: str, as_json: bool) -> None:
+def init(log_address: str, world_id: str, domain: str, as_json: bool) -> None:
     """Make the topics of the catalogue that are not on the log yet; safe to repeat at any time.
 
-    What is there is compared and never changed: a topic with another configuration is an error.
+    What is there is compared and never changed: a topic with another configuration is an error. With a world and a domain the log
+    is in a namespace of theirs, and its address is told, which every other verb takes.
     """
-    from qmtl.bootstrap import open_log, prepare
+    from qmtl.bootstrap import address_of, open_log, prepare
+    from qmtl.foundation.common.compute_context import domain_of
     from qmtl.foundation.wire.topics import CATALOGUE
 
+    if world_id or domain:
+        found = domain_of(domain)
+        if not world_id.strip() or found is None:
+            raise UsageError(
+                f"--world was {world_id[:80]!a} and --domain {domain[:80]!a}; a namespace is of a world and a domain that there is.",
+                "Give both, the domain as backtest, dryrun, live or shadow, or none of them.",
+            )
+        log_address = address_of(log_address, world_id, found)
     log = open_log(log_address)
     try:
         before = set(log.topics())
@@ -37,9 +49,11 @@ def init(log_address: str, as_json: bool) -> None:
         log.close()
     made = [spec.name for spec in CATALOGUE if spec.name not in before]
     if as_json:
-        render.json_object({"topics": len(CATALOGUE), "made": made})
+        render.json_object({"topics": len(CATALOGUE), "made": made, "log": log_address})
         return
     render.line(f"{len(CATALOGUE)} topics are there, {len(made)} of them made now")
+    if world_id:
+        render.line(f"log {log_address}")
 
 
 @click.command("export-schema")
