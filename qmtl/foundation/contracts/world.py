@@ -77,6 +77,7 @@ class SetActivation:
 
     Attributes:
         weight: 0 to 1, multiplies every sized quantity.
+        drain_cancels: as in `Activation`; only together with `drain`.
     """
 
     command_id: str
@@ -89,6 +90,7 @@ class SetActivation:
     drain: bool
     effective_mode: EffectiveMode
     at_ms: int
+    drain_cancels: bool = False
 
 
 WorldCommand: TypeAlias = CreateWorld | SetActivation
@@ -111,6 +113,7 @@ class Activation:
     Attributes:
         version: counts the changes of this row from 1; a lower one never wins.
         etag: `act:<world>:<strategy>:<side>:<version>`.
+        drain_cancels: the drain is `"cancel"`: open orders of the strategy are cancelled instead of left to end.
     """
 
     world_id: str
@@ -124,6 +127,7 @@ class Activation:
     version: int
     etag: str
     updated_at_ms: int
+    drain_cancels: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,17 @@ def list_worlds(log_address: str, as_json: bool) -> None:
     render.table(heads, rows, title="worlds")
 
 
+def _drain(context: click.Context, parameter: click.Parameter, value: str) -> tuple[bool, bool]:
+    """Whether a gate drains, and whether what is open is cancelled.
+
+    Raises:
+        click.BadParameter: neither a truth value nor `cancel`.
+    """
+    if value.strip().lower() == "cancel":
+        return True, True
+    return bool(click.BOOL.convert(value, parameter, context)), False
+
+
 @world.group("activation")
 def activation() -> None:
     """Order gates."""
@@ -98,11 +109,11 @@ def activation() -> None:
 )
 @click.option(
     "--drain",
-    type=click.BOOL,
-    default=False,
+    default="false",
     show_default=True,
-    metavar="true|false",
-    help="Block new orders, let open ones end.",
+    metavar="true|false|cancel",
+    callback=_drain,
+    help="Block new orders, let open ones end; or cancel these.",
 )
 @log_option
 def set_activation(
@@ -112,7 +123,7 @@ def set_activation(
     active: bool,
     weight: str,
     freeze: bool,
-    drain: bool,
+    drain: tuple[bool, bool],
     log_address: str,
 ) -> None:
     """Open or close the order gate of one side of a strategy by hand."""
@@ -125,7 +136,7 @@ def set_activation(
         known = client.view("activation").get(world_id, strategy_id, side)
         version = 0 if known is None else known.version
         wish = command_id(
-            "activate", world_id, strategy_id, side, version, int(active), weight, int(freeze), int(drain)
+            "activate", world_id, strategy_id, side, version, int(active), weight, int(freeze), sum(drain)
         )
         client.command(
             SetActivation(
@@ -136,9 +147,10 @@ def set_activation(
                 active,
                 factor,
                 freeze,
-                drain,
+                drain[0],
                 EffectiveMode.PAPER,
                 session.now_ms(),
+                drain[1],
             )
         )
         row = client.view("activation").get(world_id, strategy_id, side)

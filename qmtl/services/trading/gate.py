@@ -62,7 +62,7 @@ def admit(
     2. `WATERMARK`: the portfolio's cut of the bucket before is not there, so nobody knows what is held.
     3. `ACTIVATION_MISSING`: neither side was ever activated.
     4. `FREEZE`: a frozen side stops the whole strategy, exits too.
-    5. `DRAIN`: so does a draining one; its open orders may still be filled.
+    5. `DRAIN`: so does a draining one; its open orders may still be filled, or are cancelled where the drain is `"cancel"`.
     6. `ACTIVATION_INACTIVE`: no side is in a mode that places orders.
     7. An exit (target 0) passes, whatever the sides say.
     8. A target on an open side passes with the side's weight. A side is open that is active, in paper or live mode, with a

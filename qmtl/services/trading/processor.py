@@ -1,7 +1,7 @@
 """Trading on its topics: intents, market data and activation of a world in; orders, fills, portfolio and rejections out.
 
 Per bucket and world, in this order: take over what changed of worlds and gates, execute the orders that wait, book their fills,
-mark to the bucket's close, then decide the intents. Decisions see the portfolio and the open orders as the bucket before left
+mark to the bucket's close, cancel what a drain cancels, then decide the intents. Decisions see the portfolio and the open orders as the bucket before left
 them (the delayed edge), never the fills of their own bucket.
 """
 
@@ -17,7 +17,7 @@ from qmtl.foundation.contracts.market import WorldBar, fault_of
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.topics import TopicSpec, topic
 from qmtl.services.trading.decision import decide
-from qmtl.services.trading.settlement import execute, open_missing_account, revalue_world
+from qmtl.services.trading.settlement import cancel_drained, execute, open_missing_account, revalue_world
 
 PORTFOLIO_EDGE: Final = Input("trade.portfolio", bucketed=True, lag=1)
 OPEN_ORDERS_EDGE: Final = Input("trade.open_orders", bucketed=True, lag=1)
@@ -69,6 +69,8 @@ class Trading:
         for world_id, bars in _bars_by_world(bucket.arrivals["trade.market"]).items():
             execute(step, world_id, bars)
             revalue_world(step, world_id, bars, bucket.bucket_ms)
+        gates = [arrival.message for arrival in bucket.arrivals["activation"]]
+        cancel_drained(step, gates, bucket.bucket_ms)
         cut_ms = bucket.cuts["trade.portfolio"]
         intents: list[OrderIntent] = [arrival.message for arrival in bucket.arrivals["trade.intents"]]
         decide(step, sorted(intents, key=_order), cut_ms)

@@ -9,14 +9,14 @@ from typing import assert_never
 from qmtl.engine.processor import Arrival, Step
 from qmtl.foundation.common.errors import InexactMoney, InvariantBroken, PoisonRecord
 from qmtl.foundation.contracts.market import WorldBar
-from qmtl.foundation.contracts.trade import Account, Fill, Order, Position
+from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderStatus, Position
 from qmtl.foundation.contracts.world import Activation, Instrument, World
 from qmtl.runtime.brokerage.fees import PercentFee
 from qmtl.runtime.brokerage.fills import market_fill
 from qmtl.runtime.brokerage.slippage import ConstantSlippage
 from qmtl.runtime.data.instruments import instrument_for
 from qmtl.services.trading import portfolio
-from qmtl.services.trading.orders import Applied, Conflict, Duplicate, apply_fill, is_open
+from qmtl.services.trading.orders import Applied, Conflict, Duplicate, apply_fill, is_open, transition
 
 
 def open_missing_account(step: Step, activation: Activation, bucket_ms: int) -> None:
@@ -55,6 +55,25 @@ def execute(step: Step, world_id: str, bars: Sequence[Arrival]) -> None:
                     fill = market_fill(order, bar, fees, slippage, tick, world.settings.currency)
                     book(step, world, order, fill)
                 break
+
+
+def cancel_drained(step: Step, spoken_of: Sequence[Activation], bucket_ms: int) -> None:
+    """Cancel what is open of the strategies whose gate a bucket has changed to a drain that cancels, and left so.
+
+    It comes after the bucket's fills: a market order is filled at the bar's open, and the gate was closed within the bar.
+    """
+    gates = step.table("trade.gates")
+    found = {
+        (one.world_id, one.strategy_id): None
+        for one in spoken_of
+        if gates.get(one.world_id, one.strategy_id, one.side.value).drain_cancels
+    }
+    for world_id, strategy_id in sorted(found):
+        waiting: list[Order] = list(step.table("trade.open_orders").items(world_id))
+        for order in waiting:
+            if order.strategy_id == strategy_id:
+                step.table("trade.orders").put(transition(order, OrderStatus.CANCELED, bucket_ms))
+                step.table("trade.open_orders").delete(world_id, order.order_id)
 
 
 def book(step: Step, world: World, order: Order, fill: Fill) -> None:

@@ -82,6 +82,10 @@ def _activate(
         return None, _refused(
             command, CommandRefused.code, f"weight was {command.weight}; it must be from 0 to 1."
         )
+    if command.drain_cancels and not command.drain:
+        return None, _refused(
+            command, CommandRefused.code, "drain_cancels was true and drain was not; only a drain cancels."
+        )
     version = 1 if known is None else known.version + 1
     fresh = Activation(
         command.world_id,
@@ -95,6 +99,7 @@ def _activate(
         version,
         f"act:{command.world_id}:{command.strategy_id}:{command.side.value}:{version}",
         command.at_ms,
+        command.drain_cancels,
     )
     if known is not None and _gate(known) == _gate(fresh):
         return None, _accepted(command)
@@ -102,7 +107,7 @@ def _activate(
 
 
 def _gate(row: Activation) -> tuple[object, ...]:
-    return (row.active, row.weight, row.freeze, row.drain, row.effective_mode)
+    return (row.active, row.weight, row.freeze, row.drain, row.drain_cancels, row.effective_mode)
 
 
 def _accepted(command: WorldCommand) -> CommandOutcome:

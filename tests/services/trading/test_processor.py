@@ -120,6 +120,50 @@ def test_a_refused_intent_is_a_record_with_its_reason(
     assert stage.rows("trade.orders") == []
 
 
+CANCELS: dict[str, Any] = {"drain": True, "drain_cancels": True}
+
+
+@pytest.mark.parametrize(
+    ("rows", "canceled"),
+    [
+        ([activation(**CANCELS, version=2)], True),
+        ([activation(PositionSide.SHORT, **CANCELS)], True),  # either side stops the strategy
+        ([activation(drain=True, version=2)], False),
+        ([activation(**CANCELS, strategy_id="t")], False),
+        ([activation(**CANCELS, world_id="v")], False),
+        ([activation(**CANCELS, version=2), activation(version=3)], False),  # what holds at the close counts
+        ([activation(version=2), activation(**CANCELS, version=3)], True),
+    ],
+)
+def test_a_drain_that_cancels_ends_what_is_open_of_its_strategy_and_a_drain_does_not(
+    stage: Stage, rows: list[Any], canceled: bool
+) -> None:
+    stage.close(world(), world("v"), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(*rows)  # no bar: the order waits on
+    (order,) = stage.rows("trade.orders")
+    assert (order.status is OrderStatus.CANCELED, stage.rows("trade.open_orders") == []) == (
+        canceled,
+        canceled,
+    )
+    assert order.updated_at_ms == stage.at_ms(3 if canceled else 2)
+    stage.close(stage.bar("100"), stage.intent("0.9", "100"))
+    assert (stage.rows("trade.fills") == []) is canceled
+
+
+def test_an_order_that_the_bar_fills_is_not_cancelled_within_it_and_none_is_placed_after(
+    stage: Stage,
+) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(activation(**CANCELS, version=2), stage.bar("100"), stage.intent("0.9", "100"))
+    (order,) = stage.rows("trade.orders")
+    assert order.status is OrderStatus.FILLED
+    assert [one.reason for one in stage.rejections()] == [RejectionReason.DRAIN]
+    stage.close(activation(version=3), stage.bar("100"), stage.intent("0.9", "100"))
+    assert [one.status for one in stage.rows("trade.open_orders")] == [OrderStatus.NEW]  # it goes on
+
+
 def test_an_intent_of_a_world_that_does_not_exist_is_refused(stage: Stage) -> None:
     stage.close(stage.intent("0.5", "100"))
     assert [one.reason for one in stage.rejections()] == [RejectionReason.UNKNOWN_WORLD]

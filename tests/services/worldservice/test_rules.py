@@ -123,6 +123,7 @@ CHANGES: list[dict[str, Any]] = [
     {"weight": Decimal("0.5")},
     {"freeze": True},
     {"drain": True},
+    {"drain": True, "drain_cancels": True},
     {"effective_mode": EffectiveMode.SHADOW},
 ]
 
@@ -134,6 +135,13 @@ def test_each_change_of_a_gate_is_a_new_version(changed: dict[str, Any]) -> None
     assert outcome.accepted
     assert (row.version, row.etag, row.updated_at_ms) == (2, "act:w:s:long:2", 11)
     assert all(getattr(row, name) == value for name, value in changed.items())
+
+
+def test_a_drain_that_begins_to_cancel_is_a_change() -> None:
+    wish = replace(OPEN, command_id="c3", drain=True, drain_cancels=True)
+    row, _ = decide(wish, WORLD, opened(drain=True))
+    assert isinstance(row, Activation)
+    assert (row.drain_cancels, row.version) == (True, 2)
 
 
 @pytest.mark.parametrize("changed", CHANGES)
@@ -150,6 +158,7 @@ wishes = st.builds(
     weight=st.sampled_from([Decimal(0), Decimal("0.5"), Decimal(1), Decimal(2)]),
     freeze=st.booleans(),
     drain=st.booleans(),
+    drain_cancels=st.booleans(),
     effective_mode=st.sampled_from(EffectiveMode),
     at_ms=st.integers(0, 1000),
 )
@@ -161,7 +170,7 @@ def test_a_version_counts_the_changes_and_nothing_but_them(commands: list[SetAct
     seen = []
     for command in commands:
         found, outcome = decide(command, WORLD, row)
-        assert outcome.accepted is (command.weight <= 1)
+        assert outcome.accepted is (command.weight <= 1 and command.drain >= command.drain_cancels)
         if isinstance(found, Activation):
             assert row is None or replace(found, version=0, etag="", updated_at_ms=0) != replace(
                 row, version=0, etag="", updated_at_ms=0

@@ -1,0 +1,40 @@
+"""`qmtl world activation set`: what is said of a gate is what the row says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from qmtl.engine.view import TableView
+from qmtl.foundation.wire.registry import codec
+from qmtl.interfaces.cli.options import reading
+from qmtl.interfaces.cli.world import set_activation
+from tests.interfaces.cli.running import call
+
+GATE = ["w1", "--strategy", "s", "--side", "long", "--active", "true"]
+
+
+def test_a_drain_that_cancels_is_one_in_the_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = ("--log", f"embedded:{tmp_path / 'log'}")
+    assert call(capsys, "world", "create", "w1", *log).code == 0
+    ran = call(capsys, "world", "activation", "set", *GATE, "--drain", "cancel", *log)
+    assert ran.code == 0, ran
+    with reading(log[1]) as opened:
+        row = TableView(opened, "activation", codec).refresh().get("w1", "s", "long")
+    assert (row.drain, row.drain_cancels) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "drains"),
+    [("true", (True, False)), ("no", (False, False)), ("Cancel", (True, True)), (None, (False, False))],
+)
+def test_a_drain_is_a_truth_value_or_cancel(said: str | None, drains: tuple[bool, bool]) -> None:
+    more = [] if said is None else ["--drain", said]
+    assert set_activation.make_context("set", [*GATE, *more]).params["drain"] == drains
+
+
+def test_another_drain_is_refused() -> None:
+    with pytest.raises(click.BadParameter):
+        set_activation.make_context("set", [*GATE, "--drain", "perhaps"])
