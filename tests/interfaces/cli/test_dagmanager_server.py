@@ -47,7 +47,10 @@ def test_topics_are_made_once_however_often_it_is_said(
     other = f"embedded:{tmp_path / 'other'}"
     for made_now in ([spec.name for spec in CATALOGUE], []):
         ran = call(capsys, "service", "dagmanager", "init", "--json", "--log", other)
-        assert (ran.code, json.loads(ran.out)) == (0, {"topics": count, "made": made_now})
+        assert (ran.code, json.loads(ran.out)) == (
+            0,
+            {"topics": count, "made": made_now, "log": other},
+        )
     log = open_log(address, read_only=True)
     try:
         for spec in CATALOGUE:
