@@ -81,8 +81,10 @@ def test_apache_s_reader_reads_the_body_behind_the_header(message: type, data: s
 
 
 def test_one_record_byte_by_byte() -> None:
-    value = NodeValue("n", "BTC", 1, 1.5, 60, "ab")
-    body = b"\x02n" + b"\x06BTC" + b"\x02" + b"\x00\x00\x00\x00\x00\x00\xf8\x3f" + b"\x78" + b"\x04ab"
+    value = NodeValue("n", "BTC", 1, 1.5, 60, "ab", "k")
+    body = (
+        b"\x02n" + b"\x06BTC" + b"\x02" + b"\x00\x00\x00\x00\x00\x00\xf8\x3f" + b"\x78" + b"\x04ab" + b"\x02k"
+    )
     assert codec.encode(value) == b"\xc3\x01" + codec.fingerprint(NodeValue) + body
 
 
