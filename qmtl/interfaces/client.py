@@ -11,7 +11,14 @@ from qmtl.engine.log.port import Log
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
-from qmtl.foundation.common.errors import CommandRefused, NoAnswer, PromotionHeld, UnknownWorld
+from qmtl.foundation.common.errors import (
+    CommandRefused,
+    NoAnswer,
+    OtherMessage,
+    PromotionHeld,
+    ReleaseActive,
+    UnknownWorld,
+)
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     DagCommand,
@@ -34,6 +41,8 @@ from qmtl.services.dagmanager.admission import admit
 from qmtl.services.nodes.plan import shards_of
 
 IDLE_S: Final = 0.02
+
+_REFUSALS: Final = {one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage)}
 
 
 class Client:
@@ -131,7 +140,7 @@ class Client:
         """Send a command to the DAG Manager and wait for what became of it.
 
         Raises:
-            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, as one of these.
+            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive and OtherMessage, as some of these.
             NoAnswer: the DAG Manager does not run.
         """
         same = command.command_id
@@ -140,8 +149,8 @@ class Client:
             f"command {same!r}", lambda: self.view("dag.outcomes").get(same)
         )
         if not outcome.accepted:
-            refusal = PromotionHeld if outcome.code == PromotionHeld.code else CommandRefused
-            raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{outcome.code}] ')}")
+            refusal = _REFUSALS.get(outcome.code, CommandRefused)
+            raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{refusal.code}] ')}")
         return outcome
 
     def next_command_id(self, *parts: str | int) -> str:
@@ -150,6 +159,13 @@ class Client:
         answered = self.view("dag.outcomes")
         ids = (command_id(*parts, turn) for turn in count())
         return next(one for one in ids if answered.get(one) is None)
+
+    def require_world(self, world_id: str) -> None:
+        """Raises: UnknownWorld, where the world was never created."""
+        if self.view("world.state").get(world_id) is None:
+            raise UnknownWorld(
+                f"world {world_id!r} does not exist.", f"Create it with `qmtl world create {world_id}`."
+            )
 
     def submit(self, submission: DagSubmission) -> DagOutcome:
         """Publish a DAG message and wait for the DAG Manager's answer.
@@ -161,8 +177,7 @@ class Client:
             NoAnswer: the DAG Manager does not run.
         """
         admit(submission.dag_json, submission.submitted_at_ms)
-        if self.view("world.state").get(submission.world_id) is None:
-            raise _unknown_world(submission.world_id)
+        self.require_world(submission.world_id)
         same = submission.submission_id
         self.publish_once("dag.submissions", submission, lambda other: other.submission_id == same)
         outcome: DagOutcome = self.wait(f"submission {same!r}", lambda: self.view("dag.diffs").get(same))
@@ -182,8 +197,8 @@ class Client:
             CommandRefused: it was refused, with the reasons for which a submission would be.
             NoAnswer: the DAG Manager does not run.
         """
-        if request.world_id and self.view("world.state").get(request.world_id) is None:
-            raise _unknown_world(request.world_id)
+        if request.world_id:
+            self.require_world(request.world_id)
         return DiffReader(self, request).run()
 
     def next_submission_id(
@@ -244,12 +259,6 @@ class Client:
 
         strategy: StrategyVersion = self.wait(f"deployment of {mine!r}", ready)
         return strategy
-
-
-def _unknown_world(world_id: str) -> UnknownWorld:
-    return UnknownWorld(
-        f"world {world_id!r} does not exist.", f"Create it with `qmtl world create {world_id}`."
-    )
 
 
 def submission_id(

@@ -22,6 +22,7 @@ from qmtl.foundation.contracts.dag import (
     TopicReport,
     VersionSentinel,
 )
+from qmtl.foundation.contracts.release import Release, ReleaseStage
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
 
@@ -31,12 +32,17 @@ TOPICS: Final = (
     "dag.sentinels",
     "dag.strategies",
     "dag.context",
+    "dag.releases",
     "dag.reports",
     "dag.admin.log",
 )
 
 SETTLE_S: Final = 0.5
 """A gap counts if it is there after so long, too: two topics are not read at one moment."""
+
+_Row: TypeAlias = (
+    ComputeNode | Queue | VersionSentinel | StrategyVersion | LogContext | Release | TopicReport | AdminEntry
+)
 
 StrategyKey: TypeAlias = tuple[str, str]
 """World and strategy."""
@@ -58,6 +64,7 @@ class Survey:
         oldest_ms: since when the first of them is; None where there is none, or no tick has come since.
         crossed: how often a node had something that another context had computed.
         uncleared: how many of these nobody has cleared.
+        releases: rows of `dag.releases` by stage, in the order of the stages.
     """
 
     nodes: int = 0
@@ -71,6 +78,7 @@ class Survey:
     oldest_ms: int | None = None
     crossed: int = 0
     uncleared: int = 0
+    releases: tuple[int, ...] = (0,) * len(ReleaseStage)
 
 
 class Surveyor:
@@ -92,6 +100,7 @@ class Surveyor:
         self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
         self._created, self._failed, self._stalled = 0, 0, 0
         self._crossed, self._uncleared = 0, 0
+        self._releases: dict[bytes, ReleaseStage] = {}
 
     def look(self) -> Survey:
         """As of now.
@@ -116,6 +125,7 @@ class Surveyor:
             min((since_ms for since_ms in self._buffering.values() if since_ms), default=None),
             self._crossed,
             self._uncleared,
+            tuple([sum(one is stage for one in self._releases.values()) for stage in ReleaseStage]),
         )
 
     def _read(self) -> None:
@@ -139,12 +149,13 @@ class Surveyor:
                 self._orphans.discard(key)
             case "dag.sentinels":
                 self._versions.pop(key, None)
+            case "dag.releases":
+                self._releases.pop(key, None)
             case _:
                 self._plans.pop(key, None)
 
     def _take(self, key: bytes, row: Any) -> None:
-        found: ComputeNode | Queue | VersionSentinel | StrategyVersion | LogContext | TopicReport | AdminEntry
-        found = row
+        found: _Row = row
         match found:
             case ComputeNode():
                 self._nodes.add(key)
@@ -169,6 +180,8 @@ class Surveyor:
                     self._plans[key] = (whose, frozenset((found.sentinel_id, *canary)))
             case LogContext():
                 self._crossed, self._uncleared = sum(found.hits), found.uncleared
+            case Release():
+                self._releases[key] = found.stage
             case ReportTopicCreated():
                 self._created += found.created
                 self._failed += not found.created

@@ -484,6 +484,18 @@ class PromotionHeld(CommandRefused):
     code = "QMTL-604"
 
 
+class ReleaseActive(CommandRefused):
+    """A release of a strategy while another one of it is under way."""
+
+    code = "QMTL-605"
+
+
+class OtherMessage(CommandRefused):
+    """A backtest of another DAG message than the one that its release is of."""
+
+    code = "QMTL-606"
+
+
 class NoAnswer(QmtlError):
     """No service answered a command in time."""
 

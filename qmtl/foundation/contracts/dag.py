@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
+from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
 
 FULL_WEIGHT: Final = 10_000
 """All of a strategy's traffic, in basis points."""
@@ -542,6 +543,7 @@ class AdminAct(Enum):
     SETTLED = "settled"
     CROWDED = "crowded"
     CROSSED = "crossed"
+    RELEASED = "released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,6 +574,9 @@ DagCommand: TypeAlias = (
     | CollectGarbage
     | SetComputeContext
     | ClearContextHits
+    | StartRelease
+    | ReportBacktest
+    | AbandonRelease
 )
 TopicReport: TypeAlias = ReportTopicCreated | ReportTopicRemoved
 TopicTask: TypeAlias = CreateTopic | RemoveTopic

@@ -11,7 +11,7 @@ from typing import Final
 
 from qmtl.foundation.common.commit_log import TextKey
 from qmtl.foundation.common.errors import UnknownTopic
-from qmtl.foundation.contracts import context, control, dag, diff, market, node, trade, world
+from qmtl.foundation.contracts import context, control, dag, diff, market, node, release, trade, world
 from qmtl.foundation.contracts.dag import TopicClass
 from qmtl.foundation.wire.keys import RecordKey, encode_key, partition_for
 
@@ -204,6 +204,9 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
             dag.CollectGarbage,
             context.SetComputeContext,
             context.ClearContextHits,
+            release.StartRelease,
+            release.ReportBacktest,
+            release.AbandonRelease,
         ),
         "people",
     ),
@@ -217,6 +220,8 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _table("dag.outcomes", "command_id", "", (dag.DagCommandOutcome,), "dagmanager"),
     _table("dag.pace", "what", "", (dag.GcPace,), "dagmanager"),
     _table("dag.context", "what", "", (context.LogContext,), "dagmanager"),
+    _table("dag.releases", "release_id", "", (release.Release,), "dagmanager"),
+    _table("dag.release.messages", "release_id", "", (release.ReleaseMessage,), "dagmanager"),
     _table("dag.readers", "shard world_id strategy_id", "", (dag.DagReader,), "dagmanager"),
     _table("dag.tags", "tags interval", "", (dag.TagSet,), "dagmanager"),
     _table("dag.tasks", "topic", "", (dag.CreateTopic, dag.RemoveTopic), "dagmanager"),

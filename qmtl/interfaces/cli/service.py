@@ -10,6 +10,7 @@ from qmtl.interfaces.cli.dagmanager.context import context
 from qmtl.interfaces.cli.dagmanager.diff import diff
 from qmtl.interfaces.cli.dagmanager.queues import queue_stats
 from qmtl.interfaces.cli.dagmanager.ready import queues
+from qmtl.interfaces.cli.dagmanager.release import release
 from qmtl.interfaces.cli.dagmanager.schema import export_schema, init
 from qmtl.interfaces.cli.dagmanager.server import server
 from qmtl.interfaces.cli.dagmanager.versions import sentinels
@@ -36,6 +37,7 @@ for one in (
     weight,
     retire,
     gc,
+    release,
     context,
     init,
     export_schema,

@@ -14,6 +14,7 @@ from qmtl.engine.log.port import GroupState, Log
 from qmtl.engine.observer import TaskId
 from qmtl.engine.view import TableView
 from qmtl.foundation.contracts.context import NodeContext
+from qmtl.foundation.contracts.release import ReleaseStage
 from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces.dag_survey import Survey, Surveyor
 from qmtl.interfaces.metrics.sampled import Sample, Sampled
@@ -171,3 +172,9 @@ def _counts(found: Survey) -> Iterator[Metric]:
         "Cross-context hits that nobody has cleared: nothing is promoted meanwhile.",
         found.uncleared,
     )
+    releases = GaugeMetricFamily(
+        "qmtl_dag_releases", "Releases by the stage in which they are.", labels=("stage",)
+    )
+    for stage, count in zip(ReleaseStage, found.releases, strict=True):
+        releases.add_metric((stage.value,), count)
+    yield releases

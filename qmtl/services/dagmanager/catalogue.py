@@ -21,6 +21,7 @@ from qmtl.foundation.contracts.dag import (
     TagSet,
     VersionSentinel,
 )
+from qmtl.foundation.contracts.release import Release
 from qmtl.services.dagmanager.tag_queries import TagQueries
 
 TagKey: TypeAlias = tuple[tuple[str, ...], int]
@@ -74,6 +75,9 @@ class Catalogue:
         self._versions: dict[str, Version] = {}
         self._missing: dict[str, dict[str, None]] = {}
         self._untold: dict[TagKey, None] = {}
+        self._open: dict[tuple[str, str], Release] = {}
+        self._over: dict[str, int | None] = {}
+        self._touched: dict[tuple[str, str], None] = {}
         self.tag_queries = TagQueries()
 
         if tables:
@@ -93,6 +97,8 @@ class Catalogue:
         for queue in self._queues.values():
             self._sort(queue)
         self.tag_queries.changed()  # every row that asks has its answers
+        for release in tables["dag.releases"].load():
+            self._note_release(release)
         for row in tables["dag.tags"].load():
             if row.changes != row.told:
                 self._untold[row.tags, row.interval] = None
@@ -149,6 +155,27 @@ class Catalogue:
     def put_context(self, row: LogContext) -> None:
         self._tables["dag.context"].put(row)
 
+    def release(self, release_id: str) -> Release | None:
+        found: Release | None = self._tables["dag.releases"].get(release_id)
+        return found
+
+    def release_of(self, world_id: str, strategy_id: str) -> Release | None:
+        """The release of a strategy that is under way."""
+        return self._open.get((world_id, strategy_id))
+
+    def open_releases(self) -> list[Release]:
+        """Those that are under way, in the order of their strategies."""
+        return [self._open[key] for key in sorted(self._open)]
+
+    def touched_releases(self) -> list[Release]:
+        """Those that are under way and a version of whose strategy has changed since this was asked last."""
+        keys, self._touched = sorted(self._touched), {}
+        return [self._open[key] for key in keys if key in self._open]
+
+    def past_releases(self) -> list[tuple[str, int | None]]:
+        """The ids of those that are over, in their order, and since which tick."""
+        return sorted(self._over.items(), key=lambda one: one[0])
+
     def artifact(self, checksum: str) -> Artifact | None:
         found: Artifact | None = self._tables["dag.artifacts"].get(checksum)
         return found
@@ -156,6 +183,12 @@ class Catalogue:
     def versions(self) -> list[Version]:
         """All versions in the order of their ids, whatever came first: a process that was restarted says the same."""
         return [self._versions[one] for one in sorted(self._versions)]
+
+    def pending_of(self, world_id: str, strategy_id: str) -> list[str]:
+        """The ids of the versions of a strategy that wait for their topics, in their order."""
+        key = (world_id, strategy_id)
+        found = map(self._versions.__getitem__, sorted(self._missing))
+        return [one.sentinel_id for one in found if (one.world_id, one.strategy_id) == key]
 
     def is_ready(self, node_id: str) -> bool:
         """Whether the topic of a node is there, and stays."""
@@ -261,6 +294,8 @@ class Catalogue:
             [*self._count(sentinel, +1), *(self._count(before, -1) if before is not None else ())], at_ms
         )
         self._note(sentinel)
+        if (key := (sentinel.world_id, sentinel.strategy_id)) in self._open:
+            self._touched[key] = None
 
     def drop_sentinel(self, sentinel: VersionSentinel, at_ms: int) -> None:
         """Forget a version that nobody can roll back to any more."""
@@ -289,6 +324,15 @@ class Catalogue:
             computed = chain(reader.found, *(version.node_ids for version in versions))
             if topics := {left[one] for one in computed if one in left}:
                 self.put_reader(replace(reader, behind=tuple(sorted({*reader.behind, *topics}))))
+
+    def put_release(self, row: Release) -> None:
+        self._tables["dag.releases"].put(row)
+        self._note_release(row)
+
+    def drop_release(self, release_id: str) -> None:
+        """Forget a release that is over."""
+        self._tables["dag.releases"].delete(release_id)
+        del self._over[release_id]
 
     def told(self, row: TagSet) -> None:
         """Somebody was told of all changes of a tag set."""
@@ -396,6 +440,15 @@ class Catalogue:
             }
         else:
             self._missing.pop(sentinel.sentinel_id, None)
+
+    def _note_release(self, row: Release) -> None:
+        key = (row.world_id, row.strategy_id)
+        if row.stage.is_over:
+            self._over[row.release_id] = row.since_ms
+            if (last := self._open.get(key)) is not None and last.release_id == row.release_id:
+                del self._open[key]
+        else:
+            self._open[key] = row
 
     def _count_reads(self, reader: DagReader, by: int) -> None:
         _add(self._computed, reader.sentinels, by)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from qmtl.foundation.common.canonical import blake3_hex
-from qmtl.foundation.common.errors import CommandRefused, PromotionHeld
+from qmtl.foundation.common.errors import CommandRefused, InvalidDag, PromotionHeld
 from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
@@ -22,8 +22,9 @@ from qmtl.foundation.contracts.dag import (
     SetTrafficWeight,
     VersionSentinel,
 )
+from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
 from qmtl.foundation.wire.registry import codec
-from qmtl.services.dagmanager import context, garbage
+from qmtl.services.dagmanager import context, garbage, release
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.queues import ask_for, lacking
@@ -49,7 +50,7 @@ def command(act: Act, message: DagCommand) -> None:
     try:
         told = _decide(act, message)
         outcome = DagCommandOutcome(message.command_id, True, "", told)
-    except CommandRefused as error:
+    except (CommandRefused, InvalidDag) as error:
         outcome = DagCommandOutcome(message.command_id, False, error.code, str(error))
     outcomes.put(outcome)
     digest = blake3_hex(codec.encode(message))
@@ -60,7 +61,7 @@ def _decide(act: Act, message: DagCommand) -> str:
     """Do what is commanded, and say what was done.
 
     Raises:
-        CommandRefused: it can't be; nothing was done.
+        CommandRefused, InvalidDag: it can't be; nothing was done.
     """
     match message:
         case SetTrafficWeight():
@@ -77,6 +78,12 @@ def _decide(act: Act, message: DagCommand) -> str:
             return context.say(act, message)
         case ClearContextHits():
             return context.clear(act, message)
+        case StartRelease():
+            return release.start(act, message)
+        case ReportBacktest():
+            return release.report(act, message)
+        case AbandonRelease():
+            return release.abandon(act, message)
         case _:
             assert_never(message)
 

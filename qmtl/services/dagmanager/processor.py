@@ -24,8 +24,9 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
+from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
 from qmtl.foundation.wire.topics import TopicSpec
-from qmtl.services.dagmanager import buffering, context, diff_stream, garbage
+from qmtl.services.dagmanager import buffering, context, diff_stream, garbage, release
 from qmtl.services.dagmanager.act import Act, bounded
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.commands import command
@@ -55,6 +56,8 @@ class DagManager:
         "dag.outcomes",
         "dag.pace",
         "dag.context",
+        "dag.releases",
+        "dag.release.messages",
         "dag.readers",
         "dag.tags",
         "dag.tasks",
@@ -105,6 +108,9 @@ class DagManager:
                 | CollectGarbage()
                 | SetComputeContext()
                 | ClearContextHits()
+                | StartRelease()
+                | ReportBacktest()
+                | AbandonRelease()
             ):
                 command(act(message.command_id, message.issued_at_ms), message)
             case ReportTopicCreated() | ReportTopicRemoved():
@@ -130,13 +136,15 @@ class DagManager:
         garbage.forget_versions(act)
         buffering.mind(act)
         diff_stream.mind(act, self._streams)
+        release.mind(act)
         self._tell(act)
 
     def flush(self, step: Step) -> None:
         """Everything was told record by record: what a transaction takes in decides nothing."""
 
     def _tell(self, act: Act) -> None:
-        """Whoever reads the queues of some tags hears once of all that a record or a tick has changed."""
+        """Whoever reads the queues of some tags hears once of all that a record or a tick has changed, and so does a release."""
+        release.heed(act)
         answer_anew(act)
         for row in self._catalogue.untold():
             act.step.emit("queue", queue_updated(self._catalogue, row))

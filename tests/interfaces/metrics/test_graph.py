@@ -40,6 +40,7 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.foundation.contracts.diff import DiffRequest, DiffState
 from qmtl.foundation.contracts.node import NodeWindow
+from qmtl.foundation.contracts.release import Release, ReleaseStage
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, SHARDS
@@ -68,6 +69,7 @@ COUNTS = (
     "cross_context_cache_hit_total",
     "cross_context_cache_hits_uncleared",
 )
+STAGES = ("backtests", "canary", "half", "deployed", "abandoned")
 
 
 def rows_of(log: Log, name: str) -> list[Any]:
@@ -119,6 +121,12 @@ def counts_of(log: Log) -> list[float | None]:
     ]
 
 
+def releases_of(log: Log) -> list[float]:
+    """How many there are in each stage, in the order of `STAGES`."""
+    stages = [one.stage.value for one in rows_of(log, "dag.releases")]
+    return [stages.count(stage) for stage in STAGES]
+
+
 # ---- any topics ------------------------------------------------------------------------------------------------------
 
 NODE = ComputeNode("n", "sma", 60, 3, "c", "s", "{}", ())
@@ -127,6 +135,8 @@ VERSION = VersionSentinel("v", "v1", "c", 0, "w", "s", ("n",))
 PLANNED = PlannedNode("n", "n", "sma", 60, 3, "{}", (), "q", 1, False)
 PLAN = StrategyVersion("w", "s", "v1", "v", "x", StrategyStatus.READY, (PLANNED,), ())
 CONTEXT = LogContext("compute", SaidContext("w", ExecutionDomain.LIVE, "", "", ""), 0)
+
+RELEASE = Release("r", "w", "s", "v2", "d", ReleaseStage.BACKTESTS, 1)
 
 NAMES_3 = st.sampled_from(["a", "b", "c"])
 ROWS: st.SearchStrategy[Row] = st.one_of(
@@ -185,6 +195,12 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
         st.lists(st.integers(0, 9), max_size=3),
         st.integers(0, 3),
     ),
+    st.builds(
+        lambda name, stage: row("dag.releases", replace(RELEASE, release_id=name, stage=stage)),
+        NAMES_3,
+        st.sampled_from(ReleaseStage),
+    ),
+    st.builds(lambda name: tombstone("dag.releases", name), NAMES_3),
 )
 
 
@@ -198,9 +214,10 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
         for batch in batches:
             commit(log, batch)
             found = surveyor.look()
-            *counts, oldest_ms, crossed, uncleared = astuple(found)
+            *counts, oldest_ms, crossed, uncleared, releases = astuple(found)
             oldest_s = None if oldest_ms is None else oldest_ms / 1000
             assert [*counts, oldest_s, crossed, uncleared] == counts_of(log)
+            assert list(releases) == releases_of(log)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +294,16 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
         commit(client.log, [row("dag.reports", lost), row("dag.sentinels", wrong)])
         until(lambda: told() == counts_of(client.log))
         assert [counts_of(client.log)[at] for at in (3, 5)] == [1, 1]
+        released = [replace(RELEASE, release_id=one) for one in "ab"]
+        over = replace(RELEASE, release_id="c", stage=ReleaseStage.ABANDONED)
+        commit(client.log, [row("dag.releases", one) for one in (*released, over)])
+
+        def in_stages() -> list[float | None]:
+            found = Scrape(url)
+            return [found.get("qmtl_dag_releases", stage=stage) for stage in STAGES]
+
+        until(lambda: in_stages() == releases_of(client.log))
+        assert in_stages() == [2, 0, 0, 0, 1]
 
 
 def test_cross_context_hits_are_told_by_the_shards_that_met_them_and_by_the_dag_manager(place: Path) -> None:
