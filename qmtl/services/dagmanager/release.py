@@ -185,8 +185,6 @@ def _crossed(catalogue: Catalogue, release: Release) -> str:
     version = catalogue.sentinel(mine)
     if version is None or version.status not in HOLDING:
         return f"version {mine} is {'gone' if version is None else version.status.value}"
-    if version.submission_id != release.release_id:
-        return f"version {mine} was published anew"
     if version.traffic_weight != release.share:
         return (
             f"version {mine} has {_percent(version.traffic_weight)} and was given {_percent(release.share)}"

@@ -200,6 +200,8 @@ class Watched:
             crossed = picture(self.desk) != before
             assert now == open_before if not crossed else now.stage is ReleaseStage.ABANDONED
             assert bool(now.detail) or not crossed
+        if what in ("fail", "abandon"):
+            assert picture(self.desk) == before
         if what in ("other", "again", "hits", "clear", "made") and open_before is not None:
             assert row(self.desk, name) == open_before
         self.look()
@@ -323,6 +325,21 @@ def test_a_release_goes_from_its_backtests_to_all_of_the_traffic(desk: Desk) -> 
     assert start(desk, OTHER, "next").accepted
 
 
+def test_a_version_that_is_released_again_is_told_of_as_something_new(desk: Desk) -> None:
+    now_ms = reach(desk, ReleaseStage.DEPLOYED)
+    old = row(desk).beside_id
+    assert said(desk, RollBack("back", old, T0)).accepted
+    assert start(desk, name="r2").accepted
+    for number in range(BACKTESTS):
+        assert ran(desk, f"run{number}", name="r2").accepted
+    for day in (1, 2, 3):
+        desk.tick(now_ms + day * DAY_MS)
+    assert row(desk, "r2").stage is ReleaseStage.DEPLOYED
+    told = desk.told("sentinel_weight")
+    assert sum((one.version, one.traffic_weight) == ("v21", 5_000) for one in told) == 2
+    assert len({one.etag for one in told}) == len(told)
+
+
 def test_the_first_version_of_a_strategy_has_all_once_its_topics_are_there(desk: Desk) -> None:
     start(desk)
     pass_all(desk)
@@ -352,11 +369,11 @@ def test_no_promotion_while_something_crossed_a_context(desk: Desk) -> None:
 def test_what_is_over_is_kept_as_long_as_a_version_one_can_go_back_to(desk: Desk) -> None:
     start(desk)
     said(desk, AbandonRelease("no", "r", "enough", T0))
-    assert start(desk, name="r2").accepted
+    assert start(desk, name="a").accepted
     desk.again()
     assert start(desk, name="r3").code == "QMTL-605"
     desk.tick(T0 + 1)
-    for later, left in [(210 * DAY_MS, ["r", "r2"]), (210 * DAY_MS + 1, ["r2"])]:
+    for later, left in [(210 * DAY_MS, ["a", "r"]), (210 * DAY_MS + 1, ["a"])]:
         desk.tick(T0 + later)
         assert [one.release_id for one in desk.rows("dag.releases")] == left
 
@@ -418,6 +435,15 @@ def test_what_somebody_does_ends_a_release_and_stays_as_it_is(
         desk.tick(now_ms + day * DAY_MS)
     assert picture(desk) == had
     assert row(desk) == replace(over, since_ms=now_ms + DAY_MS)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_release_that_is_abandoned_leaves_the_traffic_where_it_is(desk: Desk, by_hand: bool) -> None:
+    reach(desk, ReleaseStage.HALF)
+    before = picture(desk)
+    outcome = said(desk, AbandonRelease("x", "r", "no", T0)) if by_hand else ran(desk, "bad", passed=False)
+    assert outcome.detail.endswith("keeps what it has")
+    assert (picture(desk), row(desk).stage) == (before, ReleaseStage.ABANDONED)
 
 
 def test_a_version_whose_topics_can_not_be_made_ends_its_release(desk: Desk) -> None:
