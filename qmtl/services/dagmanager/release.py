@@ -129,8 +129,8 @@ def report(act: Act, message: ReportBacktest) -> str:
     if release.stage is not ReleaseStage.BACKTESTS:
         return f"release {release.release_id} has all its backtests already"
     release = replace(release, backtests=(*release.backtests, run))
+    act.catalogue.put_release(release)
     if len(release.backtests) < BACKTESTS:
-        act.catalogue.put_release(release)
         return f"{len(release.backtests)} of {BACKTESTS} backtests have passed"
     return _deploy(act, release)
 
@@ -154,6 +154,8 @@ def mind(act: Act) -> None:
     for release in act.catalogue.open_releases():
         if release.stage is not ReleaseStage.BACKTESTS:
             _advance(act, release)
+        elif len(release.backtests) == BACKTESTS:
+            _deploy(act, release)
         elif release.since_ms is None:
             act.catalogue.put_release(replace(release, since_ms=act.at_ms))
     for release_id, since_ms in act.catalogue.past_releases():
@@ -198,6 +200,8 @@ def _crossed(catalogue: Catalogue, release: Release) -> str:
 def _deploy(act: Act, release: Release) -> str:
     """Submit the message as a canary; the first version of a strategy gets all, as there is nobody to have the rest."""
     submission_id, share = release.release_id, CANARY_SHARE if release.beside_id else FULL_WEIGHT
+    if release.beside_id and (why := _held(act)):
+        return _wait(act, release, why)
     kept: ReleaseMessage | None = act.step.table(_MESSAGES).get(submission_id)
     if kept is None or act.step.table("dag.diffs").get(submission_id) is not None:
         return _abandon(act, release, f"a submission had its id, {submission_id}")
@@ -220,10 +224,8 @@ def _advance(act: Act, release: Release) -> None:
     elif release.since_ms is None:
         act.catalogue.put_release(replace(release, since_ms=act.at_ms))
     elif act.at_ms - release.since_ms >= STAGE_MS:
-        try:
-            context.require_cleared(act)
-        except PromotionHeld as held:
-            _wait(act, release, held.what)
+        if why := _held(act):
+            _wait(act, release, why)
             return
         is_canary = release.stage is ReleaseStage.CANARY
         stage = ReleaseStage.HALF if is_canary else ReleaseStage.DEPLOYED
@@ -242,11 +244,21 @@ def _enter(
     return f"release {release.release_id} is in stage {told}"
 
 
-def _wait(act: Act, release: Release, why: str) -> None:
+def _held(act: Act) -> str:
+    """Why nothing gets more traffic now; empty where it may."""
+    try:
+        context.require_cleared(act)
+    except PromotionHeld as held:
+        return held.what
+    return ""
+
+
+def _wait(act: Act, release: Release, why: str) -> str:
     detail = f"waits: {why}"
     if release.detail != detail:
         act.catalogue.put_release(replace(release, detail=detail))
         act.note(AdminAct.RELEASED, release.release_id, detail=detail)
+    return f"release {release.release_id} {detail}"
 
 
 def _abandon(act: Act, release: Release, why: str) -> str:

@@ -359,11 +359,28 @@ def test_no_promotion_while_something_crossed_a_context(desk: Desk) -> None:
     for later in (1, 2):
         desk.tick(now_ms + later * DAY_MS)
         assert (shares(desk)["v21"], row(desk).stage) == (1_000, ReleaseStage.CANARY)
-    assert row(desk).detail.startswith("waits: 3 nodes")
+    assert row(desk).detail.startswith("waits: 3 times")
     assert sum("waits" in one.detail for one in desk.told("dag.admin.log")) == 1
     said(desk, ClearContextHits("clear", "seen", T0))
     desk.tick(now_ms + 2 * DAY_MS + 1)
     assert (shares(desk)["v21"], row(desk).detail) == (5_000, "")
+
+
+def test_what_has_all_its_backtests_waits_too_where_a_context_was_crossed(desk: Desk) -> None:
+    set_to(desk)
+    publish(desk)
+    start(desk)
+    desk.send(hits(0, 3))
+    pass_all(desk)
+    desk.tick(T0 + DAY_MS)
+    desk.again()
+    desk.tick(T0 + 2 * DAY_MS)
+    assert (row(desk).stage, len(row(desk).backtests)) == (ReleaseStage.BACKTESTS, BACKTESTS)
+    assert row(desk).detail.startswith("waits: 3 times")
+    said(desk, ClearContextHits("clear", "seen", T0))
+    desk.tick(T0 + 3 * DAY_MS)
+    desk.report_all()
+    assert (shares(desk), row(desk).stage) == ({"v8": 9_000, "v21": 1_000}, ReleaseStage.CANARY)
 
 
 def test_what_is_over_is_kept_as_long_as_a_version_one_can_go_back_to(desk: Desk) -> None:
