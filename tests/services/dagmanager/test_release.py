@@ -266,7 +266,7 @@ LIVES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.sampled_from([True, True, False]), LIVES)
 def test_shares_only_grow_a_day_apart_and_a_second_run_has_the_same_rows(
     has_stable: bool, steps: list[tuple[str, int]]
