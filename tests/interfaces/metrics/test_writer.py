@@ -82,7 +82,9 @@ def decided(log: Log) -> list[str]:
     entries: list[AdminEntry] = [
         codec.decode(one.value) for one in found if one.value and not is_reserved(one.key)
     ]
-    return [one.subject for one in entries if one.act is AdminAct.DIFFED]
+    return [
+        one.subject for one in entries if one.act is AdminAct.DIFFED and one.detail.startswith("response")
+    ]
 
 
 @pytest.mark.parametrize(

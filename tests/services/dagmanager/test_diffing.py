@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from qmtl.foundation.common.canonical import blake3_hex
-from qmtl.foundation.contracts.dag import AdminAct, DagSubmission
+from qmtl.foundation.contracts.dag import FULL_WEIGHT, AdminAct, DagSubmission
 from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.diff_stream import digest_of
@@ -77,9 +77,8 @@ class Told(Life):
         """The tables and the topics of the graph are as before; after a submission and all reports its topics are those told of."""
         self.count += 1
         world, name = owner
-        sent = DagSubmission(
-            f"s{self.count}", world, text(strategy(GRAPHS[graph], name, version=f"v{graph}")), self.now_ms
-        )
+        message = strategy(GRAPHS[graph], name, version=f"v{graph}")
+        sent = DagSubmission(f"s{self.count}", world, text(message), self.now_ms)
         before, memory, emitted = graph_of(self.desk), self.desk.memory(), len(self.desk.emitted)
         there = {
             topic: node_id for topic, node_id in self.broker.topics.items() if topic not in self.removing()
@@ -97,7 +96,10 @@ class Told(Life):
         reused = {one.topic for one in told.values() if one.origin is NodeOrigin.REUSED}
         assert reused <= {row.topic for row in before["dag.queues"] if not row.removing}
 
-        self.send(sent)
+        code = self.traffic.submit(owner, message, FULL_WEIGHT)
+        self.say(sent, code)
+        if code:  # promotions are held
+            return
         outcome = self.desk.table("dag.diffs").get(sent.submission_id)
         assert only.sentinel_id == ("" if safe else outcome.sentinel_id)
         assert set(told) == {*outcome.new_nodes, *outcome.reused_nodes}

@@ -229,7 +229,7 @@ def test_a_promotion_is_held_and_a_way_back_is_not(
         assert trial.shares() == before
         answer = trial.desk.rows("dag.outcomes") + trial.desk.rows("dag.diffs")
         assert any("context clear --reason" in one.detail for one in answer)
-        assert trial.desk.told("dag.admin.log")[-1].act.value in ("crossed", "commanded")
+        assert trial.desk.told("dag.admin.log")[-1].act.value in ("crossed", "commanded", "diffed")
         trial.desk.send(ClearContextHits("clear", "looked at", T0))
         trial.held = False
         assert trial.say(message_of(trial, kind, label, weight)) == ""

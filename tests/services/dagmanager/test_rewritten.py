@@ -27,7 +27,7 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "with all that can be said": {
         **strategy(
             [
-                price(schema_hash=OWN, schema_compat_id="desk.bars.v2"),
+                price(schema_hash=OWN),
                 sma("fast", 3, schema_hash=OWN, tags=["a", "b"], artifacts=["m"]),
                 target(source="fast", schema_hash=OWN),
             ]
