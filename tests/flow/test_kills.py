@@ -29,9 +29,9 @@ PASSAGES = {"inside_restore": (1, 3), "after_restore": (1, 4)}
 LATER = 45
 ON_KAFKA = ("after_flush", "before_store_write", "inside_restore")
 """The points of a run on Kafka, where every start costs seconds: one on each side of what a transaction makes known, and one of
-recovery; of a run on the embedded log, all others. Toys die at each of them in tests/engine, and `make campaign-engine` takes its time for all."""
+recovery; of a run on the embedded log, every second of the others. Toys die at each of them in tests/engine, and `make campaign-engine` takes its time for all."""
 
-ELSEWHERE = tuple(point for point in POINTS if point not in ON_KAFKA)
+ELSEWHERE = tuple(point for point in POINTS if point not in ON_KAFKA)[::2]
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_random_kills_of_runs_on_the_embedded_log_change_nothing(
 def test_random_kills_of_runs_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 2, SEED))
-    assert found["kills"] >= 2
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 1, SEED))
+    assert found["kills"] >= 1
     assert found["wrong"] == []
 
 
