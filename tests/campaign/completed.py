@@ -24,7 +24,7 @@ _LENGTH: Final = 61
 _TRANSACTIONAL, _CONTROL, _COMPRESSION = 0x10, 0x20, 0x07
 _ABORT, _COMMIT = 0, 1
 _PREPARED: Final = {2: _COMMIT, 3: _ABORT}
-_COMPLETED: Final = {4: _COMMIT, 5: _ABORT}
+COMPLETED: Final = {4: _COMMIT, 5: _ABORT}
 SLACK_MS: Final = 5
 POSITIONS: Final = "__consumer_offsets"
 
@@ -182,7 +182,7 @@ def unfinished(data: Path, namespace: str) -> list[Missed]:
                 prepared[state.transactional_id] = state
                 continue
             begun = prepared.pop(state.transactional_id, None)
-            if begun is None or _COMPLETED.get(state.status) != _PREPARED[begun.status]:
+            if begun is None or COMPLETED.get(state.status) != _PREPARED[begun.status]:
                 continue
             for name in filter(
                 lambda name: (data / name).is_dir(), begun.partitions

@@ -334,10 +334,18 @@ class Trial:
             done.result()
 
 
+BEHIND: Final = ("lost", "tables", "markers", "positions")
+"""What is found of a partition that nobody works on: the rest of its answers is missing, its tables and positions stand still."""
+
+
 def set_aside(
     broken: Sequence[Missed], found: Verdict, said: Sequence[str], stalled: Collection[int]
 ) -> Counter[str]:
     """What of a trial's findings lies in partitions whose markers the broker owes, by kind; all others count.
+
+    Where positions are missing, a worker is right to refuse the task, and ends: whatever else it has stands still with it. So where
+    each worker that failed has failed for that, what is missing of a partition that was not complete says nothing either; what is
+    there twice, or is torn, does.
 
     Args:
         said: with what words workers have ended; those that name such partitions only, as `sums[1]`, lie in them.
@@ -349,9 +357,13 @@ def set_aside(
         out += found.by_lane.get(lane, Counter())
     if any(one.topic == POSITIONS for one in broken):
         out["positions"] += found.by_lane.get(ANYWHERE, Counter())["positions"]
-    if stalled and lanes.issuperset(stalled):
-        out.update(("stalled", "slow"))
     named = [{int(number) for number in re.findall(r"\[(\d+)\]", one)} for one in said]
+    refused = bool(named) and all(lanes_of and lanes_of <= lanes for lanes_of in named)
+    if stalled and (refused or lanes.issuperset(stalled)):
+        out.update(("stalled", "slow"))
+    for lane in (set(stalled) - lanes) if refused else ():
+        found_there = found.by_lane.get(lane, Counter[str]())
+        out += Counter({kind: found_there[kind] for kind in BEHIND})
     out["unexplained"] += sum(bool(lanes_of) and lanes_of <= lanes for lanes_of in named)
     return +out
 
