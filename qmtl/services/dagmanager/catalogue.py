@@ -54,6 +54,7 @@ class Catalogue:
 
     Attributes:
         tag_queries: who asks for nodes by tags, and who answers.
+        state: another object once a row of a node or a queue was written or forgotten.
     """
 
     def __init__(self, tables: Mapping[str, Table]) -> None:
@@ -79,6 +80,7 @@ class Catalogue:
         self._over: dict[str, int | None] = {}
         self._touched: dict[tuple[str, str], None] = {}
         self.tag_queries = TagQueries()
+        self.state = object()
 
         if tables:
             self._remember(tables)
@@ -270,6 +272,7 @@ class Catalogue:
 
     def drop_queue(self, queue: Queue) -> None:
         """Forget a queue whose topic is no more."""
+        self.state = object()
         self._tables["dag.queues"].delete(queue.topic)
         del self._queues[queue.topic]
         _add(self._same_tags, [(queue.tags, queue.interval)], -1)
@@ -342,6 +345,7 @@ class Catalogue:
     # ---- indexes -------------------------------------------------------------------------------------------------------
 
     def _index(self, queue: Queue) -> None:
+        self.state = object()
         if queue.topic not in self._queues:
             self._same_tags[queue.tags, queue.interval] += 1
         self._queues[queue.topic] = queue
@@ -352,6 +356,7 @@ class Catalogue:
                 del queues[queue.node_id]
 
     def _keep(self, node: ComputeNode) -> None:
+        self.state = object()
         self._nodes[node.node_id] = node
         if node.buffering_since_ms is None:
             self._buffering.pop(node.node_id, None)

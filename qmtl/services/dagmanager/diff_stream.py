@@ -17,6 +17,7 @@ import msgspec
 from qmtl.engine.table import Table
 from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.common.errors import InvalidDag
+from qmtl.foundation.common.names import MAX_NAME
 from qmtl.foundation.contracts.dag import AdminAct
 from qmtl.foundation.contracts.diff import (
     AckChunk,
@@ -32,7 +33,9 @@ from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.diffing import difference
 from qmtl.services.dagmanager.faults import lines
+from qmtl.services.dagmanager.naming import MAX_NAME as MAX_TOPIC
 from qmtl.services.dagmanager.prescan import Prescan
+from qmtl.services.dagmanager.submission import LONGEST_ID
 
 CHUNK_NODES: Final = 100
 CHUNK_BYTES: Final = 1 << 20
@@ -48,6 +51,9 @@ _COUNTS: Final = 40
 
 _WIDEST: Final = 4
 """Bytes of a character at most."""
+
+LONGEST_NODE: Final = LONGEST_ID + MAX_NAME + MAX_TOPIC + _COUNTS
+"""Bytes at most of a node that was admitted; names of nodes and topics are ASCII."""
 
 _TEXTS: Final = attrgetter("node_id", "name", "topic")
 
@@ -166,7 +172,10 @@ def answer(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | None =
         return [DiffChunk(request.request_id, 0, True, (), "", "", "", False, False, error.code, told)]
     safe = found.downgrade.value if found.downgrade is not None else ""
     empty = DiffChunk(request.request_id, 0, False, (), found.sentinel_id, found.version, safe, False)
-    parts = list(parts_of(found.nodes, CHUNK_BYTES - len(codec.encode(empty)) - _COUNTS))
+    room = CHUNK_BYTES - len(codec.encode(empty)) - _COUNTS
+    parts = list(
+        _hundreds(found.nodes) if room >= CHUNK_NODES * LONGEST_NODE else parts_of(found.nodes, room)
+    )
     return [
         replace(empty, seq=seq, last=seq == len(parts) - 1, queue_map=part) for seq, part in enumerate(parts)
     ]

@@ -17,6 +17,7 @@ from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import queue_for
+from qmtl.services.dagmanager.reuse import Compared, reused
 from qmtl.services.dagmanager.submission import Draft, drafted
 
 LONGEST_WORLD: Final = 900
@@ -55,16 +56,21 @@ def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | No
         rule = f"at most {LONGEST_WORLD} characters are allowed"
         faults.add(InvalidName, "world_id", request.world_id, rule, "Name a world.")
     safe = evaluated(catalogue.context(), request, faults)
+    found = None if prescan is None or faults.count else reused(catalogue, request, prescan)
+    if found is None:
+        found = _compared(catalogue, request, faults, prescan)
+    sentinel_id = found.sentinel_id if safe.may_mark_versions else ""
+    return Difference(found.nodes, sentinel_id, found.version, safe.downgrade)
+
+
+def _compared(
+    catalogue: Catalogue, request: DiffRequest, faults: Faults, prescan: Prescan | None
+) -> Compared:
     submission = DagSubmission(
         request.request_id, request.world_id, request.dag_json, request.requested_at_ms
     )
     graph, draft = drafted(catalogue, submission, faults, request.strategy_id, prescan)
-    return Difference(
-        _mapped(catalogue, graph, draft),
-        draft.sentinel.sentinel_id if safe.may_mark_versions else "",
-        graph.version,
-        safe.downgrade,
-    )
+    return Compared(_mapped(catalogue, graph, draft), draft.sentinel.sentinel_id, graph.version)
 
 
 def _mapped(catalogue: Catalogue, graph: Graph, draft: Draft) -> tuple[MappedNode, ...]:

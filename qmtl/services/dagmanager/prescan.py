@@ -15,7 +15,8 @@ import msgspec
 
 from qmtl.foundation.common.canonical import parse_canonical_json
 from qmtl.foundation.common.identity import NodeForm, checked_form, content_id
-from qmtl.foundation.contracts.dag import ComputeNode
+from qmtl.foundation.contracts.dag import ComputeNode, Queue
+from qmtl.foundation.contracts.diff import MappedNode, NodeOrigin
 from qmtl.foundation.wire.compiled import opened
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import Faults
@@ -34,7 +35,7 @@ from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_n
 from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
 
 MEMO_BYTES: Final = 200_000_000
-"""Room for the texts, of 223 bytes, of 120,000 nodes that exist, of each of which the graph has the rest, or of 95,000 that don't exist
+"""Room for the texts, of 223 bytes, of 105,000 nodes that exist, of each of which the graph has the rest, or of 88,000 that don't exist
 yet, with what 35,000 of these come to. What a text and a node share is counted for both, as either may outlive the other."""
 
 
@@ -69,12 +70,11 @@ class Prescan:
 
     def plain(self, data: bytes, at_ms: int, held: Held = nobody) -> Graph | None:
         """The graph of a message that is plainly sound; `None` wherever somebody has to look twice."""
-        texts = split(data)
-        head = None if texts is None else self._head(texts.head)
-        if texts is None or head is None or head.artifacts:
+        read = self.texts_of(data)
+        if read is None:
             return None
-        nodes = self._all_known(texts.nodes)
-        done = None if nodes is None else self._resolved(nodes, at_ms, held)
+        head, nodes = read
+        done = self._resolved(nodes, at_ms, held)
         if done is None or not _are_signals([name for _, name in head.signals], done):
             return None
         signals = tuple([done[name].node.node_id for _, name in head.signals])
@@ -87,6 +87,27 @@ class Prescan:
             release_tag=head.meta.release_tag or "",
         )
 
+    def texts_of(self, data: bytes) -> tuple[Draft, Sequence[Known]] | None:
+        """The head of a message and its nodes in their order, if each of them is plainly sound by itself."""
+        texts = split(data)
+        nodes = None if texts is None else self._all_known(texts.nodes)
+        if texts is None or nodes is None:
+            return None
+        head = self._head(texts.head)
+        return None if head is None or head.artifacts else (head, nodes)
+
+    def existing(self, one: Known, reads: tuple[str, ...], held: Held) -> GraphNode | None:
+        """The node of a text with inputs of these ids, if there is one."""
+        found = one.found
+        if found is not None and one.found_with == reads and held(found.node.node_id) is found.node:
+            return found
+        settled = self.rows.get((one.number, reads)) or self._settle(one, reads)
+        node = None if settled is None else held(settled.row.node_id)
+        if settled is None or node is None or _CONTENT(node) != _CONTENT(settled.row):
+            return None
+        self._note(one, _named(one, node), reads)
+        return one.found
+
     def _head(self, text: bytes) -> Draft | None:
         faults = Faults()
         raw = self._reader.read(text, faults)
@@ -97,10 +118,10 @@ class Prescan:
 
     def _all_known(self, texts: Sequence[bytes]) -> list[Known] | None:
         """The nodes in the order of the message."""
-        get = self.known.get
         out: list[Known] = []
-        for text in texts:
-            one = get(text) or self._read(text)
+        for text, known in zip(texts, self.known.get_all(texts), strict=True):
+            # One that was not there may be by now: a text may stand in a message twice.
+            one = known or self.known.get(text) or self._read(text)
             if one is None:
                 return None
             out.append(one)
@@ -214,6 +235,24 @@ class Settled:
 
 
 @dataclass(slots=True, eq=False)
+class Standing:
+    """What a text comes to in the graph as it stands: as long as its inputs have these ids, and what exists under its own id are the
+    very same objects.
+
+    Attributes:
+        room: bytes at most of the node in a plan.
+        seen: the state of the catalogue in which it was so.
+    """
+
+    reads: tuple[str, ...]
+    node: ComputeNode
+    queue: Queue
+    mapped: MappedNode
+    room: int
+    seen: object
+
+
+@dataclass(slots=True, eq=False)
 class Known:
     """What the text of a sound node says by itself, and what was found of it last.
 
@@ -227,6 +266,7 @@ class Known:
         row: without its id, its inputs and its time.
         found: the node that existed when it had the inputs `found_with`; it is this one as long as what exists under its id is the
             very same object.
+        standing: what it came to when a diff last asked.
         used: since the memo last looked for something to forget.
     """
 
@@ -240,6 +280,7 @@ class Known:
     row: ComputeNode
     found: GraphNode | None = None
     found_with: tuple[str, ...] = ()
+    standing: Standing | None = None
     used: bool = False
 
     def form_again(self) -> NodeForm:
@@ -302,6 +343,14 @@ class Memo(Generic[_Key, _Value]):
             found.used = True
         return found
 
+    def get_all(self, keys: Iterable[_Key]) -> list[_Value | None]:
+        """As `get`, of each in their order."""
+        out = list(map(self._kept.get, keys))
+        for found in out:
+            if found is not None:
+                found.used = True
+        return out
+
     def change(self, key: _Key, value: _Value, how: Callable[[], None]) -> None:
         """Let a value become smaller, which may have been forgotten meanwhile."""
         if self._kept.get(key) is not value:
@@ -335,12 +384,18 @@ class Memo(Generic[_Key, _Value]):
 _FOUND: Final = getsizeof(GraphNode("", cast(ComputeNode, None), ""))
 """Bytes of what a text remembers of a node that exists; the node itself is somebody else's."""
 
+_STANDS: Final = getsizeof(
+    Standing((), cast(ComputeNode, None), cast(Queue, None), cast(MappedNode, None), 0, None)
+)
+_STANDING: Final = _STANDS + getsizeof(MappedNode("", "", "", NodeOrigin.REUSED)) + getsizeof(1 << 20)
+"""As much of what it comes to; all that is in it is somebody else's."""
+
 
 def _size_known(text: bytes, one: Known) -> int:
     own: tuple[object, ...] = (text, one, one.name, one.inputs, one.node_id, *one.inputs)
     if one.form is not None:
         own += (one.form, one.form.before, one.form.after)
-    return sum(map(getsizeof, own)) + _FOUND + getsizeof(one.inputs) + _size_own(one.row)
+    return sum(map(getsizeof, own)) + _FOUND + _STANDING + getsizeof(one.inputs) + _size_own(one.row)
 
 
 def _size_row(key: tuple[int, tuple[str, ...]], settled: Settled) -> int:

@@ -163,7 +163,9 @@ def _require_one_canary(catalogue: Catalogue, submission: DagSubmission, graph: 
     row = catalogue.strategy(submission.world_id, graph.strategy_id)
     if submission.weight_bp == FULL_WEIGHT or row is None or row.canary is None:
         return
-    if row.canary.sentinel_id != _sentinel_id(submission, graph):
+    if row.canary.sentinel_id != sentinel_id_of(
+        submission.world_id, graph.strategy_id, graph.version, graph.commit_hash
+    ):
         faults = Faults()
         faults.add_told(
             RolloutActive,
@@ -175,8 +177,9 @@ def _require_one_canary(catalogue: Catalogue, submission: DagSubmission, graph: 
         faults.refuse()
 
 
-def _sentinel_id(submission: DagSubmission, graph: Graph) -> str:
-    return f"{submission.world_id}:{graph.strategy_id}:{graph.version}:{graph.commit_hash[:16]}"
+def sentinel_id_of(world_id: str, strategy_id: str, version: str, commit_hash: str) -> str:
+    """The id of a version of a strategy."""
+    return f"{world_id}:{strategy_id}:{version}:{commit_hash[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +237,7 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
 def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Draft:
     node_ids = tuple(map(_NODE_ID, graph.nodes))
     sentinel = VersionSentinel(
-        _sentinel_id(submission, graph),
+        sentinel_id_of(submission.world_id, graph.strategy_id, graph.version, graph.commit_hash),
         graph.version,
         graph.commit_hash,
         submission.submitted_at_ms,
@@ -354,6 +357,23 @@ def _require_room(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Ans
             "Split the strategy.",
         )
         raise DagTooLarge(reason.what, reason.remedy, (reason,)) from None
+
+
+def room_of(name: str, node: ComputeNode) -> int:
+    """Bytes at most of a node in a plan."""
+    texts = _WIDEST * (len(name) + len(node.params_canon))
+    return texts + LONGEST_ID * (1 + len(node.dependencies)) + _REST
+
+
+def surely_fits(room: int, names: Iterable[str], signals: int, world_id: str) -> bool:
+    """Whether a version needs no further look, none of whose nodes is new: each of its rows can be written.
+
+    Args:
+        room: of all its nodes, see `room_of`.
+    """
+    lengths = list(map(len, names))
+    version = LONGEST_ID * (len(lengths) + signals) + _WIDEST * (sum(lengths) + 2 * len(world_id))
+    return room < MAX_VALUE_BYTES and version <= _SURELY_SHORT
 
 
 def _is_long(row: ComputeNode | VersionSentinel | DagOutcome) -> bool:

@@ -22,6 +22,7 @@ from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
+from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.processor import DagManager
 
 
@@ -111,12 +112,16 @@ class Desk:
         return [message for topic, message in self.emitted if topic == name]
 
     def references(self, node_id: str) -> int:
-        return self._manager._catalogue.references(node_id)
+        return self.catalogue.references(node_id)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self._manager._catalogue
 
     def memory(self) -> dict[str, Any]:
         """What the processor remembers beside the tables."""
-        found = vars(self._manager._catalogue)
-        return {name: value for name, value in found.items() if name != "_tables"}
+        found = vars(self.catalogue)
+        return {name: value for name, value in found.items() if name not in ("_tables", "state")}
 
     def stream_memory(self) -> dict[str, Any]:
         """What it remembers beside the tables of the diffs that it answers."""

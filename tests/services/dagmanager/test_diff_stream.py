@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from qmtl.foundation.common.names import MAX_NAME
 from qmtl.foundation.contracts.dag import AdminAct
 from qmtl.foundation.contracts.diff import (
     AckChunk,
@@ -26,10 +27,11 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import HOUR_MS
 from qmtl.services.dagmanager import diff_stream
 from qmtl.services.dagmanager.admission import admit
-from qmtl.services.dagmanager.diff_stream import CHUNK_BYTES, CHUNK_NODES, WINDOW, parts_of
+from qmtl.services.dagmanager.diff_stream import CHUNK_BYTES, CHUNK_NODES, LONGEST_NODE, WINDOW, parts_of
+from qmtl.services.dagmanager.submission import LONGEST_ID
 from tests.services.dagmanager.desk import Desk
 from tests.services.dagmanager.test_diffing import a_desk, graph_of, request
-from tests.services.graphs import T0, price, sma, strategy, target
+from tests.services.graphs import T0, crossing, price, sma, strategy, target
 
 TICK_MS = 1_000
 
@@ -235,6 +237,25 @@ def test_no_chunk_is_longer_than_a_mebibyte_and_none_could_have_taken_the_next_n
     assert max(sizes) <= CHUNK_BYTES
     for size, behind in zip(sizes, made[1:], strict=False):
         assert size + len(behind.queue_map[0].name.encode()) + 10_000 > CHUNK_BYTES
+
+
+def test_a_chunk_of_the_longest_names_has_room(desk: Desk) -> None:
+    """No name is longer than one that is admitted, no topic than Kafka takes."""
+    names = [f"{at}".rjust(MAX_NAME, "n") for at in range(100)]
+    first, *averages, last = names
+    nodes = [price(first), *(sma(one, 3, first) for one in averages), target(last, averages[0])]
+    desk.send(request(strategy(nodes, signals=(last,))))
+    (only,) = chunks(desk)
+    assert only.accepted
+    told = [
+        MappedNode("i" * LONGEST_ID, node.name, "t" * 249, NodeOrigin.BUFFERING) for node in only.queue_map
+    ]
+    empty = len(codec.encode(replace(only, queue_map=())))
+    assert len(codec.encode(replace(only, queue_map=tuple(told)))) <= empty + CHUNK_NODES * LONGEST_NODE
+    longer = price("n" * (MAX_NAME + 1))
+    desk.send(request(strategy([longer, *crossing()]), "r2"))
+    (refused,) = chunks(desk, "r2")
+    assert not refused.accepted
 
 
 def test_the_largest_strategy_that_is_admitted_is_told_whole(desk: Desk) -> None:

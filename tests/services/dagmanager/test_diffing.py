@@ -20,7 +20,7 @@ from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, AdminAct, DagSubmission
 from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
 from qmtl.foundation.wire.registry import codec
-from qmtl.services.dagmanager.diff_stream import digest_of
+from qmtl.services.dagmanager.diff_stream import answer, digest_of
 from tests.services.dagmanager.desk import Desk
 from tests.services.dagmanager.test_life import GRAPHS, OWNERS, Life
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target, text
@@ -79,15 +79,16 @@ class Told(Life):
         world, name = owner
         message = strategy(GRAPHS[graph], name, version=f"v{graph}")
         sent = DagSubmission(f"s{self.count}", world, text(message), self.now_ms)
+        asked = DiffRequest(
+            f"r{self.count}", name, sent.dag_json, self.now_ms, world, "backtest" if safe else "live"
+        )
+        at_length = [replace(one, released=True) for one in answer(self.desk.catalogue, asked)]
         before, memory, emitted = graph_of(self.desk), self.desk.memory(), len(self.desk.emitted)
         there = {
             topic: node_id for topic, node_id in self.broker.topics.items() if topic not in self.removing()
         }
-        self.desk.send(
-            DiffRequest(
-                f"r{self.count}", name, sent.dag_json, self.now_ms, world, "backtest" if safe else "live"
-            )
-        )
+        self.desk.send(asked)
+        assert chunks(self.desk, asked.request_id) == at_length
         assert (graph_of(self.desk), self.desk.memory()) == (before, memory)
         assert {topic for topic, _ in self.desk.emitted[emitted:]} == {"dag.admin.log"}
         (only,) = chunks(self.desk, f"r{self.count}")
@@ -311,12 +312,12 @@ def test_a_diff_does_as_much_as_is_asked_for_and_no_more_where_the_graph_is_larg
         assert told == [NodeOrigin.REUSED] * (3 * len(numbers) + 1)
         return count
 
-    desk.send(submission(pipelines(range(40)), "first"))
+    desk.send(submission(pipelines(range(120)), "first"))
     desk.report_all()
-    ask("warm", range(40))
-    few, twice, four_times = (ask(f"few-{size}", range(size)) for size in (10, 20, 40))
-    desk.send(submission(pipelines(range(40, 400)), "second"))
+    ask("warm", range(120))
+    few, twice, four_times = (ask(f"few-{size}", range(size)) for size in (30, 60, 120))  # 1, 2 and 4 chunks
+    desk.send(submission(pipelines(range(120, 500)), "second"))
     desk.report_all()
-    ask("warm again", range(40))
-    assert four_times - twice == pytest.approx(2 * (twice - few), rel=0.2)  # more chunks, no more a node
-    assert ask("large", range(40)) == pytest.approx(four_times, rel=0.01)
+    ask("warm again", range(120))
+    assert four_times - twice == pytest.approx(2 * (twice - few), rel=0.2)
+    assert ask("large", range(120)) == pytest.approx(four_times, rel=0.01)
