@@ -420,7 +420,7 @@ class MissingDependency(InvalidDag):
 
 
 class NodeIdMismatch(InvalidDag):
-    """A node id that is not the one its content gives, or lacks the `blake3:` prefix."""
+    """A node id that is not the one its content gives, a hash or format that its type has not, or one without the `blake3:` prefix."""
 
     code = "QMTL-505"
 

@@ -88,7 +88,8 @@ class ComputeNode:
         dependencies: node ids of the inputs by port, in the order of the ports.
         tags: sorted, each once: what order its author had them in makes no difference.
         owner: the version that brought it first, by its sentinel's id.
-        schema_hash: of its messages' schema, byte by byte; empty where nobody has told it.
+        schema_hash: of its messages' schema, byte by byte, as the version of QMTL writes it that had the node submitted last; empty in
+            rows of versions that did not keep it.
         buffering_since_ms: since when its history is of an older schema of the same compatibility, by the clock's ticks; None where
             it is not, 0 before the first tick.
         generation: how many names of topics it has had so far, also those that were refused because somebody else's topic looks alike;

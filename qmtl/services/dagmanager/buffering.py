@@ -1,7 +1,7 @@
 """Nodes whose topic has a history of an older schema: reused as they are, and after a week computed anew into a topic of their own.
 
-A schema that changes compatibly keeps the node's id, and with it the topic, in which records of both schemas lie from then on. A week
-later the node gets its next topic; at the first tick that finds it there, the plans of all strategies that have the node name it, and
+A schema that changes compatibly keeps the node's id, and with it the topic, in which records of both schemas lie from then on. It changes
+with the code, and the first submission of a node to a version of QMTL that writes another one notes it. A week later the node gets its next topic; at the first tick that finds it there, the plans of all strategies that have the node name it, and
 the old topic goes like an orphan. Time is that of the clock's ticks alone.
 
 Nodes that read such a node keep their topics: their own schema has not changed, and the code that computed what they hold is a part of
@@ -49,7 +49,7 @@ def is_buffering(catalogue: Catalogue, known: ComputeNode, schema_hash: str) -> 
 def change_schema(act: Act, node: ComputeNode) -> None:
     """Note another schema of a node that is there, and since when it is buffering, if its topic may have records already.
 
-    A schema is said of the node and not of a version: one that fails or is retired takes nothing back.
+    A schema is the node's and not a version's: one that fails or is retired takes nothing back.
     """
     known = _known(act.catalogue, node.node_id)
     queue = act.catalogue.queue_of(node.node_id)

@@ -30,7 +30,7 @@ from qmtl.foundation.common.identity import (
 from qmtl.foundation.contracts.dag import Artifact, ComputeNode
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import PositionTarget
-from qmtl.foundation.wire.avro import avro_schema
+from qmtl.foundation.wire.avro import Schema, avro_schema
 from qmtl.foundation.wire.compat import major
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, code_hash
@@ -40,20 +40,26 @@ from qmtl.services.dagmanager.faults import Faults, spelled
 from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft
 
 _CODE: Final[Mapping[str, str]] = {name: code_hash(name) for name in BUILTINS}
-SCHEMA: Final[Mapping[str, str]] = {
-    name: schema_hash(avro_schema(Bar if name == SOURCE else one.output)) for name, one in BUILTINS.items()
+_WRITTEN: Final[Mapping[str, type[Any]]] = {
+    name: Bar if name == SOURCE else one.output for name, one in BUILTINS.items()
 }
-"""Of what lies in the topic of a node of each type; a source's has bars."""
+"""What lies in the topic of a node of each type; a source's has bars."""
+
+_STORED: Final[Mapping[str, Sequence[Schema]]] = {
+    name: [schema for _, schema in stored_versions(schema_dir(), one.__name__)]
+    for name, one in _WRITTEN.items()
+}
+
+SCHEMA: Final[Mapping[str, str]] = {name: schema_hash(avro_schema(one)) for name, one in _WRITTEN.items()}
+"""Of what this code writes into the topic of a node of each type. A node has it whatever its author says."""
+
+SCHEMAS: Final[Mapping[str, frozenset[str]]] = {
+    name: frozenset(map(schema_hash, schemas)) for name, schemas in _STORED.items()
+}
+"""Of all versions of that schema: an author with an older release says an older one."""
 
 COMPAT: Final[Mapping[str, str]] = {
-    name: schema_compat_id(
-        f"qmtl.{name}",
-        major(
-            schema
-            for _, schema in stored_versions(schema_dir(), (Bar if name == SOURCE else one.output).__name__)
-        ),
-    )
-    for name, one in BUILTINS.items()
+    name: schema_compat_id(f"qmtl.{name}", major(schemas)) for name, schemas in _STORED.items()
 }
 """The major of the same schema among all of its versions: what a node of each type keeps until it writes what older code can't read."""
 
@@ -67,7 +73,7 @@ class GraphNode:
 
     Attributes:
         node: the one that exists, if it does.
-        schema_hash: of its messages' schema from now on.
+        schema_hash: of its messages' schema from now on, that of the running code.
     """
 
     name: str
@@ -237,11 +243,6 @@ class Alone:
     def compat(self) -> str:
         return COMPAT[self.node.node_type]
 
-    @property
-    def schema_hash(self) -> str:
-        said = self.node.schema_hash
-        return said if said is not None else SCHEMA[self.node.node_type]
-
     def row(self, node_id: str, dependencies: tuple[str, ...], at_ms: int) -> ComputeNode:
         node = self.node
         return ComputeNode(
@@ -255,7 +256,7 @@ class Alone:
             dependencies,
             tuple(sorted(set(node.tags))),
             at_ms,
-            schema_hash=self.schema_hash,
+            schema_hash=SCHEMA[node.node_type],
         )
 
 
@@ -337,6 +338,14 @@ def check_alone(
             node.schema_compat_id,
             f"the messages of the built-in {node.node_type!r} have {compat}",
             "Leave it out, or publish with the version that writes the other format.",
+        )
+    if node.schema_hash is not None and node.schema_hash not in SCHEMAS[node.node_type]:
+        faults.add_told(
+            NodeIdMismatch,
+            f"{path}.schema_hash",
+            f"the text {node.schema_hash!r}",
+            f"no version of the messages of the built-in {node.node_type!r} has it; today's has {SCHEMA[node.node_type]}",
+            "Leave it out, or publish to a version of QMTL that knows it.",
         )
     try:
         params = functional_params(node.params)
@@ -443,7 +452,6 @@ class _Resolved:
         self.collisions: dict[str, Collision] = {}
         self._held = held
         self._contents: dict[str, bytes] = {}
-        self._first: dict[str, str] = {}
         self._existing: dict[str, ComputeNode] = {}
         self._at_ms = at_ms
         self._faults = faults
@@ -467,18 +475,9 @@ class _Resolved:
         if settled.collided:
             self.collisions[settled.node_id] = Collision(settled.node_id, settled.collided)
         self._contents[settled.node_id] = content
-        first = self._first.setdefault(settled.node_id, alone.schema_hash)
-        if first != alone.schema_hash:
-            self._faults.add_told(
-                NodeIdMismatch,
-                f"{one.path}.schema_hash",
-                alone.schema_hash,
-                f"a node of the same content has {first} in this message, and they have one topic",
-                "Say the same of both.",
-            )
         known = self._existing.get(settled.node_id)
         row = known or alone.row(settled.node_id, dependencies, self._at_ms)
-        self.done[node.name] = GraphNode(node.name, row, alone.schema_hash)
+        self.done[node.name] = GraphNode(node.name, row, SCHEMA[node.node_type])
 
     def _content_of(self, node_id: str) -> bytes | None:
         """What an id stands for, among the nodes that exist and those of this very message."""

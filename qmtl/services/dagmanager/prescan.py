@@ -21,7 +21,6 @@ from qmtl.foundation.wire.compiled import opened
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.graph import (
-    SCHEMA,
     Graph,
     GraphNode,
     Held,
@@ -155,18 +154,12 @@ class Prescan:
 
     def _resolved(self, nodes: Sequence[Known], at_ms: int, held: Held) -> dict[str, GraphNode] | None:
         """The nodes by name, inputs first; `None` if a name is there twice, an input is missing, an edge has two intervals, there is
-        a cycle, a node can't have its own id, or has two schemas."""
+        a cycle, or a node can't have its own id."""
         done = self._followed(nodes, at_ms, held)
         if done is None:
             ordered = _ordered(nodes)
             done = None if ordered is None else self._followed(ordered, at_ms, held)
-        if done is None or len(done) < len(nodes):
-            return None
-        if len(set(map(_NODE_ID, done.values()))) == len(done):
-            return done
-        schemas = {one.node.node_id: one.schema_hash for one in done.values()}
-        is_one = all(schemas[one.node.node_id] == one.schema_hash for one in done.values())
-        return done if is_one else None
+        return None if done is None or len(done) < len(nodes) else done
 
     def _followed(self, nodes: Iterable[Known], at_ms: int, held: Held) -> dict[str, GraphNode] | None:
         """The nodes by name; `None` if one is not sound, or comes before what it reads."""
@@ -407,8 +400,6 @@ def _size_own(row: ComputeNode) -> int:
     """Of a row, and of what it has from a text. A row with its id has it from one that may be forgotten, so it counts for both."""
     canon = row.params_canon
     size = getsizeof(canon) if canon.isascii() else getsizeof("") + _WIDEST * len(canon)
-    if row.schema_hash is not SCHEMA[row.node_type]:
-        size += getsizeof(row.schema_hash)
     return size + sum(map(getsizeof, (row, row.node_type, row.schema_compat_id, row.tags, *row.tags)))
 
 
@@ -474,8 +465,6 @@ def split(data: bytes) -> Texts | None:
 
 _OpenRow: Final = opened(ComputeNode)
 _OpenNamed: Final = opened(GraphNode)
-
-_NODE_ID: Final = attrgetter("node.node_id")
 
 _CONTENT: Final = attrgetter(
     "node_type", "interval", "period", "code_hash", "schema_compat_id", "params_canon", "dependencies"

@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
 from qmtl.foundation.common.errors import InvariantBroken
-from qmtl.foundation.common.identity import schema_hash
 from qmtl.foundation.contracts.dag import ComputeNode, VersionSentinel
-from qmtl.foundation.contracts.market import Bar
-from qmtl.foundation.wire.versions import schema_dir, stored_versions
-from qmtl.runtime.indicators.registry import BUILTINS, SOURCE
 from qmtl.services.dagmanager.artifacts import own_canon, used_by
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.message import SCHEMA_VERSION
 
 
 def message_of(catalogue: Catalogue, version: VersionSentinel, label: str) -> bytes:
-    """A DAG message with the graph of a version, all that its author said of it, and neither the hashes of its code, nor the formats and
-    schemas that a release gave it, so that it gets those of today. It is written compactly: what was short enough once is so again.
+    """A DAG message with the graph of a version, all that its author said of it, and neither the hashes of its code, nor its formats and
+    schemas, so that it gets those of today. It is written compactly: what was short enough once is so again.
 
     Args:
         label: what the version is called from now on.
@@ -61,20 +56,10 @@ def _node(node: ComputeNode, name: str, names: Mapping[str, str], files: Mapping
         "inputs": [names[one] for one in node.dependencies],
         "tags": node.tags,
         "artifacts": [files[one] for one in used_by(node)],
-        "schema_hash": node.schema_hash if node.schema_hash not in _given(node.node_type) else "",
     }
     params = own_canon(node)
     more = "" if params == "{}" else f',"params":{params}'
     return f"{_json(_said(facts))[:-1]}{more}}}"
-
-
-@cache
-def _given(node_type: str) -> frozenset[str]:
-    """The hashes of the schemas that releases have given a type by themselves."""
-    if node_type not in BUILTINS:
-        return frozenset()
-    message = Bar if node_type == SOURCE else BUILTINS[node_type].output
-    return frozenset(schema_hash(schema) for _, schema in stored_versions(schema_dir(), message.__name__))
 
 
 def _said(facts: Mapping[str, Any], keep: tuple[str, ...] = ()) -> dict[str, Any]:

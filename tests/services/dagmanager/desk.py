@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from qmtl.engine.processor import Arrival, Bucket
 from qmtl.engine.store import Store
@@ -22,6 +25,7 @@ from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
+from qmtl.services.dagmanager import graph
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.processor import DagManager
 
@@ -37,6 +41,7 @@ class Desk:
         self.emitted: list[Any] = []
         self.closed_ms = 0
         self._count = 0
+        self._schemas: dict[str, str] = {}
 
     def table(self, topic: str) -> Table:
         return self._tables[topic]
@@ -72,20 +77,31 @@ class Desk:
                 case _:
                     name = "dag.commands"
             said = codec.encode(message) if isinstance(message, DiffRequest) else None
-            self._manager.on_record(self, Arrival(name, 0, self._count, message, b"", said))
-            self._count += 1
-            self._manager.flush(self)
+            with self._code():
+                self._manager.on_record(self, Arrival(name, 0, self._count, message, b"", said))
+                self._count += 1
+                self._manager.flush(self)
 
     def tick(self, bucket_ms: int) -> None:
         """The clock says that it is so late."""
-        self._manager.on_bucket(self, Bucket(bucket_ms, {}))
-        self.closed_ms = bucket_ms
-        self._manager.flush(self)
+        with self._code():
+            self._manager.on_bucket(self, Bucket(bucket_ms, {}))
+            self.closed_ms = bucket_ms
+            self._manager.flush(self)
 
     def again(self) -> None:
         """Another process takes over: all memory is made again from the tables."""
         self._manager = DagManager()
         self._manager.restore(self._tables)
+
+    def upgrade(self, schemas: Mapping[str, str]) -> None:
+        """Another process takes over, of a version of QMTL in which what nodes of these types write has schemas of these hashes."""
+        if schemas != self._schemas:
+            self._schemas = dict(schemas)
+            self.again()
+
+    def _code(self) -> AbstractContextManager[Any]:
+        return patch.dict(graph.SCHEMA, self._schemas)
 
     def report_all(self) -> None:
         """Every topic that was asked for was made."""

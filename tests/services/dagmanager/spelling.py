@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.graph import SCHEMA, SCHEMAS
 from tests.services.graphs import T0, Node, cross, crossing, price, sma, strategy, target, text
 
 Step = Callable[[Random, Any], Any]
@@ -46,6 +47,8 @@ SOUND: tuple[dict[str, Any], ...] = (
     strategy(
         [{**one, "interval": "1m", "schema_compat_id": f"qmtl.{one['node_type']}.v1"} for one in crossing()]
     ),
+    strategy([{**one, "schema_hash": min(SCHEMAS[one["node_type"]])} for one in crossing()]),
+    strategy([*crossing(), *(sma(one[-4:], 3, schema_hash=one) for one in sorted(SCHEMAS["sma"]))]),
     strategy(
         [price(params={"symbols": ["B", "A"], "label": 1.5, "node_set_version": "n@1"}), *crossing()[1:]]
     ),
@@ -95,6 +98,7 @@ VALUES: tuple[Any, ...] = (
     {"world_id": 1},
     {"symbols": ["A"]},
     "blake3:" + "0" * 64,
+    SCHEMA["sma"],
     Spelled('"\\u0000"'),
     Spelled('"\\ud800"'),
     Spelled('"\\ud83d\\ude00"'),
@@ -134,6 +138,7 @@ KEYS = (
     "metadata",
     "node_id",
     "code_hash",
+    "schema_hash",
 )
 MORE_KEYS = (
     *KEYS,

@@ -137,8 +137,8 @@ def test_the_next_topic_of_a_node_that_is_buffering_gets_the_name_after_too(desk
     desk.send(ONE)
     cluster = Cluster()
     work(desk, cluster)
-    changed = [one | ({"schema_hash": OTHER} if one["name"] == "fast" else {}) for one in NODES]
-    desk.send(submission(strategy(changed, "s2")))
+    desk.upgrade({"sma": OTHER})
+    desk.send(submission(strategy(NODES, "s2")))
     work(desk, cluster)
     (node,) = (row for row in desk.rows("dag.nodes") if row.buffering_since_ms is not None)
     name = present(desk)[node.node_id]

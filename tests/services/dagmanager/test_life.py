@@ -60,7 +60,7 @@ GRAPHS = [
     ],
 ]
 OWNERS = [("w1", "s1"), ("w1", "s2"), ("w2", "s1")]
-SCHEMAS: list[dict[str, str]] = [{}, {}, {"schema_hash": "blake3:" + "1" * 64}]
+SCHEMAS: list[dict[str, str]] = [{}, {}, dict.fromkeys(("price", "sma"), "blake3:" + "1" * 64)]
 STEPS_DAYS = (1, 7, 30, 100, 215)
 LIVE = SaidContext("w1", ExecutionDomain.LIVE, "", "", "")
 VERSIONS_STAY_MS = (180 + 30) * DAY_MS
@@ -136,8 +136,8 @@ class Life(RuleBasedStateMachine):
     def publish(self, graph: int, owner: tuple[str, str], weight: int, schema: dict[str, str]) -> None:
         self.count += 1
         world, name = owner
-        nodes = [one | (schema if one["name"] in ("price", "fast") else {}) for one in GRAPHS[graph]]
-        text = strategy(nodes, name, version=f"v{graph}")
+        self.desk.upgrade(schema)
+        text = strategy(GRAPHS[graph], name, version=f"v{graph}")
         one = submission(text, world)
         code = self.traffic.submit(owner, text, weight)
         self.say(DagSubmission(f"s{self.count}", world, one.dag_json, self.now_ms, weight), code)

@@ -19,7 +19,8 @@ from qmtl.services.dagmanager.rewritten import message_of
 from tests.services.dagmanager.desk import Desk
 from tests.services.graphs import T0, crossing, price, sma, strategy, tag_query, target
 
-OWN = "blake3:" + "7" * 64
+UNHEARD = "blake3:" + "7" * 64
+OLDER = schema_hash(stored_versions(schema_dir(), PositionTarget.__name__)[0][1])
 FILE = {"name": "m", "path": "s3://models/é.onnx", "checksum": "blake3:" + "a" * 64, "size": 3}
 
 MESSAGES: dict[str, dict[str, Any]] = {
@@ -27,9 +28,9 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "with all that can be said": {
         **strategy(
             [
-                price(schema_hash=OWN),
-                sma("fast", 3, schema_hash=OWN, tags=["a", "b"], artifacts=["m"]),
-                target(source="fast", schema_hash=OWN),
+                price(schema_hash=SCHEMA["price"]),
+                sma("fast", 3, tags=["a", "b"], artifacts=["m"]),
+                target(source="fast", schema_hash=OLDER),
             ]
         ),
         "meta": {"version": "v1", "release_tag": "spring"},
@@ -90,11 +91,12 @@ def test_a_new_version_has_the_release_tag_of_the_one_that_it_was_made_of(desk: 
     assert desk.table("dag.sentinels").get(outcome.sentinel_id).release_tag == "spring"
 
 
-def test_a_schema_that_an_older_release_gave_is_not_the_authors_word(desk: Desk) -> None:
-    _, older = stored_versions(schema_dir(), PositionTarget.__name__)[0]
-    assert schema_hash(older) != SCHEMA["position_target"]
-    message = strategy([price(), sma("fast", 3), target(source="fast", schema_hash=schema_hash(older))])
-    version = publish(desk, message)
-    outcome = redo(desk, version, "v2")
-    assert outcome.buffering_nodes == version.signals
-    assert desk.table("dag.nodes").get(version.signals[0]).schema_hash == SCHEMA["position_target"]
+def test_what_is_done_anew_has_the_schema_of_the_code_that_does_it(desk: Desk) -> None:
+    """Also where what the graph has is one that this code has never heard of."""
+    version = publish(desk, MESSAGES["plain"])
+    crossed = version.node_ids[version.names.index("cross")]
+    for schema in (UNHEARD, SCHEMA["cross"]):
+        desk.upgrade({"cross": schema})
+        outcome = redo(desk, version, f"v{schema[-1]}")
+        assert outcome.buffering_nodes == (crossed,)
+        assert desk.table("dag.nodes").get(crossed).schema_hash == schema

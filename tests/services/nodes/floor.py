@@ -140,7 +140,7 @@ class StammeringLog(EmbeddedLog):
 
 
 class Floor:
-    """Where nodes run. The node workers can be stopped and started; the DAG Manager always runs."""
+    """Where nodes run. The node workers can be stopped and started; some DAG Manager always runs."""
 
     def __init__(
         self, directory: Path, poll_records: int = 4000, log: Callable[[Path], EmbeddedLog] = EmbeddedLog
@@ -166,6 +166,12 @@ class Floor:
                     store := self._directory / "tasks" / f"nodes-{shard}"
                 ).exists():  # else nothing was done yet
                     shutil.rmtree(store)
+
+    def restart_desk(self) -> None:
+        """Another process takes over from the DAG Manager, with what code there is now."""
+        for worker in self._desk:
+            worker.close()
+        self._desk = make_workers(self.log, TaskSettings(self._directory / "tasks"), DESK)
 
     def work(self, steps: int = 1_000_000) -> None:
         """Let everybody work until nobody has anything to do, or for so many rounds."""

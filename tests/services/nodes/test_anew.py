@@ -16,7 +16,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS
 from qmtl.interfaces.dag_queues import queue_stats
 from qmtl.replay.rerun import rerun
-from qmtl.services.dagmanager import buffering
+from qmtl.services.dagmanager import buffering, graph
 from qmtl.services.nodes.plan import shards_of
 from qmtl.services.nodes.processor import Nodes
 from tests.services.graphs import T0, cross, price, sma, strategy, target
@@ -27,19 +27,27 @@ OTHER = "blake3:" + "1" * 64
 CHANGED_AT, END = 5, 16
 
 
-def two_sources(**more: Any) -> dict[str, Any]:
+def two_sources() -> dict[str, Any]:
     """A mean of a mean, crossed on a higher shard with what another source gives."""
     low, high = PLACED["higher"]
     nodes = [
         price("low", low),
         price("high", high),
-        sma("mean", 3, "low", **more),
+        sma("mean", 3, "low"),
         sma("again", 2, "mean"),
         sma("other", 1, "high"),
         cross(fast="again", slow="other"),
         target(),
     ]
     return strategy(nodes)
+
+
+def upgrade(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version of QMTL takes over that writes means otherwise, and another strategy has the one mean of them, which is noted then."""
+    monkeypatch.setitem(graph.SCHEMA, "sma", OTHER)
+    floor.restart_desk()
+    nodes = [price("low", PLACED["higher"][0]), sma("mean", 3, "low"), target(source="mean")]
+    floor.deploy(strategy(nodes, "s2"))
 
 
 def closed(floor: Floor, topic: str) -> list[int]:
@@ -52,12 +60,14 @@ def values(floor: Floor, topic: str, symbol: str) -> list[int]:
     return [minute(one.bucket_ms) for one in floor.events(topic) if one.symbol == symbol]
 
 
-def lived(floor: Floor, chunk: int, restarts: Sequence[int]) -> StrategyVersion:
+def lived(
+    floor: Floor, chunk: int, restarts: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> StrategyVersion:
     """The mean gets another schema at a minute, and another topic a few later."""
     deployed = floor.deploy(two_sources())
     for at in range(1, END, chunk):
         if at <= CHANGED_AT < at + chunk:
-            floor.deploy(two_sources(schema_hash=OTHER))
+            upgrade(floor, monkeypatch)
         feed(floor, deployed, min(at + chunk - 1, END - 1))
         if at in restarts:
             floor.work(2)
@@ -74,7 +84,7 @@ def test_a_node_with_another_topic_begins_anew(
 ) -> None:
     monkeypatch.setattr(buffering, "AFTER_MS", 3 * STEP_MS)
     floor = Floor(tmp_path / "live")
-    found = lived(floor, chunk, restarts)
+    found = lived(floor, chunk, restarts, monkeypatch)
     topics = {one.name: one.topic for one in found.nodes}
     mean = {row.role: row.topic for row in floor.view("dag.queues").rows() if "_v2" in row.topic}
     old = topics["mean"].removesuffix("_v2")
@@ -106,12 +116,14 @@ def test_a_node_with_another_topic_begins_anew(
     floor.close()
 
 
-def test_the_records_of_an_older_schema_are_those_before_the_change(tmp_path: Path) -> None:
+def test_the_records_of_an_older_schema_are_those_before_the_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     floor = Floor(tmp_path)
     deployed = floor.deploy(two_sources())
     feed(floor, deployed, 5)
     floor.work()
-    floor.deploy(two_sources(schema_hash=OTHER))
+    upgrade(floor, monkeypatch)
     feed(floor, deployed, 8)
     floor.work()
     (mean,) = [one for one in deployed.nodes if one.name == "mean"]
