@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias, assert_never
 
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.view import all_partitions, read_all
+from qmtl.foundation.common.errors import TopicCollision
 from qmtl.foundation.contracts.context import LogContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
@@ -58,7 +59,8 @@ class Survey:
         orphans: of these, those that a tick found to be orphans, and that are not being removed.
         gaps: strategies of which the traffic is not given to versions, all of it and once: the versions of the deployed plan are not
             those that are active, or their weights do not sum up to all.
-        created, failed: reports of topics that were made, and that could not be.
+        created, failed: reports of topics that were made, and that could not be. One that was passed over, as another topic looks like
+            it, is neither: its node gets one of the next name, and no version fails.
         stalled: times that an answer to a diff request was not acknowledged for too long.
         buffering: nodes whose topic has a history of an older schema.
         oldest_ms: since when the first of them is; None where there is none, or no tick has come since.
@@ -184,7 +186,7 @@ class Surveyor:
                 self._releases[key] = found.stage
             case ReportTopicCreated():
                 self._created += found.created
-                self._failed += not found.created
+                self._failed += not found.created and found.code != TopicCollision.code
             case AdminEntry():
                 self._stalled += found.act is AdminAct.STALLED
             case ReportTopicRemoved():
