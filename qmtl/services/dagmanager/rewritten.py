@@ -16,7 +16,8 @@ from qmtl.services.dagmanager.message import SCHEMA_VERSION
 
 def message_of(catalogue: Catalogue, version: VersionSentinel, label: str) -> bytes:
     """A DAG message with the graph of a version, all that its author said of it, and neither the hashes of its code, nor its formats and
-    schemas, so that it gets those of today. It is written compactly: what was short enough once is so again.
+    schemas, so that it gets those of today; nor its release tag, which is the name of that version and would be two versions' then. It
+    is written compactly: what was short enough once is so again.
 
     Args:
         label: what the version is called from now on.
@@ -29,7 +30,7 @@ def message_of(catalogue: Catalogue, version: VersionSentinel, label: str) -> by
     head = {
         "schema_version": SCHEMA_VERSION,
         "strategy_id": version.strategy_id,
-        "meta": _said({"version": label, "release_tag": version.release_tag}),
+        "meta": {"version": label},
         "artifacts": [_said({"name": name, **asdict(found)}, keep=("size",)) for name, found in known],
         "signals": [names[node_id] for node_id in version.signals],
     }

@@ -1,4 +1,4 @@
-"""A version that is done anew keeps all that its author said, and only its code is today's."""
+"""A version that is done anew keeps all that its author said of the graph, and only its code is today's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qmtl.foundation.common.identity import schema_hash
-from qmtl.foundation.contracts.dag import DagOutcome, DagSubmission, RedoDiff, VersionSentinel
+from qmtl.foundation.contracts.dag import DagOutcome, DagSubmission, RedoDiff, RollBack, VersionSentinel
 from qmtl.foundation.contracts.node import PositionTarget
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
 from qmtl.services.dagmanager.graph import SCHEMA
@@ -85,10 +85,14 @@ def test_what_is_written_anew_is_no_longer_than_it_was(desk: Desk, name: str) ->
     assert parse_message(written).strategy_id == version.strategy_id
 
 
-def test_a_new_version_has_the_release_tag_of_the_one_that_it_was_made_of(desk: Desk) -> None:
+def test_a_release_tag_means_the_version_of_which_it_was_said_also_after_it_was_done_anew(desk: Desk) -> None:
     version = publish(desk, MESSAGES["with all that can be said"])
     outcome = redo(desk, version, "v1-hotfix")
-    assert desk.table("dag.sentinels").get(outcome.sentinel_id).release_tag == "spring"
+    tags = {row.sentinel_id: row.release_tag for row in desk.rows("dag.sentinels")}
+    assert tags == {version.sentinel_id: "spring", outcome.sentinel_id: ""}
+    desk.send(RollBack("back", "spring", T0))
+    assert desk.table("dag.outcomes").get("back").accepted
+    assert desk.table("dag.strategies").get("w1", "s1").sentinel_id == version.sentinel_id
 
 
 def test_what_is_done_anew_has_the_schema_of_the_code_that_does_it(desk: Desk) -> None:
