@@ -1,8 +1,9 @@
 """Nodes whose topic has a history of an older schema: reused as they are, and after a week computed anew into a topic of their own.
 
 A schema that changes compatibly keeps the node's id, and with it the topic, in which records of both schemas lie from then on. It changes
-with the code, and the first submission of a node to a version of QMTL that writes another one notes it. A week later the node gets its next topic; at the first tick that finds it there, the plans of all strategies that have the node name it, and
-the old topic goes like an orphan. Time is that of the clock's ticks alone.
+with the code, and the first submission of a node to a version of QMTL that writes another one notes it. A week later the node gets its
+next topic; at the first tick that finds it there, the plans of all strategies that have the node name it, and the old topic goes like an
+orphan. Time is that of the clock's ticks alone.
 
 Nodes that read such a node keep their topics: their own schema has not changed, and the code that computed what they hold is a part of
 their inputs' ids. Their windows begin anew, as none of them may span the warm-up of an input; the node workers see to that.

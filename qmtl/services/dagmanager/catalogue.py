@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 from qmtl.engine.table import Table
@@ -63,7 +65,7 @@ class Catalogue:
         self._queues: dict[str, Queue] = {}
         self._queue_of: dict[str, Queue] = {}
         self._next: dict[str, Queue] = {}
-        self._buffering: dict[str, int] = {}
+        self._buffering: list[tuple[int, str]] = []  # sorted
         self._tagged: dict[TagKey, dict[str, None]] = {}
         self._same_tags: Counter[TagKey] = Counter()
         self._orphans: dict[str, None] = {}
@@ -135,10 +137,8 @@ class Catalogue:
 
     def buffering(self, until_ms: int) -> list[str]:
         """The nodes that are buffering since then or before, the longest first; those that no tick has seen yet at any time."""
-        found = sorted(
-            (since_ms, one) for one, since_ms in self._buffering.items() if since_ms <= max(until_ms, 0)
-        )
-        return [one for _, one in found]
+        end = bisect_right(self._buffering, max(until_ms, 0), key=itemgetter(0))
+        return [one for _, one in self._buffering[:end]]
 
     def sentinel(self, sentinel_id: str) -> VersionSentinel | None:
         found: VersionSentinel | None = self._tables["dag.sentinels"].get(sentinel_id)
@@ -357,11 +357,15 @@ class Catalogue:
 
     def _keep(self, node: ComputeNode) -> None:
         self.state = object()
+        known = self._nodes.get(node.node_id)
         self._nodes[node.node_id] = node
-        if node.buffering_since_ms is None:
-            self._buffering.pop(node.node_id, None)
-        else:
-            self._buffering[node.node_id] = node.buffering_since_ms
+        before = None if known is None else known.buffering_since_ms
+        if before == node.buffering_since_ms:
+            return
+        if before is not None:
+            del self._buffering[bisect_left(self._buffering, (before, node.node_id))]
+        if node.buffering_since_ms is not None:
+            insort(self._buffering, (node.buffering_since_ms, node.node_id))
 
     def _mind_all(self, node_ids: Iterable[str], at_ms: int) -> None:
         for node_id in dict.fromkeys(node_ids):
