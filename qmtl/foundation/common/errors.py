@@ -578,6 +578,13 @@ class RedriveRefused(QmtlError):
     exit_code = 6
 
 
+class UnknownId(QmtlError):
+    """An id that nothing in the graph has."""
+
+    code = "QMTL-809"
+    exit_code = 6
+
+
 # ---- archive --------------------------------------------------------------------------------------------------
 
 

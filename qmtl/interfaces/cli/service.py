@@ -8,6 +8,7 @@ from qmtl.interfaces.cli.dagmanager.audit import audit, history
 from qmtl.interfaces.cli.dagmanager.commands import gc, redo_diff, retire, weight
 from qmtl.interfaces.cli.dagmanager.context import context
 from qmtl.interfaces.cli.dagmanager.diff import diff
+from qmtl.interfaces.cli.dagmanager.edges import edges
 from qmtl.interfaces.cli.dagmanager.queues import queue_stats
 from qmtl.interfaces.cli.dagmanager.ready import queues
 from qmtl.interfaces.cli.dagmanager.release import release
@@ -31,6 +32,7 @@ for one in (
     queue_stats,
     queues,
     sentinels,
+    edges,
     history,
     audit,
     redo_diff,
