@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -228,3 +229,19 @@ def test_a_topic_of_another_name_space_may_look_alike(kafka_bootstrap: str, kafk
     assert two.look_up(["a"])["a"].found is None
     one.close()
     two.close()
+
+
+@pytest.mark.parametrize("listens", [False, True], ids=["refuses", "silent"])
+def test_one_dead_broker_of_those_that_are_named_keeps_no_topic_from_being_made(
+    kafka_bootstrap: str, kafka_namespace: str, listens: bool
+) -> None:
+    with socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))
+        if listens:
+            dead.listen()
+        log = KafkaLog(f"127.0.0.1:{dead.getsockname()[1]},{kafka_bootstrap}", kafka_namespace)
+        try:
+            make(log, WANTED)
+            remove(log, "a")
+        finally:
+            log.close()
