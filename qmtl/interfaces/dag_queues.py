@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from threading import Lock
 from typing import Final
 
 from qmtl.engine.log.port import Log, Positions, TopicPartition, partitions_of
 from qmtl.engine.view import TableView, read_all
-from qmtl.foundation.contracts.dag import Queue, QueueRole, SentinelStatus, VersionSentinel
+from qmtl.foundation.contracts.dag import ComputeNode, Queue, QueueRole, SentinelStatus, VersionSentinel
 from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker, is_reserved
 from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import get_config
+from qmtl.interfaces.query_limits import Budget, TokenBucket
 from qmtl.interfaces.standing import standings
 from qmtl.topology import PROTOTYPES
 
@@ -25,6 +29,12 @@ Kafka asks the brokers for it (DescribeLogDirs)."""
 
 READERS: Final = ("nodes",)
 """The processors that read topics of nodes."""
+
+PER_S: Final = 5
+"""A desk answers so many requests a second."""
+
+BUDGET_S: Final = 0.3
+"""So long a request at a desk may take."""
 
 _HOLDING: Final = (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
 
@@ -68,6 +78,17 @@ class QueueStats:
     is_estimate: bool = False
 
     @property
+    def lag_bound(self) -> int:
+        """Offsets that a reader may be behind."""
+        own = self.queue.lag_alert_threshold
+        return get_config(self.queue.topic_class).lag_alert_threshold if own is None else own
+
+    @property
+    def lags(self) -> bool | None:
+        """Whether a reader is farther behind than it may be; None where nobody is known to read it."""
+        return None if self.lag is None else self.lag > self.lag_bound
+
+    @property
     def state(self) -> QueueState:
         if self.queue.removing:
             return QueueState.REMOVING
@@ -92,17 +113,88 @@ def chosen(queues: Iterable[Queue], tags: Collection[str], interval: int | None)
     ]
 
 
+class QueueTables:
+    """The tables that tell of queues; a second look takes what was written since the first. Not thread-safe."""
+
+    def __init__(self, log: Log) -> None:
+        self._queues, self._versions, self._nodes = (
+            TableView(log, name, codec) for name in ("dag.queues", "dag.sentinels", "dag.nodes")
+        )
+
+    def queues(self) -> list[Queue]:
+        """In the order of their names."""
+        return self._queues.refresh().rows()
+
+    def versions(self) -> list[VersionSentinel]:
+        return self._versions.refresh().rows()
+
+    def nodes(self, node_ids: Iterable[str]) -> dict[str, ComputeNode]:
+        """Those of them that are known."""
+        rows = self._nodes.refresh()
+        found = {node_id: rows.get(node_id) for node_id in node_ids}
+        return {node_id: node for node_id, node in found.items() if node is not None}
+
+
+class QueueStatsDesk:
+    """Answers requests of others, so many a second and each in its time, whoever sends them: what serves them at an edge has one. Thread-safe.
+
+    Args:
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._tables = QueueTables(log)
+        self._tokens = TokenBucket(PER_S, clock)
+        self._turn = Lock()
+
+    def ask(
+        self, tags: Collection[str], interval: int | None, limit: int | None
+    ) -> tuple[list[QueueStats], int]:
+        """As `queue_stats`.
+
+        Raises:
+            TooManyQueries: more than `PER_S` in a second.
+            QueryTimedOut: it took longer than `BUDGET_S`, the wait for those before it included.
+            LogError: the log did not answer.
+        """
+        self._tokens.take()
+        budget = Budget(BUDGET_S, self._clock)
+        if not self._turn.acquire(timeout=budget.left_s):
+            raise budget.exceeded()
+        try:
+            return queue_stats(self._log, tags, interval, limit, budget, self._tables)
+        finally:
+            self._turn.release()
+
+
 def queue_stats(
-    log: Log, tags: Collection[str], interval: int | None, limit: int | None
+    log: Log,
+    tags: Collection[str],
+    interval: int | None,
+    limit: int | None,
+    budget: Budget | None = None,
+    tables: QueueTables | None = None,
 ) -> tuple[list[QueueStats], int]:
     """What there is to say of the first queues by their names, and how many there are in all.
 
     Args:
         limit: at most so many; None for all.
+        budget: how long that may take; None, as long as it takes.
+        tables: as they were read before; None, they are read now.
+
+    Raises:
+        QueryTimedOut: it took longer.
+        LogError: the log did not answer.
     """
-    found = chosen(TableView(log, "dag.queues", codec).refresh().rows(), tags, interval)
+    check = _unbounded if budget is None else budget.check
+    tables = tables or QueueTables(log)
+    found = chosen(tables.queues(), tags, interval)
+    check()
     shown = found[:limit]
-    held = references(TableView(log, "dag.sentinels", codec).refresh().rows())
+    held = references(tables.versions())
+    check()
     present = set(log.topics())
     wheres = {one.topic: partitions_of(one.topic, one.partitions) for one in shown if one.topic in present}
     every = [where for some in wheres.values() for where in some]
@@ -115,7 +207,7 @@ def queue_stats(
         for topic, some in wheres.items()
         for where in some
     }
-    nodes = {one.node_id: one for one in TableView(log, "dag.nodes", codec).refresh().rows()}
+    nodes = tables.nodes({one.node_id for one in shown})
     since = {
         one.topic: since_ms
         for one in shown
@@ -123,8 +215,10 @@ def queue_stats(
         and (node := nodes.get(one.node_id)) is not None
         and (since_ms := node.buffering_since_ms) is not None
     }
-    records, sizes, older = _counted(log, starts, ends, since)
+    check()
+    records, sizes, older = _counted(log, starts, ends, since, check)
     lags = _lags(log) if wheres else {}
+    check()
     out = []
     for one in shown:
         mine = wheres.get(one.topic)
@@ -150,8 +244,16 @@ def queue_stats(
     return out, len(found)
 
 
+def _unbounded() -> None:
+    """All the time that it takes."""
+
+
 def _counted(
-    log: Log, starts: Positions, ends: Positions, since: Mapping[str, int]
+    log: Log,
+    starts: Positions,
+    ends: Positions,
+    since: Mapping[str, int],
+    check: Callable[[], None],
 ) -> tuple[Counter[str], Counter[TopicPartition], Counter[str]]:
     """Records by topic, their bytes by partition, and how many of them come before the close of the bucket in which a topic's node began
     to buffer."""
@@ -159,7 +261,9 @@ def _counted(
     sizes: Counter[TopicPartition] = Counter()
     older: Counter[str] = Counter()
     newer: set[TopicPartition] = set()
-    for record in read_all(log, list(starts), starts):
+    for count, record in enumerate(read_all(log, list(starts), starts)):
+        if count % SAMPLED == 0:
+            check()
         where = TopicPartition(record.topic, record.partition)
         if record.offset >= ends[where]:
             continue
@@ -175,7 +279,7 @@ def _counted(
 def _lags(log: Log) -> Mapping[str, int]:
     """Per topic that is read, the offsets to its high watermark of the task that is farthest behind, its partitions summed."""
     out: dict[str, int] = {}
-    for task in standings(log, [one for one in PROTOTYPES if one.name in READERS], codec):
+    for task in standings(log, [one for one in PROTOTYPES if one.name in READERS], codec, settle_s=0.0):
         mine: Counter[str] = Counter()
         for one in task.inputs:
             mine[one.where.topic] += one.lag

@@ -52,12 +52,18 @@ def group_of(processor: str) -> str:
 
 
 def standings(
-    log: Log, processors: Sequence[Processor], codec: Codec, foreign: Sequence[str] = ()
+    log: Log,
+    processors: Sequence[Processor],
+    codec: Codec,
+    foreign: Sequence[str] = (),
+    *,
+    settle_s: float = SETTLE_S,
 ) -> list[TaskStanding]:
     """Every task of these processors, and every group that is named, on the topics that the log has.
 
     Args:
         foreign: groups that are no processor's; one that never committed gives nothing.
+        settle_s: how long open transactions are watched at most; 0, where `stuck` does not matter.
     """
     known = known_topics(log, codec)
     drafts = [
@@ -70,7 +76,7 @@ def standings(
         found = meter.measure(asked)
     finally:
         meter.close()
-    stuck = _stuck(log, found)
+    stuck = _stuck(log, found, settle_s)
     out, at = [], 0
     for draft in drafts:
         mine = tuple(found[at : at + len(draft.asked)])
@@ -224,10 +230,10 @@ def _stamps(
     return {where.partition: stamp for where, stamp in found.items()}
 
 
-def _stuck(log: Log, found: Sequence[InputLag]) -> frozenset[TopicPartition]:
+def _stuck(log: Log, found: Sequence[InputLag], settle_s: float) -> frozenset[TopicPartition]:
     """Partitions whose last stable offset stands still before the high watermark."""
     left = {one.where: one.stable for one in found if one.unsettled}
-    deadline = time.monotonic() + SETTLE_S
+    deadline = time.monotonic() + settle_s
     while left and time.monotonic() < deadline:
         time.sleep(_ASK_AGAIN_S)
         now = log.stable_offsets(list(left))

@@ -12,6 +12,7 @@ import click
 import pytest
 import yaml
 
+from qmtl.foundation.wire.topics import LAG_ALERT_THRESHOLD
 from qmtl.interfaces.cli.main import cli
 from tests.deploy.test_dashboards import panels
 
@@ -202,3 +203,8 @@ def test_no_secret_stands_in_the_sample_of_receivers() -> None:
     said = re.findall(r"([a-z_]*(?:key|url|token|password)[a-z_]*): (.*)", text)
     assert {name for name, _ in said} == {"routing_key_file", "api_url_file", "api_key_file"}
     assert all(value.startswith("/run/secrets/") for _, value in said)
+
+
+def test_the_bound_of_a_lag_is_the_one_by_which_queues_are_judged() -> None:
+    (rule,) = [one for one in rules("alerts.yml") if one.get("alert") == "QmtlLag"]
+    assert rule["expr"] == f"qmtl_input_lag_offsets > {LAG_ALERT_THRESHOLD}"

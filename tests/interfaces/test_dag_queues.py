@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Record, partitions_of
+from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.view import read_all
+from qmtl.foundation.common.errors import QueryTimedOut, TooManyQueries
 from qmtl.foundation.contracts.dag import Queue, TopicClass
+from qmtl.foundation.wire.topics import CATALOGUE, LAG_ALERT_THRESHOLD
 from qmtl.interfaces import dag_queues
-from qmtl.interfaces.dag_queues import SAMPLED, QueueStats, queue_stats
+from qmtl.interfaces.dag_queues import (
+    BUDGET_S,
+    PER_S,
+    SAMPLED,
+    QueueStats,
+    QueueStatsDesk,
+    queue_stats,
+)
+from qmtl.interfaces.query_limits import TokenBucket
 from tests.replay.logs import RAW, RAW_SPEC, commit, log_in, marker, row
 
 QUEUE = Queue(RAW, "node", TopicClass.RAW, RAW_SPEC.partitions, 60, 0, 0, 0, ("crypto",), ready=True)
@@ -91,3 +107,106 @@ def test_what_has_no_topic_has_no_size(tmp_path: Path) -> None:
         None,
         False,
     )
+
+
+# ---- bounds of readers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "lag", "lags"),
+    [
+        (None, None, None),
+        (None, LAG_ALERT_THRESHOLD, False),
+        (None, LAG_ALERT_THRESHOLD + 1, True),
+        (7, 7, False),
+        (7, 8, True),
+        (0, 1, True),
+        (2 * LAG_ALERT_THRESHOLD, LAG_ALERT_THRESHOLD + 1, False),
+    ],
+)
+def test_a_reader_lags_that_is_farther_behind_than_the_topic_or_its_class_allows(
+    own: int | None, lag: int | None, lags: bool | None
+) -> None:
+    found = QueueStats(replace(QUEUE, lag_alert_threshold=own), 1, lag=lag)
+    assert (found.lags, found.lag_bound) == (lags, LAG_ALERT_THRESHOLD if own is None else own)
+
+
+# ---- a desk ----------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds that go on when somebody says so, and by a step with each look."""
+
+    def __init__(self, step: float = 0.0) -> None:
+        self.now, self.step = 100.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.fixture
+def simulated() -> SimulatedLog:
+    made = SimulatedLog()
+    made.ensure_topics([*CATALOGUE, RAW_SPEC])
+    commit(made, [row("dag.queues", QUEUE)])
+    return made
+
+
+@given(pauses=st.lists(st.sampled_from([0.0, 0.05, 0.2, 0.25, 1.0, 9.0]), min_size=6, max_size=40))
+def test_no_more_than_five_a_second_are_let_in_and_who_waits_as_told_is(pauses: list[float]) -> None:
+    clock, taken = Clock(), list[float]()
+    bucket = TokenBucket(PER_S, clock)
+    for pause in pauses:
+        clock.now += pause
+        try:
+            bucket.take()
+        except TooManyQueries as error:
+            wait_ms = int(error.remedy.split()[-2])
+            assert 0 <= wait_ms <= 1000 / PER_S
+            clock.now += (wait_ms + 1) / 1000
+            bucket.take()
+        taken.append(clock.now)
+    for first, since in enumerate(taken):
+        for last in range(first, len(taken)):
+            assert last - first + 1 <= PER_S + (taken[last] - since) * PER_S + 1e-6
+
+
+def test_a_desk_answers_five_a_second_and_sees_what_was_written_since(simulated: SimulatedLog) -> None:
+    clock = Clock()
+    desk = QueueStatsDesk(simulated, clock)
+    assert [desk.ask((), None, None)[1] for _ in range(PER_S)] == [1] * PER_S
+    with pytest.raises(TooManyQueries, match="200 ms"):
+        desk.ask((), None, None)
+    commit(simulated, [row("dag.queues", replace(QUEUE, topic="other"))])
+    clock.now += 0.2
+    assert desk.ask((), None, None)[1] == 2
+
+
+def test_a_request_that_takes_longer_than_its_time_is_given_up(simulated: SimulatedLog) -> None:
+    with pytest.raises(QueryTimedOut, match="300 ms"):
+        QueueStatsDesk(simulated, Clock(BUDGET_S / 3)).ask((), None, None)
+    assert QueueStatsDesk(simulated, Clock(BUDGET_S / 100)).ask((), None, None)[1] == 1
+
+
+def test_a_request_behind_one_that_hangs_is_given_up_too(
+    simulated: SimulatedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, entered, go_on = QueueStatsDesk(simulated), Event(), Event()
+    topics = simulated.topics
+
+    def hanging() -> list[str]:
+        entered.set()
+        go_on.wait(5)
+        return topics()
+
+    monkeypatch.setattr(simulated, "topics", hanging)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(desk.ask, (), None, None)
+        assert entered.wait(30)
+        with pytest.raises(QueryTimedOut):
+            desk.ask((), None, None)
+        assert not first.done()
+        go_on.set()
+        with pytest.raises(QueryTimedOut):
+            first.result(30)

@@ -585,6 +585,20 @@ class UnknownId(QmtlError):
     exit_code = 6
 
 
+class QueryTimedOut(QmtlError):
+    """A question that could not be answered in the time that it had."""
+
+    code = "QMTL-810"
+    exit_code = 6
+
+
+class TooManyQueries(QmtlError):
+    """A question that comes too soon after others."""
+
+    code = "QMTL-811"
+    exit_code = 6
+
+
 # ---- archive --------------------------------------------------------------------------------------------------
 
 

@@ -122,8 +122,8 @@ class Queue:
         orphaned_at_ms: since when no version that is pending or active has the node; None while one has it.
         removing: it is being removed, and is nobody's to read any more.
         brokers: where it lies, if not on the log's own; empty for every topic that the DAG Manager makes, and read by nobody.
-        lag_alert_threshold: records that a reader may be behind, if the topic has a bound of its own. The DAG Manager sets None and
-            nobody reads it: one bound holds for all topics, that of the alert `QmtlLag`.
+        lag_alert_threshold: offsets that a reader may be behind, if the topic has a bound of its own; None, as the DAG Manager sets it:
+            that of its class (`get_config`), which is that of the alert `QmtlLag`. `queue-stats` tells who is over it.
         role: of the topics of a node one is current.
         spared: how often in a row it could not be removed, and `spared_at_ms` when it was tried last, by the clock's ticks; 0 and None
             from when a version has the node again.

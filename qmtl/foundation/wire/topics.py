@@ -337,12 +337,17 @@ def topic(name: str) -> TopicSpec:
     return spec
 
 
+LAG_ALERT_THRESHOLD: Final = 10_000
+"""Offsets: the bound of the alert `QmtlLag`, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopicTypeConfig:
     """What a class of node topics gets at creation, and the keys of its records.
 
     Attributes:
         key, task_key: as in `TopicSpec`.
+        lag_alert_threshold: offsets that a reader may be behind, where a topic has no bound of its own.
     """
 
     partitions: int
@@ -351,6 +356,7 @@ class TopicTypeConfig:
     messages: tuple[type, ...]
     key: tuple[str, ...] = ("symbol",)
     task_key: tuple[str, ...] = ("symbol",)
+    lag_alert_threshold: int = LAG_ALERT_THRESHOLD
 
 
 _TOPIC_CONFIG: Final[Mapping[TopicClass, TopicTypeConfig]] = {

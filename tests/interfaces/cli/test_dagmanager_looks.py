@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,8 +136,23 @@ def test_the_lag_of_a_queue_is_that_of_the_reader_that_is_farthest_behind(
         rest = waiting(client, feed_bars(client, 5))
     assert lag() == rest <= 3  # the ends of transactions have offsets, too
     with client_on(mine.directory, ()) as client:
-        behind = waiting(client, feed_bars(client, 9, settled=False))
+        source = feed_bars(client, 9, settled=False)
+        behind = waiting(client, source)
     assert lag() == behind >= rest + 8 + 12  # bars and markers
+    for bound, lags in ((behind, False), (behind - 1, True)):
+        with client_on(mine.directory, ()) as client:
+            commit(client.log, [row("dag.queues", replace(source, lag_alert_threshold=bound))])
+        (shown,) = look(capsys, mine, "queue-stats", "--tag", "raw", "--json").lines()
+        assert (shown["lag_alert_threshold"], shown["lags"]) == (bound, lags)
+    assert f" {behind}! " in look(capsys, mine, "queue-stats", "--tag", "raw").out
+
+
+def test_a_look_that_takes_longer_than_it_may_is_given_up(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
+) -> None:
+    ran = look(capsys, seen_deployed, "queue-stats", "--within", "1")
+    assert_one_screen(ran, "QMTL-810", 6, says=["1 ms", "limit"])
+    assert_one_screen(look(capsys, seen_deployed, "queue-stats", "--within", "0"), "QMTL-801", 2)
 
 
 @pytest.mark.parametrize(

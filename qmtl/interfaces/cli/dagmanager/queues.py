@@ -27,11 +27,23 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="Only queues of this interval: 60, 60s, 15m, 1h, 1d.",
 )
+@click.option(
+    "--within",
+    "within_ms",
+    type=click.FloatRange(1, 600_000),
+    metavar="MS",
+    help="Give up after so many milliseconds, counted from when the log is open.  [default: as long as it takes]",
+)
 @rows_options
 @log_option
 @format_option
 def queue_stats(
-    tags: tuple[str, ...], interval: int | None, limit: int | None, log_address: str, as_json: bool
+    tags: tuple[str, ...],
+    interval: int | None,
+    within_ms: float | None,
+    limit: int | None,
+    log_address: str,
+    as_json: bool,
 ) -> None:
     """The queues in the order of their names, those with all of the tags: state, references, offsets, readers' lag.
 
@@ -39,12 +51,15 @@ def queue_stats(
     active and have the node. BEGIN and END are offsets, of all partitions together; they have gaps. RECORDS and BYTES (of keys
     and values, before compression) are counted for queues of at most 1,000 offsets; of others RECORDS is the most that there can
     be, and BYTES, with a ~ before it, is estimated from the newest 300. OLDER are those, of a node that is buffering, that were
-    there when its schema was changed. LAG is that of the reader that is farthest behind, in offsets.
+    there when its schema was changed. LAG is that of the reader that is farthest behind, in offsets; with a ! behind it, it
+    is more than BOUND, the topic's own or that of its class.
     """
     from qmtl.interfaces.dag_queues import queue_stats as measure
+    from qmtl.interfaces.query_limits import Budget
 
     with reading(log_address) as log:
-        found, count = measure(log, tags, interval, limit)
+        budget = None if within_ms is None else Budget(within_ms / 1000)
+        found, count = measure(log, tags, interval, limit, budget)
     if as_json:
         for one in found:
             render.json_line(as_row(one))
@@ -63,9 +78,10 @@ def queue_stats(
                 "OLDER",
                 "BYTES",
                 "LAG",
+                "BOUND",
             ),
             [_cells(one) for one in found],
-            numbers=("SECONDS", "REFS", "BEGIN", "END", "RECORDS", "OLDER", "BYTES", "LAG"),
+            numbers=("SECONDS", "REFS", "BEGIN", "END", "RECORDS", "OLDER", "BYTES", "LAG", "BOUND"),
         )
     if len(found) < count:
         render.note(f"{len(found)} of {count} queues; --all shows every one.")
@@ -93,6 +109,8 @@ def as_row(one: QueueStats) -> dict[str, Any]:
         "bytes": one.bytes,
         "bytes_estimated": one.is_estimate,
         "lag": one.lag,
+        "lag_alert_threshold": one.lag_bound,
+        "lags": one.lags,
         "role": one.queue.role,
         "buffering_since_ms": one.buffering_since_ms,
         "older": one.older,
@@ -115,5 +133,6 @@ def _cells(one: QueueStats) -> tuple[object, ...]:
         most if one.records is None else one.records,
         "-" if one.buffering_since_ms is None else most if one.older is None else one.older,
         "-" if one.bytes is None else f"~{one.bytes}" if one.is_estimate else one.bytes,
-        "-" if one.lag is None else one.lag,
+        "-" if one.lag is None else f"{one.lag}!" if one.lags else one.lag,
+        one.lag_bound,
     )
