@@ -9,6 +9,7 @@ from qmtl.interfaces.cli.dagmanager.commands import gc, redo_diff, retire, weigh
 from qmtl.interfaces.cli.dagmanager.context import context
 from qmtl.interfaces.cli.dagmanager.diff import diff
 from qmtl.interfaces.cli.dagmanager.edges import edges
+from qmtl.interfaces.cli.dagmanager.ping import ping
 from qmtl.interfaces.cli.dagmanager.queues import queue_stats
 from qmtl.interfaces.cli.dagmanager.ready import queues
 from qmtl.interfaces.cli.dagmanager.release import release
@@ -28,6 +29,7 @@ def dagmanager() -> None:
 
 
 for one in (
+    ping,
     diff,
     queue_stats,
     queues,
