@@ -13,10 +13,13 @@ from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
 from qmtl.foundation.common.errors import (
     CommandRefused,
+    LogUnreachable,
     NoAnswer,
     OtherMessage,
+    OutcomeUnknown,
     PromotionHeld,
     ReleaseActive,
+    TransactionAborted,
     UnknownWorld,
 )
 from qmtl.foundation.contracts.dag import (
@@ -41,6 +44,9 @@ from qmtl.services.dagmanager.admission import admit
 from qmtl.services.nodes.plan import shards_of
 
 IDLE_S: Final = 0.02
+
+ATTEMPTS: Final = 2
+"""A command to the DAG Manager is sent so often before it is given up: once, and once more."""
 
 _REFUSALS: Final = {one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage)}
 
@@ -83,11 +89,14 @@ class Client:
         """
         found = self.within(self._timeout_s, ready)
         if not found:
-            raise NoAnswer(
-                f"no service answered within {self._timeout_s:g} s: {what}.",
-                "Start the workers with `qmtl worker run NAME`, then repeat the command; it is not done twice.",
-            )
+            raise self._silence(what)
         return found
+
+    def _silence(self, what: str) -> NoAnswer:
+        return NoAnswer(
+            f"no service answered within {self._timeout_s:g} s: {what}.",
+            "Start the workers with `qmtl worker run NAME`, then repeat the command; it is not done twice.",
+        )
 
     def within(self, seconds: float, ready: Callable[[], Any]) -> Any:
         """Run until `ready` gives something, or for so long; returns what it gave last."""
@@ -137,17 +146,27 @@ class Client:
         return outcome
 
     def dag_command(self, command: DagCommand) -> DagCommandOutcome:
-        """Send a command to the DAG Manager and wait for what became of it.
+        """Send a command to the DAG Manager and wait for what became of it; where the log fails, or half of the time brings no answer, it is
+        sent a second time, which adds nothing where the first one came through.
 
         Raises:
             CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive and OtherMessage, as some of these.
             NoAnswer: the DAG Manager does not run.
+            LogUnreachable, TransactionAborted, OutcomeUnknown: the second attempt ended so.
         """
         same = command.command_id
-        self.publish_once("dag.commands", command, lambda other: other.command_id == same)
-        outcome: DagCommandOutcome = self.wait(
-            f"command {same!r}", lambda: self.view("dag.outcomes").get(same)
-        )
+        outcome: DagCommandOutcome | None = None
+        for attempt in range(ATTEMPTS):
+            try:
+                self.publish_once("dag.commands", command, lambda other: other.command_id == same)
+                outcome = self.within(self._timeout_s / ATTEMPTS, lambda: self.view("dag.outcomes").get(same))
+            except (LogUnreachable, TransactionAborted, OutcomeUnknown):
+                if attempt == ATTEMPTS - 1:
+                    raise
+            if outcome is not None:
+                break
+        if outcome is None:
+            raise self._silence(f"command {same!r}")
         if not outcome.accepted:
             refusal = _REFUSALS.get(outcome.code, CommandRefused)
             raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{refusal.code}] ')}")

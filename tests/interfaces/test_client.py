@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from qmtl.bootstrap import open_log, prepare
+from qmtl.engine.log.port import Writer
+from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.view import all_partitions, read_all
-from qmtl.foundation.common.errors import InvalidDag, NoAnswer, UnknownWorld
-from qmtl.foundation.contracts.dag import DagSubmission
+from qmtl.foundation.common.errors import InvalidDag, NoAnswer, OutcomeUnknown, UnknownWorld
+from qmtl.foundation.contracts.dag import DagCommandOutcome, DagSubmission, RetireStrategy
 from qmtl.foundation.contracts.world import World, WorldStatus
 from qmtl.foundation.wire.registry import codec
-from qmtl.interfaces.client import Client
+from qmtl.foundation.wire.topics import CATALOGUE, topic
+from qmtl.interfaces.client import ATTEMPTS, Client
 from tests.replay.logs import SETTINGS, commit, row
 from tests.services.dagmanager.test_cases import CASES, submitted
 from tests.services.graphs import T0
@@ -67,3 +71,79 @@ def test_a_sound_message_is_published_once_however_often_it_is_sent(client: Clie
         with pytest.raises(NoAnswer):
             client.submit(sound)
     assert published(client) == [*before, sound]
+
+
+# ---- a command is sent again once --------------------------------------------------------------------------------------
+
+
+class Answering:
+    """Stands where a worker does: takes commands from the log, or loses all of them as often as it is told to."""
+
+    def __init__(self, log: SimulatedLog, losses: int) -> None:
+        self.log, self.losses, self.lost = log, losses, 0
+
+    def step(self) -> bool:
+        found = commands(self.log)
+        if found and self.lost < self.losses:
+            self.lost += 1
+            self.log.delete_topics(["dag.commands"])
+            self.log.ensure_topics([topic("dag.commands")])
+        elif found:
+            commit(self.log, [row("dag.outcomes", DagCommandOutcome(found[-1].command_id, True, "", "done"))])
+        return bool(found)
+
+
+class Unsure:
+    """A writer whose first transaction ends without anybody knowing how."""
+
+    def __init__(self, inner: Writer, commits: bool) -> None:
+        self._inner, self._commits = inner, commits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def commit(self, *args: Any) -> None:
+        if self._commits:
+            self._inner.commit(*args)
+        raise OutcomeUnknown("nobody knows")
+
+
+def commands(log: SimulatedLog) -> list[Any]:
+    found = read_all(log, all_partitions(log, "dag.commands"))
+    return [codec.decode(one.value) for one in found if one.value is not None]
+
+
+RETIRE = RetireStrategy("c", "w1", "s1", T0)
+
+
+def asking(losses: int = 0, timeout_s: float = 5.0) -> tuple[Client, Answering]:
+    log = SimulatedLog()
+    log.ensure_topics(CATALOGUE)
+    worker: Any = Answering(log, losses)
+    return Client(log, [worker], timeout_s), worker
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_command_whose_sending_has_an_unknown_end_is_on_the_log_once(
+    monkeypatch: pytest.MonkeyPatch, commits: bool
+) -> None:
+    client, worker = asking()
+    writer, made = worker.log.writer, list[str]()
+
+    def unsure(name: str) -> Any:
+        made.append(name)
+        return Unsure(writer(name), commits) if made == ["qmtl.client.dag.commands"] else writer(name)
+
+    monkeypatch.setattr(worker.log, "writer", unsure)
+    assert client.dag_command(RETIRE).detail == "done"
+    assert commands(worker.log) == [RETIRE]
+
+
+def test_a_command_without_an_answer_is_sent_once_more_and_no_oftener() -> None:
+    client, worker = asking(losses=1, timeout_s=0.6)
+    assert client.dag_command(RETIRE).detail == "done"
+    assert worker.lost == 1
+    client, worker = asking(losses=9, timeout_s=0.6)
+    with pytest.raises(NoAnswer):
+        client.dag_command(RETIRE)
+    assert worker.lost == ATTEMPTS

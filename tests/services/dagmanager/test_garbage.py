@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -138,6 +139,29 @@ def test_what_another_strategy_has_stays(desk: Desk) -> None:
     removed = {row.node_id for row in desk.rows("dag.queues") if row.removing}
     assert removed
     assert not removed & kept
+
+
+def test_a_strategy_lets_its_nodes_go_once_however_often_it_is_taken_out(desk: Desk) -> None:
+    def references() -> Counter[str]:
+        return Counter({row.node_id: desk.references(row.node_id) for row in desk.rows("dag.nodes")})
+
+    publish(desk)
+    desk.send(submission(strategy([price(), sma("fast", 3), target(source="fast")], "s2")))
+    desk.report_all()
+    (mine,) = [set(row.node_ids) for row in desk.rows("dag.sentinels") if row.strategy_id == "s1"]
+    before = references()
+    assert {before[node_id] for node_id in mine} == {1, 2}
+    desk.send(OUT)
+    assert before - references() == Counter(mine)
+    left = desk.all_rows() | {"dag.outcomes": []}
+    for _ in range(2):
+        desk.send(OUT, replace(OUT, command_id="out again"))
+        assert (desk.all_rows() | {"dag.outcomes": []}, before - references()) == (left, Counter(mine))
+        desk.again()
+    assert [(row.command_id, row.code) for row in desk.rows("dag.outcomes")] == [
+        ("out", ""),
+        ("out again", "QMTL-602"),
+    ]
 
 
 def test_what_a_worker_still_computes_stays_until_it_has_heard(desk: Desk) -> None:
