@@ -545,6 +545,7 @@ class AdminAct(Enum):
     CROWDED = "crowded"
     CROSSED = "crossed"
     RELEASED = "released"
+    FORGOTTEN = "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -555,7 +556,8 @@ class AdminEntry:
         subject: what was acted on: a topic, a sentinel, a node, a submission, a command or a request for a diff.
         cause: the submission, the command, or the tick that it came from.
         at_ms: by the record that it came from.
-        digest: of what came in or went out: of a submission's message and its outcome, of a request and its chunks, of a command.
+        digest: of what came in or went out: of a submission's message and its outcome, of a request and its chunks, of a command; of
+            the row of a version that was forgotten.
     """
 
     act: AdminAct

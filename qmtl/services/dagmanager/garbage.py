@@ -12,7 +12,9 @@ from enum import Enum
 from heapq import nsmallest
 from typing import Final
 
+from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.contracts.dag import (
+    AdminAct,
     GcPace,
     Queue,
     QueueRole,
@@ -21,6 +23,7 @@ from qmtl.foundation.contracts.dag import (
     TopicClass,
     VersionSentinel,
 )
+from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import Catalogue
@@ -186,6 +189,10 @@ def _is_its_own(catalogue: Catalogue, node_id: str) -> bool:
 
 
 def _forget(act: Act, version: VersionSentinel) -> None:
+    """Drop a version, and leave in the audit what it takes to publish it again: its message stays on the log under the id of its submission."""
+    told = f"{version.version} of {version.strategy_id} in {version.world_id}, commit {version.commit_hash}, submission {version.submission_id}"
+    digest = blake3_hex(codec.encode(version))
+    act.note(AdminAct.FORGOTTEN, version.sentinel_id, detail=told, digest=digest)
     act.catalogue.drop_sentinel(version, act.at_ms)
     edges = act.step.table("dag.edges")
     for node_id in sorted(set(version.node_ids)):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.contracts.dag import (
     AdminAct,
     CollectGarbage,
@@ -29,6 +30,7 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.foundation.contracts.node import NodeDeployment
+from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager import garbage
 from qmtl.services.dagmanager.garbage import BATCH, FRESH_MS, LONGEST_PAUSE_MS
@@ -400,6 +402,37 @@ def test_what_a_tick_writes_comes_in_one_order_whoever_was_restarted(desk: Desk,
     if restarted:
         desk.again()
     assert [one.strategy_id for one in desk._manager._catalogue.versions()] == ["s1", "s2", "s3"]
+
+
+# ---- versions that are forgotten -------------------------------------------------------------------------------------
+
+
+def test_of_a_forgotten_version_the_audit_has_what_it_takes_to_publish_it_again(desk: Desk) -> None:
+    publish(desk)
+    (version,) = desk.rows("dag.sentinels")
+    desk.send(OUT)
+    desk.tick(day(1))
+    (version,) = desk.rows("dag.sentinels")
+    desk.tick(day(211))
+    assert [one for one in desk.told("dag.admin.log") if one.act is AdminAct.FORGOTTEN] == []
+    desk.remove_all()
+    desk.tick(day(211) + 60_000)
+    assert desk.rows("dag.sentinels") == []
+    (told,) = [one for one in desk.told("dag.admin.log") if one.act is AdminAct.FORGOTTEN]
+    assert (told.subject, told.digest) == (version.sentinel_id, blake3_hex(codec.encode(version)))
+    named = (version.version, "s1", "w1", version.commit_hash, "submission first")
+    assert all(one in told.detail for one in named)
+    publish(desk, "again")  # what was submitted as that
+    (again,) = desk.rows("dag.sentinels")
+    same = replace(
+        version,
+        status=SentinelStatus.ACTIVE,
+        submission_id="again",
+        active_since_ms=again.active_since_ms,
+        retired_at_ms=None,
+        was_stable=False,
+    )
+    assert again == same
 
 
 # ---- versions that failed ----------------------------------------------------------------------------------------------
