@@ -6,7 +6,7 @@ offsets, also on a copy of the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cache
 from typing import Final, NamedTuple, TypeAlias
@@ -58,7 +58,7 @@ def boundaries(log: Log, versions: Iterable[VersionSentinel]) -> dict[str, dict[
         LogError: the log did not answer.
     """
     present = set(log.topics())
-    topics: dict[str, Sequence[TopicPartition]] = {
+    topics: dict[str, list[TopicPartition]] = {
         one.node_id: partitions_of(one.topic, one.partitions)
         for one in TableView(log, "dag.queues", codec).refresh().rows()
         if one.role is QueueRole.CURRENT and one.topic in present
@@ -73,9 +73,9 @@ def boundaries(log: Log, versions: Iterable[VersionSentinel]) -> dict[str, dict[
     for one in versions:
         was_active = one.status is SentinelStatus.ACTIVE or one.active_since_ms
         nodes = sorted(set(one.node_ids)) if was_active else ()
-        wheres = sorted(topics[node_id] for node_id in nodes if node_id in topics)
+        wheres = sorted(tuple(topics[node_id]) for node_id in nodes if node_id in topics)
         out[one.sentinel_id] = {
-            where: at for some in wheres for where, at in begins(tuple(some), one.active_since_ms).items()
+            where: at for some in wheres for where, at in begins(some, one.active_since_ms).items()
         }
     return out
 

@@ -12,11 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qmtl.bootstrap import open_log
-from qmtl.engine.log.port import partitions_of
+from qmtl.engine.log.port import Record, partitions_of
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import AdminAct, AdminEntry, Queue, SentinelStatus
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.interfaces import dag_queues
+from qmtl.interfaces.audit_traces import span_id, spans, trace_id
 from qmtl.interfaces.client import Client
 from tests.interfaces.cli.deployed import CANARY, OLD, STABLE, WORLD, Deployed, client_on, feed_bars
 from tests.interfaces.cli.running import Ran, assert_one_screen, call
@@ -242,6 +243,54 @@ def test_the_audit_is_the_admin_log(capsys: pytest.CaptureFixture[str], seen_dep
     subject = entries[-1].subject
     some = look(capsys, seen_deployed, "audit", "--subject", subject, "--json").lines()
     assert some == [one for one in told if one["subject"] == subject]
+
+
+def test_every_diff_of_the_audit_is_a_span_in_the_trace_of_its_request(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
+) -> None:
+    entries = [one for one in seen_deployed.messages("dag.admin.log") if one.act is AdminAct.DIFFED]
+    told = look(capsys, seen_deployed, "audit", "--otlp").lines()
+    found = [one["resourceSpans"][0]["scopeSpans"][0]["spans"][0] for one in told]
+    assert len(entries) == 2 * len(found) == 8
+    for span, request, response in zip(found, entries[::2], entries[1::2], strict=True):
+        facts = {one["key"]: one["value"]["stringValue"] for one in span["attributes"]}
+        assert (facts["qmtl.request_id"], facts["qmtl.subject"]) == (request.cause, request.subject)
+        digests = (facts["qmtl.request.digest"], facts["qmtl.response.digest"])
+        assert digests == (request.digest, response.digest)
+        assert facts["qmtl.response"] in response.detail
+        assert (span["traceId"], span["spanId"]) == (trace_id(request.cause), span_id(request.cause))
+        assert int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"])
+        assert span["status"] == {}
+    ids = {(span["traceId"], span["spanId"]) for span in found}
+    assert {(len(one), len(other)) for one, other in ids} == {(32, 16)}
+    assert len(ids) == len(found)
+    some = look(capsys, seen_deployed, "audit", "--otlp", "--limit", "1")
+    assert (some.lines(), "newest 1 of 4" in some.err) == (told[-1:], True)
+
+
+def test_a_span_needs_both_of_its_lines_and_a_refusal_is_an_error() -> None:
+    def line(
+        offset: int, cause: str, detail: str, act: AdminAct = AdminAct.DIFFED
+    ) -> tuple[Record, AdminEntry]:
+        record = Record("dag.admin.log", 0, offset, b"", b"", 1_000 + offset)
+        return record, AdminEntry(act, cause, "", cause, 0, detail, f"d{offset}")
+
+    lines = [
+        line(0, "old", "response: 1 nodes"),  # its request was not kept, or not chosen
+        line(1, "a", "request"),
+        line(2, "a", "response: refused: QMTL-500"),
+        line(3, "a", "response: again"),
+        line(4, "b", "request"),
+        line(5, "old", "response: 3 nodes"),
+        line(6, "c", "request"),
+        line(7, "c", "v1 is active", AdminAct.ACTIVATED),
+        line(8, "c", "response: 2 nodes"),
+    ]
+    found = [one["resourceSpans"][0]["scopeSpans"][0]["spans"][0] for one in spans(lines)]
+    assert [one["traceId"] for one in found] == [trace_id("a"), trace_id("c")]
+    assert [one["status"] for one in found] == [{"code": 2}, {}]
+    times = [(one["startTimeUnixNano"], one["endTimeUnixNano"]) for one in found]
+    assert times == [("1001000000", "1002000000"), ("1006000000", "1008000000")]
 
 
 def test_the_topics_of_now_are_those_of_the_table_and_before_all_there_were_none(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -21,17 +21,24 @@ ADMIN_LOG: Final = "dag.admin.log"
 
 @click.command()
 @click.option("--subject", help="Only what was done to this topic, version, command, … .")
+@click.option(
+    "--otlp", is_flag=True, help="Show the diffs as OpenTelemetry spans, one OTLP request in JSON per line."
+)
 @rows_options
 @log_option
 @format_option
-def audit(subject: str | None, limit: int | None, log_address: str, as_json: bool) -> None:
+def audit(subject: str | None, otlp: bool, limit: int | None, log_address: str, as_json: bool) -> None:
     """The newest lines of the admin log, oldest of them first.
 
-    AT is by the record that a line came from, WRITTEN when it came onto the log.
+    AT is by the record that a line came from, WRITTEN when it came onto the log. With --otlp there is a line per diff, for a collector of
+    traces; a trace's id follows from the id of the request, so what is sent there twice is one span.
     """
     newest: deque[tuple[Record, AdminEntry]] = deque(maxlen=limit)
     count = 0
     with reading(log_address) as log:
+        if otlp:
+            _show_spans(log, subject, limit)
+            return
         for record, entry in _entries(log):
             if subject in (None, entry.subject):
                 newest.append((record, entry))
@@ -70,6 +77,21 @@ def audit(subject: str | None, limit: int | None, log_address: str, as_json: boo
         )
     if len(newest) < count:
         render.note(f"the newest {len(newest)} of {count} lines; --all shows every one.")
+
+
+def _show_spans(log: Log, subject: str | None, limit: int | None) -> None:
+    from qmtl.interfaces.audit_traces import spans
+
+    mine = ((record, entry) for record, entry in _entries(log) if subject in (None, entry.subject))
+    newest: deque[Any] = deque(maxlen=limit)
+    count = 0
+    for one in spans(mine):
+        newest.append(one)
+        count += 1
+    for one in newest:
+        render.json_line(one)
+    if len(newest) < count:
+        render.note(f"the newest {len(newest)} of {count} diffs; --all shows every one.")
 
 
 @click.command()
