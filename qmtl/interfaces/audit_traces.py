@@ -34,8 +34,8 @@ def span_id(request_id: str) -> str:
 def spans(lines: Iterable[tuple[Record, AdminEntry]]) -> Iterator[dict[str, Any]]:
     """A request to a trace collector for each diff of which both lines are there, in their order.
 
-    A span begins and ends when its lines were written, which is in one transaction: it says what was asked, when, and what became of it, and not
-    how long that took (`diff_duration_ms` does).
+    A span begins and ends when its lines were written, which is in one transaction: it says what was asked, when, and what became of
+    it, and not how long that took (`diff_duration_ms` does).
     """
     asked: tuple[Record, AdminEntry] | None = None
     for record, entry in lines:

@@ -146,8 +146,8 @@ class Client:
         return outcome
 
     def dag_command(self, command: DagCommand) -> DagCommandOutcome:
-        """Send a command to the DAG Manager and wait for what became of it; where the log fails, or half of the time brings no answer, it is
-        sent a second time, which adds nothing where the first one came through.
+        """Send a command to the DAG Manager and wait for what became of it. Where the log fails, or half of the time brings no answer, it
+        is sent a second time, which adds nothing where the first one came through.
 
         Raises:
             CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive and OtherMessage, as some of these.

@@ -1,7 +1,7 @@
 """Where in the topics of its nodes a version begins: behind the close of the bucket after which it became active.
 
-Nothing is kept for that but the bucket, in the version's row: markers are records of the topics themselves, so whoever looks finds the same
-offsets, also on a copy of the log.
+Nothing is kept for that but the bucket, in the version's row: markers are records of the topics themselves, so whoever looks finds
+the same offsets, also on a copy of the log.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ class QueueTables:
 
 
 class QueueStatsDesk:
-    """Answers requests of others, so many a second and each in its time, whoever sends them: what serves them at an edge has one. Thread-safe.
+    """Answers requests of others, so many a second and each in its time: whatever serves them at an edge has one. Thread-safe.
 
     Args:
         clock: seconds that only go forward.

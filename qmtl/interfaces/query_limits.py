@@ -10,7 +10,7 @@ from qmtl.foundation.common.errors import QueryTimedOut, TooManyQueries
 
 
 class Budget:
-    """The time that a question has, from now on. Whoever answers looks at it between two questions to the log, of which each ends by itself.
+    """The time that a question has, from now on. Whoever answers looks at it between two calls of the log, of which each ends by itself.
 
     Args:
         clock: seconds that only go forward.

@@ -189,8 +189,9 @@ def _is_its_own(catalogue: Catalogue, node_id: str) -> bool:
 
 
 def _forget(act: Act, version: VersionSentinel) -> None:
-    """Drop a version, and leave in the audit what it takes to publish it again: its message stays on the log under the id of its submission."""
-    told = f"{version.version} of {version.strategy_id} in {version.world_id}, commit {version.commit_hash}, submission {version.submission_id}"
+    """Drop a version, and leave in the audit what it takes to publish it again: its message stays on the log, under its submission's id."""
+    named = f"{version.version} of {version.strategy_id} in {version.world_id}"
+    told = f"{named}, commit {version.commit_hash}, submission {version.submission_id}"
     digest = blake3_hex(codec.encode(version))
     act.note(AdminAct.FORGOTTEN, version.sentinel_id, detail=told, digest=digest)
     act.catalogue.drop_sentinel(version, act.at_ms)

@@ -64,7 +64,7 @@ def edges(
         if not touching and not _is_known(log, end):
             raise UnknownId(
                 f"{'--from' if target is None else '--to'} was the text {end!a:.200}; no node, topic, version or artifact has that id.",
-                "`qmtl service dagmanager sentinels` shows ids of versions, `queue-stats --json` of nodes and topics, `qmtl state dag.artifacts` checksums.",
+                "`sentinels` shows ids of versions, `queue-stats --json` of nodes and topics, `qmtl state dag.artifacts` checksums.",
             )
     found = [one for one in touching if not relations or one.relation.value in relations]
     shown = found[:limit]

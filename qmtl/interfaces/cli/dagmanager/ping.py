@@ -34,9 +34,9 @@ _WIDTHS: Final = (24, 8)
 def ping(watch: bool, every_s: float | None, log_address: str, as_json: bool) -> None:
     """Ask whether somebody has the task of the DAG Manager, and how far behind its inputs it is.
 
-    The members of its group answer, who are out of it 10 seconds after their last heartbeat; so this is for Kafka, as an embedded log knows
-    no members. Without a pong the exit code is 6. With --watch the line says missing instead, or hangs where something waits and nothing
-    was taken since the ping before.
+    The members of its group answer, who are out of it 10 seconds after their last heartbeat; so this is for Kafka, as an embedded log
+    knows no members. Without a pong the exit code is 6. With --watch the line says missing instead, or hangs where something waits and
+    nothing was taken since the ping before.
     """
     from qmtl.interfaces.liveness import EVERY_S, ping, stands_still
 

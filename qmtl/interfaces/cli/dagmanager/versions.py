@@ -28,9 +28,9 @@ def sentinels(
     SHARE is that of a version that is active, or that a pending one gets. SINCE is when an active one became so; of one that is
     retired or failed, the tick that found it so.
 
-    With --offsets there is a line per version that was active and partition of its nodes' present topics. OFFSET is that of the first record
-    behind the close marker of the bucket after which it became active: where the version before ends, and this one begins. It is open as
-    long as the topic has not closed that bucket, and gone once the marker has left the topic by its age.
+    With --offsets there is a line per version that was active and partition of its nodes' present topics. OFFSET is that of the first
+    record behind the close marker of the bucket after which it became active: where the version before ends, and this one begins. It
+    is open as long as the topic has not closed that bucket, and gone once the marker has left the topic by its age.
     """
     from qmtl.engine.view import TableView
     from qmtl.foundation.contracts.dag import SentinelStatus
