@@ -24,14 +24,14 @@ class Pong:
     """Somebody has the task.
 
     Attributes:
-        lag: offsets to the high watermarks of its inputs; a few at rest.
+        waiting: records of its inputs that it has not taken; of an input with more than 1,000 offsets of them, so many offsets.
         bucket_ms: the newest bucket that it has closed; None where it has none.
         positions: what it has committed.
     """
 
     slot: str
     host: str
-    lag: int
+    waiting: int
     bucket_ms: int | None
     positions: Mapping[TopicPartition, int]
 
@@ -46,10 +46,10 @@ def ping(log: Log) -> Pong:
     found = slots(log, _DAGMANAGER, codec)
     for one in found:
         if one.slot is not None and one.tasks:
-            (task,) = standings(log, _DAGMANAGER, codec, settle_s=0.0)
-            lag = sum(read.lag for read in task.inputs)
+            (task,) = standings(log, _DAGMANAGER, codec)
+            waiting = sum(read.lag_stable if read.records is None else read.records for read in task.inputs)
             positions = {read.where: read.position for read in task.inputs if read.position is not None}
-            return Pong(one.slot, one.host, lag, task.bucket_ms, positions)
+            return Pong(one.slot, one.host, waiting, task.bucket_ms, positions)
     match found[0].state if found else GroupState.EMPTY:
         case GroupState.UNKNOWN:
             raise NoAnswer(
@@ -67,4 +67,4 @@ def ping(log: Log) -> Pong:
 
 def stands_still(before: Pong | None, now: Pong) -> bool:
     """Whether something waits and nothing was taken since the ping before: it is there, and hangs."""
-    return before is not None and now.lag > 0 and before.lag > 0 and now.positions == before.positions
+    return before is not None and now.waiting > 0 and before.waiting > 0 and now.positions == before.positions

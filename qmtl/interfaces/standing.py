@@ -16,7 +16,7 @@ from qmtl.foundation.common.errors import WireError
 from qmtl.foundation.contracts.control import GENESIS_MS, PositionStamp
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import is_stamp
-from qmtl.foundation.wire.topics import TopicSpec
+from qmtl.foundation.wire.topics import TopicSpec, topic
 from qmtl.replay.span import known_topics
 
 SETTLE_S: Final = 1.0
@@ -56,14 +56,11 @@ def standings(
     processors: Sequence[Processor],
     codec: Codec,
     foreign: Sequence[str] = (),
-    *,
-    settle_s: float = SETTLE_S,
 ) -> list[TaskStanding]:
     """Every task of these processors, and every group that is named, on the topics that the log has.
 
     Args:
         foreign: groups that are no processor's; one that never committed gives nothing.
-        settle_s: how long open transactions are watched at most; 0, where `stuck` does not matter.
     """
     known = known_topics(log, codec)
     drafts = [
@@ -76,7 +73,7 @@ def standings(
         found = meter.measure(asked)
     finally:
         meter.close()
-    stuck = _stuck(log, found, settle_s)
+    stuck = _stuck(log, found)
     out, at = [], 0
     for draft in drafts:
         mine = tuple(found[at : at + len(draft.asked)])
@@ -230,10 +227,27 @@ def _stamps(
     return {where.partition: stamp for where, stamp in found.items()}
 
 
-def _stuck(log: Log, found: Sequence[InputLag], settle_s: float) -> frozenset[TopicPartition]:
+def contained(log: Log, one: Processor, codec: Codec) -> dict[int, Positions]:
+    """Of each task of a processor that has written its tables, the positions in what it reads that they contain: two questions to the log."""
+    present = log.topics()
+    if one.anchor not in present:
+        return {}
+    known = {name: topic(name) for name in one.tables if name in present}
+    out: dict[int, Positions] = {}
+    for number, stamp in _stamps(log, one, topic(one.anchor).partitions, known, codec).items():
+        left = {input.topic for input in stamp.topics if not input.read}
+        out[number] = {
+            TopicPartition(at.topic, at.partition): at.offset
+            for at in stamp.positions
+            if at.topic not in left
+        }
+    return out
+
+
+def _stuck(log: Log, found: Sequence[InputLag]) -> frozenset[TopicPartition]:
     """Partitions whose last stable offset stands still before the high watermark."""
     left = {one.where: one.stable for one in found if one.unsettled}
-    deadline = time.monotonic() + settle_s
+    deadline = time.monotonic() + SETTLE_S
     while left and time.monotonic() < deadline:
         time.sleep(_ASK_AGAIN_S)
         now = log.stable_offsets(list(left))

@@ -13,11 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
-from qmtl.engine.log.port import Record, partitions_of
+from qmtl.engine.log.port import Record, TopicPartition, partitions_of
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import QueryTimedOut, TooManyQueries
+from qmtl.foundation.contracts.control import InputPosition, InputTopic, PositionStamp
 from qmtl.foundation.contracts.dag import Queue, TopicClass
+from qmtl.foundation.wire.keys import stamp_key
+from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, LAG_ALERT_THRESHOLD
 from qmtl.interfaces import dag_queues
 from qmtl.interfaces.dag_queues import (
@@ -29,7 +32,8 @@ from qmtl.interfaces.dag_queues import (
     queue_stats,
 )
 from qmtl.interfaces.query_limits import TokenBucket
-from tests.replay.logs import RAW, RAW_SPEC, commit, log_in, marker, row
+from qmtl.topology import PROTOTYPES
+from tests.replay.logs import RAW, RAW_SPEC, commit, log_in, marker, row, tombstone
 
 QUEUE = Queue(RAW, "node", TopicClass.RAW, RAW_SPEC.partitions, 60, 0, 0, 0, ("crypto",), ready=True)
 
@@ -150,6 +154,7 @@ def simulated() -> SimulatedLog:
     made = SimulatedLog()
     made.ensure_topics([*CATALOGUE, RAW_SPEC])
     commit(made, [row("dag.queues", QUEUE)])
+    commit(made, [(RAW, 0, b"k", b"v")] * 7)
     return made
 
 
@@ -180,7 +185,27 @@ def test_a_desk_answers_five_a_second_and_sees_what_was_written_since(simulated:
         desk.ask((), None, None)
     commit(simulated, [row("dag.queues", replace(QUEUE, topic="other"))])
     clock.now += 0.2
-    assert desk.ask((), None, None)[1] == 2
+    found, count = desk.ask((), None, None)
+    assert [one.queue.topic for one in found] == sorted([RAW, "other"])
+    whole, _ = queue_stats(simulated, (), None, None)
+    assert found == [replace(one, records=None, bytes=None) for one in whole]
+    assert (count, [one.records for one in whole if one.queue.topic == RAW]) == (2, [7])
+    commit(simulated, [tombstone("dag.queues", "other")])
+    clock.now += 0.2
+    assert desk.ask((), None, None)[1] == 1
+
+
+def test_a_lag_is_that_of_the_task_that_is_farthest_behind_and_still_reads_the_topic(
+    simulated: SimulatedLog,
+) -> None:
+    (nodes,) = [one for one in PROTOTYPES if one.name == "nodes"]
+    left = (InputTopic(RAW, "life", read=False),)
+    for task, offset, topics in ((1, 0, left), (2, 3, ()), (3, 5, ())):
+        said = PositionStamp("nodes", task, (InputPosition(RAW, 0, offset),), topics=topics)
+        commit(simulated, [(nodes.tables[0], task, stamp_key("nodes", task), codec.encode(said))])
+    where = TopicPartition(RAW, 0)
+    (found,), _ = queue_stats(simulated, (), None, None)
+    assert found.lag == simulated.end_offsets([where])[where] - 3 > 0
 
 
 def test_a_request_that_takes_longer_than_its_time_is_given_up(simulated: SimulatedLog) -> None:

@@ -32,9 +32,10 @@ def test_a_ping_is_answered_by_who_has_the_task_and_by_nobody_else() -> None:
         ping(log)
     joined = join(log, "qmtl.dagmanager", "dag.submissions", "7")
     at_rest = ping(log)
-    assert (at_rest.slot, at_rest.lag, at_rest.bucket_ms) == ("7", 0, None)
+    assert (at_rest.slot, at_rest.waiting, at_rest.bucket_ms) == ("7", 0, None)
     commit(log, [tombstone("dag.commands", "c")])
-    assert ping(log).lag > at_rest.lag
+    commit(log, [("dag.commands", 0, b"k", b"v")])
+    assert ping(log).waiting == 2  # the ends of transactions have offsets, and are nothing that waits
     joined.membership.close()
     other.membership.close()
 
@@ -53,8 +54,8 @@ def test_a_ping_is_answered_by_who_has_the_task_and_by_nobody_else() -> None:
 def test_it_hangs_if_something_waited_all_the_time_and_nothing_was_taken(
     before: tuple[int, int] | None, now: tuple[int, int], stands: bool
 ) -> None:
-    def pong(lag: int, position: int) -> Pong:
-        return Pong("0", "h", lag, None, {TopicPartition("dag.commands", 0): position})
+    def pong(waiting: int, position: int) -> Pong:
+        return Pong("0", "h", waiting, None, {TopicPartition("dag.commands", 0): position})
 
     assert stands_still(None if before is None else pong(*before), pong(*now)) == stands
 
@@ -81,9 +82,9 @@ def test_a_pong_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         _tell("hangs", Pong("7", "/10.0.0.1", 3, 60_000, {}), as_json)
     line, json_line = capsys.readouterr().out.splitlines()
     at = r"\d{4}-\d\d-\d\dT[\d:.]+Z"
-    told = r"slot 7 on /10\.0\.0\.1, 3 offsets behind, closed 1970-01-01T00:01:00\.000Z"
+    told = r"slot 7 on /10\.0\.0\.1, 3 records wait, closed 1970-01-01T00:01:00\.000Z"
     assert re.fullmatch(rf"{at} +hangs +{told}", line)
     assert re.fullmatch(
-        r'\{"answer": "hangs", "at_ms": \d+, "bucket_ms": 60000, "host": "/10.0.0.1", "lag": 3, "slot": "7"\}',
+        r'\{"answer": "hangs", "at_ms": \d+, "bucket_ms": 60000, "host": "/10.0.0.1", "slot": "7", "waiting": 3\}',
         json_line,
     )

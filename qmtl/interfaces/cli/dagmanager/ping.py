@@ -32,7 +32,7 @@ _WIDTHS: Final = (24, 8)
 @log_option
 @format_option
 def ping(watch: bool, every_s: float | None, log_address: str, as_json: bool) -> None:
-    """Ask whether somebody has the task of the DAG Manager, and how far behind its inputs it is.
+    """Ask whether somebody has the task of the DAG Manager, and how much of its inputs waits.
 
     The members of its group answer, who are out of it 10 seconds after their last heartbeat; so this is for Kafka, as an embedded log
     knows no members. Without a pong the exit code is 6. With --watch the line says missing instead, or hangs where something waits and
@@ -64,11 +64,11 @@ def ping(watch: bool, every_s: float | None, log_address: str, as_json: bool) ->
 
 def _tell(what: str, pong: Pong, as_json: bool) -> None:
     if as_json:
-        row = {"slot": pong.slot, "host": pong.host, "lag": pong.lag, "bucket_ms": pong.bucket_ms}
+        row = {"slot": pong.slot, "host": pong.host, "waiting": pong.waiting, "bucket_ms": pong.bucket_ms}
         render.json_line({"answer": what, "at_ms": _now_ms(), **row})
         return
     closed = "no bucket" if pong.bucket_ms is None else render.instant(pong.bucket_ms)
-    told = f"slot {pong.slot} on {pong.host}, {pong.lag} offsets behind, closed {closed}"
+    told = f"slot {pong.slot} on {pong.host}, {pong.waiting} records wait, closed {closed}"
     render.columns((render.instant(_now_ms()), what, told), _WIDTHS)
 
 
