@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import ceil
 from threading import Lock
 
 from qmtl.foundation.common.errors import QueryTimedOut, TooManyQueries
@@ -63,6 +64,6 @@ class TokenBucket:
                 wait_ms = (1 - self._tokens) / self._per_s * 1000
                 raise TooManyQueries(
                     f"more than {self._per_s} questions a second were asked.",
-                    f"Ask again in {wait_ms:.0f} ms.",
+                    f"Ask again in {ceil(wait_ms)} ms.",
                 )
             self._tokens -= 1
