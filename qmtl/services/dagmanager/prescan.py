@@ -229,8 +229,7 @@ class Settled:
 
 @dataclass(slots=True, eq=False)
 class Standing:
-    """What a text comes to in the graph as it stands: as long as its inputs have these ids, and what exists under its own id are the
-    very same objects.
+    """What a text comes to in the graph as it stands: as long as its inputs have these ids, and node and queue are the very same objects.
 
     Attributes:
         room: bytes at most of the node in a plan.

@@ -6,10 +6,9 @@ yet, asks by tags or has another schema, a graph that is not sound, or one that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import Final
 
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
@@ -41,7 +40,7 @@ def reused(catalogue: Catalogue, request: DiffRequest, prescan: Prescan) -> Comp
         return None
     head, texts = read
     named = _standing(catalogue, prescan, texts)
-    if named is None or not _is_as_it_was(catalogue, named.values()):
+    if named is None:
         return None
     names = [name for _, name in head.signals]
     signals = [
@@ -58,17 +57,17 @@ def reused(catalogue: Catalogue, request: DiffRequest, prescan: Prescan) -> Comp
 
 
 def _standing(catalogue: Catalogue, prescan: Prescan, texts: Sequence[Known]) -> dict[str, Standing] | None:
-    """What each text came to last, by name; None if one came to nothing, a name is there twice, or comes before what it reads."""
+    """What each text comes to, by name; None if one comes to nothing, a name is there twice, or comes before what it reads."""
     named: dict[str, Standing] = {}
     ids: dict[str, str] = {}
-    id_of = ids.__getitem__
+    id_of, state = ids.__getitem__, catalogue.state
     try:
         for one in texts:
             there = one.standing
             reads = tuple(map(id_of, one.inputs))
-            if there is None or there.reads != reads:
+            if there is None or there.seen is not state or there.reads != reads:
                 there = one.standing = _stand(catalogue, prescan, one, reads)
-                if there is None or any(named[read].node.interval != one.interval for read in one.inputs):
+                if there is None:
                     return None
             ids[one.name] = there.mapped.node_id
             named[one.name] = there
@@ -78,12 +77,15 @@ def _standing(catalogue: Catalogue, prescan: Prescan, texts: Sequence[Known]) ->
 
 
 def _stand(catalogue: Catalogue, prescan: Prescan, one: Known, reads: tuple[str, ...]) -> Standing | None:
-    """What a text comes to with these inputs; None if anything of it is to be looked at."""
+    """What a text comes to with these inputs in the graph as it is now; None if anything of it is to be looked at."""
     found = prescan.existing(one, reads, catalogue.node)
     queue = None if found is None else catalogue.queue_of(found.node.node_id)
     if found is None or queue is None or not is_usable(queue):
         return None
-    node = found.node
+    node, last = found.node, one.standing
+    if last is not None and last.reads == reads and last.node is node and last.queue is queue:
+        last.seen = catalogue.state
+        return last
     is_plain = node.buffering_since_ms is None and found.schema_hash == node.schema_hash
     if not is_plain or node.node_type == TAG_QUERY:
         return None
@@ -91,24 +93,6 @@ def _stand(catalogue: Catalogue, prescan: Prescan, one: Known, reads: tuple[str,
     return Standing(reads, node, queue, mapped, room_of(one.name, node), catalogue.state)
 
 
-def _is_as_it_was(catalogue: Catalogue, rows: Collection[Standing]) -> bool:
-    """Whether there are still these nodes and queues."""
-    if all(map(is_, map(_SEEN, rows), repeat(catalogue.state))):
-        return True
-    node_ids = list(map(_ID_OF, rows))
-    if not all(map(is_, catalogue.nodes_of(node_ids), map(_NODE, rows))):
-        return False
-    if not all(map(is_, catalogue.queues_of(node_ids), map(_QUEUE, rows))):
-        return False
-    for row in rows:
-        row.seen = catalogue.state
-    return True
-
-
 _ID: Final = attrgetter("node_id")
-_ID_OF: Final = attrgetter("mapped.node_id")
-_SEEN: Final = attrgetter("seen")
-_NODE: Final = attrgetter("node")
-_QUEUE: Final = attrgetter("queue")
 _MAPPED: Final = attrgetter("mapped")
 _ROOM: Final = attrgetter("room")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,12 +22,13 @@ from qmtl.foundation.contracts.dag import (
     ReportTopicRemoved,
     TopicReport,
 )
-from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
+from qmtl.foundation.contracts.diff import AckChunk, DiffChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
 from qmtl.services.dagmanager import graph
 from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.diff_stream import answer
 from qmtl.services.dagmanager.processor import DagManager
 
 
@@ -129,6 +131,11 @@ class Desk:
 
     def references(self, node_id: str) -> int:
         return self.catalogue.references(node_id)
+
+    def at_length(self, request: DiffRequest) -> list[DiffChunk]:
+        """The answer to a request, all of it let out, by somebody who remembers no message."""
+        with self._code():
+            return [replace(one, released=True) for one in answer(self.catalogue, request)]
 
     @property
     def catalogue(self) -> Catalogue:

@@ -20,7 +20,7 @@ from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, AdminAct, DagSubmission
 from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
 from qmtl.foundation.wire.registry import codec
-from qmtl.services.dagmanager.diff_stream import answer, digest_of
+from qmtl.services.dagmanager.diff_stream import digest_of
 from tests.services.dagmanager.desk import Desk
 from tests.services.dagmanager.test_life import GRAPHS, OWNERS, Life
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target, text
@@ -82,7 +82,7 @@ class Told(Life):
         asked = DiffRequest(
             f"r{self.count}", name, sent.dag_json, self.now_ms, world, "backtest" if safe else "live"
         )
-        at_length = [replace(one, released=True) for one in answer(self.desk.catalogue, asked)]
+        at_length = self.desk.at_length(asked)
         before, memory, emitted = graph_of(self.desk), self.desk.memory(), len(self.desk.emitted)
         there = {
             topic: node_id for topic, node_id in self.broker.topics.items() if topic not in self.removing()

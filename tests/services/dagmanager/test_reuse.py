@@ -110,7 +110,8 @@ def test_rows_are_told_again_and_not_made_again(standing: Desk) -> None:
 def queue_of(desk: Desk, name: str = "slow") -> Queue:
     period = next(one["period"] for one in crossing() if one["name"] == name)
     (node,) = [row for row in desk.rows("dag.nodes") if row.period == period]
-    (queue,) = [row for row in desk.rows("dag.queues") if row.node_id == node.node_id]
+    queue = desk.catalogue.queue_of(node.node_id)
+    assert queue is not None
     return queue
 
 
@@ -124,16 +125,19 @@ def removed(desk: Desk) -> None:
     desk.catalogue.put_queue(replace(queue, removing=True), T0)
 
 
+def moved(desk: Desk) -> None:
+    queue = queue_of(desk)
+    desk.catalogue.put_queue(replace(queue, role=QueueRole.FORMER), T0)
+    desk.catalogue.put_queue(replace(queue, topic="another"), T0)
+
+
 CHANGES: dict[str, Callable[[Desk], None]] = {
     "its topic is going": removed,
     "its topic is not there": lambda desk: desk.catalogue.put_queue(replace(queue_of(desk), ready=False), T0),
     "its topic was left": lambda desk: desk.catalogue.put_queue(
         replace(queue_of(desk), role=QueueRole.FORMER), T0
     ),
-    "its topic is another one": lambda desk: (
-        desk.catalogue.put_queue(replace(queue_of(desk), role=QueueRole.FORMER), T0),
-        desk.catalogue.put_queue(replace(queue_of(desk), topic="another"), T0),
-    )[0],
+    "its topic is another one": moved,
     "it has no topic": lambda desk: desk.catalogue.drop_queue(queue_of(desk)),
     "it is buffering": lambda desk: desk.catalogue.put_node(replace(node_of(desk), buffering_since_ms=T0)),
     "its schema is another": lambda desk: desk.catalogue.put_node(
@@ -153,6 +157,11 @@ def test_what_has_become_of_a_node_is_told_as_if_nothing_were_remembered(desk: D
     after = verdict(desk, request, None)
     assert (after == before) == ("anew" in what)
     assert verdict(desk, request, memo) == verdict(desk, request, memo) == after
+    read = Prescan()
+    assert read.texts_of(request.dag_json) is not None
+    assert verdict(desk, request, read) == after
+    if after == before:
+        assert reused(desk.catalogue, request, memo) is not None
 
 
 def changed(nodes: list[Node], **more: Any) -> list[Node]:
@@ -170,7 +179,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "a signal is no target": strategy(crossing(), signals=("target", "cross")),
     "a signal is there twice": strategy(crossing(), signals=("target", "target")),
     "another strategy is meant": strategy(crossing(), "s2"),
-    "an artifact is used": strategy(crossing()) | {"artifacts": [{"path": "a", "checksum": "x", "size": 1}]},
+    "an artifact is used": strategy(crossing())
+    | {"artifacts": [{"path": "a", "checksum": "blake3:" + "0" * 64, "size": 1}]},
 }
 
 
@@ -182,6 +192,14 @@ def test_nothing_is_said_where_somebody_has_to_look(desk: Desk, what: str) -> No
     for _ in range(2):
         assert reused(desk.catalogue, request, memo) is None
         assert verdict(desk, request, memo) == verdict(desk, request, None)
+
+
+def test_what_may_be_too_large_is_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    memo, request = Prescan(), asked(strategy(crossing()))
+    assert reused(desk.catalogue, request, memo) is not None
+    monkeypatch.setattr("qmtl.services.dagmanager.submission.MAX_VALUE_BYTES", 3_000)
+    assert reused(desk.catalogue, request, memo) is None
+    assert verdict(desk, request, memo) == verdict(desk, request, None)
 
 
 def test_who_asks_by_tags_is_told_at_length(desk: Desk) -> None:
