@@ -6,19 +6,18 @@ the same offsets, also on a copy of the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from enum import Enum
-from functools import cache
 from typing import Final, NamedTuple, TypeAlias
 
-from qmtl.engine.log.port import Log, TopicPartition, partitions_of
-from qmtl.engine.view import TableView
+from qmtl.engine.log.port import Log, Positions, TopicPartition, partitions_of
+from qmtl.engine.view import TableView, read_all
 from qmtl.foundation.common.errors import WireError
 from qmtl.foundation.contracts.control import CloseMarker
 from qmtl.foundation.contracts.dag import QueueRole, SentinelStatus, VersionSentinel
 from qmtl.foundation.wire.keys import is_marker
 from qmtl.foundation.wire.registry import codec
-from qmtl.replay.span import read_spans, spans_of
+from qmtl.replay.span import spans_of
 
 FIRST_LOOK_BACK: Final = 512
 _FIRST_EPOCH: Final = 1
@@ -63,37 +62,47 @@ def boundaries(log: Log, versions: Iterable[VersionSentinel]) -> dict[str, dict[
         for one in TableView(log, "dag.queues", codec).refresh().rows()
         if one.role is QueueRole.CURRENT and one.topic in present
     }
-
-    @cache  # versions share nodes, and begin together
-    def begins(wheres: tuple[TopicPartition, ...], bucket_ms: int) -> Mapping[TopicPartition, Boundary]:
-        spans = spans_of(log, wheres)
-        return {where: boundary(log, where, *spans[where], bucket_ms) for where in wheres}
-
-    out: dict[str, dict[TopicPartition, Boundary]] = {}
+    wheres: dict[str, list[TopicPartition]] = {}
+    wanted: dict[
+        int, set[TopicPartition]
+    ] = {}  # versions that begin together have the same bucket, and share topics
+    buckets: dict[str, int] = {}
     for one in versions:
         was_active = one.status is SentinelStatus.ACTIVE or one.active_since_ms
-        nodes = sorted(set(one.node_ids)) if was_active else ()
-        wheres = sorted(tuple(topics[node_id]) for node_id in nodes if node_id in topics)
-        out[one.sentinel_id] = {
-            where: at for some in wheres for where, at in begins(some, one.active_since_ms).items()
-        }
-    return out
+        nodes = set(one.node_ids) if was_active else ()
+        mine = sorted(where for node_id in nodes for where in topics.get(node_id, ()))
+        wheres[one.sentinel_id], buckets[one.sentinel_id] = mine, one.active_since_ms
+        wanted.setdefault(one.active_since_ms, set()).update(mine)
+    found = {bucket_ms: behind_bucket(log, some, bucket_ms) for bucket_ms, some in wanted.items()}
+    return {
+        sentinel_id: {where: found[buckets[sentinel_id]][where] for where in mine}
+        for sentinel_id, mine in wheres.items()
+    }
 
 
-def boundary(log: Log, where: TopicPartition, begin: int, end: int, bucket_ms: int) -> Boundary:
-    """Where what came after a bucket begins, between the first offset that is kept and the last stable one.
+def behind_bucket(
+    log: Log, wheres: Iterable[TopicPartition], bucket_ms: int
+) -> dict[TopicPartition, Boundary]:
+    """Per partition, where what came after a bucket begins.
 
-    Looks from the end, in stretches that double, until it meets a marker that proves what is before it to be of buckets up to this one.
+    Looks from their ends, in stretches that double, until each has a marker that proves what is before it to be of buckets up to this one.
+    Where retention has cut a topic between an heir's markers and its predecessor's, the heir's are all that can be gone by.
     """
-    markers: list[Closed] = []
-    size, start = FIRST_LOOK_BACK, end
-    while start > begin:
-        stretch = max(begin, start - size), start
-        found = list(_markers(log, where, stretch))
-        markers, start, size = [*found, *markers], stretch[0], size * 2
-        if any(one.proves and one.bucket_ms <= bucket_ms for one in found):
-            break
-    return behind(markers, bucket_ms, since=0 if begin == 0 else None)
+    spans = spans_of(log, sorted(wheres))
+    left, size = set(spans), FIRST_LOOK_BACK
+    out: dict[TopicPartition, Boundary] = {}
+    while left:
+        starts = {where: max(spans[where][0], spans[where][1] - size) for where in left}
+        markers: dict[TopicPartition, list[Closed]] = {where: [] for where in left}
+        for where, marker in _markers(log, starts):
+            markers[where].append(marker)
+        for where, found in markers.items():
+            begin = spans[where][0]
+            if starts[where] == begin or any(one.proves and one.bucket_ms <= bucket_ms for one in found):
+                out[where] = behind(found, bucket_ms, since=0 if starts[where] == 0 else None)
+                left.discard(where)
+        size *= 2
+    return out
 
 
 def behind(markers: Iterable[Closed], bucket_ms: int, since: int | None) -> Boundary:
@@ -115,8 +124,8 @@ def behind(markers: Iterable[Closed], bucket_ms: int, since: int | None) -> Boun
     return NoOffset.OPEN
 
 
-def _markers(log: Log, where: TopicPartition, stretch: tuple[int, int]) -> Iterator[Closed]:
-    for record in read_spans(log, {where: stretch}):
+def _markers(log: Log, starts: Positions) -> Iterator[tuple[TopicPartition, Closed]]:
+    for record in read_all(log, list(starts), starts):
         if not is_marker(record.key) or record.value is None:
             continue
         try:
@@ -125,4 +134,5 @@ def _markers(log: Log, where: TopicPartition, stretch: tuple[int, int]) -> Itera
             continue  # whoever reads it for a bucket says what is wrong with it
         if isinstance(marker, CloseMarker):
             proves = marker.count > 0 and marker.config_epoch <= _FIRST_EPOCH
-            yield Closed(record.offset, marker.bucket_ms, proves)
+            where = TopicPartition(record.topic, record.partition)
+            yield where, Closed(record.offset, marker.bucket_ms, proves)

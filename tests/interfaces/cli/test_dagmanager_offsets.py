@@ -16,13 +16,13 @@ from qmtl.foundation.contracts.dag import DagSubmission
 from qmtl.foundation.wire.keys import is_reserved, marker_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces import dag_boundaries
-from qmtl.interfaces.dag_boundaries import Closed, NoOffset, behind, boundary
+from qmtl.interfaces.dag_boundaries import Closed, NoOffset, behind, behind_bucket
 from tests.interfaces.cli.deployed import Deployed, client_on, feed_bars, settle
 from tests.interfaces.cli.running import call
 from tests.replay.logs import MINUTE_MS, RAW, RAW_SPEC, START_MS, commit
 from tests.services.graphs import crossing, strategy, text
 
-WHERE = TopicPartition(RAW, 0)
+WHERE, EMPTY = TopicPartition(RAW, 0), TopicPartition(RAW, 1)
 
 
 def markers(steps: Sequence[tuple[int, int]]) -> list[Closed]:
@@ -81,10 +81,16 @@ def test_looking_from_the_end_finds_what_reading_all_of_it_finds(
     commit(log, rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dag_boundaries, "FIRST_LOOK_BACK", 1)
-        end = log.stable_offsets([WHERE])[WHERE]
-        whole = list(dag_boundaries._markers(log, WHERE, (0, end)))
+        whole = [marker for _, marker in dag_boundaries._markers(log, {WHERE: 0})]
         for bucket in range(8):
-            assert boundary(log, WHERE, 0, end, bucket) == behind(whole, bucket, 0)
+            found = behind_bucket(log, [WHERE, EMPTY], bucket)
+            assert found == {WHERE: behind(whole, bucket, 0), EMPTY: NoOffset.OPEN}
+        begin = log.end_offsets([WHERE])[WHERE] // 2
+        log.cluster.retain(WHERE, begin)
+        kept = [one for one in whole if one.offset >= begin]
+        for bucket in range(8):
+            since = None if begin else 0
+            assert behind_bucket(log, [WHERE], bucket) == {WHERE: behind(kept, bucket, since)}
 
 
 def test_a_version_begins_where_the_bars_of_its_first_bucket_do(
