@@ -143,7 +143,7 @@ def test_a_command_without_an_answer_is_sent_once_more_and_no_oftener() -> None:
     client, worker = asking(losses=1, timeout_s=0.6)
     assert client.dag_command(RETIRE).detail == "done"
     assert worker.lost == 1
-    client, worker = asking(losses=9, timeout_s=0.6)
+    client, worker = asking(losses=9, timeout_s=0.2)
     with pytest.raises(NoAnswer):
         client.dag_command(RETIRE)
     assert worker.lost == ATTEMPTS

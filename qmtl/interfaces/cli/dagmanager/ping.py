@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,6 +15,7 @@ from qmtl.interfaces.cli.options import format_option, log_option, reading
 from qmtl.interfaces.cli.signals import stopped
 
 if TYPE_CHECKING:
+    from qmtl.engine.log.port import Log
     from qmtl.interfaces.liveness import Pong
 
 _LOOK_S: Final = 0.2
@@ -38,28 +40,35 @@ def ping(watch: bool, every_s: float | None, log_address: str, as_json: bool) ->
     knows no members. Without a pong the exit code is 6. With --watch the line says missing instead, or hangs where something waits and
     nothing was taken since the ping before.
     """
-    from qmtl.interfaces.liveness import EVERY_S, ping, stands_still
+    from qmtl.interfaces.liveness import EVERY_S, ping
 
     if every_s is not None and not watch:
         raise UsageError(
             "--every was given without --watch.", "Give both; without --watch there is one ping."
         )
     with reading(log_address) as log, stopped() as enough:
-        if not watch:
+        if watch:
+            ping_on(log, EVERY_S if every_s is None else every_s, enough, as_json)
+        else:
             _tell("pong", ping(log), as_json)
-            return
-        before: Pong | None = None
-        while not enough():
-            due = time.monotonic() + (EVERY_S if every_s is None else every_s)
-            try:
-                now = ping(log)
-                _tell("hangs" if stands_still(before, now) else "pong", now, as_json)
-                before = now
-            except QmtlError as error:
-                _tell_missing(error, as_json)
-            sys.stdout.flush()
-            while not enough() and (left := due - time.monotonic()) > 0:
-                time.sleep(min(_LOOK_S, left))
+
+
+def ping_on(log: Log, every_s: float, enough: Callable[[], bool], as_json: bool) -> None:
+    """A line per ping until it is enough, which is asked several times in between."""
+    from qmtl.interfaces.liveness import ping, stands_still
+
+    before: Pong | None = None
+    while not enough():
+        due = time.monotonic() + every_s
+        try:
+            now = ping(log)
+            _tell("hangs" if stands_still(before, now) else "pong", now, as_json)
+            before = now
+        except QmtlError as error:
+            _tell_missing(error, as_json)
+        sys.stdout.flush()
+        while not enough() and (left := due - time.monotonic()) > 0:
+            time.sleep(min(_LOOK_S, left))
 
 
 def _tell(what: str, pong: Pong, as_json: bool) -> None:
