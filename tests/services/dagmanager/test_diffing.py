@@ -21,7 +21,7 @@ from qmtl.foundation.contracts.dag import FULL_WEIGHT, AdminAct, DagSubmission
 from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.diff_stream import digest_of
-from tests.services.dagmanager.desk import Desk
+from tests.services.dagmanager.desk import AnyDesk, Desk
 from tests.services.dagmanager.test_life import GRAPHS, OWNERS, Life
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target, text
 
@@ -51,12 +51,12 @@ def request(message: dict[str, Any] | bytes, request_id: str = "r1", **more: Any
     return DiffRequest(request_id=request_id, dag_json=data, requested_at_ms=T0, **asked)
 
 
-def graph_of(desk: Desk) -> dict[str, list[Any]]:
+def graph_of(desk: AnyDesk) -> dict[str, list[Any]]:
     """All tables but those of diffs."""
     return {name: rows for name, rows in desk.all_rows().items() if name not in OWN}
 
 
-def chunks(desk: Desk, request_id: str = "r1") -> list[DiffChunk]:
+def chunks(desk: AnyDesk, request_id: str = "r1") -> list[DiffChunk]:
     return [row for row in desk.rows("dag.diff.chunks") if row.request_id == request_id]
 
 
