@@ -1,12 +1,17 @@
-"""Versions and queues over any life: submitted, weighed, taken back, retired, collected, in any order, over restarts.
+"""Versions and queues over any life: submitted, weighed, taken back, retired, collected, in any order, over restarts, deaths of the
+process inside its transactions, and compactions of the log.
 
 Beside the DAG Manager stands a broker that makes and removes what it is told to, and a model of who has which traffic, which knows the
-messages that were sent, and of what came of them only which topics there are.
+messages that were sent, and of what came of them only which topics there are. Who dies is held to one that gets the same messages and
+to whom nothing happens.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +21,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from qmtl.engine.failpoint import POINTS
+from qmtl.engine.simulate.explore import MEMORY
 from qmtl.foundation.common.compute_context import ExecutionDomain
+from qmtl.foundation.common.errors import TopicCollision, TopicMismatch
 from qmtl.foundation.contracts.context import ClearContextHits, NodeContext, SaidContext, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
@@ -38,7 +46,8 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import DAY_MS
-from tests.services.dagmanager.desk import Desk
+from tests.services.dagmanager.desk import AnyDesk, Desk
+from tests.services.dagmanager.desk_on_log import HEARD, Death, DeskOnLog
 from tests.services.dagmanager.traffic import ACTIVE, FAILED, PENDING, REFUSED, RETIRED, Traffic
 from tests.services.graphs import crossing, price, sma, strategy, submission, tag_query, target
 
@@ -64,6 +73,8 @@ SCHEMAS: list[dict[str, str]] = [{}, {}, dict.fromkeys(("price", "sma"), "blake3
 STEPS_DAYS = (1, 7, 30, 100, 215)
 LIVE = SaidContext("w1", ExecutionDomain.LIVE, "", "", "")
 VERSIONS_STAY_MS = (180 + 30) * DAY_MS
+NOT_OURS = (f"[{TopicCollision.code}]", f"[{TopicMismatch.code}]")
+PLACE = str(MEMORY) if MEMORY.is_dir() else None
 T0_MS = 1_700_000_000_000 // DAY_MS * DAY_MS
 
 
@@ -79,24 +90,36 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = TemporaryDirectory()
-        self.desk = Desk(Path(self.folder.name))
+        self.folder = TemporaryDirectory(dir=PLACE)
+        self.desk = self.a_desk(Path(self.folder.name))
         self.broker = Broker()
         self.traffic = Traffic()
         self.now_ms = T0_MS
         self.sent: list[Any] = []
+        self.sent_before = 0
         self.count = 0
         self.held_until: dict[str, int] = {}
         self.computed: dict[tuple[int, tuple[str, str]], set[str]] = {}
         self.plans: dict[tuple[int, tuple[str, str]], set[str]] = {}
 
-    @initialize(is_begun=st.booleans())
-    def begin(self, is_begun: bool) -> None:
+    def a_desk(self, directory: Path) -> AnyDesk:
+        return Desk(directory)
+
+    @initialize(begun=st.sampled_from(["nothing", "running", "over", "computed"]))
+    def begin(self, begun: str) -> None:
+        """With nothing; with a strategy that runs; or with one that is over for so long that its topics are to go, unless a worker has
+        not heard of it."""
         self.desk.tick(self.now_ms)
         self.send(SetComputeContext("context", "w1", "live", self.now_ms))
-        if is_begun:
+        if begun != "nothing":
             self.publish(0, OWNERS[0], FULL_WEIGHT, {})
             self.make(self.desk.rows("dag.tasks"), ok=True)
+        if begun == "computed":
+            self.compute(OWNERS[0], 0)
+        if begun in ("over", "computed"):
+            self.retire(OWNERS[0])
+            for days in (1, max(STEPS_DAYS)):
+                self.tick(days)
 
     def teardown(self) -> None:
         self.desk.close()
@@ -105,11 +128,9 @@ class Life(RuleBasedStateMachine):
     # ---- what comes ------------------------------------------------------------------------------------------------
 
     def send(self, message: Any) -> None:
-        before = self.removing()
-        held = self.held()
-        self.sent.append(message)
-        self.desk.send(message)
-        self.hold_removals(before, held)
+        with self.collecting_nothing_reachable():
+            self.sent.append(message)
+            self.desk.send(message)
 
     def say(self, message: Any, code: str) -> None:
         """A submission or command, which is refused with this code where there is one."""
@@ -168,6 +189,7 @@ class Life(RuleBasedStateMachine):
                         self.traffic.fail(queue.node_id)
                     self.send(ReportTopicCreated(task.topic, is_there, "" if is_there else code, ""))
                 case RemoveTopic():
+                    assert self.desk.table("dag.queues").get(task.topic).removing
                     if ok:
                         self.broker.topics.pop(task.topic, None)
                     self.send(
@@ -179,10 +201,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(days=st.sampled_from(STEPS_DAYS))
     def tick(self, days: int) -> None:
-        before, held = self.removing(), self.held()
-        self.now_ms += days * DAY_MS
-        self.desk.tick(self.now_ms)
-        self.hold_removals(before, held)
+        with self.collecting_nothing_reachable():
+            self.now_ms += days * DAY_MS
+            self.desk.tick(self.now_ms)
         self.traffic.tick(self.now_ms)
         self.forget()
         for node_id in self.held():
@@ -277,11 +298,15 @@ class Life(RuleBasedStateMachine):
             self.plans[shard, owner] = {node.topic for node in plan}
             self.send(NodeDeployment(shard, row))
 
+    def has_news(self) -> bool:
+        """Whether anything was said since the process was started."""
+        return len(self.sent) > self.sent_before
+
+    @precondition(has_news)
     @rule()
     def restart(self) -> None:
-        before = self.desk.memory()
-        self.desk.again()
-        assert self.desk.memory() == before
+        with self.starting_anew():
+            self.desk.again()
 
     # ---- what must be ------------------------------------------------------------------------------------------------
 
@@ -291,17 +316,32 @@ class Life(RuleBasedStateMachine):
     def removing(self) -> set[str]:
         return {row.topic for row in self.desk.rows("dag.queues") if row.removing}
 
-    def hold_removals(self, before: set[str], held: set[str]) -> None:
-        """What was condemned just now was held by nobody, and by nobody for as long as its kind stays."""
+    @contextmanager
+    def collecting_nothing_reachable(self) -> Iterator[None]:
+        """What is condemned meanwhile is held by no version and computed by no worker, and was held by none for as long as its kind stays."""
+        before, held = self.removing(), self.held()
+        yield
         for queue in self.desk.rows("dag.queues"):
-            if queue.role is QueueRole.FORMER and queue.removing and queue.topic not in before:
+            if not queue.removing or queue.topic in before:
+                continue
+            if queue.role is QueueRole.FORMER:
                 assert not any(queue.topic in topics for topics in self.plans.values())
                 assert self.now_ms - queue.orphaned_at_ms >= 8 * DAY_MS
-            elif queue.removing and queue.topic not in before:
+            else:
                 assert queue.node_id not in held
                 assert not any(queue.node_id in nodes for nodes in self.computed.values())
                 since_ms = self.held_until.get(queue.node_id, T0_MS)
                 assert self.now_ms - since_ms >= 8 * DAY_MS
+
+    @contextmanager
+    def starting_anew(self) -> Iterator[None]:
+        """A restart creates no other topic for a node, nor anything else: no row, nothing in memory, nothing that is told."""
+        topics = {node_id: row.topic for node_id, row in self.current().items()}
+        rows, memory, told = self.desk.all_rows(), self.desk.memory(), list(self.desk.emitted)
+        yield
+        assert {node_id: row.topic for node_id, row in self.current().items()} == topics
+        assert (self.desk.all_rows(), self.desk.memory(), self.desk.emitted) == (rows, memory, told)
+        self.sent_before = len(self.sent)
 
     def current(self) -> dict[str, Queue]:
         rows = self.desk.rows("dag.queues")
@@ -318,11 +358,33 @@ class Life(RuleBasedStateMachine):
             assert self.broker.topics[queues[node_id].topic] == node_id
 
     @invariant()
-    def a_node_has_one_topic(self) -> None:
-        rows = self.desk.rows("dag.queues")
+    def no_reachable_queue_is_ever_collected(self) -> None:
+        """A topic stays while a plan names it: of a strategy, or one that a worker still has."""
+        plans = [
+            {node.topic for node in (*row.found, *row.nodes)} for row in self.desk.rows("dag.strategies")
+        ]
+        reachable = set().union(*plans, *self.plans.values())
+        assert reachable <= self.broker.topics.keys() - self.removing()
+
+    @invariant()
+    def no_restart_creates_another_topic_for_a_node(self) -> None:
+        """Of all topics that were ever asked for, over all restarts, a node has one, and while it is computed anew a next one; any other
+        one is gone, could not be made, or is one that the node has left."""
+        asked: dict[str, str] = {}
+        for entry in self.desk.told("dag.admin.log"):
+            if entry.act is AdminAct.REQUESTED:
+                asked[entry.subject] = entry.node_id
+            elif entry.act is AdminAct.REMOVED or entry.detail.startswith(NOT_OURS):
+                asked.pop(entry.subject, None)
+        rows = {row.topic: row for row in self.desk.rows("dag.queues")}
+        assert asked == {name: row.node_id for name, row in rows.items()}
         for role in (QueueRole.CURRENT, QueueRole.NEXT):
-            mine = [row.node_id for row in rows if row.role is role]
-            assert len(set(mine)) == len(mine)
+            of = Counter(node_id for name, node_id in asked.items() if rows[name].role is role)
+            assert set(of.values()) <= {1}
+
+    @invariant()
+    def topics_are_those_of_the_queues(self) -> None:
+        rows = self.desk.rows("dag.queues")
         assert self.broker.topics.items() <= {(row.topic, row.node_id) for row in rows}
         emits = {
             (edge.source, edge.target)
@@ -338,6 +400,13 @@ class Life(RuleBasedStateMachine):
             if node.buffering_since_ms is not None:
                 assert queues[node.node_id].ready
                 assert node.buffering_since_ms <= self.now_ms
+
+    @invariant()
+    def references_are_never_negative(self) -> None:
+        """Nor is anything else that is counted; what counts for nothing is not kept."""
+        counts = [one for one in self.desk.memory().values() if isinstance(one, Counter)]
+        assert counts
+        assert all(number > 0 for one in counts for number in one.values())
 
     @invariant()
     def references_are_those_of_the_versions(self) -> None:
@@ -441,5 +510,42 @@ class Life(RuleBasedStateMachine):
         assert newest == {key: tuple(sorted(names)) for key, names in wanted.items()}
 
 
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+DEATHS = st.builds(Death, st.sampled_from(POINTS), st.booleans())
+
+
+class Mortal(Life):
+    """Any life over a log, whose process dies inside of transactions and which the cleaner goes through."""
+
+    desk: DeskOnLog
+
+    def a_desk(self, directory: Path) -> AnyDesk:
+        return DeskOnLog(directory)
+
+    @rule(fates=st.lists(st.lists(DEATHS, max_size=2), min_size=1, max_size=6))
+    def crash(self, fates: list[list[Death]]) -> None:
+        """Whatever comes next, the process dies of it, and its successor may die while it makes all memory again."""
+        self.desk.meet(fates)
+
+    @precondition(Life.has_news)
+    @rule(
+        reaches=st.lists(st.integers(0, 10), min_size=1, max_size=3),
+        days=st.sampled_from([2, 9]),
+    )
+    def compact(self, reaches: list[int], days: int) -> None:
+        """The rows and the memory of one without a store are what they were, whatever the cleaner has taken from the log."""
+        with self.starting_anew():
+            self.desk.compact(reaches, days)
+
+    @invariant()
+    def all_is_as_if_nothing_had_happened(self) -> None:
+        """Each message was handled exactly once, whoever died of it."""
+        calm = self.desk.calm
+        assert self.desk.memory() == calm.memory()
+        assert self.desk.all_rows() == calm.all_rows()
+        assert all(self.desk.told(name) == calm.told(name) for name in HEARD)
+
+
+Life.TestCase.settings = settings(max_examples=24, stateful_step_count=40, deadline=None)
 TestLife = Life.TestCase
+Mortal.TestCase.settings = settings(max_examples=12, stateful_step_count=40, deadline=None)
+TestMortal = Mortal.TestCase
