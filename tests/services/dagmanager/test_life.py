@@ -541,6 +541,7 @@ class Mortal(Life):
         """Each message was handled exactly once, whoever died of it."""
         calm = self.desk.calm
         assert self.desk.memory() == calm.memory()
+        assert self.desk.stream_memory() == calm.stream_memory()
         assert self.desk.all_rows() == calm.all_rows()
         assert all(self.desk.told(name) == calm.told(name) for name in HEARD)
 
