@@ -50,7 +50,8 @@ class DeskOnLog(AnyDesk):
 
     Attributes:
         calm: one that gets the same messages, and to which nothing ever happens.
-        died: what has happened.
+        died: of what, so far.
+        cluster: the log below.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -58,8 +59,8 @@ class DeskOnLog(AnyDesk):
         self.calm = Desk(directory)
         self.died: list[Death] = []
         self._place = directory / "machine"
-        self._cluster = Cluster()
-        people = SimulatedLog(self._cluster)
+        self.cluster = Cluster()
+        people = SimulatedLog(self.cluster)
         people.ensure_topics([topic(name) for name in THERE])
         self._people = people.writer("people")
         self._fates: list[Sequence[Death]] = []
@@ -93,7 +94,7 @@ class DeskOnLog(AnyDesk):
         self._write(TopicPartition("clock", 0), marker_key("people", 0, bucket_ms), codec.encode(marker))
 
     def _write(self, where: TopicPartition, key: bytes, value: bytes) -> None:
-        after = self._cluster.partition(where).end + 1
+        after = self.cluster.partition(where).end + 1
         self._people.begin()
         self._people.append(*where, key, value)
         self._people.commit({}, "people", None)
@@ -104,7 +105,7 @@ class DeskOnLog(AnyDesk):
         self._deaths = list(self._fates.pop(0)) if self._fates else []
         for _ in range(ROUNDS):
             self._round()
-            reached = self._cluster.positions.get("qmtl.dagmanager", {})
+            reached = self.cluster.positions.get("qmtl.dagmanager", {})
             if self._worker.tasks and all(reached.get(where, 0) >= at for where, at in wanted.items()):
                 break
         else:
@@ -113,7 +114,7 @@ class DeskOnLog(AnyDesk):
         assert isinstance(task.processor, DagManager)
         self._manager, self._tables, self._rows = task.processor, task._tables, {}
         for name, heard in self._heard.items():
-            history = self._cluster.partition(TopicPartition(name, 0)).history
+            history = self.cluster.partition(TopicPartition(name, 0)).history
             self.emitted += [(name, codec.decode(one.value)) for one in history[heard:] if one.value]
             self._heard[name] = len(history)
 
@@ -135,10 +136,10 @@ class DeskOnLog(AnyDesk):
             reaches: how far it comes in one partition and the next, in tenths; from the beginning again after the last.
         """
         self._end(loses_store=True)
-        self._cluster.pass_ms(days * DAY_MS)
-        compacted = [one for one in self._cluster.partitions() if topic(one.where.topic).compacted]
+        self.cluster.pass_ms(days * DAY_MS)
+        compacted = [one for one in self.cluster.partitions() if topic(one.where.topic).compacted]
         for partition, reach in zip(compacted, cycle(reaches), strict=False):
-            self._cluster.compact(partition.where, partition.end * reach // 10)
+            self.cluster.compact(partition.where, partition.end * reach // 10)
         self._start()
         self._serve({})
 
@@ -150,8 +151,8 @@ class DeskOnLog(AnyDesk):
 
     def _start(self) -> None:
         self._process = Process("dagmanager")
-        log = SimulatedLog(self._cluster, self._process)
-        settings = TaskSettings(self._place, clock=self._cluster.clock.seconds)
+        log = SimulatedLog(self.cluster, self._process)
+        settings = TaskSettings(self._place, clock=self.cluster.clock.seconds)
         self._worker = Worker(log, DagManager, codec, settings)
 
     def _round(self) -> None:

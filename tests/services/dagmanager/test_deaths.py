@@ -125,3 +125,7 @@ def test_whoever_dies_of_each_message_has_all_that_one_has_to_whom_nothing_happe
     assert {entry.act for entry in life.desk.told("dag.admin.log")} == set(AdminAct) - RARE
     assert len(life.desk.died) > len(life.sent)
     assert set(life.desk.died) == set(LEAVES[left])
+    assert {
+        "compaction took records",
+        "compaction took tombstones",
+    } <= life.desk.cluster.coverage.counts.keys()
