@@ -129,6 +129,10 @@ class DeskOnLog(AnyDesk):
         self._start()
         self._serve({})
 
+    def upgrade(self, schemas: Mapping[str, str]) -> None:
+        self.calm.upgrade(schemas)
+        super().upgrade(schemas)
+
     def compact(self, reaches: Sequence[int], days: int) -> None:
         """Some time passes, the cleaner comes, and everything is made again from what it leaves.
 
@@ -157,7 +161,7 @@ class DeskOnLog(AnyDesk):
 
     def _round(self) -> None:
         try:
-            with watched(self._passing):
+            with watched(self._passing), self.code():
                 self._worker.step()
         except Died:
             death = self._deaths.pop(0)
