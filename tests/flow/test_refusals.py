@@ -15,7 +15,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.services.dagmanager.faults import MAX_REASONS
-from tests.flow.driving import Place, Said, digests_of, embedded, on_kafka, qmtl, run_demo
+from tests.flow.driving import Place, Said, digests_of, embedded, on_kafka, qmtl, run_demo, write_bars
+from tests.interfaces.cli.running import call
 
 CODE = {"log": 3, "dag": 5, "world": 6, "bars": 7, "usage": 2, "run": 8}
 
@@ -37,12 +38,40 @@ def assert_refused(said: Said, code: str, exit_code: int, *words: str) -> None:
         assert word in said.err, (word, said.err)
 
 
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Command:
+    """`qmtl …` in this process, for tables of refusals; of each family of commands one more is refused as a program."""
+    return lambda *arguments: Said(*call(capsys, *arguments))
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A few bars: what is refused is refused whatever a run has done."""
+    return write_bars(tmp_path_factory.mktemp("few"), 20)
+
+
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory, bars: dict[str, Path]) -> Place:
     """A place on which a demo has run."""
     place = embedded(tmp_path_factory.mktemp("used"), bars)
     run_demo(place)
     return place
+
+
+@pytest.fixture(scope="module")
+def before(used: Place) -> dict[str, str]:
+    """What lies there, and goes on to lie there whatever is refused."""
+    return digests_of(used.log)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, used: Place, bars: dict[str, Path]) -> Place:
+    """The same place, for what takes down that it was asked."""
+    shutil.copytree(used.state, tmp_path / "mine")
+    return embedded(tmp_path / "mine", bars)
 
 
 # ---- DAG messages ---------------------------------------------------------------------------------------------
@@ -154,13 +183,12 @@ MESSAGES: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_broken_dag_message_is_refused_before_anything_is_published(
-    tmp_path: Path, used: Place, name: str
+    tmp_path: Path, used: Place, before: dict[str, str], here: Command, name: str
 ) -> None:
     data, code, words = MESSAGES[name]
     file = tmp_path / "dag.json"
     file.write_bytes(data)
-    before = digests_of(used.log)
-    said = qmtl("dag", "publish", str(file), "--world", "demo", "--log", used.log)
+    said = here("dag", "publish", str(file), "--world", "demo", "--log", used.log)
     assert_refused(said, code, CODE["dag"], *words)
     assert digests_of(used.log) == before
 
@@ -174,19 +202,21 @@ def test_a_broken_dag_message_makes_no_log(tmp_path: Path) -> None:
     assert not log.exists()
 
 
-def test_a_dag_message_for_an_unknown_world_is_not_published(tmp_path: Path, used: Place) -> None:
+def test_a_dag_message_for_an_unknown_world_is_not_published(
+    tmp_path: Path, used: Place, before: dict[str, str]
+) -> None:
     file = tmp_path / "dag.json"
     file.write_bytes(GOOD)
-    before = digests_of(used.log)
     said = qmtl("dag", "publish", str(file), "--world", "nowhere", "--log", used.log)
     assert_refused(said, "QMTL-601", CODE["world"], "nowhere", "qmtl world create nowhere")
     assert digests_of(used.log) == before
 
 
-def test_a_dag_message_that_is_no_file_is_refused(tmp_path: Path, used: Place) -> None:
-    before = digests_of(used.log)
+def test_a_dag_message_that_is_no_file_is_refused(
+    tmp_path: Path, used: Place, before: dict[str, str], here: Command
+) -> None:
     for path in (tmp_path / "absent.json", tmp_path):
-        said = qmtl("dag", "publish", str(path), "--world", "demo", "--log", used.log)
+        said = here("dag", "publish", str(path), "--world", "demo", "--log", used.log)
         assert_refused(said, "QMTL-500", CODE["dag"], path.name)
     assert digests_of(used.log) == before
 
@@ -204,27 +234,27 @@ def test_a_dag_message_that_is_no_file_is_refused(tmp_path: Path, used: Place) -
     ],
 )
 def test_a_world_with_impossible_settings_is_not_created(
-    tmp_path: Path, options: tuple[str, ...], code: str, exit_code: int, words: tuple[str, ...]
+    tmp_path: Path, here: Command, options: tuple[str, ...], code: str, exit_code: int, words: tuple[str, ...]
 ) -> None:
     log = f"embedded:{tmp_path / 'log'}"
-    assert_refused(qmtl("world", "create", "w", *options, "--log", log), code, exit_code, *words)
-    listed = qmtl("world", "list", "--log", log)
+    assert_refused(here("world", "create", "w", *options, "--log", log), code, exit_code, *words)
+    listed = here("world", "list", "--log", log)
     assert "100000" not in listed.out
 
 
-def test_an_existing_world_keeps_its_settings(used: Place) -> None:
-    before = digests_of(used.log)["world.state"]
-    said = qmtl("world", "create", "demo", "--initial-cash", "5", "--log", used.log)
+def test_an_existing_world_keeps_its_settings(mine: Place, before: dict[str, str]) -> None:
+    said = qmtl("world", "create", "demo", "--initial-cash", "5", "--log", mine.log)
     assert_refused(said, "QMTL-602", CODE["world"], "demo", "other settings")
-    assert digests_of(used.log)["world.state"] == before
+    assert digests_of(mine.log)["world.state"] == before["world.state"]
 
 
-def test_a_gate_of_an_unknown_world_is_not_opened(tmp_path: Path, used: Place) -> None:
-    before = digests_of(used.log)["activation"]
+def test_a_gate_of_an_unknown_world_is_not_opened(
+    mine: Place, before: dict[str, str], here: Command
+) -> None:
     options = ("--strategy", "s", "--side", "long", "--active", "true")
-    said = qmtl("world", "activation", "set", "nowhere", *options, "--log", used.log)
+    said = here("world", "activation", "set", "nowhere", *options, "--log", mine.log)
     assert_refused(said, "QMTL-601", CODE["world"], "nowhere")
-    assert digests_of(used.log)["activation"] == before
+    assert digests_of(mine.log)["activation"] == before["activation"]
 
 
 # ---- bars -----------------------------------------------------------------------------------------------------
@@ -268,12 +298,12 @@ BARS: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", BARS)
-def test_broken_bars_are_refused_before_a_log_is_made(tmp_path: Path, name: str) -> None:
+def test_broken_bars_are_refused_before_a_log_is_made(tmp_path: Path, here: Command, name: str) -> None:
     data, code, words = BARS[name]
     file = tmp_path / "bars.csv"
     file.write_bytes(data)
     place = embedded(tmp_path / "state", {"BTC-USD": file})
-    assert_refused(qmtl(*place.demo()), code, CODE["bars"], *words)
+    assert_refused(here(*place.demo()), code, CODE["bars"], *words)
     assert not place.state.exists()
 
 
@@ -283,11 +313,12 @@ def test_missing_bars_are_refused_before_a_log_is_made(tmp_path: Path) -> None:
     assert not place.state.exists()
 
 
-def test_broken_bars_leave_a_log_that_exists_as_it_was(tmp_path: Path, used: Place) -> None:
+def test_broken_bars_leave_a_log_that_exists_as_it_was(
+    tmp_path: Path, used: Place, before: dict[str, str], here: Command
+) -> None:
     file = tmp_path / "bars.csv"
     file.write_bytes(BARS["time going back"][0])
-    before = digests_of(used.log)
-    said = qmtl(*Place(used.log, used.state, {"BTC-USD": file}).demo())
+    said = here(*Place(used.log, used.state, {"BTC-USD": file}).demo())
     assert_refused(said, "QMTL-701", CODE["bars"])
     assert digests_of(used.log) == before
 
@@ -311,9 +342,14 @@ def test_broken_bars_leave_a_log_that_exists_as_it_was(tmp_path: Path, used: Pla
     ids=lambda value: " ".join(value) if value and isinstance(value, tuple) else None,
 )
 def test_a_command_line_that_does_not_parse_does_nothing(
-    tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+    tmp_path: Path,
+    here: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    words: tuple[str, ...],
 ) -> None:
-    assert_refused(qmtl(*arguments, cwd=tmp_path), "QMTL-801", CODE["usage"], *words)
+    monkeypatch.chdir(tmp_path)
+    assert_refused(here(*arguments), "QMTL-801", CODE["usage"], *words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -333,30 +369,29 @@ def test_an_unreachable_broker_is_told_within_ten_seconds(tmp_path: Path, bars: 
     assert not place.state.exists()
 
 
-def test_a_log_directory_that_is_a_file_is_refused(tmp_path: Path, bars: Mapping[str, Path]) -> None:
+def test_a_log_directory_that_is_a_file_is_refused(
+    tmp_path: Path, bars: Mapping[str, Path], here: Command
+) -> None:
     (tmp_path / "log").write_text("mine", encoding="utf-8")
-    said = qmtl(*Place(f"embedded:{tmp_path / 'log'}", tmp_path / "state", bars).demo())
+    said = here(*Place(f"embedded:{tmp_path / 'log'}", tmp_path / "state", bars).demo())
     assert_refused(said, "QMTL-301", CODE["log"], "log")
     assert (tmp_path / "log").read_text(encoding="utf-8") == "mine"
 
 
 def test_an_embedded_log_that_another_process_holds_is_left_alone(
-    tmp_path: Path, used: Place, bars: Mapping[str, Path]
+    mine: Place, before: dict[str, str]
 ) -> None:
-    shutil.copytree(used.state, tmp_path / "held")
-    place = embedded(tmp_path / "held", bars)
-    before = digests_of(place.log)
-    holder = EmbeddedLog(tmp_path / "held" / "log")
+    holder = EmbeddedLog(mine.state / "log")
     try:
-        assert_refused(qmtl(*place.demo()), "QMTL-302", CODE["log"], "another process")
+        assert_refused(qmtl(*mine.demo()), "QMTL-302", CODE["log"], "another process")
     finally:
         holder.close()
-    assert digests_of(place.log) == before
+    assert digests_of(mine.log) == before
 
 
 @pytest.fixture
 def other_bars(tmp_path: Path, bars: Mapping[str, Path]) -> dict[str, Path]:
-    """The short bars without their last line."""
+    """The bars without their last line."""
     out = {}
     for symbol, path in bars.items():
         out[symbol] = tmp_path / f"other-{path.name}"
@@ -365,8 +400,9 @@ def other_bars(tmp_path: Path, bars: Mapping[str, Path]) -> dict[str, Path]:
     return out
 
 
-def test_the_state_of_a_run_on_other_bars_is_refused(used: Place, other_bars: dict[str, Path]) -> None:
-    before = digests_of(used.log)
+def test_the_state_of_a_run_on_other_bars_is_refused(
+    used: Place, before: dict[str, str], other_bars: dict[str, Path]
+) -> None:
     said = qmtl(*Place(used.log, used.state, other_bars).demo())
     assert_refused(said, "QMTL-802", CODE["run"], "demo", "--state-dir")
     assert digests_of(used.log) == before
