@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from itertools import repeat
 from pathlib import Path
 
 from qmtl.testing.broker import any_broker
@@ -54,19 +55,20 @@ def campaign(
     kind = "embedded" if bootstrap is None else "kafka"
     trials: list[Trial] = []
 
-    def run(number: int) -> Trial:
+    def run(number: int, most_kills: int) -> Trial:
         rng = random.Random(f"{seed}-{number}")
         with place_on(bootstrap, directory / f"trial-{number}", bars) as place:
             if workers:
-                return workers_killed(place, undisturbed, rng, KILLS_PER_TRIAL)
-            return killed_at_random(place, undisturbed, rng, KILLS_PER_TRIAL, SPAN_S[kind])
+                return workers_killed(place, undisturbed, rng, most_kills)
+            return killed_at_random(place, undisturbed, rng, most_kills, SPAN_S[kind])
 
     at_a_time = 1 if workers else AT_A_TIME[kind]
     with ThreadPoolExecutor(at_a_time) as pool:
         while sum(len(trial.kills) for trial in trials) < kills:
             left = kills - sum(len(trial.kills) for trial in trials)
-            wave = range(len(trials), len(trials) + max(1, min(4 * at_a_time, -(-left // KILLS_PER_TRIAL))))
-            for trial in pool.map(run, wave):
+            count = min(4 * at_a_time, -(-left // KILLS_PER_TRIAL))
+            each = min(KILLS_PER_TRIAL, -(-left // count))
+            for trial in pool.map(run, range(len(trials), len(trials) + count), repeat(each)):
                 trials.append(trial)
                 tell(trial)
     return trials
@@ -78,7 +80,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", action="store_true", help="kill single workers instead of whole runs")
-    parser.add_argument("--minutes", type=int, default=400, help="of bars")
+    parser.add_argument("--minutes", type=int, default=400, help="of bars; 4320 are all that is shipped")
     chosen = parser.parse_args()
     if chosen.workers and chosen.log != "kafka":
         parser.error("--workers needs --log kafka")

@@ -164,10 +164,11 @@ def judge(place: Place, said: Said, undisturbed: Result, trial: Trial) -> None:
     trial.wrong += [f"fill {key} is lost" for key in sorted(set(wanted) - set(fills))]
     trial.wrong += [f"fill {key} is new" for key in sorted(set(fills) - set(wanted))]
     if find_spec("qmtl.interfaces.cli.replay") is not None:
-        verified = qmtl("replay", "verify", "--log", place.log, "--state-dir", str(place.state))
+        verifying = begin(["replay", "verify", "--log", place.log, "--state-dir", str(place.state)])
+        again = qmtl("replay", "run", "--log", place.log)
+        verified = end(verifying)
         if verified.code != 0:
             trial.wrong.append(f"replay verify: {verified}")
-        again = qmtl("replay", "run", "--log", place.log)
         if again.code != 0:
             trial.wrong.append(f"replay run: {again}")
 

@@ -19,7 +19,9 @@ from tests.flow.campaign import AT_A_TIME, campaign, place_on
 from tests.flow.driving import Result, embedded, run_demo, write_bars
 from tests.flow.kills import Trial, killed_at_points, summary
 
-SEED = 20_261_121
+SEED = 20_261_125
+"""Of it the first kills of a run on Kafka meet it after it has opened its log."""
+
 RECORDS = 60
 """Records per batch, few enough that every point is passed many times."""
 
@@ -27,11 +29,11 @@ PASSAGES = {"inside_restore": (1, 3), "after_restore": (1, 4)}
 """Which passages of a point end the process; others are passed in every cycle of every task."""
 
 LATER = 45
-ON_KAFKA = ("after_flush", "before_store_write", "inside_restore")
-"""The points of a run on Kafka, where every start costs seconds: one on each side of what a transaction makes known, and one of
-recovery; of a run on the embedded log, every second of the others. Toys die at each of them in tests/engine, and `make campaign-engine` takes its time for all."""
+ON_KAFKA = ("before_store_write", "inside_restore")
+"""The points of a run on Kafka, where every start costs seconds: the one where the log is ahead of the store, and one of recovery;
+of a run on the embedded log, every third of the others. Toys die at each of them in tests/engine, and `make campaign-engine` takes its time for all."""
 
-ELSEWHERE = tuple(point for point in POINTS if point not in ON_KAFKA)[::2]
+ELSEWHERE = tuple(point for point in POINTS if point not in ON_KAFKA)[2::3]
 
 
 @pytest.fixture
@@ -53,24 +55,24 @@ Tell = Callable[[list[Trial]], dict[str, Any]]
 def test_random_kills_of_runs_on_the_embedded_log_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, tell: Tell
 ) -> None:
-    found = tell(campaign(None, tmp_path, bars, undisturbed, 8, SEED))
-    assert found["kills"] >= 8
+    found = tell(campaign(None, tmp_path, bars, undisturbed, 5, SEED))
+    assert found["kills"] >= 5
     assert found["wrong"] == []
 
 
 def test_random_kills_of_runs_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 1, SEED))
-    assert found["kills"] >= 1
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 2, SEED))
+    assert found["kills"] >= 2
     assert found["wrong"] == []
 
 
 def test_kills_of_single_workers_on_kafka_change_nothing(
     tmp_path: Path, bars: dict[str, Path], undisturbed: Result, kafka_bootstrap: str, tell: Tell
 ) -> None:
-    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 2, SEED, workers=True))
-    assert found["kills"] >= 2
+    found = tell(campaign(kafka_bootstrap, tmp_path, bars, undisturbed, 1, SEED, workers=True))
+    assert found["kills"] >= 1
     assert found["wrong"] == []
 
 
@@ -80,7 +82,7 @@ def test_a_feed_that_dies_between_its_transactions_goes_on_where_the_last_one_en
     bars = write_bars(tmp_path / "bars", 3 * BUCKETS_PER_PUSH - 200)
     undisturbed = run_demo(embedded(tmp_path / "plain", bars))
     # Up to the deployment, and then commit by commit.
-    points = ["inside_commit:24", *["inside_commit:2"] * 6]
+    points = ["inside_commit:24", *["inside_commit:2"] * 3]
     trial = killed_at_points(embedded(tmp_path / "killed", bars), undisturbed, points, RECORDS)
     found = tell([trial])
     assert found["wrong"] == []
