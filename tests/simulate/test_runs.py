@@ -27,7 +27,7 @@ from tests.simulate.scenarios import given_buckets, given_items, late, sources, 
 from tests.simulate.system import system
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 60
+SEEDS = 30
 COVERED = Coverage()
 """What the runs of this module have reached together."""
 
@@ -35,10 +35,10 @@ COVERED = Coverage()
 @pytest.mark.parametrize(
     "make, seeds",
     [
-        (toys, range(60)),
-        (lambda: late(1), range(60, 80)),
-        (lambda: late(2), range(80, 100)),
-        (sources, range(100, 160)),
+        (toys, range(30)),
+        (lambda: late(1), range(60, 70)),
+        (lambda: late(2), range(80, 90)),
+        (sources, range(100, 130)),
         (system, range(SEEDS)),
     ],
     ids=[

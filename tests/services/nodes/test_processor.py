@@ -166,7 +166,7 @@ def test_thirty_periods_of_sixty_seconds_are_silent_for_thirty_minutes(floor: Fl
 closes = st.lists(st.none() | st.integers(1, 10**6).map(lambda cents: cents / 100), min_size=1, max_size=25)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(1, 9), closes, closes)
 def test_a_node_emits_for_each_input_from_the_period_th_on_and_for_no_other(
     period: int, btc: list[float | None], eth: list[float | None]
@@ -404,7 +404,7 @@ def test_no_minute_waits_for_half_an_hours_bar_that_is_not_due_and_none_that_is_
     assert floor.events("late.records") == floor.events("dead.letters") == []
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.integers(1, 4), st.booleans()), max_size=20),
     st.sampled_from([1, 4000]),
@@ -494,7 +494,7 @@ def told(floor: Floor) -> dict[str, list[Any]]:
 prices = st.lists(st.integers(1, 10**6).map(lambda cents: cents / 100), min_size=8, max_size=25)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(1, 12),
     st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=4),
