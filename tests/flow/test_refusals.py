@@ -248,9 +248,7 @@ def test_an_existing_world_keeps_its_settings(mine: Place, before: dict[str, str
     assert digests_of(mine.log)["world.state"] == before["world.state"]
 
 
-def test_a_gate_of_an_unknown_world_is_not_opened(
-    mine: Place, before: dict[str, str], here: Command
-) -> None:
+def test_a_gate_of_an_unknown_world_is_not_opened(mine: Place, before: dict[str, str], here: Command) -> None:
     options = ("--strategy", "s", "--side", "long", "--active", "true")
     said = here("world", "activation", "set", "nowhere", *options, "--log", mine.log)
     assert_refused(said, "QMTL-601", CODE["world"], "nowhere")
