@@ -142,8 +142,7 @@ def test_death_at_every_point_of_a_cycle_and_of_a_recovery_changes_nothing(log: 
     make_topics(log)
     lives = Lives(log, tmp_path)
     chance = random.Random(11)
-    rounds = 2 if isinstance(log, EmbeddedLog) else 1
-    for point in STEPS * rounds:
+    for point in STEPS:
         lives.feed()
         passage = (
             1 if point == "inside_commit" else chance.randrange(1, 6)

@@ -73,7 +73,7 @@ def rebuilt(
         store.close()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(TRANSACTIONS, st.integers(1, 7), st.sampled_from([1, 10**6]))
 def test_the_fast_way_gives_the_rows_of_the_simple_way(
     transactions: Sequence[Sequence[Act]], batch: int, many: int

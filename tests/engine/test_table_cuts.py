@@ -106,7 +106,7 @@ def play(
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(touches, touches), min_size=1, max_size=4))
 def test_a_tables_marker_counts_its_rows_the_same_however_work_is_split_and_whoever_dies(
     tmp_path_factory: pytest.TempPathFactory,

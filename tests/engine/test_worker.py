@@ -89,7 +89,7 @@ def check_all(log: Log, given: Sequence[Item]) -> None:
     assert messages(log, LATE_OUT.name) == late_model(BUCKETS, 2)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @example([Fault.ABORTED] * 6, 1)  # so many at one place wait for a second
 @given(st.lists(st.sampled_from(Fault), max_size=8), st.sampled_from([1, 2, 4000]))
 def test_whatever_becomes_of_commits_every_output_comes_once(faults: list[Fault], poll: int) -> None:

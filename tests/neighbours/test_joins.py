@@ -74,7 +74,7 @@ def test_no_rebalance_skips_an_item_or_takes_one_again(kafka_log: KafkaLog, tmp_
                 worker.step()
 
         serve(workers, lambda: all(0 < len(tasks_of(worker)) < WIDTH for worker in workers))
-        for _ in range(times(20, 2)):
+        for _ in range(times(20, 1)):
             guest = Disturber(log)
             guest.come()
 

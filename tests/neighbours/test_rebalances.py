@@ -75,7 +75,7 @@ def test_rebalances_in_the_middle_of_recoveries_lose_no_position(kafka_log: Kafk
 
     forget_the_disk()
     with serving(log, state, Disturbed) as worker:
-        for _ in range(times(20, 2)):
+        for _ in range(times(20, 1)):
             guest = Disturber(log)
             begun.clear()
             gone = threading.Event()

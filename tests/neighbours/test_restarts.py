@@ -35,7 +35,7 @@ def test_a_clean_restart_counts_nothing_again_and_writes_nothing(log: Log, tmp_p
     everything = (*OUTPUTS, *TABLES, *INPUTS)
     before = log.end_offsets(everything)
     ends = {where: before[where] for where in INPUTS}
-    for _ in range(times(100, 4)):
+    for _ in range(times(100, 2)):
         with serving(log, tmp_path) as worker:
 
             def caught_up() -> bool:
