@@ -128,6 +128,8 @@ def workers_killed(place: Place, undisturbed: Result, rng: random.Random, most_k
         running = {name: start(name) for name in WORKERS}
         demo = begin(place.demo("--no-workers"))
         try:
+            while demo.poll() is None and phase_of(place) == "start":
+                time.sleep(0.05)
             while len(trial.kills) < most_kills:
                 delay_s = rng.uniform(0.1, 1.2)
                 name = rng.choice(WORKERS)
