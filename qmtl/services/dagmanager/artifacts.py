@@ -33,19 +33,13 @@ def own_canon(node: ComputeNode) -> str:
     return canonical_json({name: value for name, value in params.items() if name != ARTIFACTS})
 
 
-def require_same(catalogue: Catalogue, artifacts: Iterable[Artifact]) -> None:
-    """Hold artifacts to what is known of them: one checksum is one file.
-
-    Raises:
-        InvalidDag: one is known with another size.
-    """
-    faults = Faults()
+def check_same(catalogue: Catalogue, artifacts: Iterable[Artifact], faults: Faults) -> None:
+    """Hold artifacts to what is known of them: one checksum is one file, of one size."""
     for place, one in enumerate(artifacts):
         known = catalogue.artifact(one.checksum)
         if known is not None and known.size != one.size:
             rule = f"the artifact {one.checksum} is known with {known.size} bytes"
             faults.add(InvalidDag, f"artifacts[{place}].size", one.size, rule, "Compute its checksum again.")
-    faults.refuse_any()
 
 
 def write(act: Act, artifacts: Iterable[Artifact], nodes: Iterable[ComputeNode]) -> None:

@@ -14,7 +14,6 @@ from qmtl.foundation.common.errors import (
     DagTooLarge,
     InvalidDag,
     PromotionHeld,
-    Reason,
     RolloutActive,
     TagsTooCommon,
     TooLarge,
@@ -134,39 +133,35 @@ def drafted(
         InvalidDag: it would be refused, or there are faults.
     """
     data, at_ms = submission.dag_json, submission.submitted_at_ms
+    _check_weight(submission, faults)
     graph = None if prescan is None or faults.count else prescan.plain(data, at_ms, catalogue.node)
     if graph is None or strategy_id not in (None, graph.strategy_id):
         graph = admit(data, at_ms, catalogue.node, faults, strategy_id)
-    _require_one_canary(catalogue, submission, graph)
-    artifacts.require_same(catalogue, graph.artifacts)
+    _check_one_canary(catalogue, submission, graph, faults)
+    artifacts.check_same(catalogue, graph.artifacts, faults)
     draft = _draft(catalogue, submission, graph)
-    _require_distinct(catalogue, draft)
+    _check_distinct(catalogue, draft, faults)
     answers = answers_in(catalogue, [one.node for one in graph.nodes])
-    _require_few_answers(graph, answers)
-    _require_room(catalogue, graph, draft, answers)
+    if _check_few_answers(graph, answers, faults):
+        _check_room(catalogue, graph, draft, answers, faults)
+    faults.refuse_any()
     return graph, draft
 
 
-def _require_one_canary(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> None:
-    """Two versions share a strategy's traffic, not three.
-
-    Raises:
-        InvalidDag: a canary comes while another one is out.
-    """
+def _check_weight(submission: DagSubmission, faults: Faults) -> None:
     if not 1 <= submission.weight_bp <= FULL_WEIGHT:
-        faults = Faults()
         rule = f"a whole number of basis points from 1 to {FULL_WEIGHT} is required"
-        faults.add(
-            InvalidDag, "weight_bp", submission.weight_bp, rule, "Send 1000 for a tenth of the traffic."
-        )
-        faults.refuse()
+        remedy = "Send 1000 for a tenth of the traffic."
+        faults.add(InvalidDag, "weight_bp", submission.weight_bp, rule, remedy)
+
+
+def _check_one_canary(catalogue: Catalogue, submission: DagSubmission, graph: Graph, faults: Faults) -> None:
+    """Two versions share a strategy's traffic, not three: no canary comes while another one is out."""
     row = catalogue.strategy(submission.world_id, graph.strategy_id)
     if submission.weight_bp == FULL_WEIGHT or row is None or row.canary is None:
         return
-    if row.canary.sentinel_id != sentinel_id_of(
-        submission.world_id, graph.strategy_id, graph.version, graph.commit_hash
-    ):
-        faults = Faults()
+    mine = sentinel_id_of(submission.world_id, graph.strategy_id, graph.version, graph.commit_hash)
+    if row.canary.sentinel_id != mine:
         faults.add_told(
             RolloutActive,
             "weight_bp",
@@ -174,7 +169,6 @@ def _require_one_canary(catalogue: Catalogue, submission: DagSubmission, graph: 
             f"version {row.canary.sentinel_id} is out as a canary, and a strategy has one at a time",
             "Give it all of the traffic, or none, and publish again.",
         )
-        faults.refuse()
 
 
 def sentinel_id_of(world_id: str, strategy_id: str, version: str, commit_hash: str) -> str:
@@ -294,16 +288,11 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
     return Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()), tuple(changed), every)
 
 
-def _require_distinct(catalogue: Catalogue, draft: Draft) -> None:
-    """An event names all queues with the same tags at the same interval.
-
-    Raises:
-        InvalidDag: there would be too many.
-    """
+def _check_distinct(catalogue: Catalogue, draft: Draft, faults: Faults) -> None:
+    """An event names all queues with the same tags at the same interval: there may not be too many."""
     more = Counter((queue.tags, queue.interval) for queue in draft.queues)
     for key, count in more.items():
         if key[0] and count + catalogue.count_tagged(key) > MAX_TAGGED:
-            faults = Faults()
             faults.add_told(
                 TagsTooCommon,
                 "nodes",
@@ -311,36 +300,26 @@ def _require_distinct(catalogue: Catalogue, draft: Draft) -> None:
                 f"at most {MAX_TAGGED} queues have the same tags at the same interval",
                 "Add a tag that tells them apart.",
             )
-            faults.refuse()
 
 
-def _require_few_answers(graph: Graph, answers: Answers) -> None:
-    """A plan names all nodes that answer a tag query.
-
-    Raises:
-        InvalidDag: there would be too many.
-    """
+def _check_few_answers(graph: Graph, answers: Answers, faults: Faults) -> bool:
+    """A plan names all nodes that answer a tag query; says whether it can."""
     if not answers:
-        return
-    faults = Faults()
-    for one in graph.nodes:
-        if (count := len(answers.get(one.node.node_id, ()))) > MAX_ANSWERS:
-            faults.add_told(
-                TagsTooCommon,
-                "nodes",
-                f"{spelled(one.name)}, to which {count} nodes answer",
-                f"at most {MAX_ANSWERS} nodes answer a tag query",
-                "Ask for a tag that fewer have.",
-            )
-    faults.refuse_any()
+        return True
+    crowded = [one for one in graph.nodes if len(answers.get(one.node.node_id, ())) > MAX_ANSWERS]
+    for one in crowded:
+        faults.add_told(
+            TagsTooCommon,
+            "nodes",
+            f"{spelled(one.name)}, to which {len(answers[one.node.node_id])} nodes answer",
+            f"at most {MAX_ANSWERS} nodes answer a tag query",
+            "Ask for a tag that fewer have.",
+        )
+    return not crowded
 
 
-def _require_room(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Answers) -> None:
-    """Nothing is begun that can't be ended: every row can be written, the plan among them.
-
-    Raises:
-        InvalidDag: one can't.
-    """
+def _check_room(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Answers, faults: Faults) -> None:
+    """Nothing is begun that can't be ended: every row can be written, the plan among them."""
     rows: tuple[ComputeNode | VersionSentinel | DagOutcome, ...]
     rows = (*draft.nodes, draft.sentinel, draft.outcome)
     try:
@@ -349,14 +328,8 @@ def _require_room(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Ans
                 codec.encode(row)
         _require_plan(catalogue, graph, draft, answers)
     except TooLarge as error:
-        reason = Reason(
-            DagTooLarge.code,
-            "nodes",
-            f"a list of {len(graph.nodes)}",
-            f"its {error.what.removeprefix('a ').rstrip('.')}",
-            "Split the strategy.",
-        )
-        raise DagTooLarge(reason.what, reason.remedy, (reason,)) from None
+        was, rule = f"a list of {len(graph.nodes)}", f"its {error.what.removeprefix('a ').rstrip('.')}"
+        faults.add_told(DagTooLarge, "nodes", was, rule, "Split the strategy.")
 
 
 def room_of(name: str, node: ComputeNode) -> int:

@@ -13,6 +13,7 @@ from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
     DagCommand,
+    DagOutcome,
     DagSubmission,
     RedoDiff,
     ReportTopicCreated,
@@ -25,7 +26,7 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.services.dagmanager import graph
 from tests.services.dagmanager.desk import Desk
-from tests.services.graphs import crossing, strategy, submission
+from tests.services.graphs import crossing, strategy, submission, target, text
 
 NOON_MS = 1_700_000_000_000
 
@@ -132,6 +133,36 @@ def test_a_submission_with_a_weight_that_is_none_is_refused(desk: Desk, weight: 
     assert (outcome.accepted, outcome.code) == (False, "QMTL-500")
     assert "weight_bp" in outcome.detail
     assert desk.rows("dag.nodes") == []
+
+
+def test_what_the_graph_refuses_and_what_the_message_lacks_is_told_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = {"path": "s3://models/one", "checksum": "blake3:" + "1" * 64, "size": 7}
+    publish(desk, 8)
+    using = [one | ({"artifacts": ["m"]} if one["name"] == "slow" else {}) for one in crossing(3, 21)]
+    canary = strategy(using, version="v21") | {"artifacts": [file | {"name": "m"}]}
+    desk.send(DagSubmission("canary", "w1", text(canary), NOON_MS, 1000))
+    desk.report_all()
+    before = desk.all_rows()
+
+    def refusals(nodes: list[Any], weight: int) -> list[str]:
+        asked = strategy(nodes, version="v30") | {"artifacts": [file | {"size": 8}]}
+        one = DagSubmission(f"odd-{weight}", "w1", text(asked), NOON_MS, weight)
+        desk.send(one)
+        found: DagOutcome = desk.table("dag.diffs").get(one.submission_id)
+        assert not found.accepted
+        now = desk.all_rows()
+        assert {name for name in now if now[name] != before[name]} == {"dag.diffs"}
+        return [" ".join(line.split(" ")[:2]) for line in found.detail.splitlines()]
+
+    monkeypatch.setattr("qmtl.services.dagmanager.submission.MAX_TAGGED", 0)
+    of_graph = refusals(crossing(3, 30), 2000)
+    monkeypatch.undo()
+    assert of_graph[:2] == ["[QMTL-510] weight_bp", "[QMTL-500] artifacts[0].size"]
+    assert set(of_graph[2:]) == {"[QMTL-511] nodes"}
+    assert refusals([*crossing(3, 30), target(source="nobody")], 0)[0] == "[QMTL-500] weight_bp"
+    assert len(refusals([*crossing(3, 30), target(source="nobody")], -1)) > 1
 
 
 # ---- back, and out ---------------------------------------------------------------------------------------------------
