@@ -63,9 +63,7 @@ def boundaries(log: Log, versions: Iterable[VersionSentinel]) -> dict[str, dict[
         if one.role is QueueRole.CURRENT and one.topic in present
     }
     wheres: dict[str, list[TopicPartition]] = {}
-    wanted: dict[
-        int, set[TopicPartition]
-    ] = {}  # versions that begin together have the same bucket, and share topics
+    wanted: dict[int, set[TopicPartition]] = {}  # versions that begin together share a bucket, and topics
     buckets: dict[str, int] = {}
     for one in versions:
         was_active = one.status is SentinelStatus.ACTIVE or one.active_since_ms

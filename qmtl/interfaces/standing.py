@@ -52,10 +52,7 @@ def group_of(processor: str) -> str:
 
 
 def standings(
-    log: Log,
-    processors: Sequence[Processor],
-    codec: Codec,
-    foreign: Sequence[str] = (),
+    log: Log, processors: Sequence[Processor], codec: Codec, foreign: Sequence[str] = ()
 ) -> list[TaskStanding]:
     """Every task of these processors, and every group that is named, on the topics that the log has.
 
