@@ -65,6 +65,12 @@ def put(
     one.close()
 
 
+def settled(log: Log, wheres: Sequence[TopicPartition]) -> Positions:
+    """Where partitions end once nothing of a transaction is under way: Kafka writes its markers after it has said that all is done."""
+    until(lambda: log.stable_offsets(wheres) == log.end_offsets(wheres))
+    return log.end_offsets(wheres)
+
+
 def gather(reader: Reader, count: int, at_a_time: int = 2) -> list[Record]:
     """Polls until there are so many records."""
     out: list[Record] = []

@@ -20,7 +20,7 @@ from qmtl.engine.processor import Input
 from qmtl.foundation.contracts.control import CloseMarker
 from qmtl.foundation.wire.keys import encode_key, marker_key
 from qmtl.replay.rerun import rerun
-from tests.contract.driving import put
+from tests.contract.driving import put, settled
 from tests.engine.driving import bench, closed, messages
 from tests.engine.models import minute
 from tests.engine.steered import Steered, TwoSources
@@ -47,7 +47,7 @@ def play(log: Log, partition: int, heirs: list[list[tuple[int, int, bool]]]) -> 
             if repeated:
                 said.append(CloseMarker("people", 0, 1, bucket - 1, 0, "", epoch))
             for one in said:
-                at = log.end_offsets([where])[where]
+                at = settled(log, [where])[where]
                 put(log, [(where, marker_key("people", 0, one.bucket_ms), CODEC.encode(one))], writer="f")
                 if epoch == 1 and one.count:
                     proving.append((at, one.bucket_ms))

@@ -24,7 +24,7 @@ from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.testing.broker import start_broker
-from tests.contract.driving import put
+from tests.contract.driving import put, settled
 from tests.engine.driving import bench, delete, messages, table
 from tests.engine.toys import (
     CODEC,
@@ -319,7 +319,7 @@ def test_records_that_were_deleted_on_kafka_before_they_were_read_close_the_task
     give(log, Item("a", 0, 1))
     run(log, tmp_path, echoed=1)
     give(log, Item("a", 1, 1))
-    end = log.end_offsets([ITEMS0])[ITEMS0]
+    end = settled(log, [ITEMS0])[ITEMS0]
     place = KafkaPartition(log.namespace + ITEMS.name, 0, end)
     admin = admin_of(log)
     for future in admin.delete_records([place]).values():
@@ -388,7 +388,7 @@ def test_a_broker_that_lost_the_last_transaction_of_a_table_keeps_the_task_close
             give(log, Item("a", 1, 2))
             runs.until(lambda: len(messages(log, ECHO.name)) == 2)
         known = log.incarnations([COUNTS.name])
-        ends = log.end_offsets([COUNTS0])[COUNTS0]
+        ends = settled(log, [COUNTS0])[COUNTS0]
         log.close()
         broker.kill()
         left = cut_off(broker.data_dir, "cut.toy.counts-0", 2)  # the records of a transaction, and its marker

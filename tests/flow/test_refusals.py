@@ -18,6 +18,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.view import all_partitions
 from qmtl.services.dagmanager.faults import MAX_REASONS
+from tests.contract.driving import settled
 from tests.flow.driving import Place, Said, digests_of, embedded, on_kafka, qmtl, run_demo, write_bars
 from tests.interfaces.cli.running import call
 
@@ -413,7 +414,7 @@ def ends_of(address: str) -> dict[TopicPartition, int]:
     """Where each partition of a log ends: a record more, or a transaction that was given up, moves it."""
     log = open_log(address, read_only=True)
     try:
-        return dict(log.end_offsets([where for name in log.topics() for where in all_partitions(log, name)]))
+        return dict(settled(log, [where for name in log.topics() for where in all_partitions(log, name)]))
     finally:
         log.close()
 

@@ -23,7 +23,7 @@ from qmtl.foundation.contracts.control import PositionStamp
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, stamp_key
 from qmtl.foundation.wire.topics import DAY_MS, Cleanup, TopicSpec
-from tests.contract.driving import put
+from tests.contract.driving import put, settled
 from tests.engine.toys import DEAD, Total
 from tests.neighbours.driving import check, delete_before, raw, serve, serving, told_count
 from tests.neighbours.toys import (
@@ -57,12 +57,12 @@ def test_input_that_went_before_it_was_read_stops_the_task_and_is_not_jumped_ove
     with serving(log, tmp_path / "state", make) as worker:
         serve([worker], lambda: told_count(log) >= 2)
     crowd.give(2, [name])
-    end = log.end_offsets([INPUTS[0]])[INPUTS[0]]
+    end = settled(log, [INPUTS[0]])[INPUTS[0]]
     crowd.give(2, [name])
     delete_before(log, INPUTS[0], end)
     if lost == "lost":
         shutil.rmtree(tmp_path / "state")
-    before = log.end_offsets([*OUTPUTS, FIRST])
+    before = settled(log, [*OUTPUTS, FIRST])
     for _ in range(2):  # it stays so, however often it is started
         with serving(log, tmp_path / "state", make) as worker, pytest.raises(OffsetGone) as refused:
             serve([worker], lambda: False)
@@ -143,7 +143,7 @@ def test_segments_that_go_while_they_are_read_are_told_and_then_built_again_whol
                     (where, encode_key((f"w{number}",)), WORDS_CODEC.encode(Word(f"w{number}", text)))
                 )
             put(log, [*batch, stamp])
-        ends.append(log.end_offsets([where])[where])
+        ends.append(settled(log, [where])[where])
     monkeypatch.setattr(recovery, "BATCH", 1)  # so that it has not read everything before anything can go
     went: list[int] = []
 

@@ -16,6 +16,7 @@ from qmtl.engine.recovery import restore
 from qmtl.engine.store import Store
 from qmtl.engine.table import Table
 from qmtl.foundation.common.errors import StampMismatch
+from tests.contract.driving import settled
 from tests.neighbours.driving import check, delete_before, raw, serve, serving, tasks_of, told_count
 from tests.neighbours.toys import CODEC, FIRST, SUMS, WIDTH, Crowd, make_topics, name_at
 
@@ -38,6 +39,7 @@ def test_partitions_without_a_record_are_recovered_beside_those_that_have_some(
 
 def emptied(log: KafkaLog) -> int:
     """Takes every record of the first table partition away; returns where it ends."""
+    settled(log, [FIRST])
     delete_before(log, FIRST, -1)
     end = log.end_offsets([FIRST])[FIRST]
     assert raw(log, FIRST, "read_uncommitted") == []

@@ -8,7 +8,7 @@ import pytest
 
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log
-from tests.contract.driving import until
+from tests.contract.driving import settled, until
 from tests.neighbours.driving import (
     Process,
     check,
@@ -33,7 +33,7 @@ def test_a_clean_restart_counts_nothing_again_and_writes_nothing(log: Log, tmp_p
     with serving(log, tmp_path) as worker:
         serve([worker], lambda: told_count(log) >= 25)
     everything = (*OUTPUTS, *TABLES, *INPUTS)
-    before = log.end_offsets(everything)
+    before = settled(log, everything)
     ends = {where: before[where] for where in INPUTS}
     for _ in range(times(100, 2)):
         with serving(log, tmp_path) as worker:
@@ -46,7 +46,7 @@ def test_a_clean_restart_counts_nothing_again_and_writes_nothing(log: Log, tmp_p
 
             serve([worker], caught_up)
             assert not any(worker.step() for _ in range(3))
-    assert log.end_offsets(everything) == before
+    assert settled(log, everything) == before
     crowd.give(WIDTH)
     with serving(log, tmp_path) as worker:
         serve([worker], lambda: told_count(log) >= len(crowd.given))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import time
-import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from random import Random
 from typing import Any
@@ -25,12 +26,13 @@ from qmtl.services.dagmanager import graph as graphs
 from qmtl.services.dagmanager import prescan
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph, Held, nobody
-from qmtl.services.dagmanager.prescan import MEMO_BYTES, Known, Memo, Prescan, split
+from qmtl.services.dagmanager.prescan import MEMO_BYTES, Known, Memo, Prescan
 from qmtl.services.dagmanager.raw import MAX_BYTES
-from tests.services.dagmanager import spelling
+from tests.services.dagmanager import memory, spelling
+from tests.services.dagmanager.memory import FILLS, Measured
 from tests.services.dagmanager.test_admission import HOSTILE
 from tests.services.dagmanager.test_cases import CASES, submitted
-from tests.services.graphs import T0, Node, crossing, price, sma, strategy, target, text
+from tests.services.graphs import T0, crossing, price, sma, strategy, target, text
 
 GOOD = text(strategy(crossing()))
 SOUND = [text(one) for one in spelling.SOUND]
@@ -358,76 +360,37 @@ def test_bytes_are_counted_down_as_they_were_counted_up() -> None:
     assert (len(memo), memo.size) == (0, 0)
 
 
-def taken(memo: Prescan, messages: Sequence[bytes]) -> int:
-    """The bytes that are there after a memo admitted these and are not before."""
-    Prescan().admit(GOOD, T0)  # what is made once is there
-    gc.collect()
-    tracemalloc.start()
-    try:
-        for data in messages:
-            memo.plain(data, T0)
-            for one in map(memo.known.get, texts_of(data)):
-                if one is not None:
-                    msgspec.json.encode(one.row.params_canon)  # a text keeps its UTF-8 once it was asked for
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-
-
-def texts_of(data: bytes) -> Sequence[bytes]:
-    texts = split(data)
-    assert texts is not None
-    return texts.nodes
-
-
-def raw(nodes: list[Node]) -> bytes:
-    return json.dumps(strategy(nodes), ensure_ascii=False).encode()
-
-
-def with_symbols(at: int, count: int, ending: str) -> bytes:
-    """A message that nobody sent before, whose parameters take most of its room."""
-    return raw(crossing(symbols=[f"{at}-{place}{ending}" for place in range(count)]))
-
-
-FILLS: dict[str, Sequence[bytes]] = {
-    "common nodes": [admission.message(range(at, at + 40)) for at in range(0, 400, 40)],
-    "long parameters": [with_symbols(at, 100, "x" * 100) for at in range(60)],
-    "long parameters beyond ASCII": [with_symbols(at, 100, "\U0001f600" * 100) for at in range(30)],
-    "many short parameters": [with_symbols(at, 2_000, "") for at in range(40)],
-    "long notes": [
-        raw([*crossing(), price(f"p{at}", metadata={"note": f"{at}".ljust(5_000)})]) for at in range(100)
-    ],
-    "many tags": [
-        raw([*crossing(), price(f"p{at}", tags=[f"{at}-{tag}" for tag in range(100)])]) for at in range(200)
-    ],
-}
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    """By a process of its own: what else a long-lived one does in the meantime is counted too."""
+    done = subprocess.run([sys.executable, "-m", memory.__name__], capture_output=True, check=True)
+    return msgspec.json.decode(done.stdout, type=Measured)
 
 
 @pytest.mark.parametrize("how", FILLS)
-def test_what_is_counted_is_what_is_taken(how: str) -> None:
-    memo = Prescan()
-    real = taken(memo, FILLS[how])
-    assert real < memo.known.size + memo.rows.size < 2 * real
+def test_what_is_counted_is_what_is_taken(measured: Measured, how: str) -> None:
+    one = measured.sound[how]
+    assert one.taken < one.known + one.rows < 2 * one.taken
 
 
 @pytest.mark.parametrize("how", FILLS)
-def test_it_is_so_where_texts_are_sound_and_their_graph_is_not(how: str) -> None:
+def test_it_is_so_where_texts_are_sound_and_their_graph_is_not(measured: Measured, how: str) -> None:
     """Then there are texts and no rows that could be counted for them."""
-    dangling = text(sma("dangling", 2, "nowhere"))
-    memo = Prescan()
-    real = taken(memo, [data.replace(b'"nodes": [', b'"nodes": [' + dangling + b", ") for data in FILLS[how]])
-    assert (memo.rows.size, len(memo.known) > 30) == (0, True)
-    assert real < memo.known.size < 2 * real
+    one = measured.dangling[how]
+    assert (one.rows, one.texts > 30) == (0, True)
+    assert one.taken < one.known < 2 * one.taken
 
 
 @pytest.mark.parametrize("how", FILLS)
-def test_what_is_forgotten_takes_nothing(how: str) -> None:
+def test_what_is_forgotten_takes_nothing(measured: Measured, how: str) -> None:
     """A row may outlive the text that it was made from: the latter's memory goes with the text."""
-    size = 400_000
-    memo = Prescan(size)
-    assert taken(memo, FILLS[how]) < size
-    assert memo.known.size > size // 4
+    one = measured.narrow[how]
+    assert one.taken < memory.NARROW
+    assert one.known > memory.NARROW // 4
+
+
+def test_no_space_between_nodes_is_there_more_than_once(measured: Measured) -> None:
+    assert measured.peak_of_gaps < 4
 
 
 def test_no_row_keeps_what_a_text_says_once_the_text_is_forgotten() -> None:
@@ -440,18 +403,6 @@ def test_no_row_keeps_what_a_text_says_once_the_text_is_forgotten() -> None:
         assert memo.plain(data, T0) is not None
     assert len(memo.rows) > len(memo.known) > 0
     assert there() - before == len(memo.known)
-
-
-def test_no_space_between_nodes_is_there_more_than_once() -> None:
-    gap = b" " * 400_000
-    nodes = b"{}" + gap + b"," + b",".join([b"{}"] * 9_000)
-    data = b'{"nodes":[' + nodes + b"]}"
-    tracemalloc.start()
-    try:
-        assert split(data) is None
-        assert tracemalloc.get_traced_memory()[1] < 4 * len(data)
-    finally:
-        tracemalloc.stop()
 
 
 def test_so_many_nodes_are_remembered_as_is_promised() -> None:
