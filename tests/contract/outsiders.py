@@ -22,12 +22,12 @@ def begun(log: KafkaLog) -> Iterator[Producer]:
             "transaction.timeout.ms": 60_000,
         }
     )
-    producer.init_transactions(10)
+    producer.init_transactions(60)
     producer.begin_transaction()
     try:
         yield producer
     finally:
-        producer.abort_transaction(10)
+        producer.abort_transaction(60)
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def outsider(log: KafkaLog, where: TopicPartition) -> Iterator[Producer]:
     """One that has a record in a partition."""
     with begun(log) as producer:
         producer.produce(log.namespace + where.topic, b"open", b"outsider", where.partition)
-        producer.flush(10)
+        producer.flush(60)
         yield producer
 
 
@@ -48,7 +48,7 @@ def holder(log: KafkaLog, group: str, positions: Positions) -> Iterator[None]:
             places = [
                 Place(log.namespace + where.topic, where.partition, at) for where, at in positions.items()
             ]
-            producer.send_offsets_to_transaction(places, known.consumer_group_metadata(), 10)
+            producer.send_offsets_to_transaction(places, known.consumer_group_metadata(), 60)
             yield
     finally:
         known.close()

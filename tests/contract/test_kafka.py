@@ -98,7 +98,7 @@ def test_a_record_that_somebody_wrote_without_a_key_has_an_empty_one(kafka_log: 
     producer = Producer({"bootstrap.servers": kafka_log.bootstrap})
     for key in (b"k", None):
         producer.produce(f"{kafka_log.namespace}a", b"v", key, A0.partition)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
     reader = kafka_log.reader()
     reader.assign({A0: 0})
     keys: list[bytes] = []
@@ -131,7 +131,7 @@ def test_a_restore_waits_for_an_open_transaction_and_is_then_complete(
             )
             until(lambda: any(reached))
             assert not running.done()
-        assert running.result(20).records == 4
+        assert running.result(60).records == 4
     assert words.get("a") == Word("a", "behind")
     store.close()
 
@@ -182,7 +182,7 @@ def test_a_fence_of_an_earlier_generation_is_refused_and_nothing_shows(kafka_log
 def test_a_member_that_leaves_while_its_tasks_come_is_let_go(kafka_log: KafkaLog) -> None:
     kafka_log.ensure_topics([events("a")])
     command = [sys.executable, "-m", "tests.contract.leavers", kafka_log.bootstrap, kafka_log.namespace]
-    left = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True, check=True)
+    left = subprocess.run(command, cwd=ROOT, timeout=240, capture_output=True, text=True, check=True)
     assert int(left.stdout) == LEAVERS
 
 
@@ -337,7 +337,7 @@ def test_a_record_that_the_failed_transaction_does_not_take_ends_it(kafka_log: K
     # A topic that takes less than its client believes makes the open transaction fail while it is written.
     admin = AdminClient({"bootstrap.servers": log.bootstrap})
     small = NewTopic(f"{log.namespace}small", num_partitions=1, config={"max.message.bytes": "200"})
-    admin.create_topics([small])[small.topic].result(10)
+    admin.create_topics([small])[small.topic].result(60)
     until(lambda: "small" in log.topics())
     writer = log.writer("writer")
     writer.begin()
@@ -367,7 +367,7 @@ def test_a_writer_that_comes_after_one_that_failed_sees_a_topic_that_was_made_ag
     admin = AdminClient({"bootstrap.servers": log.bootstrap})
 
     def made_again(partitions: int) -> None:
-        admin.delete_topics([name])[name].result(20)
+        admin.delete_topics([name])[name].result(60)
         until(lambda: "b" not in log.topics())
         log.ensure_topics([events("b", partitions)])
 

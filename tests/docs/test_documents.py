@@ -39,7 +39,7 @@ def test_every_marked_command_of_the_documents_runs_in_order(tmp_path: Path) -> 
             env={**os.environ, "PYTHONHASHSEED": "7"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
@@ -54,7 +54,7 @@ def test_every_marked_program_of_the_readme_runs(program: str, tmp_path: Path) -
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

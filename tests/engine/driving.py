@@ -146,5 +146,5 @@ def closed(log: Log, topic: str, partition: int = 0) -> list[int]:
 def delete(log: KafkaLog, topic: str) -> None:
     """Delete a topic of a real Kafka, and wait until it is gone."""
     admin = AdminClient({"bootstrap.servers": log.bootstrap})  # its answers end with it
-    admin.delete_topics([log.namespace + topic])[log.namespace + topic].result(20)
+    admin.delete_topics([log.namespace + topic])[log.namespace + topic].result(60)
     until(lambda: log.describe(topic) is None)

@@ -368,7 +368,7 @@ def test_marks_of_another_log_and_torn_marks_say_nothing(tmp_path: Path) -> None
 
 def program(address: str, state: Path, goal: int) -> int:
     command = [sys.executable, "-m", "tests.engine.poison_program", address, str(state), str(goal), "ledger"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode in (0, 139, -signal.SIGKILL), done.stderr
     return done.returncode
 

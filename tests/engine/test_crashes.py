@@ -100,7 +100,7 @@ class Lives:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         if held:
             self.log = open_log(self.address)

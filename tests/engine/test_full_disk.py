@@ -47,7 +47,7 @@ def test_a_worker_on_a_full_disk_says_so_loses_nothing_and_goes_on_when_there_is
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)

@@ -137,10 +137,9 @@ def take_at_most(log: KafkaLog, topic: str, size: int) -> None:
         ConfigEntry("max.message.bytes", f"{size}", incremental_operation=AlterConfigOpType.SET)
     )
     admin = AdminClient({"bootstrap.servers": log.bootstrap})  # its answers end with it
-    admin.incremental_alter_configs([name])[name].result(20)
+    admin.incremental_alter_configs([name])[name].result(60)
 
 
-@pytest.mark.timeout(120)
 def test_behind_a_topic_that_refuses_its_records_one_task_waits_and_goes_on_once_it_takes_them(
     kafka_log: KafkaLog, tmp_path: Path
 ) -> None:

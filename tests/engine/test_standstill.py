@@ -68,7 +68,6 @@ def stuck(log: KafkaLog, what: str) -> Iterator[None]:
             yield
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("what", ["positions", "table"])
 def test_behind_somebodys_transaction_one_task_waits_and_the_other_goes_on(
     kafka_log: KafkaLog, tmp_path: Path, what: str
@@ -291,7 +290,6 @@ class Fatal(Counter):
 
 
 @pytest.mark.broker
-@pytest.mark.timeout(180)
 def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_any_call_may_take(tmp_path: Path) -> None:
     with start_broker() as broker:
         log = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=2.0))

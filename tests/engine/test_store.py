@@ -165,7 +165,7 @@ def held_elsewhere(place: Path, log_id: str) -> Iterator[None]:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
         yield
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def test_a_store_that_another_process_has_open_is_left_alone_and_opens_when_it_is_closed(
@@ -393,7 +393,7 @@ def test_after_a_kill_only_what_came_since_is_restored(
         [sys.executable, "-c", CHILD.replace("restored(", "import qmtl.engine.recovery as r; r.MANY = 1\nrestored(") if many else CHILD,
          str(tmp_path / "log"), str(tmp_path / "s")],
         cwd=ROOT,
-        timeout=60,
+        timeout=240,
     )  # fmt: skip
     assert child.returncode == -signal.SIGKILL
     log = log_with(tmp_path / "log", 8, "x")

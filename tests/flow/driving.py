@@ -81,7 +81,7 @@ def on_kafka(bootstrap: str, directory: Path, bars: Mapping[str, Path]) -> Itera
         yield Place(f"kafka://{bootstrap}/{namespace}", directory, bars)
     finally:
         admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-        names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(f"{namespace}.")]
+        names = [name for name in admin.list_topics(timeout=60).topics if name.startswith(f"{namespace}.")]
         for done in admin.delete_topics(names).values() if names else ():
             done.result()
 
@@ -113,7 +113,7 @@ def begin(
     )
 
 
-def end(process: subprocess.Popen[str], timeout_s: float = 120) -> Said:
+def end(process: subprocess.Popen[str], timeout_s: float = 300) -> Said:
     """Wait for the end of a command; one that does not end is killed, and the test fails."""
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -127,7 +127,7 @@ def end(process: subprocess.Popen[str], timeout_s: float = 120) -> Said:
 
 
 def qmtl(
-    *arguments: str, cwd: Path | None = None, timeout_s: float = 120, env: Mapping[str, str] = NO_ENV
+    *arguments: str, cwd: Path | None = None, timeout_s: float = 300, env: Mapping[str, str] = NO_ENV
 ) -> Said:
     """Run one command to its end."""
     return end(begin(arguments, cwd=cwd, env=env), timeout_s)

@@ -73,7 +73,7 @@ def test_three_workers_share_the_tasks_of_nodes_and_as_they_leave_results_stay_t
             running["nodes", killed].kill()
             stopped, left = sorted({*SLOTS} - {killed})
             running["nodes", stopped].send_signal(signal.SIGTERM)
-            assert running["nodes", stopped].wait(30) == 0
+            assert running["nodes", stopped].wait(120) == 0
             assert demo.poll() is None, "all was done before anybody left"
             until(lambda: everything_is_shared(place.log, {left}), 60)
             assert differences(result_of(end(demo)), undisturbed) == []

@@ -58,13 +58,13 @@ class Secured:
             for one in rules
         ]
         for future in self._admin.delete_acls(filters).values():
-            future.result(10)
+            future.result(60)
         until(lambda: not rules & self._every())
 
     def _add(self, rules: list[Any]) -> None:
         """Returns when the broker goes by them."""
         for future in self._admin.create_acls(rules).values():
-            future.result(10)
+            future.result(60)
         until(lambda: set(rules) <= self._every())
 
     def _every(self) -> set[Any]:
@@ -78,7 +78,7 @@ class Secured:
             AclOperation.ANY,
             AclPermissionType.ANY,
         )
-        return set(self._admin.describe_acls(every).result(10))
+        return set(self._admin.describe_acls(every).result(60))
 
     def _rules(
         self,

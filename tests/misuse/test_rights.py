@@ -94,7 +94,7 @@ def test_a_worker_with_all_its_rights_and_no_more_runs(realm: Realm) -> None:
         wait_until_it_runs(process)
         until(lambda: ends(realm)["world.state"] > 0)  # its genesis: a transaction that was let through
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
         process.communicate()

@@ -41,7 +41,7 @@ def test_the_first_of_two_workers_in_one_slot_ends_and_says_so_and_the_second_go
         (tmp_path / "second").mkdir()
         second = worker(tmp_path / "second", address)
         try:
-            out, err = first.communicate(timeout=60)  # with nothing to do, it still finds out
+            out, err = first.communicate(timeout=240)  # with nothing to do, it still finds out
             assert_one_screen(
                 Ran(first.returncode, out, err), "QMTL-313", 3, says=["newer", "worldservice.7"]
             )
@@ -49,7 +49,7 @@ def test_the_first_of_two_workers_in_one_slot_ends_and_says_so_and_the_second_go
             made = run(tmp_path, "world", "create", "w1", "--log", address)
             assert made.code == 0, made
             second.send_signal(signal.SIGTERM)
-            assert second.wait(20) == 0
+            assert second.wait(120) == 0
         finally:
             second.kill()
             second.communicate()

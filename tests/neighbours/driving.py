@@ -79,7 +79,7 @@ def raw_by_partition(
         # From 0 and not from "the beginning": to ask where that is takes the client half a second.
         consumer.assign([KafkaPartition(log.namespace + where.topic, where.partition, 0) for where in wheres])
         while waiting:
-            message = consumer.poll(10.0)
+            message = consumer.poll(60.0)
             assert message is not None, f"a plain client found no end of {waiting}"
             where = TopicPartition(str(message.topic())[len(log.namespace) :], int(message.partition() or 0))
             error = message.error()
@@ -177,7 +177,7 @@ def alter(log: KafkaLog, topic: str, config: Mapping[str, str]) -> None:
     ]
     resource = ConfigResource(ConfigResource.Type.TOPIC, log.namespace + topic, incremental_configs=entries)
     for future in admin_of(log).incremental_alter_configs([resource]).values():
-        future.result(10)
+        future.result(60)
 
 
 QUICKLY_CLEANED: Mapping[str, str] = {
@@ -201,7 +201,7 @@ def delete_before(log: KafkaLog, where: TopicPartition, offset: int) -> None:
     def taken() -> bool:
         (future,) = admin_of(log).delete_records([place]).values()
         try:
-            future.result(20)
+            future.result(60)
         except (
             KafkaException
         ) as error:  # the broker's log learns of a new policy a little later than it is set
@@ -225,7 +225,7 @@ def stranger(log: KafkaLog, name: str = "stranger") -> Iterator[Producer]:
             "transaction.timeout.ms": 60_000,
         }
     )
-    producer.init_transactions(20)
+    producer.init_transactions(60)
     yield producer
 
 
@@ -233,8 +233,8 @@ def aborted(log: KafkaLog, producer: Producer, where: TopicPartition) -> None:
     """A transaction that shows nothing, and spends offsets."""
     producer.begin_transaction()
     producer.produce(log.namespace + where.topic, b"never", b"stranger", where.partition)
-    producer.flush(10)
-    producer.abort_transaction(10)
+    producer.flush(60)
+    producer.abort_transaction(60)
 
 
 def plain(log: KafkaLog, where: TopicPartition, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
@@ -242,7 +242,7 @@ def plain(log: KafkaLog, where: TopicPartition, rows: Sequence[tuple[bytes, byte
     producer = Producer({"bootstrap.servers": log.bootstrap, "acks": "all"})
     for key, value in rows:
         producer.produce(log.namespace + where.topic, value, key, where.partition)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
 
 # ---- the group --------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class Disturber:
                 "partition.assignment.strategy": "range",
             }
         )
-        self._consumer.list_topics(timeout=10)
+        self._consumer.list_topics(timeout=60)
 
     def come(self) -> None:
         def assigned(consumer: Any, places: Any) -> None:
@@ -286,7 +286,7 @@ def group_state(log: KafkaLog) -> str:
     """What the coordinator says of the counter's group."""
     found = admin_of(log).describe_consumer_groups([log.namespace + GROUP])
     (future,) = found.values()
-    return str(future.result(10).state.name)
+    return str(future.result(60).state.name)
 
 
 @contextmanager
@@ -358,7 +358,7 @@ class Process:
         """Lets it end by itself, in order."""
         if self.ended() is None:
             self._popen.terminate()
-        assert self._popen.wait(30) == 0, "\n".join(self.said()[-20:])
+        assert self._popen.wait(120) == 0, "\n".join(self.said()[-20:])
 
     def kill(self) -> None:
         if self.ended() is None:
@@ -367,4 +367,4 @@ class Process:
 
     def killed(self) -> bool:
         """Waits for its death at a failpoint; False where it ended in another way."""
-        return self._popen.wait(60) == -signal.SIGKILL
+        return self._popen.wait(120) == -signal.SIGKILL

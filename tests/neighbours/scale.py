@@ -9,7 +9,7 @@ import os
 from typing import Final
 
 FULL: Final = os.environ.get("QMTL_NEIGHBOURS") == "full"
-LONG_S: Final = 1800 if FULL else 120
+LONG_S: Final = 1800 if FULL else 900
 """The time limit of a test that repeats, in seconds."""
 
 

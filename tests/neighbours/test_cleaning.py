@@ -87,7 +87,7 @@ def test_what_the_cleaner_leaves_restores_to_the_same_rows_as_the_whole_log(
             graves = [one for one in found if one.value is None and not is_reserved(one.key)]
             return len(found) < records // 4 and not graves
 
-        until(cleaned, 40.0)
+        until(cleaned, 120.0)
     compacted, fewer = restored(log, tmp_path / "compacted")
     assert fewer < records // 4
     assert without_roll(compacted) == without_roll(whole) != {}

@@ -184,7 +184,7 @@ def test_markers_that_the_cleaner_has_taken_are_not_waited_for(kafka_log: KafkaL
                 aborted(log, one, FIRST)
             return there() < 10
 
-        until(cleaned, 30.0)
+        until(cleaned, 120.0)
         for _ in range(3):
             aborted(log, one, FIRST)
     assert spent() > last + 6

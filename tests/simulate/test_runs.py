@@ -115,7 +115,7 @@ def said(hash_seed: str, beat_s: float) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     ).stdout
 
 

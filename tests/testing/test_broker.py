@@ -58,7 +58,7 @@ def run_python(source: str, **environ: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -71,7 +71,7 @@ def cli(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
 
 
@@ -238,7 +238,7 @@ def test_a_suite_told_to_do_without_a_broker_names_what_it_left_out(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert said.returncode == 0, said.stdout
     assert "NOT RUN test_two.py::test_asks_kafka" in said.stdout
@@ -322,7 +322,7 @@ def test_a_broker_does_not_survive_the_program_that_started_it(thread: str) -> N
     ) as starter:
         assert starter.stdout is not None
         pid, bootstrap, directory = starter.stdout.readline().split()
-        wait_until_it_answers(bootstrap, 10.0, lambda: True)  # it lives, though its thread may have ended
+        wait_until_it_answers(bootstrap, 60.0, lambda: True)  # it lives, though its thread may have ended
         starter.send_signal(signal.SIGKILL)
     assert until(lambda: gone(int(pid)))
     assert until(lambda: not Path(directory).exists())
@@ -337,7 +337,7 @@ def test_the_command_starts_one_that_stays_until_it_is_stopped(tmp_path: Path) -
     run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     try:
         assert f"qmtl demo --log kafka://{run['bootstrap']}" in started.stdout
-        wait_until_it_answers(run["bootstrap"], 10.0, lambda: True)
+        wait_until_it_answers(run["bootstrap"], 60.0, lambda: True)
         again = cli("start", "--dir", directory)
         assert run["bootstrap"] in again.stdout
         assert cli("status", "--dir", directory).returncode == 0

@@ -15,7 +15,7 @@ from qmtl.testing.cluster import NODES, start_cluster
 def test_what_is_acknowledged_survives_the_death_of_its_leader() -> None:
     with start_cluster() as cluster:
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
-        assert len(admin.list_topics(timeout=10).brokers) == NODES
+        assert len(admin.list_topics(timeout=60).brokers) == NODES
         topic = NewTopic("kept", num_partitions=1, replication_factor=3)
         admin.create_topics([topic])["kept"].result()
         producer = Producer(

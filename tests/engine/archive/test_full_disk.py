@@ -49,7 +49,7 @@ def test_an_archive_on_a_full_disk_says_so_and_is_none_until_there_is_room(tmp_p
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)

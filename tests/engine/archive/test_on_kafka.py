@@ -31,7 +31,7 @@ from tests.engine.archive.stores import contents
 from tests.engine.driving import delete
 
 __all__ = ["kafka_log"]
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 60.0
 
 
 def settled(log: KafkaLog) -> None:

@@ -49,7 +49,7 @@ def start(cwd: Path, *args: str, **env: str) -> subprocess.Popen[str]:
 def run(cwd: Path, *args: str, **env: str) -> Ran:
     """Run `qmtl` as a process of its own."""
     process = start(cwd, *args, **env)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     return Ran(process.returncode, out, err)
 
 

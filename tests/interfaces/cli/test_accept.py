@@ -127,7 +127,7 @@ def test_a_worker_with_nothing_but_a_refused_task_stays_says_why_and_drains(plac
             assert ask(f"{url}/healthz").status == 503
             process.send_signal(signal.SIGTERM)
             said = process.stderr.read()
-            assert process.wait(20) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
     assert "QMTL-307" in said

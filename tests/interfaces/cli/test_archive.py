@@ -161,7 +161,7 @@ def test_without_the_stores_client_other_verbs_work_and_this_one_says_what_to_in
             env=environment(PYTHONPATH=str(Path(__file__).parents[3])),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
 

@@ -333,7 +333,7 @@ def test_a_server_decides_on_submissions_makes_their_topics_and_ends_when_it_is_
         until(lambda: outcome_in(address, one.submission_id) is not None, 60)
         until(lambda: "queues_total 5.0" in ask(f"{url}/metrics").body, 60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     log = open_log(address, read_only=True)
     try:
         queues = TableView(log, "dag.queues", codec).refresh().rows()
@@ -349,6 +349,6 @@ def test_without_a_file_a_server_leaves_nothing_behind(tmp_path: Path) -> None:
         said(process, "worker topicadmin slot 0 runs on embedded:")
         assert (where / "log").is_dir()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     assert not where.exists()
     assert list(tmp_path.iterdir()) == []

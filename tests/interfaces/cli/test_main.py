@@ -44,7 +44,7 @@ def loaded_by(*args: str) -> set[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=240,
     )
     return set(json.loads(found.stderr.splitlines()[-1]))
 
@@ -223,7 +223,7 @@ def test_a_reader_that_goes_away_is_no_error(seen: Seen) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert ran.stdout.startswith("PART")
     noise, code = ran.stderr.splitlines()[:-1], ran.stderr.splitlines()[-1]

@@ -71,7 +71,7 @@ def test_the_log_of_a_world_and_a_domain_is_in_their_namespace_at_the_address_th
     assert address == f"{cluster}/{namespace}"
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
     prefix = f"{namespace}."
-    names = [one for one in admin.list_topics(timeout=10).topics if one.startswith(prefix)]
+    names = [one for one in admin.list_topics(timeout=60).topics if one.startswith(prefix)]
     try:
         assert sorted(names) == sorted(f"{prefix}{spec.name}" for spec in CATALOGUE)
         again = call(capsys, *INIT, "--log", address)

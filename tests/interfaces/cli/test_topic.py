@@ -336,11 +336,11 @@ class Following:
             self._lines.put(line)
 
     def take(self, count: int) -> list[Any]:
-        return [json.loads(self._lines.get(timeout=30)) for _ in range(count)]
+        return [json.loads(self._lines.get(timeout=120)) for _ in range(count)]
 
     def end(self, number: int) -> tuple[int, str, int]:
         self.process.send_signal(number)
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout=120)
         assert self.process.stderr is not None
         return code, self.process.stderr.read(), self._lines.qsize()
 
@@ -381,7 +381,7 @@ def test_following_from_an_offset_that_is_not_written_yet_waits_for_it(
             commit(log, [row("world.state", world(f"n{number}"))])
         (found,) = following.take(1)
         assert (found["key"], found["offset"]) == (["n2"], 4)
-        assert following.process.wait(timeout=30) == 0
+        assert following.process.wait(timeout=120) == 0
 
 
 def test_following_leaves_out_what_comes_before_the_offset_asked_for(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_worker_on_kafka_shows_what_a_plain_client_sees(
             for one in (running, other):
                 one.process.send_signal(signal.SIGTERM)
             for one in (running, other):
-                _, err = one.process.communicate(timeout=20)
+                _, err = one.process.communicate(timeout=120)
                 assert (one.process.returncode, "drained" in err) == (0, True), err
 
 
