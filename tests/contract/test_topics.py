@@ -103,6 +103,7 @@ def test_one_that_is_made_again_is_another_and_empty(log: Log) -> None:
     lives = [log.incarnations(["a"])["a"].id]
     for _ in range(2):
         put(log, [(A0, b"k", b"old"), (A1, b"k", b"old")])
+        until(lambda: log.stable_offsets([A0, A1]) == log.end_offsets([A0, A1]))  # no marker is still to come
         remove(log, "a")
         make(log, WANTED)
         lives.append(log.incarnations(["a"])["a"].id)

@@ -16,7 +16,7 @@ from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Log
 from qmtl.engine.schemas import SCHEMAS, WRITER, PublishedSchemas
 from qmtl.engine.task import TaskSettings
-from qmtl.engine.view import read_all
+from qmtl.engine.view import all_partitions, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import IncompatibleSchema, MalformedValue, UnknownSchema
 from qmtl.foundation.contracts.control import SchemaText
@@ -60,6 +60,12 @@ def rows(log: Log, by: Version) -> dict[str, int]:
     return out
 
 
+def settle(log: Log) -> None:
+    """Wait until everything that was committed shows: a broker tells a writer of its commit before it has written the marker."""
+    wheres = [where for name in log.topics() for where in all_partitions(log, name)]
+    until(lambda: log.stable_offsets(wheres) == log.end_offsets(wheres))
+
+
 def letters(log: Log) -> int:
     return sum(1 for _ in read_all(log, [type(SCHEMAS)("dead.letters", 0)]))
 
@@ -82,6 +88,7 @@ def test_while_it_runs_a_version_reads_what_another_begins_to_write(
         mine.write(log, mine.Deal("b", 1))
         until(lambda: not worker.step() and len(mine.saw) == 4)
     assert mine.saw == [mine.Deal("a", 1), mine.Deal("a", 2), mine.Deal("b", 5), mine.Deal("b", 1)]
+    settle(log)
     assert letters(log) == 0
     assert rows(log, mine) == rows(log, theirs) == {"a": 3, "b": 6}
 
@@ -106,6 +113,7 @@ def test_a_version_that_can_not_read_what_lies_there_is_refused_before_it_does_a
     version = old()
     version.start(log)
     version.write(log, version.Deal("a", 1))
+    settle(log)
     before = {name: log.end_offsets([type(SCHEMAS)(name, 0)]) for name in log.topics()}
     for _ in range(2):
         with pytest.raises(IncompatibleSchema) as refused:
@@ -136,6 +144,7 @@ def test_a_version_that_meets_values_of_a_newer_one_that_it_can_not_read_stops_a
     ):
         until(lambda: worker.step() and False)
     assert len(mine.saw) == 1
+    settle(log)
     assert letters(log) == 0, "what newer code can read is no rubbish"
     assert rows(log, mine) == {"a": 1}
 
@@ -150,6 +159,7 @@ def test_a_message_that_only_newer_code_has_stops_a_reader_and_rubbish_does_not(
         put(log, [(where, b"\x02k\x00\x01", b"\xc3\x01" + b"rubbish!" + b"more")], writer="crowd")
         mine.write(log, mine.Deal("a", 1))
         until(lambda: not worker.step() and len(mine.saw) == 1)
+        settle(log)
         assert letters(log) == 1
         text = {**avro_schema(theirs.Sum), "name": "Novelty"}
         novelty = SchemaText(fingerprint(text).hex(), "Novelty", json.dumps(text))

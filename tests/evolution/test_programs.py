@@ -18,7 +18,7 @@ from qmtl.foundation.contracts.world import World
 from qmtl.foundation.wire.avro import avro_schema, fingerprint
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
-from tests.contract.driving import put
+from tests.contract.driving import put, until
 from tests.interfaces.cli.running import assert_one_screen, run
 
 
@@ -52,6 +52,9 @@ def world(**changes: Any) -> dict[str, Any]:
 def ends(address: str) -> dict[str, int]:
     log = open_log(address)
     try:
+        wheres = [where for name in log.topics() for where in all_partitions(log, name)]
+        # A broker tells a writer of its commit before it has written the marker.
+        until(lambda: log.stable_offsets(wheres) == log.end_offsets(wheres))
         return {name: sum(log.end_offsets(all_partitions(log, name)).values()) for name in log.topics()}
     finally:
         log.close()

@@ -75,6 +75,9 @@ def ends(realm: Realm) -> dict[str, int]:
     """How much lies in each topic."""
     log = realm.keeper()
     try:
+        wheres = [where for name in log.topics() for where in all_partitions(log, name)]
+        # A broker tells a writer of its commit before it has written the marker.
+        until(lambda: log.stable_offsets(wheres) == log.end_offsets(wheres))
         return {name: sum(log.end_offsets(all_partitions(log, name)).values()) for name in log.topics()}
     finally:
         log.close()

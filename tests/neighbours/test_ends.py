@@ -49,7 +49,11 @@ def commit(log: Log, rows: Sequence[tuple[bytes, bytes | None]], writer: str = "
 
 
 def brought_back(log: Log, place: Path) -> tuple[Restored, dict[str, int], list[tuple[int, int]]]:
-    """The first partition of the table, restored into an empty store: its rows, and the progress that was told."""
+    """The first partition of the table, restored into an empty store: its rows, and the progress that was told.
+
+    Where it ends must not change meanwhile: a broker tells a writer of its commit before it has written the marker.
+    """
+    until(lambda: log.stable_offsets([FIRST]) == log.end_offsets([FIRST]))
     store = Store(place, log.log_id)
     told: list[tuple[int, int]] = []
     try:

@@ -99,6 +99,8 @@ def test_an_archive_of_a_real_topic_holds_what_kafkas_client_reads_and_only_whil
     writer = kafka_log.writer("somebody")
     writer.begin()
     writer.append(TOPIC, 2, b"open", b"open")
+    wheres = partitions_of(TOPIC, PARTITIONS)
+    until(lambda: kafka_log.stable_offsets(wheres) != kafka_log.end_offsets(wheres))  # it is there
     with pytest.raises(TopicChanged):
         archived(kafka_log, store)
     writer.abort()

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from qmtl.bootstrap import open_log
 from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import Log
+from qmtl.engine.view import all_partitions
 from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.services.dagmanager.naming import namespace_of
@@ -88,6 +89,9 @@ def test_a_kafka_log_is_listed_read_and_digested_like_an_embedded_one(
     log = open_log(kafka)
     log.ensure_topics(SPECS)
     fill(log, 7)
+    wheres = [where for name in log.topics() for where in all_partitions(log, name)]
+    # The broker tells a writer of its commit before it has written the marker, and what is looked at ends before that.
+    until(lambda: log.stable_offsets(wheres) == log.end_offsets(wheres))
     log.close()
     with log_in(tmp_path / "log", specs=SPECS) as other:
         fill(other, 1000)
