@@ -63,6 +63,12 @@ def test_an_open_transaction_holds_back_what_was_committed_behind_it(kafka_log: 
         reader = log.reader()
         reader.assign({A0: 0})
         until(lambda: bool(reader.poll(10, 0.05)))
+
+        def held_back() -> bool:
+            assert reader.poll(10, 0.05) == []
+            return reader.positions() == {A0: 2}
+
+        until(held_back)
         assert reader.poll(10, 0.2) == []
         assert reader.positions() == {A0: 2}
         reader.close()
@@ -144,8 +150,18 @@ def test_a_restore_behind_a_transaction_that_never_ends_stalls_with_the_cause(
     write_word(log, Word("a", "before"))
     until(lambda: log.stable_offsets([WHERE]) == log.end_offsets([WHERE]))
     store = Store(tmp_path / "store", log.log_id)
+    reached, begun = [0], time.monotonic()
+
+    def clock() -> float:
+        """Stands still up to the open transaction: a reader that is slow to begin is no stall of this kind."""
+        return time.monotonic() if reached[-1] == 3 else begun
+
+    def progress(done: int, total: int) -> None:
+        reached.append(done)
+
+    words = {"words": Table(WORDS, 0, store, CODEC)}
     with outsider(log, WHERE), pytest.raises(RecoveryStalled) as stalled:
-        restore(log, store, {"words": Table(WORDS, 0, store, CODEC)}, CODEC, stall_s=0.5)
+        restore(log, store, words, CODEC, stall_s=0.5, progress=progress, clock=clock)
     assert "words[0] at 3 of 4" in stalled.value.what
     assert "transaction is open from offset 3" in stalled.value.what
     store.close()
@@ -232,7 +248,7 @@ def test_settings_that_cannot_be_are_refused_by_name(wrong: dict[str, Any]) -> N
 def test_a_transaction_that_the_broker_ended_for_its_age_shows_nothing_and_ends_its_writer(
     kafka_log: KafkaLog,
 ) -> None:
-    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(transaction_timeout_ms=1000))
+    log = KafkaLog(kafka_log.bootstrap, kafka_log.namespace, KafkaSettings(transaction_timeout_ms=2000))
     log.ensure_topics([events("a")])
     writer = log.writer("writer")
     writer.begin()
@@ -268,11 +284,20 @@ def test_a_transaction_that_is_not_ready_in_time_is_aborted_and_its_writer_goes_
     assert log.committed(by.group, [A0]) == {A0: 2}
 
 
+def prepared(log: KafkaLog) -> None:
+    """Two topics on a broker that has just started, and the topics of its own that the first transaction makes it create."""
+    log.ensure_topics([events("a"), events("b")])
+    put(log, [], positions={A0: 0}, by=(first := join(log, "first", "a")), writer="first")
+    first.membership.close()
+
+
 @pytest.mark.broker
 def test_a_broker_that_is_away_holds_a_commit_of_positions_no_longer_than_its_time_out() -> None:
     with start_broker() as broker:
-        log = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=3.0))
-        log.ensure_topics([events("a"), events("b")])
+        # The group outlives the broker's absence, however long a start takes.
+        settings = KafkaSettings(call_timeout_s=3.0, session_timeout_ms=120_000)
+        log, patient = KafkaLog(broker.bootstrap, settings=settings), KafkaLog(broker.bootstrap)
+        prepared(patient)
         by = join(log, "group", "a")
         writer = log.writer("writer")
         writer.begin()
@@ -295,21 +320,24 @@ def test_a_broker_that_is_away_holds_a_commit_of_positions_no_longer_than_its_ti
         ):  # to the broker, a join that is asked for twice may be two members: a worker joins again
             by.membership.close()
             by = join(log, "group", "a")
-        put(log, [(B0, b"k", b"3")], positions={A0: 3}, by=by)
-        assert values(read_all(log, [B0])) == [b"1", b"3"]
-        assert log.committed(by.group, [A0]) == {A0: 3}
+        put(patient, [(B0, b"k", b"3")], positions={A0: 3}, by=by)
+        assert values(read_all(patient, [B0])) == [b"1", b"3"]
+        assert patient.committed(by.group, [A0]) == {A0: 3}
         by.membership.close()
         log.close()
+        patient.close()
 
 
 @pytest.mark.broker
 def test_positions_that_come_late_never_count_in_the_transaction_after() -> None:
     proxy = KafkaProxy()
     with start_broker(advertise_at=proxy.port) as broker, proxy.forwarding_to(broker.behind_proxy):
+        patient = KafkaLog(proxy.bootstrap)
+        prepared(patient)
+        patient.close()
         log = KafkaLog(
-            proxy.bootstrap, settings=KafkaSettings(call_timeout_s=2.0, transaction_timeout_ms=3000)
+            proxy.bootstrap, settings=KafkaSettings(call_timeout_s=3.0, transaction_timeout_ms=5000)
         )
-        log.ensure_topics([events("a"), events("b")])
         by = join(log, "group", "a")
         late = proxy.hold(Api.TXN_OFFSET_COMMIT, release_at=Api.END_TXN)
         writer = log.writer("writer")
@@ -488,7 +516,7 @@ def test_a_broker_that_does_not_answer_is_said_within_seconds() -> None:
     started = time.monotonic()
     with pytest.raises(LogUnreachable) as refused:
         KafkaLog(f"127.0.0.1:{port}")
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20  # and not for as long as a call may take
     assert f"127.0.0.1:{port}" in refused.value.what
 
 
@@ -508,7 +536,7 @@ def test_a_broker_that_dies_under_a_commit_leaves_an_unknown_outcome_and_then_al
         started = time.monotonic()
         with pytest.raises(OutcomeUnknown):
             writer.commit({}, "", None)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 20
         writer.close()
         hasty.close()
         broker.restart()

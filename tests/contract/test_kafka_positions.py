@@ -36,7 +36,7 @@ def test_positions_that_a_transaction_holds_are_not_told_until_it_ends_and_those
         began = time.monotonic()
         with pytest.raises(UnstableOffsets) as told:
             log.committed("group", [A0, A1], 0.5)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20  # and not for as long as a call may take
         assert "group has committed of a[0], a[1] is not told" in told.value.what
         assert "find-hanging --topic __consumer_offsets" in told.value.remedy
         assert log.committed("group", [A1], 0.5) == {A1: 7}
@@ -47,13 +47,13 @@ def test_positions_that_a_transaction_holds_are_not_told_until_it_ends_and_those
 @pytest.mark.broker
 def test_positions_of_a_broker_that_is_away_are_no_transaction() -> None:
     with start_broker() as broker:
+        KafkaLog(broker.bootstrap).ensure_topics([events("a")])
         log = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=2.0))
-        log.ensure_topics([events("a")])
         broker.kill()
         with pytest.raises(LogUnreachable):
             log.committed("group", [A0], 0.5)
         broker.start()
-        assert log.committed("group", [A0], 20.0) == {}
+        assert log.committed("group", [A0], 60.0) == {}
         log.close()
 
 
@@ -61,17 +61,19 @@ def test_positions_of_a_broker_that_is_away_are_no_transaction() -> None:
 def test_positions_whose_answer_is_lost_are_written_twice_in_their_transaction() -> None:
     proxy = KafkaProxy()
     with start_broker(advertise_at=proxy.port) as broker, proxy.forwarding_to(broker.behind_proxy):
-        log = KafkaLog(proxy.bootstrap)
+        # The transaction and the member outlive the broker's absence, however long a start takes.
+        settings = KafkaSettings(transaction_timeout_ms=120_000, session_timeout_ms=120_000)
+        log = KafkaLog(proxy.bootstrap, settings=settings)
         log.ensure_topics([events("a"), events("b")])
         by = join(log, "group", "a")
         with ThreadPoolExecutor(1) as pool:
             lost = proxy.hold(Api.TXN_OFFSET_COMMIT, answer_only=True)
             written = pool.submit(put, log, [(B0, b"k", b"1")], positions={A0: 1}, by=by)
-            assert lost.caught.wait(20)
+            assert lost.caught.wait(60)
             until(lambda: broker_has(proxy, 1))
             broker.kill()
             broker.start()
-            written.result(60)
+            written.result(120)
         assert log.committed("group", [A0]) == {A0: 1}
         assert values(read_all(log, [B0])) == [b"1"]
         assert [one for one in positions(proxy, "read_committed") if one[0] == "group"] == [
@@ -100,7 +102,7 @@ def positions(proxy: KafkaProxy, level: str) -> list[tuple[str, str, int, int]]:
     try:
         reader.assign([Place(POSITIONS, 0, 0)])
         while True:
-            message = reader.poll(10)
+            message = reader.poll(60)
             assert message is not None, "neither a record nor the end"
             if message.error() is not None:
                 return out
