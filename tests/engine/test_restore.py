@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException
-from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined] # the package re-exports them without saying so
+from confluent_kafka.admin import AdminClient
 
 from qmtl.engine import recovery
 from qmtl.engine.log import kafka_membership
@@ -45,6 +44,7 @@ from tests.engine.poison_toys import NAMED, Column
 from tests.engine.test_store import held_elsewhere
 from tests.engine.toys import A_OUT, CODEC, COUNTS, DEAD, ITEMS, Counter, Feed, Item, Total, X, make_topics
 from tests.engine.waiting import Told
+from tests.neighbours.driving import delete_before
 
 WHERE = TopicPartition(COUNTS.name, 0)
 
@@ -58,20 +58,23 @@ def fill(log: Log, rows: int) -> None:
 
 
 def restoring(log: Log, place: Path, meanwhile: Callable[[], None]) -> int:
-    """Restores a table of which something happens once the restore has come to a stand, or after its first batch."""
+    """Restores a table of which something happens once the restore has come to offset 6."""
     store = Store(place, log.log_id)
     done: list[None] = []
-    calls: list[None] = []
+    reached: list[int] = []
 
     def alive() -> None:
-        calls.append(None)
-        if len(calls) > 3 and not done:
+        if 6 in reached and not done:
             done.append(None)
             meanwhile()
 
+    def progress(came: int, total: int) -> None:
+        reached.append(came)
+
     try:
         tables = {COUNTS.name: Table(COUNTS, 0, store, CODEC)}
-        return restore(log, store, tables, CODEC, keep_alive=alive, stall_s=20.0).records
+        found = restore(log, store, tables, CODEC, keep_alive=alive, progress=progress, stall_s=60.0)
+        return found.records
     finally:
         store.close()
 
@@ -83,19 +86,9 @@ def test_a_table_whose_segments_are_deleted_while_it_is_restored_is_told_as_gone
     log = kafka_log
     fill(log, 5)
     until(lambda: log.stable_offsets([WHERE]) == log.end_offsets([WHERE]))
-    admin = AdminClient({"bootstrap.servers": log.bootstrap})
 
     def drop() -> None:
-        # A compacted topic refuses this, until somebody gives it another policy.
-        entry = ConfigEntry("cleanup.policy", "compact,delete", incremental_operation=AlterConfigOpType.SET)
-        topic = ConfigResource(
-            ConfigResource.Type.TOPIC, log.namespace + COUNTS.name, incremental_configs=[entry]
-        )
-        for future in admin.incremental_alter_configs([topic]).values():
-            future.result(20)
-        place = KafkaPartition(log.namespace + COUNTS.name, 0, log.end_offsets([WHERE])[WHERE])
-        for future in admin.delete_records([place]).values():
-            future.result(20)
+        delete_before(log, WHERE, log.end_offsets([WHERE])[WHERE])
 
     with outsider(log, WHERE):
         fill(log, 5)
@@ -114,7 +107,7 @@ def test_a_table_that_is_made_again_while_it_is_restored_is_told_as_shorter(
 
     def remake() -> None:
         name = log.namespace + COUNTS.name
-        admin.delete_topics([name])[name].result(20)
+        admin.delete_topics([name])[name].result(60)
         until(lambda: COUNTS.name not in log.topics())
         other = KafkaLog(log.bootstrap, log.namespace)
         other.ensure_topics([COUNTS])
@@ -161,7 +154,7 @@ def test_an_embedded_table_that_shrinks_while_it_is_restored_is_told(
 
 # ---- long restores -----------------------------------------------------------------------------------------------------
 
-LIMIT_MS = 3000
+LIMIT_MS = 6000
 
 
 class Slow:

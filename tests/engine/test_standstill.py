@@ -89,7 +89,9 @@ def test_behind_somebodys_transaction_one_task_waits_and_the_other_goes_on(
             until(lambda: stands() > 0)
             before = stands()
             items += given(feed, 3, 5)
-            until(lambda: stands() > before + 3 and len(seen(log)["1"]) == 5)
+            until(
+                lambda: stands() > before + 3 and len(seen(log)["1"]) == 5, 60
+            )  # it is told less and less often
             told = fresh.health()
             assert told.status == 503
             (reason,) = [one for one in told.json()["reasons"] if "makes no progress" in one]
@@ -293,15 +295,16 @@ class Fatal(Counter):
 def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_any_call_may_take(tmp_path: Path) -> None:
     with start_broker() as broker:
         log = KafkaLog(broker.bootstrap, settings=KafkaSettings(call_timeout_s=2.0))
-        make_topics(log)
-        feed = Feed(KafkaLog(broker.bootstrap), ITEMS)  # more patient
+        patient = KafkaLog(broker.bootstrap)
+        make_topics(patient)
+        feed = Feed(patient, ITEMS)
         items = given(feed, 0, 3)
         with shown(log, tmp_path / "state", Fatal) as runs:
 
             def step() -> bool:
                 return runs.worker.step(0.02) is not None
 
-            until(lambda: step() and all(len(one) == 3 for one in seen(log).values()))
+            until(lambda: step() and all(len(one) == 3 for one in seen(patient).values()), 60)
             items += given(feed, 3, 5)
             Fatal.broker = broker
             until(lambda: step() and Fatal.broker is None and runs.health().status == 503, 60)
@@ -309,9 +312,10 @@ def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_any_call_may_ta
             until(lambda: step() and time.monotonic() - away > 8, 60)  # several calls that nobody answers
             broker.start()
             until(lambda: step() and runs.health().status == 200, 60)
-            until(lambda: step() and all(len(one) == 5 for one in seen(log).values()))
-        check(log, items)
+            until(lambda: step() and all(len(one) == 5 for one in seen(patient).values()), 60)
+        check(patient, items)
         log.close()
+        patient.close()
 
 
 class Patient(Counter):
