@@ -441,7 +441,8 @@ def test_the_bytes_of_a_window_are_about_those_that_it_takes(length: int) -> Non
     params = Sma().parse({}, length)
     start()
     try:
-        for _ in range(10):
+        # A megabyte at least, beside which it is nothing what other threads of this process take meanwhile.
+        for _ in range(10 + 2_000 // length):
             copied = replace(row_, values=tuple(Decimal(str(one)) for one in row_.values))
             kept.append(Sma().resume(params, copied))
             del copied

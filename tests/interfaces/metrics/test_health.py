@@ -24,7 +24,7 @@ from qmtl.interfaces.metrics.serve import Metrics
 from qmtl.interfaces.metrics.watch import SETTLED_S, Watch
 from tests.contract.driving import until
 from tests.engine.toys import COUNTS, ITEMS, Counter, Feed, Item, make_topics
-from tests.interfaces.metrics.scraping import LOOPBACK, ask, shown
+from tests.interfaces.metrics.scraping import LOOPBACK, Answer, ask, shown
 
 # ---- the rule -----------------------------------------------------------------------------------------------------
 
@@ -141,12 +141,15 @@ def test_a_worker_is_ready_once_its_tasks_run_and_no_more_when_it_stands_still(
             "tasks": [],
         }
 
+        answers: list[Answer] = []
+
         def ready() -> bool:
             runs.worker.step(0.02)
-            return runs.health().status == 200
+            answers.append(runs.health())
+            return answers[-1].status == 200
 
         until(ready)
-        told = runs.health().json()
+        told = answers[-1].json()
         assert (told["ready"], told["reasons"]) == (True, [])
         assert [(one["processor"], one["task"], one["phase"]) for one in told["tasks"]] == [
             ("counter", 0, "running"),

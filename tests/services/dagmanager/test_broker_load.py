@@ -206,7 +206,7 @@ def test_an_answer_that_trickles_is_broken_off_and_keeps_nobody_waiting() -> Non
         began = time.monotonic()
         assert load.percent() == 0
         took = time.monotonic() - began
-        assert TIMEOUT_S <= took < TIMEOUT_S + 2, took
+        assert TIMEOUT_S <= took < TIMEOUT_S + 20, took  # and not as long as it trickles
         until(ended.is_set)  # its socket is shut, and so the server finds out, too
         assert load.failures() == {one.value: int(one is Unknown.TIMEOUT) for one in Unknown}
 
