@@ -143,6 +143,16 @@ def closed(log: Log, topic: str, partition: int = 0) -> list[int]:
     ]
 
 
+def takes(log: KafkaLog, topic: str, size: int) -> None:
+    """Wait until a broker goes by a new limit of the size of a topic's records: it is told of it before."""
+
+    def known() -> bool:
+        found = log.describe(topic)
+        return found is not None and found.config["max.message.bytes"] == str(size)
+
+    until(known)
+
+
 def delete(log: KafkaLog, topic: str) -> None:
     """Delete a topic of a real Kafka, and wait until it is gone."""
     admin = AdminClient({"bootstrap.servers": log.bootstrap})  # its answers end with it

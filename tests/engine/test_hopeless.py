@@ -34,7 +34,7 @@ from qmtl.foundation.common.errors import (
 from qmtl.interfaces.metrics.health import health
 from qmtl.interfaces.metrics.watch import Watch
 from tests.contract.driving import until
-from tests.engine.driving import messages
+from tests.engine.driving import messages, takes
 from tests.engine.models import counted
 from tests.engine.poison_toys import NAMED, TORN, Column, Ledger
 from tests.engine.test_refused_tasks import Refusing
@@ -138,6 +138,7 @@ def take_at_most(log: KafkaLog, topic: str, size: int) -> None:
     )
     admin = AdminClient({"bootstrap.servers": log.bootstrap})  # its answers end with it
     admin.incremental_alter_configs([name])[name].result(60)
+    takes(log, topic, size)
 
 
 def test_behind_a_topic_that_refuses_its_records_one_task_waits_and_goes_on_once_it_takes_them(

@@ -49,7 +49,7 @@ from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec, topic
-from tests.engine.driving import bench, closed, delete, messages, table
+from tests.engine.driving import bench, closed, delete, messages, table, takes
 from tests.engine.faults import Fault, FaultyLog
 from tests.engine.models import minute
 from tests.engine.poison_toys import (
@@ -536,6 +536,7 @@ def test_a_topic_of_letters_that_refuses_them_stops_the_task_and_nothing_is_skip
         )
         for done in admin.incremental_alter_configs([where]).values():
             done.result()
+        takes(log, DEAD.name, size)
 
     allow(130)  # a marker that ends a transaction still fits, a letter does not
     items = [Item("a", 0, 1), Item("a", 1, BAD), Item("a", 2, 2)]
