@@ -10,7 +10,7 @@ from typing import NamedTuple
 from qmtl.engine.log.port import Fence, Log, Membership, Positions, Reader, Record, TopicPartition
 from qmtl.foundation.wire.topics import Cleanup, TopicSpec
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 Row = tuple[TopicPartition, bytes, bytes | None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 from threading import Event
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -332,6 +332,20 @@ def test_an_error_means_the_same_of_whatever_call(transact: Transact, call: str,
     assert client.made.count(call) == 1
     if call not in (BEGIN, ABORT) and ends is TransactionAborted:
         assert client.made[-1] == ABORT  # and not before it is done may the next one begin
+
+
+def test_a_right_that_lacks_counts_for_more_than_what_the_abort_says(transact: Transact) -> None:
+    """The client says only that the transaction has failed; the broker, which has nothing of it, refuses to end it."""
+    denied = told(KafkaError.TOPIC_AUTHORIZATION_FAILED, txn_requires_abort=True)
+    errors = {
+        PRODUCE: repeat(told(KafkaError._STATE)),
+        BEGIN: chain([None], repeat(denied)),
+        ABORT: repeat(told(KafkaError.INVALID_TXN_STATE, fatal=True)),
+    }
+    writer, client = transact(errors, 20.0)
+    with pytest.raises(MissingRight):
+        write(writer)
+    assert client.made.count(ABORT) == 1
 
 
 @pytest.mark.parametrize("meaning", ["fenced", "denied", "fatal"])

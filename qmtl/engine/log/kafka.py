@@ -476,6 +476,11 @@ class KafkaWriter:
                 why = told
         try:
             classify(why, self._id)
+        except MissingRight:
+            # Nothing may be on the broker that could be ended; what is told is the right that lacks.
+            with suppress(LogError):
+                self.abort()
+            raise
         except LogError:  # what the abort raises knows of it
             self.abort()
             raise
