@@ -12,6 +12,7 @@ from qmtl.engine.fold import SAMPLES, Fold
 from qmtl.engine.incarnation import Finding, Judge, Kind, contradicted, facts_of, refuse, regressions
 from qmtl.engine.log.port import Columns, Log, Positions, Reader, TopicPartition
 from qmtl.engine.observer import Stall, StallKind
+from qmtl.engine.stamps import digest_of, last_stamp
 from qmtl.engine.store import Cause, Store
 from qmtl.engine.stored import Checkpoint, TopicFacts
 from qmtl.engine.table import Table
@@ -31,6 +32,9 @@ ROUNDS: Final = 10
 
 MANY: Final = 100_000
 """So many offsets are to be restored before the store takes rows without order and write-ahead log."""
+
+UNSTAMPED: Final = "unstamped"
+"""Stands for what a table ends with that has records behind its last stamp; no digest is equal to it."""
 
 Progress = Callable[[int, int], None]
 """Called with the offsets restored so far and to restore: at the beginning of the reading, and after each progress."""
@@ -394,8 +398,7 @@ class _Restore:
         key, value = columns.keys[0], columns.values[0]
         same = False
         if is_stamp(key) and value is not None:
-            stamp: PositionStamp = self.codec.decode(value)
-            same = _positions(stamp) == known.positions and stamp.buckets == known.buckets
+            same = digest_of(value) == known.stamps.get(where.topic)
         if not same:
             at = f"offset {columns.first}"
             raise _Rewritten(
@@ -424,46 +427,56 @@ class _Restore:
             table.bury(horizon_of(last.buckets, table.look_back))
         rows = [row for table in self.tables.values() for row in table.changes()]
         positions = _positions(last)
-        now_ms, ends = self.log.now_ms(), dict(self.target)
-        self.store.write(
-            rows, Checkpoint(self.log.log_id, ends, positions, last.buckets, now_ms, last.topics)
+        stamps = {name: digest for name, digest in self._ends().items() if digest is not None}
+        checkpoint = Checkpoint(
+            self.log.log_id,
+            dict(self.target),
+            positions,
+            last.buckets,
+            self.log.now_ms(),
+            last.topics,
+            stamps,
         )
+        self.store.write(rows, checkpoint)
         for table in self.tables.values():
             table.committed()
         return Restored(positions, last.buckets, False, self.records, True, last.topics)
 
     def _last(self) -> PositionStamp | None:
-        """The one transaction that all tables end with; None where none was read.
-
-        A table of which the store knows everything ends with the transaction that the store knows; a table that is new has
-        nothing yet, and no stamp.
+        """The stamp of the transaction that all tables end with; None where no stamp was read.
 
         Raises:
             StampMismatch: they end with different ones.
         """
-        known = self.store.checkpoint
-        stamps: dict[str, PositionStamp] = {
-            name: self.codec.decode(fold.stamp) for name, fold in self.folds.items() if fold.stamp is not None
+        stamps: dict[str, tuple[bytes, PositionStamp]] = {
+            name: (fold.stamp, self.codec.decode(fold.stamp))
+            for name, fold in sorted(self.folds.items())
+            if fold.stamp is not None
         }
         if not stamps:
             return None
-        first_name = min(stamps)
-        first = stamps[first_name]
-        for name, fold in sorted(self.folds.items()):
-            where = TopicPartition(name, fold.table.partition)
-            stamp = stamps.get(name)
-            if stamp is not None:
-                same = stamp == first
-            elif where in known.tables:
-                same = _positions(first) == known.positions and first.buckets == known.buckets
-            else:
-                same = not fold.records
-            if not same:
-                raise StampMismatch(
-                    f"tables {first_name} and {name} end with different transactions.",
-                    "Somebody wrote or cut one of them; restore the topics together.",
-                )
-        return first
+        found = last_stamp(stamps, self._ends())
+        if found is None:
+            names = ", ".join(sorted(self.folds))
+            raise StampMismatch(
+                f"the tables {names} don't end with one transaction.",
+                "Somebody wrote or cut one of them; restore the topics together.",
+            )
+        return found[1]
+
+    def _ends(self) -> dict[str, str | None]:
+        """By table, the digest of the stamp with which it ends; None where nothing was ever written.
+
+        A table of which the store knows everything ends as the store says.
+        """
+        known = self.store.checkpoint.stamps
+        return {name: _end_of(fold, known.get(name)) for name, fold in self.folds.items()}
+
+
+def _end_of(fold: Fold, known: str | None) -> str | None:
+    if fold.stamp is not None:
+        return digest_of(fold.stamp)
+    return UNSTAMPED if fold.records else known
 
 
 def _positions(stamp: PositionStamp) -> dict[TopicPartition, int]:

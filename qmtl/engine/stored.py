@@ -10,7 +10,7 @@ from typing import Any, Final
 from qmtl.engine.log.port import TopicPartition
 from qmtl.foundation.contracts.control import InputTopic
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 OTHER_FORMAT: Final = "another format"
 
 
@@ -25,6 +25,7 @@ class Checkpoint:
         buckets: the last closed buckets of the task, oldest first.
         written_at_ms: when, by the log's clock; a store older than the tombstones' horizon is thrown away.
         topics: what the last transaction said of the topics of the positions.
+        stamps: by table, the digest of the stamp with which it ends.
     """
 
     log_id: str
@@ -33,6 +34,7 @@ class Checkpoint:
     buckets: tuple[int, ...] = ()
     written_at_ms: int = 0
     topics: tuple[InputTopic, ...] = ()
+    stamps: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def unparse_checkpoint(checkpoint: Checkpoint) -> bytes:
                 [one.topic, one.id, one.read, one.every_ms, list(one.slept), list(one.cut_off)]
                 for one in checkpoint.topics
             ],
+            "stamps": dict(sorted(checkpoint.stamps.items())),
         }
     ).encode()
 
@@ -118,7 +121,8 @@ def parse_checkpoint(data: bytes) -> Checkpoint:
         _offsets(raw["positions"]),
         tuple(raw["buckets"]),
         raw["written_at_ms"],
-        tuple(_input_topic(*row) for row in raw.get("topics", ())),
+        tuple(_input_topic(*row) for row in raw["topics"]),
+        dict(raw["stamps"]),
     )
 
 

@@ -19,6 +19,7 @@ from qmtl.engine.intake import DEATHS, Intake
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition, Writer
 from qmtl.engine.observer import NOBODY, Look, Observer, TaskId
 from qmtl.engine.open_rows import read_open_rows
+from qmtl.engine.pace import Pace
 from qmtl.engine.places import Places
 from qmtl.engine.processor import Arrival, Bucket, Input, Processor, Resident
 from qmtl.engine.recovery import STALL_S, KeepAlive, restore
@@ -26,7 +27,7 @@ from qmtl.engine.refusal import require_letters
 from qmtl.engine.silence import Silence
 from qmtl.engine.soundness import require_sound
 from qmtl.engine.store import Store, Tell, log_rebuilt
-from qmtl.engine.stored import Accepted, Checkpoint, TopicFacts
+from qmtl.engine.stored import Accepted, TopicFacts
 from qmtl.engine.table import Table
 from qmtl.engine.transaction import Transaction
 from qmtl.engine.watermark import Merge, Ready
@@ -137,7 +138,7 @@ class Task:
         }
         self._merge = Merge(recorded=recorded)
         self._silence = Silence(log, self._merge, self._places)
-        self._dead, self._keys = list[DeadLetter](), Keys()
+        self._dead, self._keys, self._pace = list[DeadLetter](), Keys(), Pace(settings.room)
         self._marks = CrashMarks(stem, log.log_id)
         self._intake = Intake(processor.name, number, codec, self._marks, settings.deaths)
         self._handling = Handling(processor, number, self._tables, self._marks, settings.failures, recorded)
@@ -357,19 +358,20 @@ class Task:
         """
         self._intake.begin()
         settings, taken, until = self._settings, 0, 0.0
+        most = settings.room if self._recorded else self._pace.room
         while True:
-            room = min(settings.room - taken, settings.poll_records)
+            room = min(most - taken, settings.poll_records)
             batch = self._take_in(room, 0.0 if taken else timeout_s)
             if batch and not taken:
                 until = settings.clock() + settings.commit_interval_ms / 1e3
             taken += len(batch)
             ready = self._merge.is_ready()
-            if not batch or ready or taken >= settings.room or self._recorded or settings.clock() >= until:
+            if not batch or ready or taken >= most or self._recorded or settings.clock() >= until:
                 break
         if not (self._free or self._dead or ready or self._fresh):
             self._marks.idle()
             return taken > 0
-        began, self._first = time.perf_counter(), None
+        began, self._first = settings.clock(), None
         try:
             try:
                 run = self._prepare(writer)
@@ -383,7 +385,9 @@ class Task:
             self.open(self._keep_alive, self._stall_s)  # what is buffered comes again, this one as a letter
             return True
         rows = self._commit(run, writer, fence)
-        commit = run.summary(rows, time.perf_counter() - began, self._intake.taken)
+        seconds = settings.clock() - began
+        self._pace.handled(taken, seconds)
+        commit = run.summary(rows, seconds, self._intake.taken)
         settings.observer.committed(self.id, commit)
         self._configure()
         return True
@@ -426,6 +430,7 @@ class Task:
             self._settings.config_epoch,
             self._keys,
             self._open_rows,
+            self._store.checkpoint.stamps,
         )
         run.positions.update(self._places.positions)
         try:
@@ -547,11 +552,8 @@ class Task:
             raise
         passing("after_commit")
         if self._tables:
-            tables = {where: offset + 1 for where, offset in tracked.items()}
-            log = self._log
-            checkpoint = Checkpoint(log.log_id, tables, run.positions, run.buckets, log.now_ms(), run.topics)
             passing("before_store_write")
-            self._store.write(changes, checkpoint)
+            self._store.write(changes, run.checkpoint(self._store.checkpoint, tracked, self._log.now_ms()))
             passing("after_store_write")
         for table in self._tables.values():
             table.committed()

@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple
 from qmtl.engine.cut import CutDigest, OpenRows, proof_of
 from qmtl.engine.log.port import TopicPartition, Writer
 from qmtl.engine.observer import Commit
+from qmtl.engine.stamps import digest_of, endings, to_be_stamped
+from qmtl.engine.stored import Checkpoint
 from qmtl.engine.table import Table
 from qmtl.foundation.common.errors import InvalidTopology
 from qmtl.foundation.contracts.control import (
@@ -51,6 +53,7 @@ class Transaction:
         config_epoch: of the close markers.
         keys: remembers the keys of outputs from one transaction to the next.
         open_rows: of each marked table, the rows since its last marker; not changed here, see `keep_open_rows`.
+        stamps: by table, the digest of the stamp with which it ends so far.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Transaction:
         config_epoch: int = 1,
         keys: Keys | None = None,
         open_rows: Mapping[str, OpenRows] | None = None,
+        stamps: Mapping[str, str] | None = None,
     ) -> None:
         self._config_epoch = config_epoch
         self._writer = writer
@@ -77,6 +81,8 @@ class Transaction:
         self._rows_before = open_rows or {}
         self._rows: dict[str, OpenRows] = {name: {} for name, table in tables.items() if table.spec.marked}
         self._closed_tables: dict[str, None] = {}
+        self._written: dict[str, None] = {}
+        self._stamps = dict(stamps or {})
         self._outlets: dict[str, _Outlet] = {}
         self._keys = Keys() if keys is None else keys
         self._encoded: dict[int, tuple[Any, bytes]] = {}
@@ -156,6 +162,7 @@ class Transaction:
             for key, value in table.seal(open_ms, horizon_of(self.buckets, table.look_back), self._encode):
                 if rows is not None:
                     rows[key] = value
+                self._written[name] = None
                 self._append(name, table.partition, key, value)
 
     def close(self, bucket_ms: int, closes: Sequence[TopicSpec], tasks: int) -> None:
@@ -174,6 +181,7 @@ class Transaction:
             table = self._tables.get(spec.name)
             for partition in (self._task,) if table is not None or spec.by_writer else range(spec.partitions):
                 if table is not None:
+                    self._written[spec.name] = None
                     proof = proof_of(self._take_open_rows(spec.name))
                 else:
                     cut = self._cuts.pop(TopicPartition(spec.name, partition), None)
@@ -207,16 +215,32 @@ class Transaction:
                 known.setdefault(name, {}).update(rows)
 
     def stamp(self, topics: tuple[InputTopic, ...] = ()) -> None:
-        """End every table partition with the input positions that it now contains, and what is known of their topics."""
+        """End what was written of the tables with the input positions that all of them contain now, and what is known of their topics."""
         if self._cuts:
             names = sorted({where.topic for where in self._cuts})
             raise InvalidTopology(f"{self._processor} emitted into {names} outside of a bucket.")
         self.topics, positions = topics, as_input_positions(self.positions)
-        stamp = PositionStamp(self._processor, self._task, positions, self.buckets, topics)
+        stamped = to_be_stamped(self._tables, self._written, self._stamps)
+        tables = endings(self._tables, stamped, self._stamps)
+        stamp = PositionStamp(self._processor, self._task, positions, self.buckets, topics, tables)
         value = self._codec.encode(stamp)
-        for table in self._tables.values():
-            key = stamp_key(self._processor, self._task)
-            self._append(table.spec.name, table.partition, key, value, track=True)
+        key, digest = stamp_key(self._processor, self._task), digest_of(value)
+        for name in stamped:
+            self._append(name, self._tables[name].partition, key, value, track=True)
+            self._stamps[name] = digest
+
+    def checkpoint(
+        self, before: Checkpoint, tracked: Mapping[TopicPartition, int], now_ms: int
+    ) -> Checkpoint:
+        """What a store contains once it has taken in this transaction, which was committed.
+
+        Args:
+            tracked: by table partition, the offset of the stamp.
+        """
+        tables = {**before.tables, **{where: offset + 1 for where, offset in tracked.items()}}
+        return Checkpoint(
+            before.log_id, tables, self.positions, self.buckets, now_ms, self.topics, self._stamps
+        )
 
     def _append(
         self, name: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, Final, TypeAlias, assert_never
 
 from qmtl.engine.log.port import Log, Record, TopicPartition
+from qmtl.engine.stamps import digest_of, last_stamp
 from qmtl.engine.view import BATCH, all_partitions, read_all
 from qmtl.foundation.common.errors import InvalidValue, QmtlError, StampMismatch, WireError
 from qmtl.foundation.contracts.dag import (
@@ -275,7 +276,7 @@ def read_ready_sets(log: Log, choice: Choice, wait: Callable[[float], object] = 
 
 
 class _Tables:
-    """Several topics are not read at one moment: the stamps with which every transaction ends each table say whether it was the same."""
+    """Several topics are not read at one moment: the stamps with which transactions end what they write say whether they are of one."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -298,9 +299,11 @@ class _Tables:
                 self._rows[record.topic][record.key] = record.value
 
     def is_one_cut(self) -> bool:
-        """Whether the same transaction was the last of each; a table of which nothing was ever written has no stamp."""
-        written = [name for name in TABLES if self._rows[name] or name in self._stamps]
-        return len({self._stamps.get(name) for name in written}) <= 1
+        """Whether one transaction was the last of all; a table of which nothing was ever written has no stamp."""
+        stamps = {name: data for name, data in self._stamps.items() if data is not None}
+        decoded = {name: (data, codec.decode(data)) for name, data in stamps.items()}
+        ends = {name: digest_of(stamps[name]) if name in stamps else None for name in TABLES}
+        return last_stamp(decoded, ends) is not None if stamps else not any(self._rows.values())
 
     def ready_sets(self, choice: Choice) -> list[ReadySet]:
         versions: list[VersionSentinel] = self._decoded("dag.sentinels")

@@ -14,6 +14,7 @@ from typing import Final
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, Positions, Record, TopicPartition, Writer
 from qmtl.engine.processor import Processor
+from qmtl.engine.stamps import digest_of
 from qmtl.engine.task import Task, TaskSettings
 from qmtl.engine.transaction import CUTS
 from qmtl.engine.view import all_partitions, read_all
@@ -117,8 +118,9 @@ def rerun(
                 _reach(task, writer, recorded.given)
                 if progress is not None:
                     progress(label, done + 1, len(cuts))
+            ends = _ends_at(log, codec, processor, number, task.positions)
             outputs = [
-                _compare(log, own, codec, spec, where, task.positions, written.get(where, 0))
+                _compare(log, own, codec, spec, where, ends.get(where.topic), written.get(where, 0))
                 for spec, where in _outputs(own, processor, number)
             ]
             if behind := _behind(task.positions, recorded.given):
@@ -183,6 +185,21 @@ def _stamped(
     return last, lives
 
 
+def _ends_at(
+    log: Log, codec: Codec, processor: Processor, number: int, positions: Positions
+) -> dict[str, str]:
+    """By table, the digest of the stamp with which it ended when the task had read just this far; none where compaction took it."""
+    for name in processor.tables[:1]:
+        for record in read_all(log, [TopicPartition(name, number)]):
+            if is_stamp(record.key) and record.value is not None:
+                stamp: PositionStamp = codec.decode(record.value)
+                at = {TopicPartition(one.topic, one.partition): one.offset for one in stamp.positions}
+                if at == positions:
+                    own, said = digest_of(record.value), {one.table: one.digest for one in stamp.tables}
+                    return {table: said.get(table) or own for table in processor.tables}
+    return {}
+
+
 def _not_found_again(log: Log, codec: Codec, processor: str, number: int) -> list[DeadLetter]:
     """The letters of this task that its records and tables alone don't tell of: of what killed the process, and would kill this one
     too, and of what put a row that could not be written, as it shows by which records were handled together."""
@@ -244,7 +261,7 @@ def _compare(
     codec: Codec,
     spec: TopicSpec,
     where: TopicPartition,
-    positions: Positions,
+    end: str | None,
     written: int,
 ) -> OutputReport:
     again = [record for record in read_all(own, [where]) if not is_stamp(record.key)]
@@ -253,16 +270,14 @@ def _compare(
     if not spec.compacted:
         live = [record for record in before if not is_stamp(record.key)]
         return OutputReport(label, len(again), _first_difference(again, live, written, codec))
-    return OutputReport(label, len(again), _table_difference(again, _until(before, codec, positions)))
+    return OutputReport(label, len(again), _table_difference(again, _until(before, end)))
 
 
-def _until(records: Sequence[Record], codec: Codec, positions: Positions) -> list[Record]:
-    """The records up to the transaction that had read just this far; all of them where compaction took its stamp."""
+def _until(records: Sequence[Record], end: str | None) -> list[Record]:
+    """The records up to the stamp with this digest; all of them where none was told, or compaction took it."""
     for index, record in enumerate(records):
-        if is_stamp(record.key) and record.value is not None:
-            stamp: PositionStamp = codec.decode(record.value)
-            if {TopicPartition(one.topic, one.partition): one.offset for one in stamp.positions} == positions:
-                return list(records[: index + 1])
+        if is_stamp(record.key) and record.value is not None and digest_of(record.value) == end:
+            return list(records[: index + 1])
     return list(records)
 
 

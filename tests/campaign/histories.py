@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from tests.campaign import plain
@@ -26,6 +27,7 @@ class History:
         self.buckets = list(BUCKETS)
         self.lines: Lines = {("dead.letters", 0): []}
         self.commits: Commits = {"sums": {}, "late": {}, "after": {}}
+        self._ends: dict[tuple[str, int], dict[str, str]] = {}
         for partition in range(PARTITIONS):
             self._sums(partition)
             self._loop(partition)
@@ -49,8 +51,18 @@ class History:
         self.add(topic, partition, plain.key(name), value)
 
     def _stamp(
-        self, stage: str, tables: tuple[str, ...], partition: int, positions: Positions, buckets: list[int]
+        self,
+        stage: str,
+        tables: tuple[str, ...],
+        partition: int,
+        positions: Positions,
+        buckets: list[int],
+        written: Collection[str] | None = None,
     ) -> None:
+        """End the first table and those written, all where not given, with a stamp that tells with which one each of them ends."""
+        stamped = [name for name in tables if written is None or name in written or name == tables[0]]
+        before = self._ends.setdefault((stage, partition), {})
+        said = [{"table": name, "digest": "" if name in stamped else before[name]} for name in tables]
         stamp = {
             "processor": stage,
             "task": partition,
@@ -59,11 +71,12 @@ class History:
                 for (topic, number), offset in sorted(positions.items())
             ],
             "buckets": buckets,
+            "tables": said if len(tables) > 1 else [],
         }
-        for table in tables:
-            self.add(
-                table, partition, b"\x00s" + plain.key(stage, partition), plain.encode("PositionStamp", stamp)
-            )
+        value = plain.encode("PositionStamp", stamp)
+        for table in stamped:
+            self.add(table, partition, b"\x00s" + plain.key(stage, partition), value)
+            before[table] = plain.short_digest(value)
         for where, offset in positions.items():
             self.commits[stage].setdefault(where, []).append(offset)
 
@@ -86,9 +99,10 @@ class History:
                 plain.encode("Echo", {"name": put.name, **answer}),
             )
             self._row("c.sums", partition, put.name, self.sums.totals[put.name])
-            if had or put.name in self.sums.open:
+            if opens := had or put.name in self.sums.open:
                 self._row("c.open", partition, put.name, self.sums.open.get(put.name))
-            self._stamp("sums", ("c.sums", "c.open"), partition, {("c.items", partition): offset + 1}, [0])
+            read = {("c.items", partition): offset + 1}
+            self._stamp("sums", ("c.sums", "c.open"), partition, read, [0], ("c.open",) if opens else ())
 
     def _mark(self, topic: str, stage: str, partition: int, bucket_ms: int) -> int:
         marker: dict[str, Any] = {

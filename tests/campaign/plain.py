@@ -84,6 +84,11 @@ def digest(records: list[tuple[bytes, bytes]]) -> str:
     return state.hexdigest(8)
 
 
+def short_digest(value: bytes) -> str:
+    """What a stamp says of an earlier one: BLAKE3, 16 hex digits, over its bytes."""
+    return blake3.blake3(value).hexdigest(8)
+
+
 def committed_position(raw: bytes, value: bytes | None) -> tuple[str, str, int, int] | None:
     """Group, topic, partition and position of a record of `__consumer_offsets`; None where it is of another kind.
 

@@ -66,12 +66,26 @@ class CloseMarker:
 
 
 @dataclass(frozen=True, slots=True)
+class TableStamp:
+    """What a table of a task ends with.
+
+    Attributes:
+        digest: BLAKE3 (16 hex) over the value of the table's last position stamp; empty: it is the one that says this.
+    """
+
+    table: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class PositionStamp:
-    """The last record of every transaction in every partition of a table: the input positions that the table contains.
+    """The last record of a transaction in every table that it wrote, and in the first of its task: the input positions that the
+    tables contain.
 
     Attributes:
         buckets: the last closed buckets of the task, oldest first, epoch ms: what a delayed edge counts back in.
         topics: those of the positions, by name; empty: not told.
+        tables: what each table of the task ends with; empty: all end with this stamp.
     """
 
     processor: str
@@ -79,6 +93,7 @@ class PositionStamp:
     positions: tuple[InputPosition, ...] = field(default=(), metadata=COORDINATE)
     buckets: tuple[int, ...] = ()
     topics: tuple[InputTopic, ...] = field(default=(), metadata=COORDINATE)
+    tables: tuple[TableStamp, ...] = field(default=(), metadata=COORDINATE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class DagManager:
     name = "dagmanager"
     anchor = "dag.submissions"
     tables = (
+        "dag.diff.streams",  # the first one is stamped by every transaction, and this one is written by most
         "dag.nodes",
         "dag.queues",
         "dag.edges",
@@ -63,7 +64,6 @@ class DagManager:
         "dag.tasks",
         "dag.artifacts",
         "dag.diff.chunks",
-        "dag.diff.streams",
     )
     emits = ("dag.admin.log", "queue", "sentinel_weight")
 
