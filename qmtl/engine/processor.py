@@ -91,6 +91,9 @@ class Step(Protocol):
     def emit(self, topic: str, message: Any) -> None:
         """Add an event to the transaction; key and partition follow from the catalogue."""
 
+    def encode(self, message: Any) -> bytes:
+        """The bytes of a message; of the same object again, as of a row that is also an event, the same ones at no cost."""
+
 
 @runtime_checkable
 class Resident(Protocol):

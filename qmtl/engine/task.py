@@ -385,10 +385,8 @@ class Task:
             self.open(self._keep_alive, self._stall_s)  # what is buffered comes again, this one as a letter
             return True
         rows = self._commit(run, writer, fence)
-        seconds = settings.clock() - began
-        self._pace.handled(taken, seconds)
-        commit = run.summary(rows, seconds, self._intake.taken)
-        settings.observer.committed(self.id, commit)
+        self._pace.handled(taken, seconds := settings.clock() - began)
+        settings.observer.committed(self.id, run.summary(rows, seconds, self._intake.taken))
         self._configure()
         return True
 

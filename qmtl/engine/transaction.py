@@ -119,7 +119,7 @@ class Transaction:
         if partition is None:
             chosen = key if outlet.task_key_of is None else self._keys[outlet.task_key_of(message)]
             partition = partition_for(chosen, outlet.partitions)
-        value = self._encode(message)
+        value = self.encode(message)
         if outlet.marked:
             where = TopicPartition(topic, partition)
             cut = self._cuts.get(where)
@@ -128,8 +128,7 @@ class Transaction:
             cut.add(key, value)
         self._append(topic, partition, key, value)
 
-    def _encode(self, message: Any) -> bytes:
-        """The bytes of a message; of the same object again, as of a row that is also an event, the same bytes."""
+    def encode(self, message: Any) -> bytes:
         found = self._encoded.get(id(message))
         if found is not None:
             return found[1]
@@ -159,7 +158,7 @@ class Transaction:
         open_ms = (self.buckets[-1] if self.buckets else GENESIS_MS) + 1
         for name, table in self._tables.items():
             rows = self._rows.get(name)
-            for key, value in table.seal(open_ms, horizon_of(self.buckets, table.look_back), self._encode):
+            for key, value in table.seal(open_ms, horizon_of(self.buckets, table.look_back), self.encode):
                 if rows is not None:
                     rows[key] = value
                 self._written[name] = None

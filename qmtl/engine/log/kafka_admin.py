@@ -152,7 +152,7 @@ class KafkaAdmin:
         return f"kafka-{self._cluster}-{self._namespace}"
 
     def topics(self) -> list[str]:
-        found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
+        found = self._there(self._wait_s)
         names = sorted(
             name for name in found if name.startswith(self._namespace) and not name.startswith("__")
         )
@@ -249,7 +249,7 @@ class KafkaAdmin:
 
     def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
         within_s = min(self._wait_s, REQUEST_S)
-        said = self._asked(lambda: self._client.list_topics(timeout=within_s)).topics
+        said = self._there(within_s)
         there = {full: one for full, one in said.items() if one.partitions}
         # Their own names on the cluster: those of other namespaces look like them there, or don't.
         asked = {name: self._namespace + name for name in names}
@@ -295,7 +295,7 @@ class KafkaAdmin:
         """Wait until the cluster's metadata shows a leader for every partition: creation is told before it is everywhere."""
         deadline = time.monotonic() + self._wait_s
         while True:
-            found = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
+            found = self._there(self._wait_s)
             if all(
                 name in found
                 and found[name].partitions
@@ -312,13 +312,13 @@ class KafkaAdmin:
     def _compare(self, specs: Sequence[TopicSpec]) -> None:
         found = self._describe([spec.name for spec in specs])
         for spec in specs:
-            known = found[spec.name]
+            known = found.get(spec.name)
+            if known is None:
+                raise UnknownTopic(f"the topic {spec.name!r} was just deleted.", "Create the topics first.")
             require_same(described(spec), known.partitions, known.config)
 
     def describe(self, topic: str) -> TopicDescription | None:
-        if topic not in self.topics():
-            return None
-        return self._describe([topic])[topic]
+        return self._describe([topic]).get(topic) if topic in self.topics() else None
 
     def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
         if not topics:
@@ -332,18 +332,24 @@ class KafkaAdmin:
         return out
 
     def _describe(self, names: Sequence[str]) -> Mapping[str, TopicDescription]:
-        metadata = self._asked(lambda: self._client.list_topics(timeout=self._wait_s)).topics
-        resources = [ConfigResource(ConfigResource.Type.TOPIC, self._namespace + name) for name in names]
-        futures = self._client.describe_configs(resources, request_timeout=self._wait_s)
+        """Those of the topics that are there; one that is just being deleted may be gone from one answer and not from the other."""
+        metadata = self._there(self._wait_s)
+        full = {name: self._namespace + name for name in names if self._namespace + name in metadata}
+        configs = self._configs(list(full.values()), self._wait_s)
         out = {}
-        for resource, future in futures.items():
-            entries = self._asked(future.result)
-            name = resource.name[len(self._namespace) :]
-            partitions = metadata[resource.name].partitions
-            replicas = min((len(one.replicas) for one in partitions.values()), default=0)
-            config = {entry.name: entry.value for entry in entries.values()}
-            out[name] = TopicDescription(name, len(partitions), replicas, config)
+        for name, one in full.items():
+            if one in configs:
+                partitions = metadata[one].partitions
+                replicas = min((len(found.replicas) for found in partitions.values()), default=0)
+                out[name] = TopicDescription(name, len(partitions), replicas, configs[one])
         return out
+
+    def _there(self, within_s: float) -> Mapping[str, Any]:
+        """The cluster's topics. Brokers that have come since count from now on; one that is away still counts: a new topic waits
+        for it and is not made with fewer replicas."""
+        found = self._asked(lambda: self._client.list_topics(timeout=within_s))
+        self._brokers = max(self._brokers, len(found.brokers))
+        return dict(found.topics)
 
     def begin_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
         return self._offsets(partitions, _EARLIEST, IsolationLevel.READ_UNCOMMITTED)

@@ -138,7 +138,9 @@ def compiled(shape: Record) -> tuple[Write, Read]:
             case Choice(enum):
                 scope[enum.__name__] = enum
                 scope[f"{enum.__name__}_coded"] = {
-                    member: _varint(number << 1) for number, member in enumerate(enum)
+                    # A member's own hash is computed in Python, that of its value is not.
+                    member._value_: _varint(number << 1)
+                    for number, member in enumerate(enum)
                 }
                 scope[f"{enum.__name__}_members"] = tuple(enum)
             case _:
@@ -194,7 +196,7 @@ def _write(shape: Shape, value: str, depth: int) -> str:
                 return f"(N[len({value})] + {value}.decode('latin-1') {checked})"
             return f"(N[{value}] {checked})"
         case Choice(enum):
-            return f"({enum.__name__}_coded[{value}] if type({value}) is {enum.__name__} else wrong({value}))"
+            return f"({enum.__name__}_coded[{value}._value_] if type({value}) is {enum.__name__} else wrong({value}))"
         case Record():
             return f"(write_{shape.name}({value}) if type({value}) is {shape.name} else wrong({value}))"
         case Maybe(item):

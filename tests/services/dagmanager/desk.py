@@ -158,6 +158,9 @@ class Desk(AnyDesk):
     def emit(self, topic: str, message: Any) -> None:
         self.emitted.append((topic, message))
 
+    def encode(self, message: Any) -> bytes:
+        return codec.encode(message)
+
     def send(self, *messages: Message) -> None:
         for message in messages:
             said = codec.encode(message) if isinstance(message, DiffRequest) else None

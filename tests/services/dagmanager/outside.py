@@ -166,6 +166,9 @@ class Told:
         assert topic == "dag.reports"
         self.reports.append(message)
 
+    def encode(self, message: Any) -> bytes:
+        raise AssertionError("an effect has no use for bytes")
+
 
 class Office:
     """Where the topic admin works. A transaction that fails is run again by a processor that is made anew.

@@ -86,6 +86,9 @@ class Shard:
     def emit(self, topic: str, message: Any) -> None:
         self.emitted.append((topic, codec.decode(codec.encode(message))))
 
+    def encode(self, message: Any) -> bytes:
+        return codec.encode(message)
+
     def hear(self, name: str, message: Any) -> None:
         self._nodes.on_record(self, Arrival(name, 0, 0, message))
         self._nodes.flush(self)
