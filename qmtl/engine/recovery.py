@@ -474,9 +474,9 @@ class _Restore:
 
 
 def _end_of(fold: Fold, known: str | None) -> str | None:
-    if fold.stamp is not None:
-        return digest_of(fold.stamp)
-    return UNSTAMPED if fold.records else known
+    if not fold.ended:
+        return UNSTAMPED
+    return known if fold.stamp is None else digest_of(fold.stamp)
 
 
 def _positions(stamp: PositionStamp) -> dict[TopicPartition, int]:

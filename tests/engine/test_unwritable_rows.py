@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log
+from qmtl.engine.pace import FIRST
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import Worker
@@ -219,7 +220,7 @@ class CountingCodec(Codec):
 def test_a_row_is_encoded_once_however_often_it_was_put(embedded_log: EmbeddedLog, tmp_path: Path) -> None:
     log = embedded_log
     make_topics(log)
-    Feed(log, ITEMS).put({1: [Item("a", number, 1) for number in range(50)]})
+    Feed(log, ITEMS).put({1: [Item("a", number, 1) for number in range(FIRST)]})
     counting = CountingCodec((CloseMarker, PositionStamp, TaskCut, DeadLetter, LateRecord, Item, Total, Seen))
     worker = Worker(log, Counter, counting, TaskSettings(tmp_path))
     while worker.step():

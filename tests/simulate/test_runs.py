@@ -35,7 +35,7 @@ COVERED = Coverage()
 @pytest.mark.parametrize(
     "make, seeds",
     [
-        (toys, range(30)),
+        (toys, range(40)),
         (lambda: late(1), range(60, 70)),
         (lambda: late(2), range(80, 90)),
         (sources, range(100, 130)),
