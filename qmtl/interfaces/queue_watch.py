@@ -303,7 +303,7 @@ class _Tables:
         stamps = {name: data for name, data in self._stamps.items() if data is not None}
         decoded = {name: (data, codec.decode(data)) for name, data in stamps.items()}
         ends = {name: digest_of(stamps[name]) if name in stamps else None for name in TABLES}
-        return last_stamp(decoded, ends) is not None if stamps else not any(self._rows.values())
+        return not stamps or last_stamp(decoded, ends) is not None
 
     def ready_sets(self, choice: Choice) -> list[ReadySet]:
         versions: list[VersionSentinel] = self._decoded("dag.sentinels")
