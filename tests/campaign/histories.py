@@ -84,7 +84,8 @@ class History:
         self._stamp("sums", ("c.sums", "c.open"), partition, {("c.items", partition): 0}, [0])
         for seq in range(12):
             names = self._names(partition)
-            put = Put(names[seq % len(names)], seq, 0 if seq % 5 == 4 else seq + 1)
+            gone = seq % 5 == 4 or seq == 4 + len(names)  # of a name that is gone already, nothing is written
+            put = Put(names[seq % len(names)], seq, 0 if gone else seq + 1)
             self.items[partition].append(put)
             offset = self.add(
                 "c.items", partition, plain.key(put.name, seq), plain.encode("Item", put._asdict())

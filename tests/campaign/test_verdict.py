@@ -72,6 +72,19 @@ def changed(topic: str, kind: str, field: str, nth: int = 0) -> Harm:
     return harm
 
 
+def other_end(history: History) -> None:
+    """The first stamp that says with which earlier one the other table ends says another one."""
+    lines = history.lines["c.sums", 0]
+    for at, line in enumerate(lines):
+        if plain.is_stamp(line.key):
+            name, fields = plain.decode(line.value or b"")
+            if any(one["digest"] for one in fields["tables"]):
+                said = [{**one, "digest": one["digest"] and "0" * 16} for one in fields["tables"]]
+                lines[at] = Line(line.offset, line.key, plain.encode(name, {**fields, "tables": said}))
+                return
+    raise AssertionError("every stamp ends both tables")
+
+
 def group_back(history: History) -> None:
     history.commits["sums"]["c.items", 0][-1] -= 1
 
@@ -124,6 +137,7 @@ HARMS: dict[str, tuple[Harm, set[str]]] = {
     "the next stage's row says something else": (changed("c.after", "row", "amount", -1), {"torn", "tables"}),
     "the mirror misses its last row": (without("c.mirror", "row", -1), {"torn", "tables"}),
     "a stamp is missing in one of two tables": (without("c.open", "stamp", 3), {"torn"}),
+    "a stamp says that the other table ends with another one": (other_end, {"torn"}),
     "the last stamp of both tables is missing": (
         lambda history: [without(name, "stamp", -1)(history) for name in ("c.sums", "c.open")],
         {"torn", "positions"},
