@@ -13,7 +13,7 @@ COMPILE = $(RESOLVE) pyproject.toml --group build
 ARGS ?=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check format bench bench-engine bench-dag campaign-kills campaign-dag campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check checked-style checked-types checked-documents checked-layers checked-schemas format bench bench-engine bench-dag campaign-kills campaign-dag campaign-graph campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,13 +25,24 @@ test: $(VENV)/.dev ## run every test, also against a real Kafka that is started 
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/docs $(ARGS)
 
-check: $(VENV)/.dev ## format, lint, types, who may import whom, schemas, documents that run
+check: $(VENV)/.dev ## format, lint, types, who may import whom, schemas, documents that run; two at a time
+	@$(MAKE) --no-print-directory -j 2 checked-style checked-types checked-documents checked-layers checked-schemas
+
+checked-style: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+
+checked-types: $(VENV)/.dev
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m qmtl.foundation.wire.generate --check
+
+checked-documents: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests/docs
+
+checked-layers: $(VENV)/.dev
+	$(BIN)/lint-imports --no-logo
+
+checked-schemas: $(VENV)/.dev
+	$(BIN)/python -m qmtl.foundation.wire.generate --check
 
 format: $(VENV)/.dev ## write the format and the order of imports that check asks for
 	$(BIN)/ruff check --select I --fix --quiet
@@ -51,9 +62,14 @@ bench-dag: $(VENV)/.dev ## measure the DAG Manager: admission fast beside slow, 
 campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many times; ARGS="--log kafka --kills 100"
 	@$(BIN)/python -m tests.flow.campaign $(ARGS)
 
-campaign-dag: $(VENV)/.dev ## publish, share, take back and collect a thousand nodes on a real broker, workers killed in every step; ARGS="--nodes 50"
+campaign-dag: $(VENV)/.dev ## publish, share, take back and collect a thousand nodes on a real broker, workers killed in every step; ARGS="--nodes 50 --kills 6 --result FILE.json"
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m tests.flow.graph_life $(ARGS)
+
+campaign-graph: $(VENV)/.dev ## try fifty times as many lives of the DAG Manager as the tests, without a broker; QMTL_LIVES=500, QMTL_LIFE_STEPS=2 for longer ones
+	@QMTL_LIVES=$${QMTL_LIVES:-50} $(BIN)/python -m pytest -q -n 2 --timeout 0 --hypothesis-show-statistics \
+		tests/services/dagmanager/test_life.py::TestLife tests/services/dagmanager/test_life.py::TestMortal \
+		tests/services/dagmanager/test_diffing.py::TestTold tests/services/dagmanager/test_diff_stream.py::TestAnswers $(ARGS)
 
 campaign-stores: $(VENV)/.dev ## flip bytes in every kind of file of a store, some thousand times
 	@QMTL_FLIPS=500 $(BIN)/python -m pytest -q --timeout 3600 tests/engine/test_store.py -k flipped $(ARGS)

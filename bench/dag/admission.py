@@ -11,20 +11,22 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph as Admitted
 from qmtl.services.dagmanager.prescan import Prescan
 
-PIPELINE = 5
+PIPELINE: Final = 5
 """Nodes of a strategy that follows the crossing of two averages."""
 
-SHARES = {"all": 1.0, "most": 0.9, "none": 0.0}
+SHARES: Final[Mapping[str, float]] = {"none": 1.0, "most": 0.9, "first": 0.0}
+"""How much of a message is known, under a word for what is new in it: none; a tenth, where most is known; all, where it is the first.
+Measured in this order, as what is new is remembered."""
 
 
 def pipeline(number: int) -> list[dict[str, Any]]:
@@ -104,14 +106,16 @@ class Sizes:
     Attributes:
         nodes: of each message.
         known: of the whole graph, one size after the other.
-        rounds: messages of each share.
+        rounds: messages of each kind.
         slow: of them, those that are admitted the slow way too.
+        texts: bytes of messages that are shorter or longer than a strategy of `nodes`.
     """
 
     nodes: int = 1_000
     known: Sequence[int] = (1_000, 10_000, 50_000, 100_000)
     rounds: int = 40
     slow: int = 3
+    texts: Sequence[int] = (10 << 10, 500 << 10)
 
 
 @dataclass(frozen=True, slots=True)

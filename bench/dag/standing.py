@@ -2,7 +2,7 @@
 
 All goes through the engine: a submission is read from the embedded log, decided, and committed with all its rows. A submission of a
 strategy whose nodes all exist costs what its own nodes cost, whatever else there is: `flat` is the time at the largest graph against
-that at the smallest.
+that at the smallest. What is published to be measured is published to a copy, so that each graph is as large as it is said to be.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.dag.admission import PIPELINE, Sizes, Timed, pipeline, spread
+from bench.dag.admission import PIPELINE, SHARES, Sizes, Timed, pipeline, spread
+from bench.dag.twofold import Twofold
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.table import Table
 from qmtl.engine.task import TaskSettings
@@ -27,8 +29,6 @@ from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, topic
 from qmtl.services.dagmanager.processor import DagManager
-
-SHARES = {"all": 1.0, "most": 0.9}
 
 
 def message(strategy_id: str, numbers: Sequence[int]) -> bytes:
@@ -45,7 +45,7 @@ def message(strategy_id: str, numbers: Sequence[int]) -> bytes:
 
 
 class Standing:
-    """A DAG Manager on an embedded log, with whoever publishes and makes topics."""
+    """A DAG Manager on an embedded log, with whoever publishes and makes topics; each node has two of them."""
 
     def __init__(self, place: Path, pipelines: int = 0) -> None:
         self.log = EmbeddedLog(place / "log")
@@ -53,7 +53,7 @@ class Standing:
         self._writer = self.log.writer("bench.people")
         self._sent = 0
         self.pipelines = pipelines
-        self.worker = Worker(self.log, DagManager, codec, TaskSettings(place / "state"))
+        self.worker = Worker(self.log, Twofold, codec, TaskSettings(place / "state"))
         self.run()
 
     def send(self, name: str, messages: Sequence[Any]) -> None:
@@ -109,41 +109,54 @@ class Standing:
 def measure(place: Path, sizes: Sizes) -> dict[str, Any]:
     """Times by how many nodes exist; each row is printed.
 
-    Returns: by size: milliseconds of submissions by share of known nodes; seconds to be up again with all of it, and megabytes.
+    Returns: by size: how many queues there are; seconds to be up again with all of it, and megabytes (`tables_mb` is what that takes of
+        those of the process); milliseconds of submissions by what of them is new.
     """
     found: dict[str, Any] = {}
-    pipelines, fresh, count = 0, 1_000_000_000, sizes.nodes // PIPELINE
+    pipelines = 0
     for known in sorted(sizes.known):
-        standing = Standing(place, pipelines)
+        standing = Standing(place / "graph", pipelines)
         standing.grow(known, sizes.nodes)
         pipelines = standing.pipelines
-        row: dict[str, Any] = {}
-        draw = random.Random(known)
-        for share, part in SHARES.items():
-            took = []
-            for number in range(sizes.rounds):
-                old = round(count * part)
-                numbers = [*draw.sample(range(pipelines), old), *range(fresh, fresh + count - old)]
-                fresh += count - old
-                took.append(standing.submit(f"{share}-{known}-{number}", numbers))
-            row[share] = {
-                "ms": spread([one.wall for one in took]),
-                "cpu_ms": spread([one.cpu for one in took]),
-            }
+        queues = sum(1 for _ in standing.table("dag.queues").items())
         standing.close()
-        row |= json.loads(
-            subprocess.run(
-                [sys.executable, "-m", "bench.dag.standing", str(place)],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-        )
+        row = {"queues": queues, **_started(place / "graph")}
+        shutil.copytree(place / "graph", place / "copy")
+        row |= _published(place / "copy", pipelines, sizes)
+        shutil.rmtree(place / "copy")
         found[str(known)] = row
         print(json.dumps({str(known): row}), flush=True)
     first, last = (found[str(known)] for known in (min(sizes.known), max(sizes.known)))
     found["flat"] = {share: last[share]["cpu_ms"]["p50"] / first[share]["cpu_ms"]["p50"] for share in SHARES}
     return found
+
+
+def _published(place: Path, pipelines: int, sizes: Sizes) -> dict[str, Any]:
+    """Times of submissions by what of them is new; few of those that make the graph much larger."""
+    standing = Standing(place, pipelines)
+    draw = random.Random(pipelines)
+    fresh, count = 1_000_000_000, sizes.nodes // PIPELINE
+    found = {}
+    for share, part in SHARES.items():
+        took = []
+        old = round(count * part)
+        for number in range(sizes.rounds if part else sizes.slow):
+            numbers = [*draw.sample(range(pipelines), old), *range(fresh, fresh + count - old)]
+            fresh += count - old
+            took.append(standing.submit(f"{share}-{number}", numbers))
+        found[share] = {
+            "ms": spread([one.wall for one in took]),
+            "cpu_ms": spread([one.cpu for one in took]),
+        }
+    standing.close()
+    return found
+
+
+def _started(place: Path) -> dict[str, float]:
+    """What a process tells that is up with the graph."""
+    line = [sys.executable, "-m", "bench.dag.standing", str(place)]
+    told: dict[str, float] = json.loads(subprocess.run(line, check=True, capture_output=True).stdout)
+    return told
 
 
 def start(place: Path) -> dict[str, float]:
@@ -155,7 +168,7 @@ def start(place: Path) -> dict[str, float]:
     while not worker.tasks:
         worker.step()
     took = time.perf_counter() - began
-    return {"start_s": took, "start_mb": memory() - before, "process_mb": memory()}
+    return {"start_s": took, "tables_mb": memory() - before, "process_mb": memory()}
 
 
 def memory() -> float:

@@ -36,7 +36,10 @@ from qmtl.foundation.common.errors import NoBroker, QmtlError
 from qmtl.testing import broker_guard
 from qmtl.testing.broker_parts import REMEDY, Containers, Jvm, Parts, cache_dir, find_parts, last_line, recipe
 
-JVM_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JVM_OPTIONS = ("-XX:+UseSerialGC",)
+QUICK_JVM_OPTIONS = ("-XX:TieredStopAtLevel=1",)
+"""Up sooner, since nothing is compiled but simply; slower once it has run for long."""
+
 HEAP_MB = 512
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -58,6 +61,7 @@ class Broker:
         heap_mb: of the JVM, at most.
         cluster_id: of an empty data directory; a new one by itself.
         features: levels that an empty data directory is given instead of the newest ones, as `{"transaction.version": 0}`.
+        lasting: it runs for long and is measured, so that what it does often is compiled as well as in production.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Broker:
         heap_mb: int = HEAP_MB,
         cluster_id: str = "",
         features: Mapping[str, int] | None = None,
+        lasting: bool = False,
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="qmtl-broker-") if data_dir is None else None
         self._directory = Path(self._temporary.name) if self._temporary else (data_dir or Path()).absolute()
@@ -83,6 +88,7 @@ class Broker:
         self._heap_mb = heap_mb
         self._cluster_id = cluster_id or new_cluster_id()
         self._features = dict(features or {})
+        self._jvm_options = (*JVM_OPTIONS, *(() if lasting else QUICK_JVM_OPTIONS))
         self.choose_other_ports()
         self._project = f"qmtl-broker-{uuid.uuid4().hex[:12]}"
         self.pid = 0
@@ -204,7 +210,7 @@ class Broker:
 
     def _java(self, jvm: Jvm) -> list[str]:
         return [
-            *(str(jvm.java), f"-Xms{min(128, self._heap_mb)}m", f"-Xmx{self._heap_mb}m", *JVM_OPTIONS),
+            *(str(jvm.java), f"-Xms{min(128, self._heap_mb)}m", f"-Xmx{self._heap_mb}m", *self._jvm_options),
             f"-Dlog4j2.configurationFile={recipe() / 'log4j2.properties'}",
             f"-Dkafka.log.file={self.log_file}",
             *("-cp", f"{jvm.libs}/*"),
@@ -320,6 +326,7 @@ def start_broker(
     guarded: bool = True,
     advertise_at: int | None = None,
     features: Mapping[str, int] | None = None,
+    lasting: bool = False,
 ) -> Broker:
     """A broker of one's own, running and answering.
 
@@ -331,6 +338,7 @@ def start_broker(
         guarded: False lets it outlive this process.
         advertise_at: the port of a proxy (`qmtl.testing.proxy`) that a second listener sends its clients to.
         features: levels of features that an empty data directory is formatted with; the newest ones by themselves.
+        lasting: for measurements: it takes longer to start, and is as fast as in production after a minute or two.
 
     Raises:
         NoBroker: no way to a broker is open here, or QMTL_TEST_BROKER=none forbids one.
@@ -343,7 +351,13 @@ def start_broker(
     if features and not isinstance(parts, Jvm):
         raise NoBroker("Levels of features need a local JVM; a container engine was found.", REMEDY)
     broker = Broker(
-        parts, data_dir, extra or {}, guarded=guarded, advertise_at=advertise_at, features=features
+        parts,
+        data_dir,
+        extra or {},
+        guarded=guarded,
+        advertise_at=advertise_at,
+        features=features,
+        lasting=lasting,
     )
     try:
         for _ in range(START_TRIES - 1):
@@ -375,13 +389,17 @@ def find_bootstrap() -> str | None:
 
 
 @contextmanager
-def any_broker() -> Iterator[str]:
-    """The address of a broker: the one that is named in QMTL_TEST_BOOTSTRAP, else one that lives as long as the context."""
+def any_broker(*, lasting: bool = False) -> Iterator[str]:
+    """The address of a broker: the one that is named in QMTL_TEST_BOOTSTRAP, else one that lives as long as the context.
+
+    Args:
+        lasting: as in `start_broker`.
+    """
     named = find_bootstrap()
     if named is not None:
         yield named
         return
-    with start_broker() as broker:
+    with start_broker(lasting=lasting) as broker:
         yield broker.bootstrap
 
 

@@ -1,6 +1,8 @@
-"""The life of a graph on a real broker, whose workers are killed in the midst of every step: published, shared, taken back, collected.
+"""The life of a graph on a real broker, whose workers are killed in the midst of every step: published, shared, taken back, collected,
+published again.
 
-`python -m tests.flow.graph_life [--nodes N]`: one JSON line per step; the exit code is 1 if anything is not as it has to be.
+`python -m tests.flow.graph_life [--nodes N] [--kills N] [--result FILE]`: one JSON line per step; the exit code is 1 if anything is not as it
+has to be, and the result says what.
 """
 
 from __future__ import annotations
@@ -8,10 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +26,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from bench.dag.admission import PIPELINE, pipeline
+from bench.dag.run import surroundings as machine_and_versions
 from qmtl.bootstrap import open_log, open_store
 from qmtl.engine.archive import reading
 from qmtl.engine.archive.address import parse
@@ -29,11 +37,19 @@ from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.testing.broker import any_broker
+from tests.campaign import report
+from tests.campaign.trial import Scale
 from tests.contract.driving import until
 from tests.flow.driving import Place, begin, end, on_kafka, qmtl
 from tests.replay.logs import commit, ticks
 
 RUNNING: Final = ("dagmanager", "topicadmin", "worldservice", "nodes")
+DYING: Final = ("topicadmin", "dagmanager")
+"""Those that do the work of a step; they die in turn."""
+
+KILLS: Final = 2
+"""In each step, where nothing else is asked for."""
+
 WAIT_S: Final = 600.0
 PASSED_MINUTES: Final = 24 * 60 * 215
 """After so long everything that nobody holds may go, also what a version could have gone back to."""
@@ -44,12 +60,20 @@ VALUES: Final = 3
 
 
 class Life:
-    """One namespace of a broker, the workers on it, and what is asked of them."""
+    """One namespace of a broker, the workers on it, and what is asked of them.
 
-    def __init__(self, place: Place, bootstrap: str, nodes: int) -> None:
+    Attributes:
+        kills: how many a step has at least.
+        killed: which workers, so far.
+        late: how many of these kills came when the step's command had its answer already.
+    """
+
+    def __init__(self, place: Place, bootstrap: str, nodes: int, kills: int) -> None:
         self.place = place
         self.nodes = nodes
-        self.kills = 0
+        self.kills = kills
+        self.killed: Counter[str] = Counter()
+        self.late = 0
         self.archive = place.state / "archive"
         self.archive.mkdir(parents=True)
         self._namespace = place.log.rpartition("/")[2]
@@ -72,13 +96,30 @@ class Life:
         Args:
             during: the command that waits for what is done; if it was faster, the worker dies after it.
         """
-        until(lambda: when() or (during is not None and during.poll() is not None), WAIT_S)
+        until(lambda: when() or _is_over(during), WAIT_S)
+        self.late += _is_over(during)
         process = self._running[name]
         assert process.poll() is None, f"{name} ended by itself: {process.communicate()[1][-2000:]}"
         process.kill()
         process.communicate()
-        self.kills += 1
+        self.killed[name] += 1
         self.start(name)
+
+    def kill_while_topics_come(
+        self, before: int, after: int, during: subprocess.Popen[str], kills: int | None = None
+    ) -> None:
+        """Kill the workers in turn, at even distances between two counts of topics."""
+        for name, count in self.points(before, after, kills):
+            self.kill(name, when=partial(self._has_topics, count), during=during)
+
+    def points(self, before: int, after: int, kills: int | None = None) -> list[tuple[str, int]]:
+        """Who is killed, and at which counts between these two."""
+        many = self.kills if kills is None else kills
+        counts = [before + max(1, (after - before) * one // (many + 1)) for one in range(1, many + 1)]
+        return list(zip(cycle(DYING), counts, strict=False))
+
+    def _has_topics(self, count: int) -> bool:
+        return len(self.topics()) >= count
 
     def stop(self) -> None:
         for process in self._running.values():
@@ -182,14 +223,17 @@ class Life:
         return sum(1 for _ in self.archive.rglob("manifest-*.json"))
 
 
+def _is_over(command: subprocess.Popen[str] | None) -> bool:
+    return command is not None and command.poll() is not None
+
+
 # ---- the steps ---------------------------------------------------------------------------------------------------------
 
 
 def publish(life: Life) -> None:
     """A strategy is published; both workers that make its topics die while they do."""
     command = life.publish("a", "v1", range(life.nodes // PIPELINE))
-    life.kill("topicadmin", when=lambda: len(life.topics()) >= life.nodes // 4, during=command)
-    life.kill("dagmanager", when=lambda: len(life.topics()) >= life.nodes // 2, during=command)
+    life.kill_while_topics_come(0, life.nodes, command)
     told = life.done(command)
     topics = life.is_whole()
     assert len(topics) == life.nodes
@@ -200,7 +244,7 @@ def share(life: Life) -> None:
     """A second strategy has nine tenths of the first: it gets a tenth of the topics."""
     before, tenth = life.is_whole(), life.nodes // PIPELINE // 10
     command = life.publish("b", "v1", range(tenth, life.nodes // PIPELINE + tenth))
-    life.kill("dagmanager", when=lambda: len(life.topics()) > life.nodes, during=command)
+    life.kill_while_topics_come(life.nodes, life.nodes + tenth * PIPELINE, command)
     told = life.done(command)
     after = life.is_whole()
     assert sum(row["origin"] == "new" for row in told["nodes"]) == tenth * PIPELINE
@@ -209,10 +253,12 @@ def share(life: Life) -> None:
 
 
 def roll_back(life: Life) -> None:
-    """The first strategy gets a new version, and goes back to the one before: nothing is made for it."""
-    first = _deployed(life, "a")
+    """The first strategy gets a new version, and goes back to the one before: nothing is made for it. The last death meets the going back."""
+    first, before = _deployed(life, "a"), len(life.is_whole())
     new = life.nodes  # a number that no other pipeline has
-    life.done(life.publish("a", "v2", range(new, new + 1)))
+    command = life.publish("a", "v2", range(new, new + 1))
+    life.kill_while_topics_come(before, before + PIPELINE, command, life.kills - 1)
+    life.done(command)
     second, topics = _deployed(life, "a"), life.is_whole()
     assert second.sentinel_id != first.sentinel_id
     sent = life.written("dag.commands")
@@ -239,21 +285,24 @@ def collect(life: Life) -> None:
         _retire(life, strategy_id)
     life.tick(1)
     life.tick(PASSED_MINUTES)
-    killed = False
-    while left := life.topics():
+    deaths = life.points(0, len(topics))
+    while left := len(life.topics()):
         life.tick(1)
-        if not killed and life.archives():
-            life.kill("topicadmin", when=lambda: life.archives() > 1)
-            life.kill("dagmanager", when=lambda: len(life.topics()) < len(topics))
-            killed = True
-        until(lambda: len(life.topics()) < len(left), WAIT_S)
-    assert killed
+        until(partial(_is_fewer, life, left, deaths), WAIT_S)
+    assert not deaths
     until(lambda: not life.rows("dag.queues"), WAIT_S)
     archived = life.archived()
     assert set(archived) == set(topics.values())
     assert {name for name, records in archived.items() if records != [0]} == set(filled)
     assert all(archived[name] == [VALUES] for name in filled)
     assert life.has_strangers()
+
+
+def _is_fewer(life: Life, left: int, deaths: list[tuple[str, int]]) -> bool:
+    """Whether a topic has gone; meanwhile a worker dies as soon as so many are archived as the next of the deaths says."""
+    while deaths and life.archives() >= deaths[0][1]:
+        life.kill(deaths.pop(0)[0], when=lambda: True)
+    return len(life.topics()) < left
 
 
 def _retire(life: Life, strategy_id: str) -> None:
@@ -266,7 +315,9 @@ def _retire(life: Life, strategy_id: str) -> None:
 def come_back(life: Life) -> None:
     """The first strategy is published again: the same nodes, in the next life of their topics."""
     nodes = {one.node_id for one in life.rows("dag.nodes")}
-    life.done(life.publish("a", "v1", range(life.nodes // PIPELINE)))
+    command = life.publish("a", "v1", range(life.nodes // PIPELINE))
+    life.kill_while_topics_come(0, life.nodes, command)
+    life.done(command)
     topics = life.is_whole()
     assert set(topics) <= nodes
     assert len(topics) == life.nodes
@@ -281,38 +332,73 @@ def _deployed(life: Life, strategy_id: str) -> Any:
 STEPS: Final = (publish, share, roll_back, collect, come_back)
 
 
-def run(bootstrap: str, directory: Path, nodes: int) -> list[dict[str, Any]]:
-    """All steps, one after the other; what each took.
+def run(bootstrap: str, directory: Path, nodes: int, kills: int = KILLS) -> Iterator[dict[str, Any]]:
+    """All steps, one after the other; of each how many seconds it took, who died how often (`late`: after its command had its answer), and
+    how many topics and archives there are in the end.
 
     Raises:
         AssertionError: something is not as it has to be.
     """
-    out = []
     with on_kafka(bootstrap, directory / "state", {}) as place:
-        life = Life(place, bootstrap, nodes)
+        life = Life(place, bootstrap, nodes, kills)
         try:
             for name in RUNNING:
                 life.start(name)
             created = qmtl("world", "create", "w1", "--log", place.log, timeout_s=WAIT_S)
             assert created.code == 0, created
             for step in STEPS:
-                began, kills = time.monotonic(), life.kills
+                began, killed, late = time.monotonic(), life.killed.copy(), life.late
                 step(life)
-                told = {"step": step.__name__, "kills": life.kills - kills}
-                out.append({**told, "seconds": round(time.monotonic() - began, 1)})
-                print(json.dumps(out[-1]), flush=True)
+                yield {
+                    "step": step.__name__,
+                    "seconds": round(time.monotonic() - began, 1),
+                    "kills": dict(life.killed - killed),
+                    "late": life.late - late,
+                    "topics": len(life.topics()),
+                    "archives": life.archives(),
+                }
         finally:
             life.stop()
-    return out
 
 
-def main() -> None:
+def main() -> int:
     asked = argparse.ArgumentParser(prog="python -m tests.flow.graph_life", description=__doc__)
-    asked.add_argument("--nodes", type=int, default=1_000)
+    asked.add_argument("--nodes", type=int, default=1_000, help="of the first strategy, a multiple of 50")
+    asked.add_argument("--kills", type=int, default=KILLS, help="in each step")
+    asked.add_argument("--result", type=Path, default=None, help="where the figures are kept as JSON")
     options = asked.parse_args()
+    if options.nodes < 50 or options.nodes % 50 or options.kills < 1:
+        asked.error("--nodes is a multiple of 50, and --kills at least 1")
+    steps, wrong = [], ""
+    about = surroundings()
     with any_broker() as bootstrap, tempfile.TemporaryDirectory() as directory:
-        run(bootstrap, Path(directory), options.nodes)
+        try:
+            for one in run(bootstrap, Path(directory), options.nodes, options.kills):
+                steps.append(one)
+                print(json.dumps(one), flush=True)
+        except Exception:  # whatever ends a life is what was looked for
+            wrong = traceback.format_exc()
+            print(wrong, file=sys.stderr)
+    figures = {
+        **about,
+        "nodes": options.nodes,
+        "seconds": round(sum(one["seconds"] for one in steps), 1),
+        "kills": sum(sum(one["kills"].values()) for one in steps),
+        "late": sum(one["late"] for one in steps),
+        "steps": steps,
+        "wrong": wrong,
+    }
+    report.keep(options.result, figures)
+    return 1 if wrong else 0
+
+
+def surroundings() -> dict[str, Any]:
+    """When, of which code, on what and with which versions."""
+    about, here = report.surroundings(Scale(), None), machine_and_versions()
+    versions = {**about["versions"], **{name: here["versions"][name] for name in ("rocksdict", "msgspec")}}
+    kept = {name: about[name] for name in ("date", "commit", "changed_files")}
+    return {**kept, "machine": here["machine"], "versions": versions}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,8 +21,15 @@ from confluent_kafka.cimpl import NewTopic
 
 from qmtl.foundation.common.errors import NoBroker
 from qmtl.testing import broker as broker_module
-from qmtl.testing.broker import any_broker, find_bootstrap, start_broker, wait_until_it_answers
-from qmtl.testing.broker_parts import cached_jars, jars_dir
+from qmtl.testing.broker import (
+    QUICK_JVM_OPTIONS,
+    Broker,
+    any_broker,
+    find_bootstrap,
+    start_broker,
+    wait_until_it_answers,
+)
+from qmtl.testing.broker_parts import Jvm, cached_jars, jars_dir
 from tests.campaign.completed import states
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,6 +259,15 @@ def test_name_spaces_are_a_tests_own(kafka_namespace: str, request: pytest.Fixtu
 
 
 # ---- a real broker ----------------------------------------------------------------------------------------------
+
+
+def test_a_lasting_broker_is_compiled_in_full_and_any_other_one_is_up_sooner(tmp_path: Path) -> None:
+    java = Jvm(Path("java"), Path("libs"))
+    quick, lasting = (
+        Broker(java, tmp_path, {}, guarded=True, lasting=lasting)._command() for lasting in (False, True)
+    )
+    assert [word for word in quick if word not in QUICK_JVM_OPTIONS] == lasting
+    assert len(quick) == len(lasting) + len(QUICK_JVM_OPTIONS)
 
 
 @pytest.fixture

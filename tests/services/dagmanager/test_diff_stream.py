@@ -30,6 +30,7 @@ from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.diff_stream import CHUNK_BYTES, CHUNK_NODES, LONGEST_NODE, WINDOW, parts_of
 from qmtl.services.dagmanager.submission import LONGEST_ID
 from tests.services.dagmanager.desk import Desk
+from tests.services.dagmanager.lives import tried
 from tests.services.dagmanager.test_diffing import a_desk, graph_of, request
 from tests.services.graphs import T0, crossing, price, sma, strategy, target
 
@@ -202,7 +203,7 @@ class Answers(RuleBasedStateMachine):
             assert graph_of(self.desk) == self.graph
 
 
-Answers.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Answers.TestCase.settings = tried(60, 40)
 TestAnswers = Answers.TestCase
 
 

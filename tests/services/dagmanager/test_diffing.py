@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
@@ -22,6 +21,7 @@ from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.diff_stream import digest_of
 from tests.services.dagmanager.desk import AnyDesk, Desk
+from tests.services.dagmanager.lives import tried
 from tests.services.dagmanager.test_life import GRAPHS, OWNERS, Life
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target, text
 
@@ -110,7 +110,7 @@ class Told(Life):
         assert {one: queues[one] for one in told} == {one: told[one].topic for one in told}
 
 
-Told.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+Told.TestCase.settings = tried(40, 25)
 TestTold = Told.TestCase
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -48,6 +47,7 @@ from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import DAY_MS
 from tests.services.dagmanager.desk import AnyDesk, Desk
 from tests.services.dagmanager.desk_on_log import HEARD, Death, DeskOnLog
+from tests.services.dagmanager.lives import tried
 from tests.services.dagmanager.traffic import ACTIVE, FAILED, PENDING, REFUSED, RETIRED, Traffic
 from tests.services.graphs import crossing, price, sma, strategy, submission, tag_query, target
 
@@ -546,7 +546,7 @@ class Mortal(Life):
         assert all(self.desk.told(name) == calm.told(name) for name in HEARD)
 
 
-Life.TestCase.settings = settings(max_examples=24, stateful_step_count=40, deadline=None)
+Life.TestCase.settings = tried(24, 40)
 TestLife = Life.TestCase
-Mortal.TestCase.settings = settings(max_examples=12, stateful_step_count=40, deadline=None)
+Mortal.TestCase.settings = tried(12, 40)
 TestMortal = Mortal.TestCase
