@@ -58,7 +58,7 @@ def test_requests_are_about_as_long_as_is_asked_for() -> None:
 
 @pytest.mark.broker
 def test_it_tells_what_somebody_waits_who_asks_through_a_broker(kafka_bootstrap: str, tmp_path: Path) -> None:
-    rate = through.Rate(20, 0.5, 0.5, (240 << 10,), 2)
+    rate = through.Rate(20, 0.5, 0.1, (240 << 10,), 1)
     found = through.through(kafka_bootstrap, tmp_path, 400, 1_200, rate)
     assert (found["requests"], found["known"]) == (10, 1_200)
     assert 0 < found["ms"]["least"] <= found["ms"]["p95"]

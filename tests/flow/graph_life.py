@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import select
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -30,7 +30,6 @@ from bench.dag.run import surroundings as machine_and_versions
 from qmtl.bootstrap import open_log, open_store
 from qmtl.engine.archive import reading
 from qmtl.engine.archive.address import parse
-from qmtl.engine.log.port import Log
 from qmtl.engine.view import TableView, all_partitions
 from qmtl.foundation.contracts.node import NodeValue
 from qmtl.foundation.wire.keys import encode_key
@@ -51,12 +50,18 @@ KILLS: Final = 2
 """In each step, where nothing else is asked for."""
 
 WAIT_S: Final = 600.0
+LOOK_S: Final = 0.04
 PASSED_MINUTES: Final = 24 * 60 * 215
 """After so long everything that nobody holds may go, also what a version could have gone back to."""
 
 JSON: Final = ("--format", "json")
 STRANGER: Final = "stranger_v1"
 VALUES: Final = 3
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    """Ask a condition again and again, not so often that the asking takes the processors from those who are asked about."""
+    until(lambda: condition() or bool(select.select([], [], [], LOOK_S)[0]), WAIT_S)
 
 
 class Life:
@@ -79,6 +84,7 @@ class Life:
         self._namespace = place.log.rpartition("/")[2]
         self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
         self._own = {spec.name for spec in CATALOGUE}
+        self._log = open_log(place.log)
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._minute = 0
 
@@ -96,7 +102,7 @@ class Life:
         Args:
             during: the command that waits for what is done; if it was faster, the worker dies after it.
         """
-        until(lambda: when() or _is_over(during), WAIT_S)
+        wait(lambda: when() or _is_over(during))
         self.late += _is_over(during)
         process = self._running[name]
         assert process.poll() is None, f"{name} ended by itself: {process.communicate()[1][-2000:]}"
@@ -125,6 +131,7 @@ class Life:
         for process in self._running.values():
             process.kill()
             process.communicate()
+        self._log.close()
 
     # ---- what people do ----------------------------------------------------------------------------------------------
 
@@ -153,8 +160,7 @@ class Life:
     def tick(self, minutes: int) -> None:
         """Let so much time pass on the clock of the log."""
         self._minute += minutes
-        with self.log() as log:
-            commit(log, ticks(self._minute, self._minute), "clock")
+        commit(self._log, ticks(self._minute, self._minute), "clock")
 
     def write(self, topics: list[str]) -> None:
         """Put values into topics, as the workers do."""
@@ -163,18 +169,9 @@ class Life:
             for name in topics
             for number in range(VALUES)
         ]
-        with self.log() as log:
-            commit(log, rows)
+        commit(self._log, rows)
 
     # ---- what is there -------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def log(self) -> Iterator[Log]:
-        log = open_log(self.place.log)
-        try:
-            yield log
-        finally:
-            log.close()
 
     def topics(self) -> set[str]:
         """The topics of nodes, as the broker tells."""
@@ -183,13 +180,11 @@ class Life:
         return {name.removeprefix(prefix) for name in every if name.startswith(prefix)} - self._own
 
     def rows(self, table: str) -> list[Any]:
-        with self.log() as log:
-            return TableView(log, table, codec).refresh().rows()
+        return TableView(self._log, table, codec).refresh().rows()
 
     def written(self, topic: str) -> int:
         """How far a topic of one partition is written."""
-        with self.log() as log:
-            return sum(log.stable_offsets(all_partitions(log, topic)).values())
+        return sum(self._log.stable_offsets(all_partitions(self._log, topic)).values())
 
     def strangers(self) -> None:
         """Make a topic beside the others that nobody's catalogue has."""
@@ -281,16 +276,19 @@ def collect(life: Life) -> None:
     filled = sorted(name for name in topics.values() if "_sma_" in name)[:5]
     life.write(filled)
     life.strangers()
-    for strategy_id in ("a", "b"):
-        _retire(life, strategy_id)
+    life.done(life.begin(*_retiring("a")))
+    sent = life.written("dag.commands")
+    command = life.begin(*_retiring("b"))
+    life.kill("dagmanager", when=lambda: life.written("dag.commands") > sent, during=command)
+    life.done(command)
     life.tick(1)
     life.tick(PASSED_MINUTES)
     deaths = life.points(0, len(topics))
     while left := len(life.topics()):
         life.tick(1)
-        until(partial(_is_fewer, life, left, deaths), WAIT_S)
+        wait(partial(_is_fewer, life, left, deaths))
     assert not deaths
-    until(lambda: not life.rows("dag.queues"), WAIT_S)
+    wait(lambda: not life.rows("dag.queues"))
     archived = life.archived()
     assert set(archived) == set(topics.values())
     assert {name for name, records in archived.items() if records != [0]} == set(filled)
@@ -305,11 +303,8 @@ def _is_fewer(life: Life, left: int, deaths: list[tuple[str, int]]) -> bool:
     return len(life.topics()) < left
 
 
-def _retire(life: Life, strategy_id: str) -> None:
-    sent = life.written("dag.commands")
-    command = life.begin("service", "dagmanager", "retire", "--world", "w1", "--strategy", strategy_id, *JSON)
-    life.kill("dagmanager", when=lambda: life.written("dag.commands") > sent, during=command)
-    life.done(command)
+def _retiring(strategy_id: str) -> list[str]:
+    return ["service", "dagmanager", "retire", "--world", "w1", "--strategy", strategy_id, *JSON]
 
 
 def come_back(life: Life) -> None:
