@@ -36,7 +36,7 @@ checked-types: $(VENV)/.dev
 	$(BIN)/mypy
 
 checked-documents: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests/docs
+	$(BIN)/python -m pytest -q -n 2 tests/docs
 
 checked-layers: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
