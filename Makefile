@@ -12,6 +12,9 @@ RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 COMPILE = $(RESOLVE) pyproject.toml --group build
 ARGS ?=
 
+# The tests start the program hundreds of times: none of its processes compiles what another one has, whatever is usual on the machine.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := verbs
 .PHONY: verbs demo test check checked-style checked-types checked-documents checked-layers checked-schemas format bench bench-engine bench-dag campaign-kills campaign-dag campaign-graph campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
