@@ -69,8 +69,8 @@ campaign-dag: $(VENV)/.dev ## publish, share, take back and collect a thousand n
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m tests.flow.graph_life $(ARGS)
 
-campaign-graph: $(VENV)/.dev ## try fifty times as many lives of the DAG Manager as the tests, without a broker; QMTL_LIVES=500, QMTL_LIFE_STEPS=2 for longer ones
-	@QMTL_LIVES=$${QMTL_LIVES:-50} $(BIN)/python -m pytest -q -n 2 --timeout 0 --hypothesis-show-statistics \
+campaign-graph: $(VENV)/.dev ## try a hundred times as many lives of the DAG Manager as the tests, without a broker; QMTL_LIVES=1000, QMTL_LIFE_STEPS=2 for longer ones
+	@QMTL_LIVES=$${QMTL_LIVES:-100} $(BIN)/python -m pytest -q -n 2 --timeout 0 --hypothesis-show-statistics \
 		tests/services/dagmanager/test_life.py::TestLife tests/services/dagmanager/test_life.py::TestMortal \
 		tests/services/dagmanager/test_diffing.py::TestTold tests/services/dagmanager/test_diff_stream.py::TestAnswers $(ARGS)
 

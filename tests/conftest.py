@@ -10,6 +10,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,17 @@ settings.register_profile("search", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "search")
 
 BROKER_FIXTURES = frozenset({"kafka_bootstrap", "kafka_namespace"})
+HERE = Path(__file__).parent
+FIRST = (
+    "testing/test_broker.py",
+    "testing/test_cluster.py",
+    "testing/test_proxy.py",
+    "simulate/test_runs.py",
+    "simulate/test_sabotage.py",
+    "simulate/test_compaction.py",
+)
+"""Files that begin before the others, as their tests take long and would come last by their names: a worker gets a whole file, and where
+the last one is long the other workers have nothing to do meanwhile."""
 LEFT_OUT = pytest.StashKey[list[str]]()
 
 
@@ -45,6 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
+    first = {HERE / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     config.stash[LEFT_OUT] = []
     if os.environ.get("QMTL_TEST_BROKER") != "none":
         return

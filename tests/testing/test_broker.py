@@ -31,6 +31,7 @@ from qmtl.testing.broker import (
 )
 from qmtl.testing.broker_parts import Jvm, cached_jars, jars_dir
 from tests.campaign.completed import states
+from tests.conftest import FIRST, HERE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -251,6 +252,10 @@ def test_a_suite_told_to_do_without_a_broker_names_what_it_left_out(
     assert "NOT RUN test_two.py::test_asks_kafka" in said.stdout
     assert "1 tests were not run because QMTL_TEST_BROKER=none" in said.stdout
     assert "1 passed" in said.stdout
+
+
+def test_files_that_begin_first_are_there() -> None:
+    assert all((HERE / name).is_file() for name in FIRST)
 
 
 def test_name_spaces_are_a_tests_own(kafka_namespace: str, request: pytest.FixtureRequest) -> None:
