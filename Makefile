@@ -1,6 +1,7 @@
 # Everything a person does here, one verb each. `make` alone lists them.
 #
 # PYTHON  the Python that makes the environment (3.11 or newer)
+# WORKERS how many tests run at a time, each in a process with a broker of its own: make test WORKERS=3
 # ARGS    what is passed on to the tool behind a verb: make demo ARGS="--days 30", make test ARGS="-k money"
 
 PYTHON ?= python3
@@ -10,6 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 COMPILE = $(RESOLVE) pyproject.toml --group build
+WORKERS ?= 2
 ARGS ?=
 
 # The tests start the program hundreds of times: none of its processes compiles what another one has, whatever is usual on the machine.
@@ -26,7 +28,7 @@ demo: $(VENV)/.runtime ## run a strategy over real bars, in one process, without
 
 test: $(VENV)/.dev ## run every test, also against a real Kafka that is started and stopped for it; what documents say runs in `make check`
 	@$(BIN)/python -m qmtl.testing.broker prepare
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/docs $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/docs $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, who may import whom, schemas, documents that run; two at a time
 	@$(MAKE) --no-print-directory -j 2 checked-style checked-types checked-documents checked-layers checked-schemas
@@ -70,7 +72,7 @@ campaign-dag: $(VENV)/.dev ## publish, share, take back and collect a thousand n
 	@$(BIN)/python -m tests.flow.graph_life $(ARGS)
 
 campaign-graph: $(VENV)/.dev ## try a hundred times as many lives of the DAG Manager as the tests, without a broker; QMTL_LIVES=1000, QMTL_LIFE_STEPS=2 for longer ones
-	@QMTL_LIVES=$${QMTL_LIVES:-100} $(BIN)/python -m pytest -q -n 2 --timeout 0 --hypothesis-show-statistics \
+	@QMTL_LIVES=$${QMTL_LIVES:-100} $(BIN)/python -m pytest -q -n $(WORKERS) --timeout 0 --hypothesis-show-statistics \
 		tests/services/dagmanager/test_life.py::TestLife tests/services/dagmanager/test_life.py::TestMortal \
 		tests/services/dagmanager/test_diffing.py::TestTold tests/services/dagmanager/test_diff_stream.py::TestAnswers $(ARGS)
 
