@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from qmtl.engine.log.port import Log
-from qmtl.engine.view import TableView, all_partitions, read_all
+from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.view import TableView, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
 from qmtl.foundation.common.errors import (
@@ -24,6 +24,7 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
+    CollectGarbage,
     DagCommand,
     DagCommandOutcome,
     DagOutcome,
@@ -40,19 +41,43 @@ from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS, topic
 from qmtl.interfaces.diffs import DiffMap, DiffReader
+from qmtl.interfaces.standing import taken
+from qmtl.interfaces.tail import Tail
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.nodes.plan import shards_of
+from qmtl.topology import PROTOTYPES
 
 IDLE_S: Final = 0.02
 
 ATTEMPTS: Final = 2
 """A command to the DAG Manager is sent so often before it is given up: once, and once more."""
 
+GC_ATTEMPTS: Final = 3
+"""One that collects garbage, to which the seed gives two retries."""
+
+LOOK_BACK_S: Final = 0.25
+"""After so long without an answer it is asked whether the message was answered before it was sent, and again after twice as long."""
+
 _REFUSALS: Final = {one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage)}
 
 
+class Placed(NamedTuple):
+    """Where a message lies.
+
+    Attributes:
+        is_new: it was appended now; else it was found there, and nobody had taken it yet.
+    """
+
+    where: TopicPartition
+    offset: int
+    is_new: bool
+
+
 class Client:
-    """Publishes and waits.
+    """Publishes and waits. Not thread-safe.
+
+    What it costs to send a message does not grow with how many were sent before: it is looked for among those that wait to be taken, and its
+    answer is read from where the answers ended when it was sent. Only where it had been answered already are all answers read.
 
     Args:
         workers: run by this process while it waits; empty where other processes run them.
@@ -64,6 +89,12 @@ class Client:
         self.workers = workers
         self._timeout_s = timeout_s
         self._views: dict[str, TableView] = {}
+        self._tails: dict[str, Tail] = {}
+
+    def close(self) -> None:
+        """End what stays open between two questions; the log and the workers are the caller's."""
+        for tail in self._tails.values():
+            tail.close()
 
     def view(self, name: str) -> TableView:
         """An up-to-date view of a table."""
@@ -71,6 +102,21 @@ class Client:
         if found is None:
             found = self._views[name] = TableView(self.log, name, codec)
         return found.refresh()
+
+    def has_view(self, name: str) -> bool:
+        """Whether the whole of a table was read before, so that a view of it costs no more than what is new."""
+        return name in self._views
+
+    def tail(self, name: str) -> Tail:
+        """The one reader of a topic, for all questions."""
+        found = self._tails.get(name)
+        if found is None:
+            found = self._tails[name] = Tail(self.log, name)
+        return found
+
+    def has_taken(self, placed: Placed) -> bool:
+        """Whether the service has taken a message, and answered it therefore."""
+        return taken(self.log, PROTOTYPES, placed.where, codec) > placed.offset
 
     def pump(self) -> bool:
         """Let the workers do one round; waits a little where there is nothing to do."""
@@ -106,25 +152,31 @@ class Client:
         return found
 
     def publish_once(self, name: str, message: Any, same: Callable[[Any], bool], writer_id: str = "") -> bool:
-        """Append a message unless one that is `same` lies in the topic already; returns whether it was appended.
+        """Append a message unless one that is `same` waits there to be taken; returns whether it was appended. One that was taken already may
+        so come a second time, which whoever takes it knows by its id.
 
         Args:
             writer_id: the last part of the transactional id, by which a later attempt shuts out this one; by default the topic.
         """
+        return self.place(name, message, same, writer_id).is_new
+
+    def place(self, name: str, message: Any, same: Callable[[Any], bool], writer_id: str = "") -> Placed:
+        """As `publish_once`, and tells where the message lies."""
         writer = self.log.writer(
             f"qmtl.client.{writer_id or name}"
         )  # from here on no earlier attempt can still come through
         try:
-            for record in read_all(self.log, all_partitions(self.log, name)):
-                if record.value is not None and same(codec.decode(record.value)):
-                    return False
             spec = topic(name)
+            where = TopicPartition(name, spec.partition_of(message))
+            start = {where: taken(self.log, PROTOTYPES, where, codec)}
+            for record in read_all(self.log, [where], start):
+                if record.value is not None and same(codec.decode(record.value)):
+                    return Placed(where, record.offset, is_new=False)
             writer.begin()
-            writer.append(
-                name, spec.partition_of(message), encode_key(spec.key_of(message)), codec.encode(message)
-            )
-            writer.commit({}, "qmtl.client", None)
-            return True
+            key, value = encode_key(spec.key_of(message)), codec.encode(message)
+            writer.append(name, where.partition, key, value, track=True)
+            offsets = writer.commit({}, "qmtl.client", None)
+            return Placed(where, offsets[where], is_new=True)
         finally:
             writer.close()
 
@@ -135,33 +187,33 @@ class Client:
             UnknownWorld, CommandRefused: it was refused; the outcome is on the log.
             NoAnswer: the world service does not run.
         """
-        self.publish_once("world.commands", command, lambda other: other.command_id == command.command_id)
-        outcome: CommandOutcome = self.wait(
-            f"command {command.command_id!r} to world {command.world_id!r}",
-            lambda: self.view("world.outcomes").get(command.world_id, command.command_id),
-        )
+        same = command.command_id
+        answer = _Answer(self, "world.outcomes", command.world_id, same)
+        answer.ask("world.commands", command, lambda other: other.command_id == same)
+        outcome: CommandOutcome = self.wait(f"command {same!r} to world {command.world_id!r}", answer.find)
         if not outcome.accepted:
             kind = UnknownWorld if outcome.code == UnknownWorld.code else CommandRefused
             raise kind(f"the world service refused: {outcome.detail}")
         return outcome
 
     def dag_command(self, command: DagCommand) -> DagCommandOutcome:
-        """Send a command to the DAG Manager and wait for what became of it. Where the log fails, or half of the time brings no answer, it
-        is sent a second time, which adds nothing where the first one came through.
+        """Send a command to the DAG Manager and wait for what became of it. Where the log fails, or its part of the time brings no answer, it
+        is sent again, up to `attempts_of` times in all, which adds nothing where one came through.
 
         Raises:
             CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive and OtherMessage, as some of these.
             NoAnswer: the DAG Manager does not run.
-            LogUnreachable, TransactionAborted, OutcomeUnknown: the second attempt ended so.
+            LogUnreachable, TransactionAborted, OutcomeUnknown: the last attempt ended so.
         """
-        same = command.command_id
+        same, attempts = command.command_id, attempts_of(command)
+        answer = _Answer(self, "dag.outcomes", same)
         outcome: DagCommandOutcome | None = None
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             try:
-                self.publish_once("dag.commands", command, lambda other: other.command_id == same)
-                outcome = self.within(self._timeout_s / ATTEMPTS, lambda: self.view("dag.outcomes").get(same))
+                answer.ask("dag.commands", command, lambda other: other.command_id == same)
+                outcome = self.within(self._timeout_s / attempts, answer.find)
             except (LogUnreachable, TransactionAborted, OutcomeUnknown):
-                if attempt == ATTEMPTS - 1:
+                if attempt == attempts - 1:
                     raise
             if outcome is not None:
                 break
@@ -198,8 +250,9 @@ class Client:
         admit(submission.dag_json, submission.submitted_at_ms)
         self.require_world(submission.world_id)
         same = submission.submission_id
-        self.publish_once("dag.submissions", submission, lambda other: other.submission_id == same)
-        outcome: DagOutcome = self.wait(f"submission {same!r}", lambda: self.view("dag.diffs").get(same))
+        answer = _Answer(self, "dag.diffs", same)
+        answer.ask("dag.submissions", submission, lambda other: other.submission_id == same)
+        outcome: DagOutcome = self.wait(f"submission {same!r}", answer.find)
         if outcome.code == PromotionHeld.code:
             raise PromotionHeld(
                 f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{outcome.code}] ')}"
@@ -278,6 +331,53 @@ class Client:
 
         strategy: StrategyVersion = self.wait(f"deployment of {mine!r}", ready)
         return strategy
+
+
+def attempts_of(command: DagCommand) -> int:
+    """How often a command is sent before it is given up."""
+    return GC_ATTEMPTS if isinstance(command, CollectGarbage) else ATTEMPTS
+
+
+class _Answer:
+    """The row that answers a message, looked for from the moment before the message is sent."""
+
+    def __init__(self, client: Client, table: str, *key: str) -> None:
+        self._client = client
+        self._table = table
+        self._parts = key
+        self._key = encode_key(key)
+        self._at = client.tail(table).end()
+        self._placed: Placed | None = None
+        self._found: Any = None
+        self._due_s = self._pause_s = 0.0
+
+    def ask(self, name: str, message: Any, same: Callable[[Any], bool]) -> None:
+        """Send the message, unless it is known to be answered; see `Client.publish_once`."""
+        if self.find() is not None:
+            return
+        self._placed = self._client.place(name, message, same)
+        self._pause_s = LOOK_BACK_S
+        self._due_s = time.monotonic() + LOOK_BACK_S
+
+    def find(self) -> Any:
+        """The row; None as long as there is none."""
+        if self._client.has_view(self._table):
+            return self._client.view(self._table).get(*self._parts)
+        for record in self._client.tail(self._table).read(self._at):
+            if record.key == self._key and record.value is not None:
+                self._found = codec.decode(record.value)
+        if self._found is None and self._was_answered_before():
+            return self._client.view(self._table).get(*self._parts)
+        return self._found
+
+    def _was_answered_before(self) -> bool:
+        """Whether the message was taken and brought nothing new, so that its answer is an older one. Asked seldom: it is a question to the log."""
+        now_s = time.monotonic()
+        if self._placed is None or now_s < self._due_s:
+            return False
+        self._pause_s *= 2
+        self._due_s = now_s + self._pause_s
+        return self._client.has_taken(self._placed)
 
 
 def submission_id(

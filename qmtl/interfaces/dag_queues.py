@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from qmtl.engine.log.port import Log, Positions, TopicPartition, partitions_of
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import ComputeNode, Queue, QueueRole, SentinelStatus, VersionSentinel
-from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, is_reserved
+from qmtl.foundation.wire.keys import decode_key, decode_marker_bucket, is_marker, is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import get_config
 from qmtl.interfaces.query_limits import Budget, TokenBucket
 from qmtl.interfaces.standing import contained
+from qmtl.services.dagmanager.indexes import (
+    COMPUTE_PK,
+    KAFKA_TOPIC,
+    QUEUE_INTERVAL,
+    QUEUE_TAGS,
+    Index,
+    Lookup,
+)
 from qmtl.topology import PROTOTYPES
 
 COUNTED: Final = 1000
@@ -99,53 +107,79 @@ class QueueStats:
         return QueueState.READY if self.queue.ready else QueueState.MAKING
 
 
-def references(versions: Iterable[VersionSentinel]) -> Counter[str]:
-    """How many versions that are pending or active have each node."""
-    return Counter(
-        node_id for one in versions if one.status in _HOLDING for node_id in dict.fromkeys(one.node_ids)
-    )
-
-
-def chosen(queues: Iterable[Queue], tags: Collection[str], interval: int | None) -> list[Queue]:
-    """The queues with all of these tags, a queue's class being one of them, at an interval in seconds if one is given."""
-    return [
-        one
-        for one in queues
-        if set(tags) <= {*one.tags, one.topic_class.value} and interval in (None, one.interval)
-    ]
-
-
 class QueueTables:
-    """The rows that tell of queues; a look takes what was written since the last one. Not thread-safe."""
+    """The rows that tell of queues, and by what they are found; a look takes what was written since the last one. Not thread-safe."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._wheres = [where for name in TABLES for where in all_partitions(log, name)]
         self._next: dict[TopicPartition, int] = {}
-        self._rows: dict[str, dict[bytes, Any]] = {name: {} for name in TABLES}
+        self._queues: Lookup[Queue] = Lookup(KAFKA_TOPIC, QUEUE_TAGS, QUEUE_INTERVAL)
+        self._nodes: Lookup[ComputeNode] = Lookup(COMPUTE_PK)
+        self._versions: dict[str, VersionSentinel] = {}
+        self._held: Counter[str] = Counter()
 
     def look(self) -> None:
         """As of now, in one reading: of three, each costs as much as all together."""
-        wheres = [where for name in TABLES for where in all_partitions(self._log, name)]
-        for record in read_all(self._log, wheres, self._next):
+        for record in read_all(self._log, self._wheres, self._next):
             self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
             if is_reserved(record.key):
                 continue
             if record.value is None:
-                self._rows[record.topic].pop(record.key, None)
+                (key,) = decode_key(record.key)
+                self._drop(record.topic, str(key))
             else:
-                self._rows[record.topic][record.key] = codec.decode(record.value)
+                self._put(codec.decode(record.value))
 
-    def queues(self) -> list[Queue]:
-        """In the order of their names."""
-        rows = self._rows["dag.queues"]
-        return [rows[key] for key in sorted(rows)]
+    def _put(self, row: Any) -> None:
+        found: Queue | ComputeNode | VersionSentinel = row
+        match found:
+            case Queue():
+                self._queues.put(found)
+            case ComputeNode():
+                self._nodes.put(found)
+            case VersionSentinel():
+                self._count(self._versions.get(found.sentinel_id), -1)
+                self._versions[found.sentinel_id] = found
+                self._count(found, +1)
+            case _:
+                assert_never(found)
 
-    def versions(self) -> Iterable[VersionSentinel]:
-        return self._rows["dag.sentinels"].values()
+    def _drop(self, table: str, key: str) -> None:
+        match table:
+            case "dag.queues":
+                self._queues.drop(key)
+            case "dag.nodes":
+                self._nodes.drop(key)
+            case _:
+                self._count(self._versions.pop(key, None), -1)
+
+    def _count(self, version: VersionSentinel | None, by: int) -> None:
+        if version is not None and version.status in _HOLDING:
+            for node_id in dict.fromkeys(version.node_ids):
+                self._held[node_id] += by
+
+    def chosen(
+        self, tags: Collection[str], interval: int | None, limit: int | None
+    ) -> tuple[list[Queue], int]:
+        """The first queues by their names of those with all of these tags, a queue's class being one of them, at an interval in seconds if
+        one is given; and how many there are in all.
+
+        Args:
+            limit: at most so many; None for all.
+        """
+        wanted: list[tuple[Index, Hashable]] = [(QUEUE_TAGS, tag) for tag in tags]
+        if interval is not None:
+            wanted.append((QUEUE_INTERVAL, interval))
+        found = self._queues.matching(wanted)
+        return self._queues.first(found, limit), len(found)
+
+    def references(self, node_id: str) -> int:
+        """How many versions that are pending or active have a node."""
+        return self._held[node_id]
 
     def node(self, node_id: str) -> ComputeNode | None:
-        found: ComputeNode | None = self._rows["dag.nodes"].get(encode_key((node_id,)))
-        return found
+        return self._nodes.get(node_id)
 
 
 class QueueStatsDesk:
@@ -208,10 +242,8 @@ def queue_stats(
     tables = tables or QueueTables(log)
     tables.look()
     check()
-    found = chosen(tables.queues(), tags, interval)
-    shown = found[:limit]
-    held = references(tables.versions())
-    present = set(log.topics())
+    shown, count_of_all = tables.chosen(tags, interval, limit)
+    present = frozenset(log.topics())
     wheres = {one.topic: partitions_of(one.topic, one.partitions) for one in shown if one.topic in present}
     every = [where for some in wheres.values() for where in some]
     begins, ends = log.begin_offsets(every), log.stable_offsets(every)
@@ -232,20 +264,20 @@ def queue_stats(
     }
     check()
     records, sizes, older = _counted(log, starts if count else {}, ends, since, check)
-    lags = _lags(log) if wheres else {}
+    lags = _lags(log, wheres.keys(), present) if wheres else {}
     check()
     out = []
     for one in shown:
         mine = wheres.get(one.topic)
         if mine is None:
-            out.append(QueueStats(one, held[one.node_id]))
+            out.append(QueueStats(one, tables.references(one.node_id)))
             continue
         counted = count and spans[one.topic] <= COUNTED
         parts = [(sizes[where], ends[where] - begins[where], ends[where] - starts[where]) for where in mine]
         out.append(
             QueueStats(
                 one,
-                held[one.node_id],
+                tables.references(one.node_id),
                 sum(begins[where] for where in mine),
                 sum(ends[where] for where in mine),
                 records[one.topic] if counted else None,
@@ -256,7 +288,7 @@ def queue_stats(
                 count and not counted,
             )
         )
-    return out, len(found)
+    return out, count_of_all
 
 
 def _unbounded() -> None:
@@ -291,23 +323,26 @@ def _counted(
     return records, sizes, older
 
 
-def _lags(log: Log) -> Mapping[str, int]:
-    """Per topic that is read, the offsets to its high watermark of the task that is farthest behind, its partitions summed."""
+def _lags(log: Log, topics: Collection[str], present: Collection[str]) -> Mapping[str, int]:
+    """Of these topics those that are read: the offsets to its high watermark of the task that is farthest behind, its partitions summed.
+
+    Args:
+        topics: that are there; the log is asked about no others, however many are read.
+        present: all that the log has.
+    """
     tasks = [
-        positions
+        {where: position for where, position in positions.items() if where.topic in topics}
         for one in PROTOTYPES
         if one.name in READERS
-        for positions in contained(log, one, codec).values()
+        for positions in contained(log, one, codec, present).values()
     ]
-    present = set(log.topics())
-    wheres = sorted({where for task in tasks for where in task if where.topic in present})
+    wheres = sorted({where for task in tasks for where in task})
     begins, ends = log.begin_offsets(wheres), log.end_offsets(wheres)
     out: dict[str, int] = {}
     for positions in tasks:
         mine: Counter[str] = Counter()
         for where, position in positions.items():
-            if where in ends:
-                mine[where.topic] += max(0, ends[where] - max(position, begins[where]))
+            mine[where.topic] += max(0, ends[where] - max(position, begins[where]))
         for topic, lag in mine.items():
             out[topic] = max(lag, out.get(topic, 0))
     return out

@@ -93,6 +93,7 @@ class Surveyor:
     def __init__(self, log: Log, wait: Callable[[float], object]) -> None:
         self._log = log
         self._wait = wait
+        self._wheres: list[TopicPartition] = []
         self._next: dict[TopicPartition, int] = {}
         self._nodes: set[bytes] = set()
         self._buffering: dict[bytes, int] = {}
@@ -131,8 +132,9 @@ class Surveyor:
         )
 
     def _read(self) -> None:
-        wheres = [where for name in TOPICS for where in all_partitions(self._log, name)]
-        for record in read_all(self._log, wheres, self._next):
+        if not self._wheres:
+            self._wheres = [where for name in TOPICS for where in all_partitions(self._log, name)]
+        for record in read_all(self._log, self._wheres, self._next):
             self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
             if is_reserved(record.key):
                 continue

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from qmtl.engine.log.port import TopicPartition, Writer
-from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
 from qmtl.foundation.common.errors import (
     CommandRefused,
@@ -22,7 +21,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
 
 if TYPE_CHECKING:
-    from qmtl.interfaces.client import Client
+    from qmtl.interfaces.client import Client, Placed
 
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 4.0)
 """How long an answer may take before each of five further attempts; the last one gets as long as the one before it."""
@@ -57,17 +56,18 @@ class DiffMap:
 class DiffReader:
     """One request and its answer. Who comes back after a crash makes another one for the same request.
 
-    Chunks are taken from the topic's records and not from the table's last rows, so that those are found again that were
-    acknowledged before the crash; they stay readable for a day.
+    Chunks are taken from the topic's records, those from the moment before the request was sent. Where that was answered before, and so
+    brings nothing new, all records are read: the table's last rows have no more what was acknowledged before the crash, the records have it for
+    a day.
     """
 
     def __init__(self, client: Client, request: DiffRequest) -> None:
         self._client = client
         self._request = request
         self._id = f"diff.{blake3_hex(request.request_id.encode(), 16)}"
-        self._partitions = all_partitions(client.log, _CHUNKS)
-        self._next: dict[TopicPartition, int] | None = None
-        self._asked = False
+        self._at: dict[TopicPartition, int] | None = None
+        self._placed: Placed | None = None
+        self._looked_back = False
         self._prefix = key_prefix((request.request_id,))
         self._found: dict[int, DiffChunk] = {}
         self._chunks: list[DiffChunk] = []
@@ -104,15 +104,16 @@ class DiffReader:
         if self._chunks:
             self._acknowledge()
             return
-        if self._next is None:
-            self._next = dict(self._client.log.stable_offsets(self._partitions))
+        if self._at is None:
+            self._at = self._client.tail(_CHUNKS).end()
+        if self._placed is not None and self._client.has_taken(self._placed):
+            if not self._looked_back:
+                self._at, self._looked_back = {}, True
+            return
         wanted = self._request.request_id
-        appended = self._client.publish_once(
+        self._placed = self._client.place(
             _REQUESTS, self._request, lambda other: other.request_id == wanted, self._id
         )
-        if not appended and not self._asked:
-            self._next = {}  # it was sent by another, and answered perhaps
-        self._asked = True
 
     def _acknowledge(self) -> None:
         if self._writer is None:
@@ -125,14 +126,16 @@ class DiffReader:
 
     def _read(self) -> bool:
         """Take what has come; returns whether the answer goes on."""
-        assert self._next is not None
-        for record in read_all(self._client.log, self._partitions, self._next):
-            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        assert self._at is not None
+        before = len(self._chunks)
+        for record in self._client.tail(_CHUNKS).read(self._at):
             if record.value is not None and record.key.startswith(self._prefix):
                 chunk: DiffChunk = codec.decode(record.value)
+                if chunk.seq == 0:  # each answer begins so: what came before is of one that was given up
+                    self._found.clear()
+                    self._chunks.clear()
                 if chunk.released:
                     self._found[chunk.seq] = chunk
-        before = len(self._chunks)
         while (chunk_or_none := self._found.pop(len(self._chunks), None)) is not None:
             self._chunks.append(chunk_or_none)
         return len(self._chunks) > before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -210,23 +210,30 @@ def _stamps(
     tables = [name for name in one.tables if name in known]
     if not tables:
         return {}
-
-    def stamp_in(record: Record) -> PositionStamp | None:
-        if not is_stamp(record.key) or record.value is None:
-            return None
-        try:
-            stamp = codec.decode(record.value)
-        except WireError:
-            return None
-        return stamp if isinstance(stamp, PositionStamp) else None
-
-    found = newest(log, [TopicPartition(tables[0], number) for number in range(tasks)], stamp_in)
+    wheres = [TopicPartition(tables[0], number) for number in range(tasks)]
+    found = newest(log, wheres, lambda record: _stamp_in(record, codec))
     return {where.partition: stamp for where, stamp in found.items()}
 
 
-def contained(log: Log, one: Processor, codec: Codec) -> dict[int, Positions]:
-    """Of each task of a processor that has written its tables, the positions in what it reads that they contain: two questions to the log."""
-    present = log.topics()
+def _stamp_in(record: Record, codec: Codec) -> PositionStamp | None:
+    if not is_stamp(record.key) or record.value is None:
+        return None
+    try:
+        stamp = codec.decode(record.value)
+    except WireError:
+        return None
+    return stamp if isinstance(stamp, PositionStamp) else None
+
+
+def contained(
+    log: Log, one: Processor, codec: Codec, present: Collection[str] | None = None
+) -> dict[int, Positions]:
+    """Of each task of a processor that has written its tables, the positions in what it reads that they contain: two questions to the log.
+
+    Args:
+        present: the topics that the log has; None, it is asked for them.
+    """
+    present = log.topics() if present is None else present
     if one.anchor not in present:
         return {}
     known = {name: topic(name) for name in one.tables if name in present}
@@ -239,6 +246,25 @@ def contained(log: Log, one: Processor, codec: Codec) -> dict[int, Positions]:
             if at.topic not in left
         }
     return out
+
+
+def taken(log: Log, processors: Sequence[Processor], where: TopicPartition, codec: Codec) -> int:
+    """Up to where those of the processors that read an input partition have it in their tables: what lies before is decided on and
+    answered. Looks at the ends of their tables only; 0 where nobody has written any.
+
+    Args:
+        where: of a topic of which a task reads the partition of its own number.
+    """
+    offsets = []
+    for one in processors:
+        if all(read.topic != where.topic for read in one.inputs()):
+            continue
+        home = TopicPartition(one.tables[0], where.partition)
+        stamp = newest(log, [home], lambda record: _stamp_in(record, codec)).get(home)
+        mine = () if stamp is None else stamp.positions
+        at = (place.offset for place in mine if (place.topic, place.partition) == where)
+        offsets.append(next(at, 0))
+    return min(offsets, default=0)
 
 
 def _stuck(log: Log, found: Sequence[InputLag]) -> frozenset[TopicPartition]:

@@ -12,11 +12,16 @@ from qmtl.engine.log.port import Writer
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.common.errors import InvalidDag, NoAnswer, OutcomeUnknown, UnknownWorld
-from qmtl.foundation.contracts.dag import DagCommandOutcome, DagSubmission, RetireStrategy
+from qmtl.foundation.contracts.dag import (
+    CollectGarbage,
+    DagCommandOutcome,
+    DagSubmission,
+    RetireStrategy,
+)
 from qmtl.foundation.contracts.world import World, WorldStatus
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, topic
-from qmtl.interfaces.client import ATTEMPTS, Client
+from qmtl.interfaces.client import ATTEMPTS, GC_ATTEMPTS, Client
 from tests.replay.logs import SETTINGS, commit, row
 from tests.services.dagmanager.test_cases import CASES, submitted
 from tests.services.graphs import T0
@@ -114,6 +119,7 @@ def commands(log: SimulatedLog) -> list[Any]:
 
 
 RETIRE = RetireStrategy("c", "w1", "s1", T0)
+COLLECT = CollectGarbage("c", "", T0)
 
 
 def asking(losses: int = 0, timeout_s: float = 5.0) -> tuple[Client, Answering]:
@@ -146,4 +152,14 @@ def test_a_command_without_an_answer_is_sent_once_more_and_no_oftener() -> None:
     client, worker = asking(losses=9, timeout_s=0.2)
     with pytest.raises(NoAnswer):
         client.dag_command(RETIRE)
-    assert worker.lost == ATTEMPTS
+    assert worker.lost == ATTEMPTS == 2
+
+
+def test_the_collection_of_garbage_is_sent_three_times_at_most_and_lies_there_once() -> None:
+    client, worker = asking(losses=9, timeout_s=0.2)
+    with pytest.raises(NoAnswer):
+        client.dag_command(COLLECT)
+    assert worker.lost == GC_ATTEMPTS == 3
+    client, worker = asking(losses=2, timeout_s=0.6)
+    assert client.dag_command(COLLECT).detail == "done"
+    assert (worker.lost, commands(worker.log)) == (2, [COLLECT])

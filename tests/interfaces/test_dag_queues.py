@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
-from qmtl.engine.log.port import Record, TopicPartition, partitions_of
+from qmtl.engine.log.port import Positions, Record, TopicPartition, partitions_of
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import QueryTimedOut, TooManyQueries
 from qmtl.foundation.contracts.control import InputPosition, InputTopic, PositionStamp
-from qmtl.foundation.contracts.dag import Queue, TopicClass
+from qmtl.foundation.contracts.dag import Queue, SentinelStatus, TopicClass, VersionSentinel
 from qmtl.foundation.wire.keys import stamp_key
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import CATALOGUE, LAG_ALERT_THRESHOLD
+from qmtl.foundation.wire.topics import CATALOGUE, LAG_ALERT_THRESHOLD, node_topic
 from qmtl.interfaces import dag_queues
 from qmtl.interfaces.dag_queues import (
     BUDGET_S,
@@ -29,6 +29,7 @@ from qmtl.interfaces.dag_queues import (
     SAMPLED,
     QueueStats,
     QueueStatsDesk,
+    QueueTables,
     queue_stats,
 )
 from qmtl.interfaces.query_limits import TokenBucket
@@ -111,6 +112,82 @@ def test_what_has_no_topic_has_no_size(tmp_path: Path) -> None:
         None,
         False,
     )
+
+
+# ---- what it costs ---------------------------------------------------------------------------------------------------
+
+
+class Asked(SimulatedLog):
+    """A log that counts about how many partitions its offsets were asked."""
+
+    partitions = 0
+
+    def end_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        self.partitions += len(partitions)
+        return super().end_offsets(partitions)
+
+    def begin_offsets(self, partitions: Collection[TopicPartition]) -> Positions:
+        self.partitions += len(partitions)
+        return super().begin_offsets(partitions)
+
+
+def test_a_page_of_queues_asks_the_log_about_no_others_however_many_are_read() -> None:
+    """The node workers read every one of them."""
+    asked: dict[int, int] = {}
+    for many in (10, 60):
+        log = Asked()
+        names = [f"t{at:03}" for at in range(many)]
+        log.ensure_topics([*CATALOGUE, *(node_topic(name, TopicClass.INDICATOR) for name in names)])
+        kind = TopicClass.INDICATOR
+        commit(
+            log,
+            [row("dag.queues", replace(QUEUE, topic=name, topic_class=kind, partitions=1)) for name in names],
+        )
+        (nodes,) = [one for one in PROTOTYPES if one.name == "nodes"]
+        said = PositionStamp("nodes", 0, tuple(InputPosition(name, 0, 0) for name in names))
+        commit(log, [(nodes.tables[0], 0, stamp_key("nodes", 0), codec.encode(said))])
+        log.partitions = 0
+        found, count = queue_stats(log, ("indicator",), 60, 5)
+        assert ([one.queue.topic for one in found], count) == (names[:5], many)
+        assert [one.lag for one in found] == [0] * 5
+        asked[many] = log.partitions
+    assert asked[10] == asked[60]
+
+
+VERSION = VersionSentinel("v", "v1", "c", 0, "w", "s", ("n",))
+HELD = (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"),
+            st.sampled_from([*SentinelStatus, None]),
+            st.lists(st.sampled_from("nm"), max_size=3),
+        ),
+        max_size=10,
+    )
+)
+def test_references_are_those_of_the_versions_that_hold_a_node_whatever_became_of_them(
+    acts: Sequence[tuple[str, SentinelStatus | None, list[str]]],
+) -> None:
+    log = SimulatedLog()
+    log.ensure_topics(CATALOGUE)
+    tables = QueueTables(log)
+    rows: dict[str, tuple[SentinelStatus, list[str]]] = {}
+    for name, status, nodes in acts:
+        if status is None:
+            commit(log, [tombstone("dag.sentinels", name)])
+            rows.pop(name, None)
+        else:
+            said = replace(VERSION, sentinel_id=name, status=status, node_ids=tuple(nodes))
+            commit(log, [row("dag.sentinels", said)])
+            rows[name] = (status, nodes)
+        tables.look()
+        for node in "nm":
+            held = sum(node in nodes and status in HELD for status, nodes in rows.values())
+            assert tables.references(node) == held
 
 
 # ---- bounds of readers -----------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from operator import eq
 from pathlib import Path
@@ -11,12 +13,13 @@ from typing import Any
 import pytest
 
 from qmtl.engine.log.embedded import EmbeddedLog
-from qmtl.engine.log.port import Fence, Positions, TopicPartition, Writer
+from qmtl.engine.log.kafka import KafkaLog
+from qmtl.engine.log.port import Fence, Log, Positions, TopicPartition, Writer
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import CommandRefused, NoAnswer, TransactionAborted, UnknownWorld
-from qmtl.foundation.contracts.dag import DagSubmission
+from qmtl.foundation.contracts.dag import AdminAct, AdminEntry, DagSubmission
 from qmtl.foundation.contracts.diff import DiffRequest, DiffState, NodeOrigin
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
@@ -24,6 +27,7 @@ from qmtl.interfaces.client import Client
 from qmtl.interfaces.diffs import DiffMap, DiffReader
 from qmtl.services.dagmanager import diff_stream
 from qmtl.services.dagmanager.processor import DagManager
+from tests.replay.logs import commit, row, ticks
 from tests.services.dagmanager.test_diff_stream import names_of, wide
 from tests.services.dagmanager.test_diffing import request
 from tests.services.graphs import crossing, strategy, submission
@@ -83,7 +87,7 @@ def ask(client: Client, asked: DiffRequest) -> DiffMap:
     return DiffReader(client, asked).run()
 
 
-def records(log: Flaky, name: str) -> list[Any]:
+def messages(log: Log, name: str) -> list[Any]:
     return [codec.decode(one.value) for one in read_all(log, all_partitions(log, name)) if one.value]
 
 
@@ -96,7 +100,7 @@ def test_the_whole_map_comes_back_in_order_and_everything_is_acknowledged(
     assert (found.version, found.safe_mode, found.may_reuse) == ("v1", "", True)
     client.within(5, lambda: client.view("dag.diff.streams").get("r1").state is DiffState.DONE)
     assert client.view("dag.diff.chunks").rows() == []
-    assert len(records(log, "dag.diff.requests")) == 1
+    assert len(messages(log, "dag.diff.requests")) == 1
 
 
 def test_a_diff_and_the_submission_after_it_tell_of_the_same_topics(log: Flaky, worker: Worker) -> None:
@@ -147,14 +151,63 @@ def test_a_client_that_crashed_anywhere_gets_the_whole_map_when_it_asks_again(
             found = ask(client, asked)
         except Crash:
             crashes += 1
-            found = ask(Client(log, [worker]), asked)
+            found = ask(Hasty(log, [worker]), asked)
             assert found.nodes == whole
             continue
         assert found.nodes == whole
         break
     assert crashes >= 3
-    requests = [one.request_id for one in records(log, "dag.diff.requests")]
-    assert len(requests) == len(set(requests)) == crashes + 2
+    requests = [one.request_id for one in messages(log, "dag.diff.requests")]
+    assert len(set(requests)) == crashes + 2
+    assert (
+        max(Counter(requests).values()) <= 2
+    )  # once by each client, and by the second only what was taken meanwhile
+    assert answered(log) == Counter(set(requests))
+
+
+def answered(log: Flaky) -> Counter[str]:
+    """How often each request was answered."""
+    told = [one for one in messages(log, "dag.admin.log") if isinstance(one, AdminEntry)]
+    return Counter(one.subject for one in told if one.act is AdminAct.DIFFED and one.detail == "request")
+
+
+def test_who_asks_again_after_an_answer_was_given_up_has_one_answer_and_not_parts_of_two(
+    log: Flaky, worker: Worker, small: None
+) -> None:
+    """The first answer got far, the second one, of another graph, is at its beginning: what is read from both is the second one's."""
+    asked = request(wide(25))
+    client = Mortal(log, [worker])
+    client.rounds = 2
+    with pytest.raises(Crash):
+        ask(client, asked)
+    commit(log, [*ticks(1, 2), *ticks(70, 140)], "clock")
+    settle(worker)
+    assert client.view("dag.diff.streams").rows() == []
+    commit(log, [row("dag.submissions", submission(wide(25)))])
+    settle(worker)
+    client = Mortal(log, [worker])
+    client.rounds = 1
+    with pytest.raises(Crash):
+        ask(client, asked)
+    found = ask(Hasty(log, [worker]), asked)
+    assert answered(log)["r1"] == 2
+    assert found == replace(ask(Client(log, [worker]), request(wide(25), "r2")), request_id="r1")
+    assert {one.origin for one in found.nodes} == {NodeOrigin.REUSED}
+
+
+def settle(worker: Worker) -> None:
+    while worker.step():
+        pass
+
+
+class Hasty(Client):
+    """A client that waits no longer than its workers have something to do."""
+
+    def within(self, seconds: float, ready: Any) -> Any:
+        idle = 0
+        while not (found := ready()) and idle < 3:
+            idle = 0 if self.pump() else idle + 1
+        return found
 
 
 class Patient(Client):
@@ -188,7 +241,7 @@ def test_without_a_dag_manager_the_sixth_attempt_is_the_last_and_the_request_lie
     with pytest.raises(NoAnswer, match="r1"):
         ask(Watched(log, []), request(wide(3)))
     assert waits == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
-    assert len(records(log, "dag.diff.requests")) == 1
+    assert len(messages(log, "dag.diff.requests")) == 1
     worker = Worker(log, DagManager, codec, TaskSettings(tmp_path / "late"))
     assert len(ask(Client(log, [worker]), request(wide(3))).nodes) == 3
     worker.close()
@@ -202,7 +255,7 @@ def test_a_refusal_is_raised_with_its_code_and_a_world_that_does_not_exist_is_no
         ask(client, request(b"no json"))
     with pytest.raises(UnknownWorld, match="w1"):
         client.diff(request(wide(3), "r2"))
-    assert [one.request_id for one in records(log, "dag.diff.requests")] == ["r1"]
+    assert [one.request_id for one in messages(log, "dag.diff.requests")] == ["r1"]
     assert client.diff(request(wide(3), "r3", world_id="")).safe_mode == "decision_unavailable"
 
 
@@ -212,3 +265,23 @@ def test_two_answers_at_a_time_do_not_get_mixed_up(log: Flaky, worker: Worker, s
     client.publish_once("dag.diff.requests", request(wide(14), "r\0"), lambda other: False)
     assert len(ask(client, request(wide(12), "r")).nodes) == 12
     assert len(ask(client, request(wide(14), "r\0")).nodes) == 14
+
+
+def test_an_answer_of_more_chunks_than_a_window_comes_whole_over_a_broker(
+    kafka_bootstrap: str, kafka_namespace: str, tmp_path: Path, small: None
+) -> None:
+    """And a second one over the same reader; the first, asked for once more, is found among the records from before."""
+    log = KafkaLog(kafka_bootstrap, kafka_namespace)
+    log.ensure_topics(CATALOGUE)
+    worker = Worker(log, DagManager, codec, TaskSettings(tmp_path / "state"))
+    client = Client(log, [worker])
+    try:
+        found = {name: ask(client, request(wide(25), name)) for name in ("r1", "r2")}
+        assert [one.name for one in found["r1"].nodes] == names_of(wide(25))
+        assert ask(Client(log, [worker]), request(wide(25), "r1")) == found["r1"]
+        told = [one for one in messages(log, "dag.admin.log") if isinstance(one, AdminEntry)]
+        assert [one.subject for one in told if one.detail == "request"] == ["r1", "r2"]
+    finally:
+        client.close()
+        worker.close()
+        log.close()

@@ -11,7 +11,7 @@ import click
 from qmtl.foundation.common.errors import RedriveRefused, UsageError
 from qmtl.foundation.contracts.control import DeadLetter, LateRecord
 from qmtl.interfaces.cli import records, render
-from qmtl.interfaces.cli.options import format_option, instant, log_option, reading
+from qmtl.interfaces.cli.options import format_option, instant, log_option, reading, rows_options
 from qmtl.interfaces.dead_letters import DEAD, LATE, Letter, Plan, Redrive, Wanted, find, one, written_back
 
 DUMPED_BYTES: Final = 4096
@@ -52,7 +52,7 @@ def _filters(command: F) -> F:
 @_filters
 @click.option("--late", is_flag=True, help="Late records instead of dead letters.")
 @click.option("--counts", is_flag=True, help="How many there are of each kind, instead of each of them.")
-@click.option("--limit", "-n", type=click.IntRange(min=1), metavar="N", help="At most so many, the newest.")
+@rows_options
 @log_option
 @format_option
 def list_letters(
@@ -67,9 +67,9 @@ def list_letters(
     log_address: str,
     as_json: bool,
 ) -> None:
-    """Dead letters, oldest first, each with its id, its cause, and whether it was written back.
+    """The newest dead letters, oldest of them first, each with its id, its cause, and whether it was written back.
 
-    Letters with the same STACK come from one mistake in a handler.
+    With --counts all are counted, and the rows are kinds. Letters with the same STACK come from one mistake in a handler.
     """
     wanted = Wanted(processor, topic, code, from_time, to_time)
     if late and code is not None:
@@ -77,17 +77,18 @@ def list_letters(
     with reading(log_address) as log:
         found = list(find(log, LATE if late else DEAD, wanted))
         done = written_back(log)
-    if limit is not None:
-        found = found[-limit:]
     if counts:
-        _count(found, late=late, as_json=as_json)
-    elif as_json:
-        for letter in found:
+        _count(found, limit, late=late, as_json=as_json)
+        return
+    shown = found if limit is None else found[-limit:]
+    if as_json:
+        for letter in shown:
             render.json_line(_short_json(letter, letter.id in done))
     elif late:
-        _list_late(found)
+        _list_late(shown)
     else:
-        _list_dead(found, done)
+        _list_dead(shown, done)
+    render.left_off(len(shown), len(found), "letters", as_json=as_json, newest=True)
 
 
 def _list_dead(found: Iterable[Letter], done: frozenset[str]) -> None:
@@ -131,7 +132,7 @@ def _list_late(found: Iterable[Letter]) -> None:
     render.table(heads, rows, numbers=("LATE MS",))
 
 
-def _count(found: Iterable[Letter], *, late: bool, as_json: bool) -> None:
+def _count(found: Iterable[Letter], limit: int | None, *, late: bool, as_json: bool) -> None:
     kinds: Counter[tuple[str, str, str, str]] = Counter()
     last: dict[tuple[str, str, str, str], int] = {}
     for letter in found:
@@ -142,7 +143,8 @@ def _count(found: Iterable[Letter], *, late: bool, as_json: bool) -> None:
         kind = (message.processor, message.topic, code, stack)
         kinds[kind] += 1
         last[kind] = max(last.get(kind, 0), letter.timestamp_ms)
-    ordered = sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))
+    ordered = sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
+    render.left_off(len(ordered), len(kinds), "kinds", as_json=as_json)
     if as_json:
         for (processor, topic, code, stack), number in ordered:
             render.json_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -9,7 +10,7 @@ import click
 from qmtl.foundation.common.errors import UsageError
 from qmtl.foundation.contracts.control import GENESIS_MS
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, log_option, reading
+from qmtl.interfaces.cli.options import format_option, log_option, reading, rows_options
 
 if TYPE_CHECKING:
     from qmtl.engine.lag import InputLag
@@ -27,16 +28,17 @@ WAITS_SHOWN: Final = 3
     metavar="NAME",
     help="One processor, or any group that has committed positions; all processors where not given.",
 )
+@rows_options
 @log_option
 @format_option
-def lag(group: str | None, log_address: str, as_json: bool) -> None:
+def lag(group: str | None, limit: int | None, log_address: str, as_json: bool) -> None:
     """How far behind its inputs every processor is: in offsets, records, buckets and seconds of event time.
 
     POSITION is what the processor's group has committed. LAG is in offsets, to the high watermark; STABLE LAG is to the last
     stable offset, which is as far as anybody can read now: between the two lies what an open transaction holds up. Offsets have
     gaps, so RECORDS says how many records really wait, where they are few enough to be counted. CLOSED is the newest bucket of
     the input, OWN that of the processor. Where a processor closes no bucket because an input has not closed the one that is needed,
-    a line says which.
+    a line says which. Of more inputs than --limit those are shown that are farthest behind.
     """
     from qmtl.foundation.wire.registry import codec
     from qmtl.interfaces.standing import group_of, standings
@@ -58,10 +60,12 @@ def lag(group: str | None, log_address: str, as_json: bool) -> None:
             render.note(_waits(task, wait))
         if len(task.waits) > WAITS_SHOWN:
             render.note(f"{_who(task)} waits for {len(task.waits) - WAITS_SHOWN} more partitions.")
+    every = [(task, one) for task in found for one in task.inputs]
+    shown = farthest_behind(every, limit)
     if as_json:
-        for task in found:
-            for one in task.inputs:
-                render.json_line(as_row(task, one))
+        for task, one in shown:
+            render.json_line(as_row(task, one))
+        render.left_off(len(shown), len(every), "inputs", as_json=True)
         return
     render.table(
         (
@@ -79,7 +83,7 @@ def lag(group: str | None, log_address: str, as_json: bool) -> None:
             "BUCKETS",
             "SECONDS",
         ),
-        [_cells(task, one) for task in found for one in task.inputs],
+        [_cells(task, one) for task, one in shown],
         numbers=(
             "TASK",
             "POSITION",
@@ -92,6 +96,17 @@ def lag(group: str | None, log_address: str, as_json: bool) -> None:
             "SECONDS",
         ),
     )
+    render.left_off(len(shown), len(every), "inputs", as_json=False)
+
+
+def farthest_behind(
+    inputs: Sequence[tuple[TaskStanding, InputLag]], limit: int | None
+) -> list[tuple[TaskStanding, InputLag]]:
+    """So many inputs with the largest lags, in the order in which they were given; of equal ones the first."""
+    if limit is None or len(inputs) <= limit:
+        return list(inputs)
+    farthest = sorted(range(len(inputs)), key=lambda at: (-inputs[at][1].lag, at))[:limit]
+    return [inputs[at] for at in sorted(farthest)]
 
 
 def as_row(task: TaskStanding, one: InputLag) -> dict[str, Any]:

@@ -193,6 +193,22 @@ def note(text: object) -> None:
     _write(sys.stderr, safe(text) + "\n")
 
 
+def left_off(shown: int, count: int, what: str, *, as_json: bool, newest: bool = False) -> None:
+    """How many rows of a list were not shown, on stderr: for people, or as one line of JSON; nothing where all were.
+
+    Args:
+        what: they are, in the plural.
+        newest: those are shown that came last.
+    """
+    if shown >= count:
+        return
+    if as_json:
+        facts = {"left_off": count - shown, "shown": shown, "of": count, "what": what}
+        _write(sys.stderr, json_text(facts) + "\n")
+    else:
+        note(f"{'the newest ' if newest else ''}{shown} of {count} {what}; --all shows every one.")
+
+
 def remark(text: str) -> None:
     """A text that this program made itself, on stderr at once, with the carriage returns that write a line over."""
     _write(sys.stderr, "".join(part if part in "\r\n" else safe(part) for part in _RETURNS.split(text)))

@@ -31,7 +31,11 @@ def client(address: str, wait_s: float = WAIT_S) -> Iterator[Client]:
         if address.startswith("embedded:"):
             place = Path(address.removeprefix("embedded:"))
             workers = make_workers(log, TaskSettings(place.parent / "tasks"))
-        yield Client(log, workers, wait_s)
+        made = Client(log, workers, wait_s)
+        try:
+            yield made
+        finally:
+            made.close()
     finally:
         for worker in workers:
             worker.close()

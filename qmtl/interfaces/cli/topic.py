@@ -17,7 +17,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec
 from qmtl.interfaces.cli import records, render, schema
 from qmtl.interfaces.cli.archive import archive
-from qmtl.interfaces.cli.options import format_option, instant, log_option, reading
+from qmtl.interfaces.cli.options import format_option, instant, log_option, reading, rows_options
 from qmtl.interfaces.cli.signals import stopped
 from qmtl.replay.span import Spans, known_topics, last_marker, read_spans, spans_of
 
@@ -42,20 +42,23 @@ topic.add_command(archive)
 
 
 @topic.command("list")
+@rows_options
 @log_option
 @format_option
-def list_topics(log_address: str, as_json: bool) -> None:
-    """Every topic of the log: its size, its writer, and what it carries.
+def list_topics(limit: int | None, log_address: str, as_json: bool) -> None:
+    """The topics of the log in the order of their names: the size of each, its writer, and what it carries.
 
     SPAN is the first offset that is kept and the one after the last that is committed, per partition. Offsets have gaps, so
     there are at most as many records.
     """
     with reading(log_address) as log:
         known = known_topics(log, codec)
-        rows = [_topic_row(log, name, known.get(name)) for name in log.topics()]
+        names = log.topics()
+        rows = [_topic_row(log, name, known.get(name)) for name in names[:limit]]
     if as_json:
         for row in rows:
             render.json_line(row)
+        render.left_off(len(rows), len(names), "topics", as_json=True)
         return
     render.table(
         ("TOPIC", "PARTITIONS", "CLEANUP", "OFFSETS", "SPAN", "OWNER", "ABOUT"),
@@ -73,7 +76,9 @@ def list_topics(log_address: str, as_json: bool) -> None:
         ],
         numbers=("PARTITIONS", "OFFSETS"),
     )
-    missing = [spec.name for spec in CATALOGUE if spec.name not in {row["topic"] for row in rows}]
+    render.left_off(len(rows), len(names), "topics", as_json=False)
+    present = set(names)
+    missing = [spec.name for spec in CATALOGUE if spec.name not in present]
     if missing:
         render.note(f"{len(missing)} topics of the catalogue are not on this log: {', '.join(missing)}")
 

@@ -24,6 +24,7 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.foundation.contracts.release import Release
+from qmtl.services.dagmanager.indexes import COMPUTE_BUFFERING_SINCE
 from qmtl.services.dagmanager.tag_queries import TagQueries
 
 TagKey: TypeAlias = tuple[tuple[str, ...], int]
@@ -359,13 +360,14 @@ class Catalogue:
         self.state = object()
         known = self._nodes.get(node.node_id)
         self._nodes[node.node_id] = node
-        before = None if known is None else known.buffering_since_ms
-        if before == node.buffering_since_ms:
+        before = () if known is None else COMPUTE_BUFFERING_SINCE.values(known)
+        since = COMPUTE_BUFFERING_SINCE.values(node)
+        if before == since:
             return
-        if before is not None:
-            del self._buffering[bisect_left(self._buffering, (before, node.node_id))]
-        if node.buffering_since_ms is not None:
-            insort(self._buffering, (node.buffering_since_ms, node.node_id))
+        for one in before:
+            del self._buffering[bisect_left(self._buffering, (one, node.node_id))]
+        for one in since:
+            insort(self._buffering, (one, node.node_id))
 
     def _mind_all(self, node_ids: Iterable[str], at_ms: int) -> None:
         for node_id in dict.fromkeys(node_ids):

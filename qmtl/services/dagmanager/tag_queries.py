@@ -17,6 +17,7 @@ from qmtl.foundation.contracts.dag import ComputeNode, Queue
 from qmtl.foundation.contracts.node import NodeValue
 from qmtl.runtime.indicators.registry import BUILTINS, TAG_QUERY
 from qmtl.runtime.indicators.tag_query import TagQueryParams
+from qmtl.services.dagmanager.indexes import COMPUTE_TAGS
 
 MAX_ANSWERS: Final = 1_000
 """Nodes that answer one query, at most: a plan names them all."""
@@ -114,7 +115,7 @@ class TagQueries:
         """Take note that a queue carries data from now on, or no longer."""
         if not self.can_answer(node):
             return
-        for tag in queue.tags:
+        for tag in COMPUTE_TAGS.values(node):
             key = (tag, queue.interval)
             topics = self._answers.setdefault(key, {})
             if carries:

@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 
 from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.foundation.common.errors import NoAnswer
-from qmtl.foundation.contracts.dag import CollectGarbage, SentinelStatus, StrategyStatus
+from qmtl.foundation.contracts.dag import (
+    AdminAct,
+    AdminEntry,
+    CollectGarbage,
+    SentinelStatus,
+    StrategyStatus,
+)
 from qmtl.foundation.wire.topics import CATALOGUE
-from qmtl.interfaces.cli.dagmanager.commands import basis_points
+from qmtl.interfaces.cli.dagmanager.commands import asked_for, basis_points, told_of
 from qmtl.interfaces.client import Client
 from tests.interfaces.cli.deployed import (
     CANARY,
@@ -27,6 +34,7 @@ from tests.interfaces.cli.deployed import (
     settle,
 )
 from tests.interfaces.cli.running import Ran, assert_one_screen, call
+from tests.replay.logs import Row, commit, row
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,7 +70,7 @@ def test_a_rollback_makes_an_old_version_the_only_one_and_waits_until_it_runs(
     old = mine.sentinel(OLD).sentinel_id
     ran = manage(capsys, mine, "redo-diff", "--sentinel", old, "--rollback", "--json")
     (told,) = ran.lines()
-    assert (ran.code, told["sentinel_id"], told["version"]) == (0, old, OLD)
+    assert (ran.code, told["sentinel_id"], told["version"], told["new_topics"]) == (0, old, OLD, [])
     assert shares(mine) == {OLD: 10_000, OTHER: 10_000}
     deployed = {one.strategy.strategy_id: one.strategy for one in mine.rows("node.deployments")}
     assert deployed["s1"].sentinel_id == old
@@ -75,7 +83,40 @@ def test_a_version_is_deployed_anew_under_another_name(
     ran = manage(capsys, mine, "redo-diff", "--sentinel", old.sentinel_id, "--as", "v1-hotfix")
     assert ran.code == 0, ran
     assert f"strategy s1 in world {WORLD} runs {mine.sentinel('v1-hotfix').sentinel_id}" in ran.out
+    assert ran.out.endswith("\nno new topics\n")
     assert shares(mine) == {"v1-hotfix": 10_000, OTHER: 10_000}
+
+
+def test_the_topics_that_a_command_had_made_are_those_of_the_admin_log_that_say_so() -> None:
+    log = SimulatedLog()
+    log.ensure_topics(CATALOGUE)
+    client = Client(log, [])
+
+    def note(act: AdminAct, topic: str, cause: str) -> Row:
+        return row("dag.admin.log", AdminEntry(act, topic, "node", cause, 1))
+
+    commit(log, [note(AdminAct.REQUESTED, "before", "mine")])
+    since = client.tail("dag.admin.log").end()
+    entries = [("b", "mine"), ("c", "other"), ("a", "mine")]
+    commit(log, [note(AdminAct.REQUESTED, *one) for one in entries])
+    commit(log, [note(AdminAct.CREATED, "b", "mine"), note(AdminAct.COMMANDED, "mine", "mine")])
+    assert asked_for(client, since, "mine") == ["a", "b"]
+    assert asked_for(client, since, "mine") == []
+
+
+@pytest.mark.parametrize(
+    ("topics", "told"),
+    [
+        ([], "no new topics"),
+        (["a", "b"], "2 new topics: a, b"),
+        (
+            [f"t{at:02}" for at in range(12)],
+            "12 new topics: t00, t01, t02, t03, t04, t05, t06, t07, t08, t09 and 2 more",
+        ),
+    ],
+)
+def test_it_is_told_which_topics_were_made_or_that_none_were(topics: list[str], told: str) -> None:
+    assert told_of(topics) == told
 
 
 def test_a_strategy_is_retired_once(capsys: pytest.CaptureFixture[str], mine: Deployed) -> None:

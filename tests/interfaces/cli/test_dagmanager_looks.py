@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -18,12 +21,18 @@ from qmtl.foundation.contracts.dag import AdminAct, AdminEntry, Queue, SentinelS
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.interfaces import dag_queues
 from qmtl.interfaces.audit_traces import span_id, spans, trace_id
+from qmtl.interfaces.cli.lag import farthest_behind
 from qmtl.interfaces.client import Client
 from tests.interfaces.cli.deployed import CANARY, OLD, STABLE, WORLD, Deployed, client_on, feed_bars
 from tests.interfaces.cli.running import Ran, assert_one_screen, call
 from tests.replay.logs import MINUTE_MS, START_MS, Clock, commit, log_in, row
 
 HOLDING = (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
+
+
+def left_off(shown: int, count: int, what: str) -> dict[str, Any]:
+    """As it is told to programs."""
+    return {"left_off": count - shown, "shown": shown, "of": count, "what": what}
 
 
 def look(capsys: pytest.CaptureFixture[str], place: Deployed, *args: str) -> Ran:
@@ -192,12 +201,50 @@ def test_an_interval_that_is_no_length_of_time_is_refused(
 def test_no_more_than_the_bound_is_shown_and_that_is_said(
     capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
 ) -> None:
-    for name, table in (("queue-stats", "dag.queues"), ("sentinels", "dag.sentinels")):
+    for name, table, what in (
+        ("queue-stats", "dag.queues", "queues"),
+        ("sentinels", "dag.sentinels", "versions"),
+    ):
         count = len(seen_deployed.rows(table))
         ran = look(capsys, seen_deployed, name, "--limit", "2", "--json")
-        assert (len(ran.lines()), f"2 of {count}" in ran.err) == (2, True), name
+        assert (len(ran.lines()), json.loads(ran.err)) == (2, left_off(2, count, what)), name
+        assert f"2 of {count}" in look(capsys, seen_deployed, name, "--limit", "2").err
         every = look(capsys, seen_deployed, name, "--limit", "2", "--all", "--json")
         assert (len(every.lines()), every.err) == (count, ""), name
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        (("service", "dagmanager", "queues", "--tag", "crypto"), "sets of queues"),
+        (("topic", "list"), "topics"),
+        (("lag",), "inputs"),
+    ],
+)
+def test_every_other_list_is_bounded_too(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed, command: tuple[str, ...], what: str
+) -> None:
+    where = ("--log", seen_deployed.address, "--json")
+    whole = call(capsys, *command, "--all", *where).lines()
+    ran = call(capsys, *command, "--limit", "1", *where)
+    (told,) = [json.loads(line) for line in ran.err.splitlines() if line.startswith("{")]
+    assert told == left_off(1, len(whole), what)
+    (shown,) = ran.lines()
+    assert shown in whole
+    people = call(capsys, *command, "--limit", "1", "--log", seen_deployed.address)
+    assert f"1 of {len(whole)} {what}; --all shows every one." in people.err
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.one_of(st.none(), st.integers(1, 8)))
+def test_of_many_inputs_those_are_shown_that_are_farthest_behind_in_their_order(
+    lags: list[int], limit: int | None
+) -> None:
+    inputs: list[Any] = [(at, SimpleNamespace(lag=lag)) for at, lag in enumerate(lags)]
+    shown = farthest_behind(inputs, limit)
+    assert shown == [one for one in inputs if one in shown]
+    assert len(shown) == (len(lags) if limit is None else min(limit, len(lags)))
+    left = [one.lag for at, one in inputs if (at, one) not in shown]
+    assert all(lag <= one.lag for lag in left for _, one in shown)
 
 
 # ---- versions --------------------------------------------------------------------------------------------------------
@@ -237,7 +284,9 @@ def test_the_audit_is_the_admin_log(capsys: pytest.CaptureFixture[str], seen_dep
         (one.act.value, one.subject, one.cause, one.detail, one.digest) for one in entries
     ]
     newest = look(capsys, seen_deployed, "audit", "--limit", "3", "--json")
-    assert (newest.lines(), f"newest 3 of {len(entries)}" in newest.err) == (told[-3:], True)
+    assert (newest.lines(), json.loads(newest.err)) == (told[-3:], left_off(3, len(entries), "lines"))
+    people = look(capsys, seen_deployed, "audit", "--limit", "3")
+    assert f"the newest 3 of {len(entries)} lines" in people.err
     subject = entries[-1].subject
     some = look(capsys, seen_deployed, "audit", "--subject", subject, "--json").lines()
     assert some == [one for one in told if one["subject"] == subject]
@@ -263,7 +312,7 @@ def test_every_diff_of_the_audit_is_a_span_in_the_trace_of_its_request(
     assert {(len(one), len(other)) for one, other in ids} == {(32, 16)}
     assert len(ids) == len(found)
     some = look(capsys, seen_deployed, "audit", "--otlp", "--limit", "1")
-    assert (some.lines(), "newest 1 of 4" in some.err) == (told[-1:], True)
+    assert (some.lines(), json.loads(some.err)) == (told[-1:], left_off(1, 4, "diffs"))
 
 
 def test_a_span_needs_both_of_its_lines_and_a_refusal_is_an_error() -> None:

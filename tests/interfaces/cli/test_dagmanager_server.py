@@ -24,6 +24,7 @@ from qmtl.foundation.wire.registry import MESSAGES, codec
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.interfaces.cli.dagmanager.server import server as server_verb
 from qmtl.interfaces.server_config import MAX_BYTES, ServerConfig, read_config
+from qmtl.services.dagmanager.indexes import INDEXES
 from tests.contract.driving import until
 from tests.interfaces.cli.running import assert_one_screen, call, start
 from tests.interfaces.metrics.scraping import ask
@@ -99,6 +100,9 @@ def test_the_schema_is_written_without_a_log_and_is_all_there_is(
             spec.partitions,
         )
         assert set(one["messages"]) <= found["schemas"].keys()
+    assert [(one["name"], one["table"], tuple(one["on"]), one["unique"]) for one in found["indexes"]] == [
+        (one.name, one.table, one.on, one.unique) for one in INDEXES
+    ]
     assert found["schemas"] == {message.__name__: avro_schema(message) for message in MESSAGES}
     assert {name: one["partitions"] for name, one in found["node_topics"].items()} == {
         "raw": 3,

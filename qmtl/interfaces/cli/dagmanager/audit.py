@@ -75,8 +75,7 @@ def audit(subject: str | None, otlp: bool, limit: int | None, log_address: str, 
             ],
             numbers=("OFFSET",),
         )
-    if len(newest) < count:
-        render.note(f"the newest {len(newest)} of {count} lines; --all shows every one.")
+    render.left_off(len(newest), count, "lines", as_json=as_json, newest=True)
 
 
 def _show_spans(log: Log, subject: str | None, limit: int | None) -> None:
@@ -90,8 +89,7 @@ def _show_spans(log: Log, subject: str | None, limit: int | None) -> None:
         count += 1
     for one in newest:
         render.json_line(one)
-    if len(newest) < count:
-        render.note(f"the newest {len(newest)} of {count} diffs; --all shows every one.")
+    render.left_off(len(newest), count, "diffs", as_json=True, newest=True)
 
 
 @click.command()
@@ -119,8 +117,7 @@ def history(at_ms: int | None, limit: int | None, log_address: str, as_json: boo
             ("TOPIC", "SINCE", "NODE"),
             [(topic, render.instant(since_ms), entry.node_id) for topic, (since_ms, entry) in shown],
         )
-    if len(shown) < len(there):
-        render.note(f"{len(shown)} of {len(there)} topics; --all shows every one.")
+    render.left_off(len(shown), len(there), "topics", as_json=as_json)
 
 
 def topics_at(log: Log, until_ms: int) -> dict[str, tuple[int, AdminEntry]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,13 @@ from qmtl.foundation.common.money import parse_decimal
 from qmtl.interfaces.cli import render, session
 from qmtl.interfaces.cli.options import format_option, log_option, wait_option
 
+ADMIN_LOG: Final = "dag.admin.log"
+
+NAMED: Final = 10
+"""So many of the topics that were made are named."""
+
 if TYPE_CHECKING:
+    from qmtl.engine.log.port import TopicPartition
     from qmtl.foundation.contracts.dag import DagCommandOutcome, StrategyVersion
     from qmtl.interfaces.client import Client
 
@@ -38,7 +45,10 @@ _sentinel_option: Final = click.option(
 def redo_diff(
     sentinel_id: str, rollback: bool, version: str | None, log_address: str, wait_s: float, as_json: bool
 ) -> None:
-    """Go back to a version, or deploy its graph anew with the code of today, and wait until its nodes run."""
+    """Go back to a version, or deploy its graph anew with the code of today, and wait until its nodes run.
+
+    At the end it tells which topics were made for that, if any.
+    """
     from qmtl.foundation.contracts.dag import RedoDiff, RollBack
 
     if rollback == (version is not None):
@@ -48,6 +58,7 @@ def redo_diff(
         )
     with session.client(log_address, wait_s) as client:
         now_ms = session.now_ms()
+        before = client.tail(ADMIN_LOG).end()
         sentinel_id = _id_of(client, sentinel_id)
         if version is None:
             wish = client.next_command_id("rollback", sentinel_id)
@@ -57,7 +68,23 @@ def redo_diff(
             submission = wish = client.next_command_id("redo", sentinel_id, version)
             outcome = client.dag_command(RedoDiff(wish, sentinel_id, version, now_ms))
         deployed = client.deployed(client.view("dag.diffs").get(submission))
-    _tell(outcome, as_json, deployed)
+        topics = asked_for(client, before, wish)
+    _tell(outcome, as_json, deployed, topics)
+
+
+def asked_for(client: Client, since: dict[TopicPartition, int], wish: str) -> list[str]:
+    """The topics that a command had made, in the order of their names, by the admin log from a place on."""
+    from qmtl.foundation.contracts.dag import AdminAct, AdminEntry
+    from qmtl.foundation.wire.keys import is_reserved
+    from qmtl.foundation.wire.registry import codec
+
+    found = []
+    for record in client.tail(ADMIN_LOG).read(since):
+        if record.value is not None and not is_reserved(record.key):
+            entry: AdminEntry = codec.decode(record.value)
+            if entry.act is AdminAct.REQUESTED and entry.cause == wish:
+                found.append(entry.subject)
+    return sorted(found)
 
 
 @click.command()
@@ -151,7 +178,12 @@ def gc(sentinel: str, log_address: str, wait_s: float, as_json: bool) -> None:
         _tell(client.dag_command(CollectGarbage(wish, sentinel, session.now_ms())), as_json)
 
 
-def _tell(outcome: DagCommandOutcome, as_json: bool, deployed: StrategyVersion | None = None) -> None:
+def _tell(
+    outcome: DagCommandOutcome,
+    as_json: bool,
+    deployed: StrategyVersion | None = None,
+    topics: Sequence[str] = (),
+) -> None:
     if as_json:
         facts: dict[str, Any] = {"command_id": outcome.command_id, "detail": outcome.detail}
         if deployed is not None:
@@ -160,6 +192,7 @@ def _tell(outcome: DagCommandOutcome, as_json: bool, deployed: StrategyVersion |
                 "strategy_id": deployed.strategy_id,
                 "sentinel_id": deployed.sentinel_id,
                 "version": deployed.version,
+                "new_topics": topics,
             }
         render.json_line(facts)
         return
@@ -168,3 +201,11 @@ def _tell(outcome: DagCommandOutcome, as_json: bool, deployed: StrategyVersion |
         render.line(
             f"strategy {deployed.strategy_id} in world {deployed.world_id} runs {deployed.sentinel_id}"
         )
+        render.line(told_of(topics))
+
+
+def told_of(topics: Sequence[str]) -> str:
+    if not topics:
+        return "no new topics"
+    shown = ", ".join(topics[:NAMED]) + (f" and {len(topics) - NAMED} more" if len(topics) > NAMED else "")
+    return f"{len(topics)} new topics: {shown}"

@@ -74,8 +74,7 @@ def edges(
     else:
         cells = [(one.relation.value, one.source, one.target) for one in shown]
         render.table(("RELATION", "FROM", "TO"), cells)
-    if len(shown) < len(found):
-        render.note(f"{len(shown)} of {len(found)} edges; --all shows every one.")
+    render.left_off(len(shown), len(found), "edges", as_json=as_json)
 
 
 def ending_at(rows: Iterable[Edge], source: str | None, target: str | None) -> list[Edge]:

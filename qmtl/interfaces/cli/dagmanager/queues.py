@@ -83,8 +83,7 @@ def queue_stats(
             [_cells(one) for one in found],
             numbers=("SECONDS", "REFS", "BEGIN", "END", "RECORDS", "OLDER", "BYTES", "LAG", "BOUND"),
         )
-    if len(found) < count:
-        render.note(f"{len(found)} of {count} queues; --all shows every one.")
+    render.left_off(len(found), count, "queues", as_json=as_json)
     if any(one.is_estimate for one in found):
         render.note(
             "BYTES of what has more than 1,000 offsets are estimated; on Kafka `kafka-log-dirs.sh --describe` tells what lies on disk."

@@ -9,7 +9,7 @@ import click
 
 from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, interval_s, log_option, reading
+from qmtl.interfaces.cli.options import format_option, interval_s, log_option, reading, rows_options
 from qmtl.interfaces.cli.signals import stopped
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ _WIDTHS: Final = (10, 7)
     metavar="SECONDS",
     help="With --watch: read the tables again so often, and correct what no event has told.  [default: 300]",
 )
+@rows_options
 @log_option
 @format_option
 def queues(
@@ -51,6 +52,7 @@ def queues(
     interval: int | None,
     watch: bool,
     reconcile_s: int | None,
+    limit: int | None,
     log_address: str,
     as_json: bool,
 ) -> None:
@@ -59,7 +61,7 @@ def queues(
     A queue carries data while its topic is there and an active version has its node. ETAG ends in a count of the changes of the
     set. With --watch a line comes per change, the first of them for the sets that there are: the queues that were added (+) and
     removed (-), and CAUSE: seeded from the tables at the beginning, an event, or reconciled, where a later reading of the tables
-    differed from what the events had told.
+    differed from what the events had told; --limit is for the list alone.
     """
     from qmtl.interfaces.queue_watch import RECONCILE_S, Choice, read_ready_sets
 
@@ -72,18 +74,20 @@ def queues(
         if watch:
             _follow(log, choice, RECONCILE_S if reconcile_s is None else reconcile_s, as_json)
         else:
-            _show([one for one in read_ready_sets(log, choice) if one.queues], as_json)
+            _show([one for one in read_ready_sets(log, choice) if one.queues], limit, as_json)
 
 
-def _show(found: list[ReadySet], as_json: bool) -> None:
+def _show(found: list[ReadySet], limit: int | None, as_json: bool) -> None:
+    shown = found[:limit]
     if as_json:
-        for one in found:
+        for one in shown:
             render.json_line(
                 {"tags": one.key.tags, "interval": one.key.interval, "queues": one.queues, "etag": one.etag}
             )
-        return
-    cells = [(" ".join(one.key.tags), one.key.interval, " ".join(one.queues), one.etag) for one in found]
-    render.table(("TAGS", "SECONDS", "QUEUES", "ETAG"), cells, numbers=("SECONDS",))
+    else:
+        cells = [(" ".join(one.key.tags), one.key.interval, " ".join(one.queues), one.etag) for one in shown]
+        render.table(("TAGS", "SECONDS", "QUEUES", "ETAG"), cells, numbers=("SECONDS",))
+    render.left_off(len(shown), len(found), "sets of queues", as_json=as_json)
 
 
 def _follow(log: Log, choice: Choice, reconcile_s: float, as_json: bool) -> None:

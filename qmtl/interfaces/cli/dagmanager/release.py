@@ -156,8 +156,7 @@ def show(
             ],
             numbers=("BACKTESTS", "SHARE"),
         )
-    if len(shown) < len(found):
-        render.note(f"{len(shown)} of {len(found)} releases; --all shows every one.")
+    render.left_off(len(shown), len(found), "releases", as_json=as_json)
 
 
 def _tell(outcome: DagCommandOutcome, release_id: str, as_json: bool) -> None:

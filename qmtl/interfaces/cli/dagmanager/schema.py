@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def init(log_address: str, world_id: str, domain: str, as_json: bool) -> None:
     help="The file to write, JSON.",
 )
 def export_schema(out: Path) -> None:
-    """Write every topic with its configuration and its keys, and the Avro schema of every message, into one file.
+    """Write every topic with its configuration and its keys, the indexes of the graph, and the Avro schema of every message, into one file.
 
     That is what this version makes and reads, and the same text each time; no log is asked.
     """
@@ -74,20 +75,25 @@ def export_schema(out: Path) -> None:
         out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--out {out} can't be written: {error.strerror}.", "Name another file.") from None
-    render.line(f"{len(found['topics'])} topics and {len(found['schemas'])} schemas are in {out}")
+    counts = (
+        f"{len(found['topics'])} topics, {len(found['indexes'])} indexes and {len(found['schemas'])} schemas"
+    )
+    render.line(f"{counts} are in {out}")
 
 
 def exported() -> dict[str, Any]:
-    """The catalogue, the classes of nodes' topics, and the schemas, in a form that JSON can hold."""
+    """The catalogue, the classes of nodes' topics, the indexes, and the schemas, in a form that JSON can hold."""
     from qmtl.foundation.contracts.dag import TopicClass
     from qmtl.foundation.wire.avro import avro_schema
     from qmtl.foundation.wire.registry import MESSAGES
     from qmtl.foundation.wire.topics import CATALOGUE, node_topic
+    from qmtl.services.dagmanager.indexes import INDEXES
 
     return {
         "format": FORMAT,
         "topics": [_topic(spec) for spec in CATALOGUE],
         "node_topics": {kind.value: _topic(node_topic("", kind)) for kind in TopicClass},
+        "indexes": [asdict(one) | {"on": list(one.on)} for one in INDEXES],
         "schemas": {message.__name__: avro_schema(message) for message in MESSAGES},
     }
 

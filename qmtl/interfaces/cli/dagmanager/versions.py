@@ -102,5 +102,4 @@ def sentinels(
             ],
             numbers=("SHARE", "NODES"),
         )
-    if len(shown) < len(found):
-        render.note(f"{len(shown)} of {len(found)} versions; --all shows every one.")
+    render.left_off(len(shown), len(found), "versions", as_json=as_json)
