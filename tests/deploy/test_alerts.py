@@ -14,6 +14,8 @@ import yaml
 
 from qmtl.foundation.wire.topics import LAG_ALERT_THRESHOLD
 from qmtl.interfaces.cli.main import cli
+from qmtl.interfaces.dag_survey import Survey
+from qmtl.interfaces.metrics.graph import _counts
 from tests.deploy.test_dashboards import panels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,25 +97,29 @@ def test_the_document_lists_every_alert_with_its_runbook() -> None:
 
 EXPECTED = [
     ("DagDiffsSlow", "diff_duration_ms_p95 > 200", "5m", "warning"),
-    ("DagQueueNotCreated", "sum(increase(queue_create_error_total[15m])) > 0", None, "critical"),
-    ("DagSentinelGap", "max(sentinel_gap_count) >= 1", None, "warning"),
+    ("DagQueueNotCreated", "increase(log:queue_create_error_total:max[15m]) > 0", None, "critical"),
+    ("DagSentinelGap", "log:sentinel_gap_count:max >= 1", None, "warning"),
     ("DagNodeCacheLarge", "sum by (instance) (nodecache_resident_bytes) > 5e9", "5m", "warning"),
     (
         "DagOrphansRise",
-        "deriv(orphan_queue_total[3h]) > 0 and orphan_queue_total > orphan_queue_total offset 3h",
+        (
+            "deriv(log:orphan_queue_total:max[3h]) > 0"
+            " and log:orphan_queue_total:max > log:orphan_queue_total:max offset 3h"
+        ),
         None,
         "warning",
     ),
-    ("DagManyNodes", "max(compute_nodes_total) > 50000", "10m", "warning"),
-    ("DagManyQueues", "max(queues_total) > 100000", "10m", "warning"),
-    ("DagNodesNearLimit", "max(compute_nodes_total) > 40000", "10m", "warning"),
-    ("DagQueuesNearLimit", "max(queues_total) > 80000", "10m", "warning"),
-    ("DagNoWriter", "max by (processor) (no_active_writer) == 1", "1m", "critical"),
+    ("DagManyNodes", "log:compute_nodes_total:max > 50000", "10m", "warning"),
+    ("DagManyQueues", "log:queues_total:max > 100000", "10m", "warning"),
+    ("DagNodesNearLimit", "log:compute_nodes_total:max > 40000", "10m", "warning"),
+    ("DagQueuesNearLimit", "log:queues_total:max > 80000", "10m", "warning"),
+    ("DagNoWriter", "log:no_active_writer:max == 1", "1m", "critical"),
     (
         "DagBrokersLost",
         (
-            "sum by (instance) (increase(qmtl_log_client_errors_total"
-            '{instance=~"(dagmanager|topicadmin):.*",error=~"_TRANSPORT|_ALL_BROKERS_DOWN"}[5m])) > 2'
+            'sum by (job, instance) (increase(qmtl_log_client_errors_total{error=~"_TRANSPORT|_ALL_BROKERS_DOWN"}[5m]))'
+            " * on (job, instance) group_right () group by (job, instance, processor)"
+            ' (qmtl_worker_tasks{processor=~"dagmanager|topicadmin"}) > 2'
         ),
         None,
         "warning",
@@ -124,12 +130,12 @@ EXPECTED = [
         None,
         "warning",
     ),
-    ("DagDiffStalled", "sum(increase(qmtl_dag_diff_ack_timeouts_total[10m])) > 0", None, "warning"),
+    ("DagDiffStalled", "increase(log:qmtl_dag_diff_ack_timeouts_total:max[10m]) > 0", None, "warning"),
     (
         "DagCrossContextHit",
         (
-            "max(cross_context_cache_hits_uncleared) > 0"
-            ' or sum(increase(cross_context_cache_hit_total{processor="nodes"}[15m])) > 0'
+            "log:cross_context_cache_hits_uncleared:max > 0"
+            ' or sum by (job) (increase(log:cross_context_cache_hit_total:max{processor="nodes"}[15m])) > 0'
         ),
         None,
         "critical",
@@ -147,16 +153,48 @@ EXPECTED = [
 RECORDED = {
     "diff_duration_ms_p95": "histogram_quantile(0.95, sum by (le) (rate(diff_duration_ms_bucket[5m])))",
     "slo_diff_duration_ms_p95": "histogram_quantile(0.95, sum by (le) (increase(diff_duration_ms_bucket[28d])))",
-    "slo_queue_create_success": "sum(increase(queue_create_success_total[30d])) / "
-    "(sum(increase(queue_create_success_total[30d])) + sum(increase(queue_create_error_total[30d])))",
-    "slo_sentinel_gap": "max(max_over_time(sentinel_gap_count[90d]))",
+    "slo_queue_create_success": "increase(log:queue_create_success_total:max[30d]) / "
+    "(increase(log:queue_create_success_total:max[30d]) + increase(log:queue_create_error_total:max[30d]))",
+    "slo_sentinel_gap": "max_over_time(log:sentinel_gap_count:max[90d])",
 }
+COUNTED = (
+    "sentinel_gap",
+    "orphan_queue",
+    "compute_nodes_total",
+    "queues_total",
+    "queue_create",
+    "qmtl_dag_diff_ack_timeouts",
+    "cross_context_cache_hits_uncleared",
+)
+LOG_LABELS = {"cross_context_cache_hit_total": "job, processor, task", "no_active_writer": "job, processor"}
+OF_LOG = frozenset(
+    one.samples[0].name for one in _counts(Survey(oldest_ms=0)) if one.name.startswith(COUNTED)
+) | set(LOG_LABELS)
+"""What every process that tells it tells of the whole log, and something is made of."""
 
 
 def test_thresholds_windows_and_bounds_are_those_that_were_promised() -> None:
-    found = [(one["alert"], one["expr"], one.get("for"), one["labels"]["severity"]) for one in alerts()]
+    found = [
+        (one["alert"], " ".join(one["expr"].split()), one.get("for"), one["labels"]["severity"])
+        for one in alerts()
+    ]
     assert found == EXPECTED
-    assert {one["record"]: " ".join(one["expr"].split()) for one in rules() if "record" in one} == RECORDED
+    recorded = {one["record"]: " ".join(one["expr"].split()) for one in rules() if "record" in one}
+    assert {name: expr for name, expr in recorded.items() if not name.startswith("log:")} == RECORDED
+
+
+def test_what_processes_tell_of_the_log_is_looked_at_as_one_whoever_tells_it() -> None:
+    """Two tell it while a task moves, and nobody's own series goes on over it."""
+    recorded = {one["record"]: one["expr"] for one in rules() if "record" in one}
+    of_log = {name: expr for name, expr in recorded.items() if name.startswith("log:")}
+    assert of_log == {
+        f"log:{name}:max": f"max by ({LOG_LABELS.get(name, 'job')}) ({name})" for name in OF_LOG
+    }
+    for rule in rules():
+        used = set(re.findall(r"[a-z_:]+", rule["expr"]))
+        if rule.get("record") not in of_log:
+            assert not used & OF_LOG, rule
+        assert {one for one in used if one.startswith("log:")} <= of_log.keys(), rule
 
 
 # ---- who is told ------------------------------------------------------------------------------------------------------

@@ -349,17 +349,28 @@ def test_an_answer_that_nobody_takes_is_counted_and_goes_on_once_it_is(place: Pa
         assert (timeouts(), stalled) == (1, 1)
 
 
-def test_every_submission_is_one_diff_of_the_histogram(place: Path) -> None:
-    sent = 5
+def test_every_diff_that_the_log_has_is_one_of_the_histogram(place: Path) -> None:
+    """Submissions and diff requests, also those that are refused: as many as the audit has, and each took some of the time."""
+
+    def audited(log: Log) -> int:
+        found = [one for one in messages_of(log, "dag.admin.log") if one.act is AdminAct.DIFFED]
+        return sum(one.detail == "request" for one in found)
+
     with running(place) as (client, metrics), served(client, metrics, place) as url:
-        for number in range(sent):
-            data = text(strategy(crossing(5, 20 + number), f"more{number}"))
+        before = audited(client.log)
+        for number in range(5):
+            data = text(strategy(crossing(5, 20 + number), f"more{number}")) if number else b"no json"
             one = DagSubmission(f"more{number}", "w1", data, START_MS)
             commit(client.log, [row("dag.submissions", one)], "people")
+        for number in range(3):
+            data = text(strategy(crossing(6, 20 + number), "asked")) if number else b"no json"
+            asked = DiffRequest(f"r{number}", "asked", data, START_MS, "w1", "live", "")
+            commit(client.log, [row("dag.diff.requests", asked)], "people")
         commit(client.log, ticks(3, 4), "clock")
         settle(client)
         found = Scrape(url)
-        assert found.get("diff_duration_ms_count") == sent
+        sent = audited(client.log) - before
+        assert (sent, found.get("diff_duration_ms_count")) == (8, 8)
         seconds = found.total("qmtl_transaction_duration_seconds_sum", processor="dagmanager")
         assert 0 < (found.get("diff_duration_ms_sum") or 0) <= sent * 1000 * 60
         assert seconds > 0
