@@ -17,6 +17,7 @@ from qmtl.foundation.wire.keys import decode_key, decode_marker_bucket, is_marke
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import get_config
 from qmtl.interfaces.query_limits import Budget, TokenBucket
+from qmtl.interfaces.replicas import has_replicas, wanted_by
 from qmtl.interfaces.standing import contained
 from qmtl.services.dagmanager.indexes import (
     COMPUTE_PK,
@@ -70,6 +71,7 @@ class QueueStats:
         records: how many are in it, without markers; None where that was not counted: then `end - begin` are more.
         bytes: of their keys and values, before compression; None where the log has no such topic, or nobody counted.
         is_estimate: the bytes are not counted, but reckoned from the newest records of each partition.
+        replicas: of the partition that has the fewest; None where the log has no such topic or no replicas, or nobody counted.
         lag: offsets to the high watermark of the reader that is farthest behind; None where nobody is known to read it.
         buffering_since_ms: of its node, while the queue is its present one.
         older: records that were there when its node began to buffer, so that they may be of an older schema; None where they were not
@@ -86,6 +88,17 @@ class QueueStats:
     buffering_since_ms: int | None = None
     older: int | None = None
     is_estimate: bool = False
+    replicas: int | None = None
+
+    @property
+    def replicas_wanted(self) -> int:
+        """How many its topic is to have."""
+        return wanted_by(self.queue)
+
+    @property
+    def is_thin(self) -> bool | None:
+        """Whether it has fewer replicas than it is to have; None where that is not known."""
+        return None if self.replicas is None else self.replicas < self.replicas_wanted
 
     @property
     def lag_bound(self) -> int:
@@ -232,7 +245,7 @@ def queue_stats(
         limit: at most so many; None for all.
         budget: how long that may take; None, as long as it takes.
         tables: as they were read before; None, they are read now.
-        count: records and bytes, which takes reading the topics.
+        count: records and bytes, which takes reading the topics, and replicas, which takes asking the cluster for its metadata.
 
     Raises:
         QueryTimedOut: it took longer.
@@ -264,6 +277,8 @@ def queue_stats(
     }
     check()
     records, sizes, older = _counted(log, starts if count else {}, ends, since, check)
+    standing = log.look_up(list(wheres)) if count and has_replicas(log) else {}
+    check()
     lags = _lags(log, wheres.keys(), present) if wheres else {}
     check()
     out = []
@@ -286,6 +301,7 @@ def queue_stats(
                 since.get(one.topic),
                 older[one.topic] if counted and one.topic in since else None,
                 count and not counted,
+                there.found.replication if (there := standing.get(one.topic)) and there.found else None,
             )
         )
     return out, count_of_all

@@ -24,8 +24,9 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.foundation.contracts.release import Release, ReleaseStage
-from qmtl.foundation.wire.keys import is_reserved
+from qmtl.foundation.wire.keys import decode_key, is_reserved
 from qmtl.foundation.wire.registry import codec
+from qmtl.interfaces.replicas import OF_CATALOGUE, ReplicaCheck, wanted_by
 
 TOPICS: Final = (
     "dag.nodes",
@@ -40,6 +41,9 @@ TOPICS: Final = (
 
 SETTLE_S: Final = 0.5
 """A gap counts if it is there after so long, too: two topics are not read at one moment."""
+
+LOOKS_A_CHECK: Final = 4
+"""Replicas are looked at with every fourth look."""
 
 _Row: TypeAlias = (
     ComputeNode | Queue | VersionSentinel | StrategyVersion | LogContext | Release | TopicReport | AdminEntry
@@ -67,6 +71,7 @@ class Survey:
         crossed: how often a node had something that another context had computed.
         uncleared: how many of these nobody has cleared.
         releases: rows of `dag.releases` by stage, in the order of the stages.
+        thin: topics of the catalogue and of nodes that have fewer replicas than they are to have, as of the last look at each.
     """
 
     nodes: int = 0
@@ -81,6 +86,7 @@ class Survey:
     crossed: int = 0
     uncleared: int = 0
     releases: tuple[int, ...] = (0,) * len(ReleaseStage)
+    thin: int = 0
 
 
 class Surveyor:
@@ -98,6 +104,9 @@ class Surveyor:
         self._nodes: set[bytes] = set()
         self._buffering: dict[bytes, int] = {}
         self._queues: set[bytes] = set()
+        self._replicas: dict[str, int] = dict(OF_CATALOGUE)
+        self._check = ReplicaCheck(log)
+        self._looks, self._thin = 0, 0
         self._orphans: set[bytes] = set()
         self._versions: dict[bytes, tuple[StrategyKey, str, int]] = {}
         self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
@@ -129,7 +138,15 @@ class Surveyor:
             self._crossed,
             self._uncleared,
             tuple([sum(one is stage for one in self._releases.values()) for stage in ReleaseStage]),
+            self._count_thin(),
         )
+
+    def _count_thin(self) -> int:
+        """The metadata of a whole cluster are large, and change seldom."""
+        if self._looks % LOOKS_A_CHECK == 0:
+            self._thin = self._check.look(self._replicas)
+        self._looks += 1
+        return self._thin
 
     def _read(self) -> None:
         if not self._wheres:
@@ -151,6 +168,8 @@ class Surveyor:
             case "dag.queues":
                 self._queues.discard(key)
                 self._orphans.discard(key)
+                (name,) = decode_key(key)
+                self._replicas.pop(str(name), None)
             case "dag.sentinels":
                 self._versions.pop(key, None)
             case "dag.releases":
@@ -169,6 +188,7 @@ class Surveyor:
                     self._buffering[key] = found.buffering_since_ms
             case Queue():
                 self._queues.add(key)
+                self._replicas[found.topic] = wanted_by(found)
                 is_orphan = found.orphaned_at_ms is not None and not found.removing
                 (self._orphans.add if is_orphan else self._orphans.discard)(key)
             case VersionSentinel():

@@ -130,6 +130,7 @@ EXPECTED = [
         None,
         "warning",
     ),
+    ("DagTopicsUnderReplicated", "log:qmtl_topics_under_replicated:max > 0", "15m", "warning"),
     ("DagDiffStalled", "increase(log:qmtl_dag_diff_ack_timeouts_total:max[10m]) > 0", None, "warning"),
     (
         "DagCrossContextHit",
@@ -165,6 +166,7 @@ COUNTED = (
     "queue_create",
     "qmtl_dag_diff_ack_timeouts",
     "cross_context_cache_hits_uncleared",
+    "qmtl_topics_under_replicated",
 )
 LOG_LABELS = {"cross_context_cache_hit_total": "job, processor, task", "no_active_writer": "job, processor"}
 OF_LOG = frozenset(

@@ -19,6 +19,7 @@ from qmtl.interfaces.cli import records, render, schema
 from qmtl.interfaces.cli.archive import archive
 from qmtl.interfaces.cli.options import format_option, instant, log_option, reading, rows_options
 from qmtl.interfaces.cli.signals import stopped
+from qmtl.interfaces.replicas import has_replicas
 from qmtl.replay.span import Spans, known_topics, last_marker, read_spans, spans_of
 
 BATCH: Final = 1000
@@ -49,7 +50,7 @@ def list_topics(limit: int | None, log_address: str, as_json: bool) -> None:
     """The topics of the log in the order of their names: the size of each, its writer, and what it carries.
 
     SPAN is the first offset that is kept and the one after the last that is committed, per partition. Offsets have gaps, so
-    there are at most as many records.
+    there are at most as many records. REPLICAS, on Kafka, with a ! behind them are fewer than the topic is to have.
     """
     with reading(log_address) as log:
         known = known_topics(log, codec)
@@ -61,11 +62,12 @@ def list_topics(limit: int | None, log_address: str, as_json: bool) -> None:
         render.left_off(len(rows), len(names), "topics", as_json=True)
         return
     render.table(
-        ("TOPIC", "PARTITIONS", "CLEANUP", "OFFSETS", "SPAN", "OWNER", "ABOUT"),
+        ("TOPIC", "PARTITIONS", "REPLICAS", "CLEANUP", "OFFSETS", "SPAN", "OWNER", "ABOUT"),
         [
             (
                 row["topic"],
                 row["partitions"],
+                _replicas(row),
                 row["cleanup"],
                 row["offsets"],
                 _span(row),
@@ -74,7 +76,7 @@ def list_topics(limit: int | None, log_address: str, as_json: bool) -> None:
             )
             for row in rows
         ],
-        numbers=("PARTITIONS", "OFFSETS"),
+        numbers=("PARTITIONS", "REPLICAS", "OFFSETS"),
     )
     render.left_off(len(rows), len(names), "topics", as_json=False)
     present = set(names)
@@ -89,12 +91,19 @@ def _topic_row(log: Log, name: str, spec: TopicSpec | None) -> dict[str, Any]:
     return {
         "topic": name,
         "partitions": len(spans),
+        "replicas": found.replication if found is not None and has_replicas(log) else None,
+        "replicas_wanted": None if spec is None else spec.replication,
         "cleanup": found.config.get("cleanup.policy", "") if found is not None else "",
         "offsets": sum(end - start for start, end in spans.values()),
         "spans": [list(span) for _, span in sorted(spans.items())],
         "owner": spec.owner if spec is not None else None,
         "about": schema.about(spec) if spec is not None else None,
     }
+
+
+def _replicas(row: dict[str, Any]) -> str:
+    has, wanted = row["replicas"], row["replicas_wanted"]
+    return "-" if has is None else f"{has}!" if wanted is not None and has < wanted else str(has)
 
 
 def _span(row: dict[str, Any]) -> str:

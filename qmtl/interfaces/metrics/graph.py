@@ -172,6 +172,11 @@ def _counts(found: Survey) -> Iterator[Metric]:
         "Cross-context hits that nobody has cleared: nothing is promoted meanwhile.",
         found.uncleared,
     )
+    yield GaugeMetricFamily(
+        "qmtl_topics_under_replicated",
+        "Topics that have fewer replicas than they are to have, as of the last look at each.",
+        found.thin,
+    )
     releases = GaugeMetricFamily(
         "qmtl_dag_releases", "Releases by the stage in which they are.", labels=("stage",)
     )

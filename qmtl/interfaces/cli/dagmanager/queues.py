@@ -51,7 +51,8 @@ def queue_stats(
     active and have the node. BEGIN and END are offsets, of all partitions together; they have gaps. RECORDS and BYTES (of keys
     and values, before compression) are counted for queues of at most 1,000 offsets; of others RECORDS is the most that there can
     be, and BYTES, with a ~ before it, is estimated from the newest 300. OLDER are those, of a node that is buffering, that were
-    there when its schema was changed. LAG is that of the reader that is farthest behind, in offsets; with a ! behind it, it
+    there when its schema was changed. REPLICAS are those of the partition that has the fewest, on Kafka; with a ! behind it, the
+    topic is to have more. LAG is that of the reader that is farthest behind, in offsets; with a ! behind it, it
     is more than BOUND, the topic's own or that of its class.
     """
     from qmtl.interfaces.dag_queues import queue_stats as measure
@@ -72,6 +73,7 @@ def queue_stats(
                 "SECONDS",
                 "STATE",
                 "REFS",
+                "REPLICAS",
                 "BEGIN",
                 "END",
                 "RECORDS",
@@ -80,8 +82,19 @@ def queue_stats(
                 "LAG",
                 "BOUND",
             ),
-            [_cells(one) for one in found],
-            numbers=("SECONDS", "REFS", "BEGIN", "END", "RECORDS", "OLDER", "BYTES", "LAG", "BOUND"),
+            [cells(one) for one in found],
+            numbers=(
+                "SECONDS",
+                "REFS",
+                "REPLICAS",
+                "BEGIN",
+                "END",
+                "RECORDS",
+                "OLDER",
+                "BYTES",
+                "LAG",
+                "BOUND",
+            ),
         )
     render.left_off(len(found), count, "queues", as_json=as_json)
     if any(one.is_estimate for one in found):
@@ -102,6 +115,9 @@ def as_row(one: QueueStats) -> dict[str, Any]:
         "state": one.state,
         "orphaned_at_ms": one.queue.orphaned_at_ms,
         "references": one.references,
+        "replicas": one.replicas,
+        "replicas_wanted": one.replicas_wanted,
+        "under_replicated": one.is_thin,
         "begin": one.begin,
         "end": one.end,
         "records": one.records,
@@ -116,7 +132,8 @@ def as_row(one: QueueStats) -> dict[str, Any]:
     }
 
 
-def _cells(one: QueueStats) -> tuple[object, ...]:
+def cells(one: QueueStats) -> tuple[object, ...]:
+    """One line for people; what is not known is `-`."""
     since_ms = one.queue.orphaned_at_ms
     since = "" if since_ms is None or one.queue.removing else f" since {render.instant(since_ms)}"
     most = "-" if one.end is None or one.begin is None else f"≤{one.end - one.begin}"
@@ -127,6 +144,7 @@ def _cells(one: QueueStats) -> tuple[object, ...]:
         one.queue.interval,
         f"{one.state.value}{since}",
         one.references,
+        "-" if one.replicas is None else f"{one.replicas}!" if one.is_thin else one.replicas,
         "-" if one.begin is None else one.begin,
         "-" if one.end is None else one.end,
         most if one.records is None else one.records,
