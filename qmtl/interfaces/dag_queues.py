@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from threading import Lock
 from typing import Any, Final, assert_never
 
+from qmtl.engine.entry import entries
 from qmtl.engine.log.port import Log, Positions, TopicPartition, partitions_of
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import ComputeNode, Queue, QueueRole, SentinelStatus, VersionSentinel
@@ -74,8 +75,8 @@ class QueueStats:
         replicas: of the partition that has the fewest; None where the log has no such topic or no replicas, or nobody counted.
         lag: offsets to the high watermark of the reader that is farthest behind; None where nobody is known to read it.
         buffering_since_ms: of its node, while the queue is its present one.
-        older: records that were there when its node began to buffer, so that they may be of an older schema; None where they were not
-            counted, or it is not buffering.
+        older: records that were there when its node began to buffer, so that they may be of an older schema; where the bytes are
+            estimated these are too, by the offset behind which the bucket ends. None where nobody counted, or it is not buffering.
     """
 
     queue: Queue
@@ -279,6 +280,9 @@ def queue_stats(
     records, sizes, older = _counted(log, starts if count else {}, ends, since, check)
     standing = log.look_up(list(wheres)) if count and has_replicas(log) else {}
     check()
+    large = {topic: wheres[topic] for topic in since if topic in wheres and spans[topic] > COUNTED}
+    guessed = _reckoned_older(log, large, since, begins) if count else {}
+    check()
     lags = _lags(log, wheres.keys(), present) if wheres else {}
     check()
     out = []
@@ -299,7 +303,7 @@ def queue_stats(
                 sum(size * span // read for size, span, read in parts if read) if count else None,
                 lags.get(one.topic),
                 since.get(one.topic),
-                older[one.topic] if counted and one.topic in since else None,
+                older[one.topic] if counted and one.topic in since else guessed.get(one.topic),
                 count and not counted,
                 there.found.replication if (there := standing.get(one.topic)) and there.found else None,
             )
@@ -337,6 +341,22 @@ def _counted(
             sizes[where] += len(record.key) + len(record.value or b"")
             older[record.topic] += where not in newer
     return records, sizes, older
+
+
+def _reckoned_older(
+    log: Log, large: Mapping[str, Sequence[TopicPartition]], since: Mapping[str, int], begins: Positions
+) -> Mapping[str, int]:
+    """Offsets of each of these topics before the bucket in which its node began to buffer; found by a few looks at its markers."""
+    by_bucket: dict[int, list[str]] = {}
+    for topic in large:
+        by_bucket.setdefault(since[topic], []).append(topic)
+    out: dict[str, int] = {}
+    for bucket_ms, topics in sorted(by_bucket.items()):
+        wheres = [where for topic in topics for where in large[topic]]
+        places = entries(log, wheres, bucket_ms, codec, time.monotonic)
+        for topic in topics:
+            out[topic] = sum(places.get(where, begins[where]) - begins[where] for where in large[topic])
+    return out
 
 
 def _lags(log: Log, topics: Collection[str], present: Collection[str]) -> Mapping[str, int]:

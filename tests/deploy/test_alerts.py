@@ -16,7 +16,7 @@ from qmtl.foundation.wire.topics import LAG_ALERT_THRESHOLD
 from qmtl.interfaces.cli.main import cli
 from qmtl.interfaces.dag_survey import Survey
 from qmtl.interfaces.metrics.graph import _counts
-from tests.deploy.test_dashboards import panels
+from tests.deploy.test_dashboards import dashboard, panels
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNBOOKS = sorted((ROOT / "docs/runbooks").glob("*.md"))
@@ -80,9 +80,12 @@ def test_a_command_that_does_not_exist_does_not_parse() -> None:
 def test_a_runbook_says_what_it_means_and_on_which_panel_it_shows(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert "**Means:**" in text
-    shown = re.search(r"\*\*Dashboard:\*\* `qmtl-workers`, panel \"([^\"]+)\"", text)
+    shown = re.search(r"\*\*Dashboard:\*\* `qmtl-workers`, panel \"([^\"]+)\" \(`([^`]+)`\)", text)
     assert shown is not None
-    assert shown[1] in {one["title"] for one in panels()}
+    (panel,) = [one for one in panels() if one["title"] == shown[1]]
+    assert shown[2] == f"/d/{dashboard()['uid']}?viewPanel={panel['id']}"
+    mine = [one for one in alerts() if one["annotations"]["runbook"] == str(file.relative_to(ROOT))]
+    assert {one["annotations"]["dashboard"] for one in mine} == {shown[2]}
 
 
 def test_the_document_lists_every_alert_with_its_runbook() -> None:

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.engine import entry
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Positions, Record, TopicPartition, partitions_of
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import QueryTimedOut, TooManyQueries
-from qmtl.foundation.contracts.control import InputPosition, InputTopic, PositionStamp
-from qmtl.foundation.contracts.dag import Queue, SentinelStatus, TopicClass, VersionSentinel
-from qmtl.foundation.wire.keys import stamp_key
+from qmtl.foundation.contracts.control import CloseMarker, InputPosition, InputTopic, PositionStamp
+from qmtl.foundation.contracts.dag import ComputeNode, Queue, SentinelStatus, TopicClass, VersionSentinel
+from qmtl.foundation.wire.keys import marker_key, stamp_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, LAG_ALERT_THRESHOLD, node_topic
 from qmtl.interfaces import dag_queues
@@ -34,7 +35,7 @@ from qmtl.interfaces.dag_queues import (
 )
 from qmtl.interfaces.query_limits import TokenBucket
 from qmtl.topology import PROTOTYPES
-from tests.replay.logs import RAW, RAW_SPEC, commit, log_in, marker, row, tombstone
+from tests.replay.logs import MINUTE_MS, RAW, RAW_SPEC, commit, log_in, marker, row, tombstone
 
 QUEUE = Queue(RAW, "node", TopicClass.RAW, RAW_SPEC.partitions, 60, 0, 0, 0, ("crypto",), ready=True)
 
@@ -99,6 +100,25 @@ def test_of_a_larger_topic_the_size_is_estimated_and_said_to_be(
     assert (found.records, found.older, found.is_estimate) == (None, None, True)
     assert found.bytes == pytest.approx(size, rel=0.03)
     assert 0 < len(read) <= SAMPLED
+
+
+@pytest.mark.parametrize("buckets", [0, 1, 25, 60])
+def test_of_a_larger_topic_what_is_older_than_a_change_is_told_as_about_so_many(
+    log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch, buckets: int
+) -> None:
+    """By the markers, of which a few are looked at: the change came with the close of one of 60 buckets."""
+    node = ComputeNode("node", "price", 60, 0, "c", "s", "{}", (), buffering_since_ms=buckets * MINUTE_MS)
+    commit(log, [row("dag.nodes", node)])
+    each = 20
+    for bucket in range(1, 61):
+        closes = CloseMarker("feed", 0, 1, bucket * MINUTE_MS, each, "", 1)
+        key, value = marker_key("feed", 0, bucket * MINUTE_MS), codec.encode(closes)
+        records = [(RAW, 0, b"k%03d.%03d" % (bucket, at), b"v") for at in range(each)]
+        commit(log, [*records, (RAW, 0, key, value)])
+    monkeypatch.setattr(entry, "SPAN", 50)
+    found = stats(log)
+    assert (found.records, found.is_estimate) == (None, True)
+    assert found.older == pytest.approx(buckets * each, rel=0.11)
 
 
 def test_what_has_no_topic_has_no_size(tmp_path: Path) -> None:

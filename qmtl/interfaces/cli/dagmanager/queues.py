@@ -51,7 +51,7 @@ def queue_stats(
     active and have the node. BEGIN and END are offsets, of all partitions together; they have gaps. RECORDS and BYTES (of keys
     and values, before compression) are counted for queues of at most 1,000 offsets; of others RECORDS is the most that there can
     be, and BYTES, with a ~ before it, is estimated from the newest 300. OLDER are those, of a node that is buffering, that were
-    there when its schema was changed. REPLICAS are those of the partition that has the fewest, on Kafka; with a ! behind it, the
+    there when its schema was changed, of larger queues about so many (~). REPLICAS are those of the partition that has the fewest, on Kafka; with a ! behind it, the
     topic is to have more. LAG is that of the reader that is farthest behind, in offsets; with a ! behind it, it
     is more than BOUND, the topic's own or that of its class.
     """
@@ -129,6 +129,7 @@ def as_row(one: QueueStats) -> dict[str, Any]:
         "role": one.queue.role,
         "buffering_since_ms": one.buffering_since_ms,
         "older": one.older,
+        "older_estimated": one.older is not None and one.is_estimate,
     }
 
 
@@ -148,7 +149,7 @@ def cells(one: QueueStats) -> tuple[object, ...]:
         "-" if one.begin is None else one.begin,
         "-" if one.end is None else one.end,
         most if one.records is None else one.records,
-        "-" if one.buffering_since_ms is None else most if one.older is None else one.older,
+        "-" if one.older is None else f"~{one.older}" if one.is_estimate else one.older,
         "-" if one.bytes is None else f"~{one.bytes}" if one.is_estimate else one.bytes,
         "-" if one.lag is None else f"{one.lag}!" if one.lags else one.lag,
         one.lag_bound,
