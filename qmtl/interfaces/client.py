@@ -35,16 +35,15 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.foundation.contracts.diff import DiffRequest
-from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.contracts.world import CommandOutcome, WorldCommand
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import SHARDS, topic
+from qmtl.foundation.wire.shards import has_read, is_settled, needed_by
+from qmtl.foundation.wire.topics import topic
 from qmtl.interfaces.diffs import DiffMap, DiffReader
 from qmtl.interfaces.standing import taken
 from qmtl.interfaces.tail import Tail
 from qmtl.services.dagmanager.admission import admit
-from qmtl.services.nodes.plan import shards_of
 from qmtl.topology import PROTOTYPES
 
 IDLE_S: Final = 0.02
@@ -325,9 +324,8 @@ class Client:
             if found is None or mine not in (found.sentinel_id, found.canary and found.canary.sentinel_id):
                 return None
             view = self.view("node.deployments")
-            homes = sorted(set(shards_of(found.nodes, SHARDS).values()))
-            there = [view.get(shard, world_id, strategy_id) for shard in homes]
-            return found if there == [NodeDeployment(shard, found) for shard in homes] else None
+            there = [view.get(shard, world_id, strategy_id) for shard in sorted(needed_by(found))]
+            return found if is_settled(found) and all(has_read(one, found) for one in there) else None
 
         strategy: StrategyVersion = self.wait(f"deployment of {mine!r}", ready)
         return strategy

@@ -26,6 +26,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.release import Release, ReleaseStage
 from qmtl.foundation.wire.keys import decode_key, is_reserved
 from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.shards import is_settled
 from qmtl.interfaces.replicas import OF_CATALOGUE, ReplicaCheck, wanted_by
 
 TOPICS: Final = (
@@ -63,6 +64,7 @@ class Survey:
         orphans: of these, those that a tick found to be orphans, and that are not being removed.
         gaps: strategies of which the traffic is not given to versions, all of it and once: the versions of the deployed plan are not
             those that are active, or their weights do not sum up to all.
+        handovers: strategies whose versions have no traffic yet, as not every shard has said that it computes them.
         created, failed: reports of topics that were made, and that could not be. One that was passed over, as another topic looks like
             it, is neither: its node gets one of the next name, and no version fails.
         stalled: times that an answer to a diff request was not acknowledged for too long.
@@ -78,6 +80,7 @@ class Survey:
     queues: int = 0
     orphans: int = 0
     gaps: int = 0
+    handovers: int = 0
     created: int = 0
     failed: int = 0
     stalled: int = 0
@@ -110,6 +113,7 @@ class Surveyor:
         self._orphans: set[bytes] = set()
         self._versions: dict[bytes, tuple[StrategyKey, str, int]] = {}
         self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
+        self._handovers: set[bytes] = set()
         self._created, self._failed, self._stalled = 0, 0, 0
         self._crossed, self._uncleared = 0, 0
         self._releases: dict[bytes, ReleaseStage] = {}
@@ -130,6 +134,7 @@ class Surveyor:
             len(self._queues),
             len(self._orphans),
             len(gaps),
+            len(self._handovers),
             self._created,
             self._failed,
             self._stalled,
@@ -176,6 +181,7 @@ class Surveyor:
                 self._releases.pop(key, None)
             case _:
                 self._plans.pop(key, None)
+                self._handovers.discard(key)
 
     def _take(self, key: bytes, row: Any) -> None:
         found: _Row = row
@@ -198,6 +204,7 @@ class Surveyor:
                     self._versions[key] = (whose, found.sentinel_id, found.traffic_weight)
             case StrategyVersion():
                 self._plans.pop(key, None)
+                (self._handovers.discard if is_settled(found) else self._handovers.add)(key)
                 if found.nodes:
                     canary = () if found.canary is None else (found.canary.sentinel_id,)
                     whose = (found.world_id, found.strategy_id)

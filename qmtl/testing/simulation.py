@@ -31,15 +31,14 @@ from qmtl.foundation.common.errors import InvalidValue, SimulationFailed, WireEr
 from qmtl.foundation.contracts import market, world
 from qmtl.foundation.contracts.control import CloseMarker
 from qmtl.foundation.contracts.dag import DagSubmission, StrategyStatus, TopicClass
-from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, is_reserved, marker_key
 from qmtl.foundation.wire.registry import MESSAGES
 from qmtl.foundation.wire.registry import codec as qmtl_codec
-from qmtl.foundation.wire.topics import CATALOGUE, SHARDS, TopicSpec, node_topic, topic
+from qmtl.foundation.wire.shards import has_read, needed_by
+from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec, node_topic, topic
 from qmtl.replay.digest import blanked
 from qmtl.replay.feed import Feed
-from qmtl.services.nodes.plan import shards_of
 
 SEEDS: Final = 20
 WORLD: Final = "simulated"
@@ -425,8 +424,7 @@ def _trade(
         if found is None or found.status is not StrategyStatus.READY:
             return False
         view = views["node.deployments"].refresh()
-        homes = sorted(set(shards_of(found.nodes, SHARDS).values()))
-        return all(view.get(shard, WORLD, strategy_id) == NodeDeployment(shard, found) for shard in homes)
+        return all(has_read(view.get(shard, WORLD, strategy_id), found) for shard in needed_by(found))
 
     yield deployed
     for side in world.PositionSide:

@@ -102,6 +102,7 @@ EXPECTED = [
     ("DagDiffsSlow", "diff_duration_ms_p95 > 200", "5m", "warning"),
     ("DagQueueNotCreated", "increase(log:queue_create_error_total:max[15m]) > 0", None, "critical"),
     ("DagSentinelGap", "log:sentinel_gap_count:max >= 1", None, "warning"),
+    ("DagHandoverStalls", "log:qmtl_dag_handovers_open:max > 0", "10m", "warning"),
     ("DagNodeCacheLarge", "sum by (instance) (nodecache_resident_bytes) > 5e9", "5m", "warning"),
     (
         "DagOrphansRise",

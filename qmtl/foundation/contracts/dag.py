@@ -12,6 +12,9 @@ from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, St
 FULL_WEIGHT: Final = 10_000
 """All of a strategy's traffic, in basis points."""
 
+TAG_QUERY: Final = "tag_query"
+"""The `node_type` of a tag query."""
+
 
 class StrategyStatus(Enum):
     PENDING = "pending"
@@ -248,6 +251,27 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """Who has a strategy's traffic until others can take it over: a part of its row, for as long as a shard may need it.
+
+    Attributes:
+        until_ms: the last bucket that is theirs, epoch ms; None while not every shard has said that it computes what comes after them.
+        desk: as in `StrategyVersion`.
+        nodes: what their signals are computed with and the row has not in its own plan, inputs before the nodes that read them.
+        found: ids of those among the nodes that are others', and answer a tag query of theirs.
+        sentinel_id, signals, canary: as in `StrategyVersion`.
+    """
+
+    sentinel_id: str
+    signals: tuple[str, ...]
+    canary: Canary | None
+    nodes: tuple[PlannedNode, ...]
+    found: tuple[str, ...] = ()
+    desk: int | None = None
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StrategyVersion:
     """A strategy as it is deployed in a world: a row of `dag.strategies`. It is written once all its topics are there.
 
@@ -258,6 +282,10 @@ class StrategyVersion:
         found: the nodes of others that answer its tag queries, with all that they are computed from, inputs before the nodes that
             read them; what the strategy has itself is there again where one of them reads it.
         crowded: its tag queries with more answers than a row can name, sorted; each keeps those that it had, or has none.
+        revision: counts what the DAG Manager has written of the strategy; a shard says with it what it has read. 0 in a row of old.
+        desk: the shard on which all its intents are given; None in a row of old: the highest on which a signal of it lives.
+        before: who has its traffic before the versions of this row, oldest first, each from the end of the one before. Its own have what
+            comes after the last one's end, and so nothing while that is not known.
     """
 
     world_id: str
@@ -271,6 +299,9 @@ class StrategyVersion:
     canary: Canary | None = None
     found: tuple[PlannedNode, ...] = ()
     crowded: tuple[str, ...] = ()
+    revision: int = 0
+    desk: int | None = None
+    before: tuple[Split, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,9 +540,11 @@ class DagReader:
     """Which versions of a strategy a shard of the node workers computes: a row of `dag.readers`.
 
     Attributes:
-        sentinels: one, two with a canary, none once the strategy is retired there.
+        sentinels: one, two with a canary, and those that have the traffic before them; none once the strategy is retired there.
         behind: the topics of its plan that their nodes have left, sorted.
-        found: ids of the nodes of others that it computes or reads for the strategy's tag queries.
+        found: ids of the nodes of others that it computes or reads for the strategy's tag queries, and of all those of before.
+        revision: of the row that it has read.
+        closed_ms: the newest bucket that it had closed by then.
     """
 
     shard: int
@@ -520,6 +553,8 @@ class DagReader:
     sentinels: tuple[str, ...]
     behind: tuple[str, ...] = ()
     found: tuple[str, ...] = ()
+    revision: int = 0
+    closed_ms: int = 0
 
 
 class AdminAct(Enum):
@@ -546,6 +581,7 @@ class AdminAct(Enum):
     CROSSED = "crossed"
     RELEASED = "released"
     FORGOTTEN = "forgotten"
+    HANDED_OVER = "handed_over"
 
 
 @dataclass(frozen=True, slots=True)

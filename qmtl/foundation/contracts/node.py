@@ -118,11 +118,17 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class NodeDeployment:
-    """A strategy that has, or had, nodes on a shard, as its task computes it: a row of `node.deployments`. One without nodes says that
-    the shard has heard that it has none any more."""
+    """A strategy that has, or had, nodes or its desk on a shard, as its task computes it: a row of `node.deployments`. One without nodes
+    says that the shard has heard that it has none any more.
+
+    Attributes:
+        strategy: without those whose traffic has ended by then.
+        closed_ms: the newest bucket that the shard had closed: all later ones are computed so. 0 before the first, and in a row of old.
+    """
 
     shard: int
     strategy: StrategyVersion
+    closed_ms: int = 0
 
 
 NodeTable: TypeAlias = NodeWindow | NodeState | NodeDeployment

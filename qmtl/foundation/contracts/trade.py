@@ -48,7 +48,7 @@ class OrderIntent:
     Attributes:
         target_percent: share of the strategy's equity to hold, -1 to 1.
         reference_price: the price that the decision saw.
-        intent_index: counts the intents of one strategy, symbol and bucket from 0.
+        intent_index: which signal of its version it comes from, from 0: several may want something of one symbol.
     """
 
     world_id: str

@@ -153,6 +153,11 @@ def _counts(found: Survey) -> Iterator[Metric]:
         found.gaps,
     )
     yield GaugeMetricFamily(
+        "qmtl_dag_handovers_open",
+        "Strategies whose versions have no traffic yet, as not every shard has said that it computes them.",
+        found.handovers,
+    )
+    yield GaugeMetricFamily(
         "compute_nodes_buffering", "Nodes whose topic has a history of an older schema.", found.buffering
     )
     yield GaugeMetricFamily(

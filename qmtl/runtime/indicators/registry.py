@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from qmtl.foundation.common.errors import UnknownNodeType
 from qmtl.foundation.common.identity import builtin_code_hash
+from qmtl.foundation.contracts import dag
 from qmtl.runtime.indicators.builtin import Builtin
 from qmtl.runtime.indicators.cross import Cross
 from qmtl.runtime.indicators.price import Price
@@ -22,7 +23,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType({builtin.name: builtin for bu
 SOURCE = "price"
 """The `node_type` of a source, which reads bars instead of other nodes."""
 
-TAG_QUERY = "tag_query"
+TAG_QUERY = dag.TAG_QUERY
 """The `node_type` of a tag query, which reads whatever nodes answer it, and has no ports for them."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from qmtl.foundation.common.errors import InvariantBroken, TooLarge
 from qmtl.foundation.contracts.dag import ComputeNode, PlannedNode, Queue, StrategyVersion
@@ -19,6 +19,9 @@ from qmtl.runtime.indicators.registry import TAG_QUERY
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.graph import in_order
 from qmtl.services.dagmanager.tag_queries import MAX_ANSWERS, TagQueries, question_of
+
+_LAST_MS: Final = 2**53
+"""No bucket has more digits."""
 
 Answers: TypeAlias = Mapping[str, tuple[str, ...]]
 """Ids of nodes, in the order of their topics, by the id of the tag query that they answer."""
@@ -148,7 +151,7 @@ def _with_inputs(catalogue: Catalogue, node_ids: Iterable[str]) -> tuple[Planned
 def is_writable(row: StrategyVersion) -> bool:
     """Whether a shard of the node workers can keep a row."""
     try:
-        codec.encode(NodeDeployment(SHARDS, row))
+        codec.encode(NodeDeployment(SHARDS, row, _LAST_MS))
     except TooLarge:
         return False
     return True

@@ -25,9 +25,12 @@ from qmtl.foundation.contracts.dag import (
     Queue,
     QueueRole,
     Relation,
+    StrategyVersion,
     TopicClass,
 )
+from qmtl.foundation.wire.shards import nodes_of
 from qmtl.foundation.wire.topics import DAY_MS
+from qmtl.services.dagmanager import handover
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.garbage import batch_size
@@ -127,11 +130,12 @@ def _leave(act: Act, queue: Queue) -> None:
 
 def _plan(act: Act, moved: dict[str, Queue]) -> None:
     """Name the topics of nodes in every plan that has them; nothing else of a plan changes."""
-    rows = act.step.table("dag.strategies")
-    for row in list(rows.items()):
-        if any(one.node_id in moved for one in (*row.found, *row.nodes)):
+    rows: list[StrategyVersion] = list(act.step.table("dag.strategies").items())
+    for row in rows:
+        if any(one.node_id in moved for one in nodes_of(row)):
+            before = tuple([replace(one, nodes=_moved(one.nodes, moved)) for one in row.before])
             nodes, found = _moved(row.nodes, moved), _moved(row.found, moved)
-            rows.put(replace(row, nodes=nodes, found=found))
+            handover.put_again(act, replace(row, nodes=nodes, found=found, before=before))
 
 
 def _moved(nodes: tuple[PlannedNode, ...], moved: dict[str, Queue]) -> tuple[PlannedNode, ...]:

@@ -25,8 +25,9 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
+from qmtl.foundation.wire.shards import is_settled, nodes_of
 from qmtl.foundation.wire.topics import TopicSpec
-from qmtl.services.dagmanager import buffering, context, diff_stream, garbage, release
+from qmtl.services.dagmanager import buffering, context, diff_stream, garbage, handover, release
 from qmtl.services.dagmanager.act import Act, bounded
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.commands import command
@@ -117,6 +118,9 @@ class DagManager:
                 report(act(message.topic), message)
             case NodeDeployment():
                 self._catalogue.put_reader(_reader(message, self._catalogue))
+                row = self._catalogue.strategy(message.strategy.world_id, message.strategy.strategy_id)
+                if row is not None and not is_settled(row):
+                    handover.settle(act("nodes"), row)
             case NodeContext():
                 context.hear(act("nodes"), message)
             case DiffRequest():
@@ -156,8 +160,20 @@ class DagManager:
 
 def _reader(message: NodeDeployment, catalogue: Catalogue) -> DagReader:
     row = message.strategy
-    sentinels = () if not row.nodes else (row.sentinel_id, *((row.canary.sentinel_id,) if row.canary else ()))
-    known = (catalogue.queue(one.topic) for one in (*row.found, *row.nodes))
+    has = [(row.sentinel_id, row.canary), *((one.sentinel_id, one.canary) for one in row.before)]
+    sentinels = dict.fromkeys(
+        one for mine, canary in has for one in (mine, *((canary.sentinel_id,) if canary else ()))
+    )
+    known = (catalogue.queue(one.topic) for one in nodes_of(row))
     behind = {one.topic for one in known if one is not None and one.role is QueueRole.FORMER}
-    found = tuple([one.node_id for one in row.found])
-    return DagReader(message.shard, row.world_id, row.strategy_id, sentinels, tuple(sorted(behind)), found)
+    earlier = [one for split in row.before for one in split.nodes]
+    return DagReader(
+        message.shard,
+        row.world_id,
+        row.strategy_id,
+        tuple(sentinels) if row.nodes else (),
+        tuple(sorted(behind)),
+        tuple([one.node_id for one in (*row.found, *earlier)]),
+        row.revision,
+        message.closed_ms,
+    )

@@ -1,7 +1,7 @@
 """Which versions of a strategy have its traffic: deployed when their topics are there, split, swapped, taken back.
 
 A strategy has one version, or two of which one is the canary. What changes does so in one row of `dag.strategies`, so that whoever
-computes sees one state or the other.
+computes sees one state or the other; from which bucket on, `handover` says.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qmtl.foundation.contracts.dag import (
     StrategyVersion,
     VersionSentinel,
 )
-from qmtl.services.dagmanager import context
+from qmtl.services.dagmanager import context, handover
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.answers import answered, planned
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
@@ -172,7 +172,7 @@ def retire_all(act: Act, world_id: str, strategy_id: str) -> None:
         gone = replace(
             row, status=StrategyStatus.RETIRED, nodes=(), signals=(), canary=None, found=(), crowded=()
         )
-        act.step.table("dag.strategies").put(gone)
+        handover.put(act, gone)
 
 
 def pending(catalogue: Catalogue, world_id: str, strategy_id: str) -> list[VersionSentinel]:
@@ -217,7 +217,7 @@ def answer_anew(act: Act) -> None:
     """Write the rows of the strategies whose tag queries have other answers since this was asked last."""
     for world_id, strategy_id in act.catalogue.tag_queries.changed():
         row = deployment(act.catalogue, *active(act.catalogue, world_id, strategy_id))
-        if row != act.catalogue.strategy(world_id, strategy_id):
+        if not handover.is_as(act.catalogue.strategy(world_id, strategy_id), row):
             _deploy(act, row)
 
 
@@ -227,7 +227,7 @@ def _deploy(act: Act, row: StrategyVersion) -> None:
         if before is None or query not in before.crowded:
             detail = f"{row.world_id}/{row.strategy_id} has the answers that it had: a row can't name all that there are"
             act.note(AdminAct.CROWDED, query, query, detail)
-    act.step.table("dag.strategies").put(row)
+    handover.put(act, row)
 
 
 def _give(act: Act, version: VersionSentinel, weight: int) -> VersionSentinel:

@@ -5,21 +5,24 @@ they live on several, on the highest of these. So a component of the graph lies 
 apart, nothing ever moves, and what crosses from shard to shard goes upwards only: no two tasks wait for each other. A tag query,
 whose inputs come and go, lives on the highest shard there is, from where every other one can be read.
 
-All intents of a strategy are given on one shard, its desk: the highest on which a signal of one of its versions lives. Signals of
-lower shards are read there. So one task alone decides which version a symbol belongs to, and a weight changes between two of
-its buckets for all symbols at once.
+All intents are given on one shard, the desk: the highest there is, where the signals of every other one are read. So one task alone
+decides which version a symbol belongs to, a weight changes between two of its buckets for all symbols at once, and no version that
+comes or goes moves the desk. Who has the traffic before (`StrategyVersion.before`) has it up to a bucket; the versions of the row have it
+from there on, when every shard computes them. (The desk of a row of old is the highest shard on which a signal of it lives. While such a row
+is taken over, both desks give what it wants, and trading takes the first of two equal intents.)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from qmtl.foundation.common.identity import NODE_ID_PREFIX, own_params
+from qmtl.foundation.common.identity import own_params
 from qmtl.foundation.common.traffic import is_canarys, require_weight
-from qmtl.foundation.contracts.dag import Canary, PlannedNode, StrategyVersion, TopicClass
+from qmtl.foundation.contracts.dag import Canary, PlannedNode, Split, StrategyVersion, TopicClass
+from qmtl.foundation.wire.shards import nodes_of, shards_of
 from qmtl.foundation.wire.topics import TopicSpec, node_topic
 from qmtl.runtime.indicators.price import PriceParams
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
@@ -30,20 +33,30 @@ StrategyKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A strategy whose intents a node gives: for every symbol, or for those of one of two versions.
+    """A strategy whose intents a node gives: for every symbol, or for those of one of two versions, and in which buckets.
 
     Attributes:
-        beside: the canary that the strategy has, where the node is the signal of one version and not of both.
+        beside: the canary that the strategy has.
         of_canary: the node is the canary's signal.
+        index: its place among the signals of its version.
+        after_ms, until_ms: the buckets in which its version has the traffic, those between the first, which is not one of them, and the
+            last, which is; None where no end is known.
     """
 
     world_id: str
     strategy_id: str
     beside: Canary | None = None
     of_canary: bool = False
+    index: int = 0
+    after_ms: int = 0
+    until_ms: int | None = None
+
+    def holds(self, bucket_ms: int) -> bool:
+        """Whether it gives intents in a bucket."""
+        return self.after_ms < bucket_ms and (self.until_ms is None or bucket_ms <= self.until_ms)
 
     def gives(self, symbol: str) -> bool:
-        """Whether the symbol belongs to a version whose signal the node is."""
+        """Whether the symbol belongs to the version whose signal the node is."""
         if self.beside is None:
             return True
         return is_canarys(self.beside.sentinel_id, symbol, self.beside.traffic_weight) is self.of_canary
@@ -90,38 +103,17 @@ class Plan:
 
     Attributes:
         deployed: all nodes of the deployments by their ids, those of other shards too, in that order.
+        ends_ms: the first bucket with which somebody's traffic ends, and so what only they need; None where no end is known.
     """
 
     nodes: tuple[PlanNode, ...] = ()
     topics: Mapping[str, TopicSpec] = field(default_factory=dict)
     deployed: Mapping[str, PlannedNode] = field(default_factory=dict)
+    ends_ms: int | None = None
 
     @property
     def sources(self) -> tuple[PlanNode, ...]:
         return tuple(one for one in self.nodes if one.is_source)
-
-
-def shards_of(nodes: Iterable[PlannedNode], shards: int) -> dict[str, int]:
-    """The shard of each node of a strategy, by node id.
-
-    Args:
-        nodes: inputs before the nodes that read them.
-    """
-    out: dict[str, int] = {}
-    for one in nodes:
-        if one.node_type == TAG_QUERY:
-            out[one.node_id] = shards - 1
-        elif one.dependencies:
-            out[one.node_id] = max(out[dependency] for dependency in one.dependencies)
-        else:
-            out[one.node_id] = int(one.node_id.removeprefix(NODE_ID_PREFIX)[:8], 16) % shards
-    return out
-
-
-def nodes_of(strategy: StrategyVersion) -> tuple[PlannedNode, ...]:
-    """All that runs for a strategy, inputs before the nodes that read them: its own nodes, and those that answer its tag queries.
-    A node may be there twice."""
-    return (*strategy.found, *strategy.nodes)
 
 
 def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: int = 1) -> Plan:
@@ -135,6 +127,7 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
     signals: dict[str, list[Signal]] = {}
     strategies: dict[str, set[StrategyKey]] = {}
     worlds: dict[str, set[str]] = {}
+    ends: list[int] = []
     for one in sorted(deployments, key=lambda row: (row.world_id, row.strategy_id)):
         key = (one.world_id, one.strategy_id)
         homes = shards_of(nodes_of(one), shards)
@@ -142,12 +135,15 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
         for node in nodes_of(one):
             ordered.setdefault(node.node_id, node)
             strategies.setdefault(node.node_id, set()).add(key)
-        for node in one.nodes:
-            worlds.setdefault(node.node_id, set()).add(one.world_id)
-        given = _signals(one)
-        if given and shard == max(homes[node_id] for node_id in given):
-            for node_id, signal in given.items():
-                signals.setdefault(node_id, []).append(signal)
+        for node_id in _own(one):
+            worlds.setdefault(node_id, set()).add(one.world_id)
+        for split, after_ms in _splits(one):
+            if split.until_ms is not None:
+                ends.append(split.until_ms)
+            given = _signals(one, split, after_ms)
+            if given and shard in _desks(one, split, homes):
+                for node_id, signal in given:
+                    signals.setdefault(node_id, []).append(signal)
     sources = _sources(ordered)
     needed = _needed(ordered, home, sources, shard)
     nodes = tuple(
@@ -171,7 +167,7 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
         )
         for one in nodes
     }
-    return Plan(nodes, topics, ordered)
+    return Plan(nodes, topics, ordered, min(ends, default=None))
 
 
 def begun_anew(before: Plan, after: Plan) -> frozenset[str]:
@@ -184,18 +180,51 @@ def begun_anew(before: Plan, after: Plan) -> frozenset[str]:
     return frozenset(found)
 
 
-def _signals(one: StrategyVersion) -> dict[str, Signal]:
-    """What each signal node of a strategy's versions gives intents for; one of both versions gives them for every symbol."""
-    canary = one.canary
+def taken_over(strategy: StrategyVersion, closed_ms: int) -> StrategyVersion:
+    """A row without those whose traffic has ended by a bucket, for a task that has closed it."""
+    left = tuple([one for one in strategy.before if one.until_ms is None or one.until_ms > closed_ms])
+    return strategy if left == strategy.before else replace(strategy, before=left)
+
+
+def _own(one: StrategyVersion) -> Iterator[str]:
+    """The nodes of a strategy's own graphs, in no more than their order."""
+    yield from (node.node_id for node in one.nodes)
+    for split in one.before:
+        yield from (node.node_id for node in split.nodes if node.node_id not in split.found)
+
+
+def _splits(one: StrategyVersion) -> Iterator[tuple[Split, int]]:
+    """Who has a strategy's traffic one after the other, each with the last bucket that is not yet theirs; nobody comes after one whose
+    end is not known."""
+    after_ms = 0
+    for split in one.before:
+        yield split, after_ms
+        if split.until_ms is None:
+            return
+        after_ms = max(after_ms, split.until_ms)
+    yield Split(one.sentinel_id, one.signals, one.canary, (), desk=one.desk), after_ms
+
+
+def _desks(one: StrategyVersion, split: Split, homes: Mapping[str, int]) -> set[int]:
+    """Where the intents of a split are given: on its desk, and on another one that takes over."""
+    canarys = () if split.canary is None else split.canary.signals
+    mine = max(homes[node_id] for node_id in (*split.signals, *canarys)) if split.desk is None else split.desk
+    return {mine, mine if one.desk is None else one.desk}
+
+
+def _signals(one: StrategyVersion, split: Split, after_ms: int) -> list[tuple[str, Signal]]:
+    """What each signal node of the versions gives intents for."""
+    canary, lies = split.canary, (after_ms, split.until_ms)
+    key = (one.world_id, one.strategy_id)
+    stable = [
+        (node_id, Signal(*key, canary, False, index, *lies)) for index, node_id in enumerate(split.signals)
+    ]
     if canary is None:
-        return {node_id: Signal(one.world_id, one.strategy_id) for node_id in one.signals}
+        return stable
     require_weight(canary.traffic_weight)
-    return {
-        node_id: Signal(one.world_id, one.strategy_id)
-        if node_id in one.signals and node_id in canary.signals
-        else Signal(one.world_id, one.strategy_id, canary, node_id in canary.signals)
-        for node_id in (*one.signals, *canary.signals)
-    }
+    return stable + [
+        (node_id, Signal(*key, canary, True, index, *lies)) for index, node_id in enumerate(canary.signals)
+    ]
 
 
 def _sources(ordered: Mapping[str, PlannedNode]) -> dict[str, tuple[str, ...]]:

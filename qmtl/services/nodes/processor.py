@@ -9,6 +9,10 @@ strategy has any more is forgotten, with all its rows: its topic is not closed a
 its warm-up again. So a version that is rolled back to warms up what nobody else has computed meanwhile. A node that has another topic
 than before closes the old one no further, and begins anew with all that is computed from it.
 
+What is computed for those who have a strategy's traffic before, and for nobody else, goes with the bucket at which that ends, on each shard
+that knows it by then; on the others when they read it. Nothing is lost by that, as the desk reads it too: it waits for what is closed no
+further until it knows that nobody has to.
+
 All is computed in the context of `dag.context`. The compute key of a node, its id in that context, stands in its state, and in the hashes of its
 input windows: what it keeps belongs to that key. In another context nothing of it is used: it is dropped, counted, and the node begins anew.
 A shard hears of another context at its own time. So a value says under which key it was computed, and on another shard nothing is computed with
@@ -39,11 +43,12 @@ from qmtl.foundation.contracts.node import (
     PositionTarget,
 )
 from qmtl.foundation.contracts.trade import OrderIntent
+from qmtl.foundation.wire.shards import needed_by, nodes_of, shards_of
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Inputs, Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
 from qmtl.services.nodes.context import NAMED, ComputeKeys
-from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, nodes_of, shards_of
+from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, taken_over
 from qmtl.services.nodes.resident import window_bytes
 
 DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
@@ -70,6 +75,7 @@ class Nodes:
         self._shard = 0
         self._inputs: tuple[Input, ...] = (DEPLOYMENTS, CONTEXT, CLOCK)
         self._closes: tuple[TopicSpec, ...] = (topic("trade.intents"), topic("trade.market"))
+        self._closes_next: tuple[TopicSpec, ...] = self._closes
         self._running: dict[tuple[str, str], Running] = {}
         self._touched: dict[tuple[str, str], None] = {}
         self._weights: dict[tuple[str, str], int] = {}
@@ -115,7 +121,7 @@ class Nodes:
             *(Input(name, bucketed=True, broadcast=True) for name in others),
         )
         outputs = sorted({one.node.topic for one in self._plan.nodes if not one.is_source and one.here})
-        self._closes = (
+        self._closes = self._closes_next = (
             *(self._plan.topics[name] for name in outputs),
             topic("trade.intents"),
             topic("trade.market"),
@@ -157,13 +163,31 @@ class Nodes:
         deployments = step.table("node.deployments")
         where = (self._shard, strategy.world_id, strategy.strategy_id)
         known: NodeDeployment | None = deployments.get(*where)
-        if self._shard not in shards_of(nodes_of(strategy), SHARDS).values():
+        strategy = taken_over(strategy, step.closed_ms)
+        lives = {*shards_of(nodes_of(strategy), SHARDS).values(), *needed_by(strategy)}
+        if self._shard not in lives:
             if known is None:
                 return
-            strategy = replace(strategy, nodes=(), signals=(), canary=None, found=(), crowded=())
+            strategy = replace(strategy, nodes=(), signals=(), canary=None, found=(), crowded=(), before=())
         if known is not None and known.strategy == strategy:
             return
-        deployments.put(NodeDeployment(self._shard, strategy))
+        deployments.put(NodeDeployment(self._shard, strategy, step.closed_ms))
+        self._follow(step, deployments)
+
+    def _hand_over(self, step: Step, bucket_ms: int) -> None:
+        """Compute no more for those whose traffic has ended with a bucket, which is closed with all that they have."""
+        deployments = step.table("node.deployments")
+        rows: list[NodeDeployment] = list(deployments.items())
+        for row in rows:
+            left = taken_over(row.strategy, bucket_ms)
+            if left is not row.strategy:
+                deployments.put(replace(row, strategy=left, closed_ms=bucket_ms))
+        closes = self._closes
+        self._follow(step, deployments)
+        self._closes = closes
+
+    def _follow(self, step: Step, deployments: Table) -> None:
+        """Plan anew, and keep nothing of what is planned no more."""
         before = self._plan
         self._replan(deployments)
         self._forget(step, before)
@@ -207,6 +231,7 @@ class Nodes:
                 states.put(replace(state, strategies=names))
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        self._closes = self._closes_next
         values: dict[str, dict[str, Output]] = {}
         bars: dict[str, dict[str, Bar]] = {}
         foreign: dict[str, None] = {}
@@ -223,6 +248,8 @@ class Nodes:
             contexts = step.table("node.context")
             row: NodeContext = contexts.get(self._shard) or NodeContext(self._shard, NO_CONTEXT)
             contexts.put(replace(row, hits=row.hits + len(foreign), last_hits=tuple(foreign)[:NAMED]))
+        if self._plan.ends_ms is not None and self._plan.ends_ms <= bucket.bucket_ms:
+            self._hand_over(step, bucket.bucket_ms)
 
     def _take(self, step: Step, one: PlanNode, bucket: Bucket) -> dict[str, Bar]:
         """The bars of a source, which go to every world that it serves."""
@@ -339,7 +366,7 @@ class Nodes:
                 continue
             percent, price = value.target_percent, value.reference_price
             for signal in one.signals:
-                if signal.gives(symbol):
+                if signal.holds(bucket_ms) and signal.gives(symbol):
                     step.emit(
                         "trade.intents",
                         OrderIntent(
@@ -350,6 +377,7 @@ class Nodes:
                             percent,
                             price,
                             one.node.node_id,
+                            signal.index,
                         ),
                     )
 

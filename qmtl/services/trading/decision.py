@@ -29,14 +29,22 @@ Holding = tuple[str, str, str]
 def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
     """Turn the intents of one bucket into orders or rejections, in the order given.
 
-    An intent whose numbers are too long for an exact size is one that is refused.
+    An intent whose numbers are too long for an exact size is one that is refused. So is one that comes again: whoever writes intents, one
+    of each key is acted on, the first.
 
     Args:
         cut_ms: the bucket whose cut of portfolio and open orders is read; 0 is genesis: initial cash and nothing else.
     """
     placed: dict[Holding, Decimal] = {}  # of this bucket: not in the cut, and not to be ordered twice
+    taken: set[tuple[Holding, int, int]] = set()
     for intent in intents:
         holding = (intent.world_id, intent.strategy_id, intent.symbol)
+        which = (holding, intent.bucket_ms, intent.intent_index)
+        if which in taken:
+            detail = f"an intent of {intent.symbol} with the index {intent.intent_index} came before in this bucket"
+            _reject(step, intent, RejectionReason.DUPLICATE_INTENT, detail)
+            continue
+        taken.add(which)
         try:
             order = _order_of(step, intent, cut_ms, placed.get(holding, ZERO))
         except InexactMoney as error:

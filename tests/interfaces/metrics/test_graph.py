@@ -33,6 +33,7 @@ from qmtl.foundation.contracts.dag import (
     ReportTopicCreated,
     ReportTopicRemoved,
     SentinelStatus,
+    Split,
     StrategyStatus,
     StrategyVersion,
     TopicClass,
@@ -61,6 +62,7 @@ COUNTS = (
     "queues_total",
     "orphan_queue_total",
     "sentinel_gap_count",
+    "qmtl_dag_handovers_open",
     "queue_create_success_total",
     "queue_create_error_total",
     "qmtl_dag_diff_ack_timeouts_total",
@@ -111,6 +113,7 @@ def counts_of(log: Log) -> list[float | None]:
         len(queues),
         sum(one.orphaned_at_ms is not None and not one.removing for one in queues),
         gaps_of(log),
+        sum(bool(one.before) and one.before[-1].until_ms is None for one in rows_of(log, "dag.strategies")),
         sum(one.created for one in made),
         sum(not one.created and one.code != "QMTL-322" for one in made),
         sum(one.act is AdminAct.STALLED for one in messages_of(log, "dag.admin.log")),
@@ -134,6 +137,7 @@ QUEUE = Queue("q", "n", TopicClass.INDICATOR, 1, 60, 1, 1, 0)
 VERSION = VersionSentinel("v", "v1", "c", 0, "w", "s", ("n",))
 PLANNED = PlannedNode("n", "n", "sma", 60, 3, "{}", (), "q", 1, False)
 PLAN = StrategyVersion("w", "s", "v1", "v", "x", StrategyStatus.READY, (PLANNED,), ())
+BEFORE = Split("v", (), None, ())
 CONTEXT = LogContext("compute", SaidContext("w", ExecutionDomain.LIVE, "", "", ""), 0)
 
 RELEASE = Release("r", "w", "s", "v2", "d", ReleaseStage.BACKTESTS, 1)
@@ -166,7 +170,7 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
     ),
     st.builds(lambda name: tombstone("dag.sentinels", name), NAMES_3),
     st.builds(
-        lambda whose, name, canary, there: row(
+        lambda whose, name, canary, there, ends: row(
             "dag.strategies",
             replace(
                 PLAN,
@@ -174,12 +178,14 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
                 sentinel_id=name,
                 nodes=(PLANNED,) if there else (),
                 canary=None if canary is None else Canary("v2", canary, "x", 1_000, ()),
+                before=tuple([replace(BEFORE, until_ms=until_ms) for until_ms in ends]),
             ),
         ),
         st.sampled_from(["s", "t"]),
         NAMES_3,
         st.one_of(st.none(), NAMES_3),
         st.sampled_from([True, True, False]),
+        st.sampled_from([(), (0,), (None,), (7, None)]),
     ),
     st.builds(
         lambda name, code: row("dag.reports", ReportTopicCreated(name, not code, code, "")),
@@ -289,13 +295,13 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
 
         counted = counts_of(client.log)
         assert told() == counted
-        assert counted[3:] == [0, counted[1], 0, 0, 0, None, 0, 0]
+        assert counted[3:] == [0, 0, counted[1], 0, 0, 0, None, 0, 0]
         assert counted[2]
         lost = ReportTopicCreated("q", False, "QMTL-303", "another one is there")
         wrong = replace(rows_of(client.log, "dag.sentinels")[-1], traffic_weight=9_999)
         commit(client.log, [row("dag.reports", lost), row("dag.sentinels", wrong)])
         until(lambda: told() == counts_of(client.log))
-        assert [counts_of(client.log)[at] for at in (3, 5)] == [1, 1]
+        assert [counts_of(client.log)[at] for at in (3, 6)] == [1, 1]
         released = [replace(RELEASE, release_id=one) for one in "ab"]
         over = replace(RELEASE, release_id="c", stage=ReleaseStage.ABANDONED)
         commit(client.log, [row("dag.releases", one) for one in (*released, over)])

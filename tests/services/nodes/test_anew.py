@@ -13,11 +13,11 @@ from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import QueueRole, StrategyVersion
 from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker
 from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.shards import shards_of
 from qmtl.foundation.wire.topics import SHARDS
 from qmtl.interfaces.dag_queues import queue_stats
 from qmtl.replay.rerun import rerun
 from qmtl.services.dagmanager import buffering, graph
-from qmtl.services.nodes.plan import shards_of
 from qmtl.services.nodes.processor import Nodes
 from tests.services.graphs import T0, cross, price, sma, strategy, target
 from tests.services.nodes.floor import STEP_MS, Floor

@@ -19,9 +19,9 @@ from qmtl.foundation.contracts.dag import TopicClass
 from qmtl.foundation.contracts.node import NodeValue
 from qmtl.foundation.wire.keys import encode_key, is_reserved, marker_key
 from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.shards import shards_of
 from qmtl.foundation.wire.topics import SHARDS, node_topic
 from qmtl.replay.feed import last_closed
-from qmtl.services.nodes.plan import shards_of
 from tests.services.graphs import T0, cross, price, sma, strategy, target
 from tests.services.nodes.floor import STEP_MS, Floor, StammeringLog, bars_of
 

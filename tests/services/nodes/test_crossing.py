@@ -21,8 +21,8 @@ from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeState, NodeValue, PositionTarget
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.shards import shards_of
 from qmtl.foundation.wire.topics import SHARDS, topic
-from qmtl.services.nodes.plan import shards_of
 from qmtl.services.nodes.processor import Nodes
 
 STEP_MS = 60_000

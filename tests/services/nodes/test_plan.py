@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 
 from qmtl.foundation.common.identity import with_node_set
 from qmtl.foundation.common.traffic import is_canarys
-from qmtl.foundation.contracts.dag import FULL_WEIGHT, Canary, PlannedNode, StrategyStatus, StrategyVersion
+from qmtl.foundation.contracts.dag import (
+    FULL_WEIGHT,
+    Canary,
+    PlannedNode,
+    Split,
+    StrategyStatus,
+    StrategyVersion,
+)
+from qmtl.foundation.wire.shards import shards_of
 from qmtl.services.dagmanager.graph import Graph, resolve
 from qmtl.services.dagmanager.message import parse_message
-from qmtl.services.nodes.plan import Plan, Signal, make_plan, shards_of
+from qmtl.services.nodes.plan import Plan, Signal, make_plan
 from tests.services.graphs import T0, crossing, price, target, text
 from tests.services.graphs import strategy as strategy_message
 
@@ -190,6 +198,61 @@ def test_a_symbols_intents_come_once_from_each_signal_of_the_version_that_has_it
             assert nodes == sorted(mine)
             assert len({shard for shard, _ in where}) == 1
             assert any(here for _, here in where)  # no shard is asked for intents alone
+
+
+@st.composite
+def with_splits(draw: st.DrawFn) -> StrategyVersion:
+    """A strategy on one desk with versions that have its traffic before, up to buckets that are known, and perhaps to one that is not."""
+    row, *others = [replace(one, strategy_id="s") for one in draw(with_canaries())]
+    ends = sorted(draw(st.sets(st.integers(1, 8), max_size=len(others))))
+    open_end = [None] if len(ends) < len(others) and draw(st.booleans()) else []
+    before = tuple(
+        Split(one.sentinel_id, one.signals, one.canary, one.nodes, (), 4, until_ms)
+        for one, until_ms in zip(others, [*ends, *open_end], strict=False)
+    )
+    return replace(row, desk=4, before=before)
+
+
+@settings(max_examples=30, deadline=None)
+@given(with_splits())
+def test_a_symbols_intents_come_from_the_version_that_has_it_in_the_bucket_and_on_one_desk(
+    row: StrategyVersion,
+) -> None:
+    plans = [make_plan([row], shard, 5) for shard in range(5)]
+    for bucket in range(1, 11):
+        has: Split | StrategyVersion = row
+        for split in reversed(row.before):
+            if split.until_ms is None or bucket <= split.until_ms:
+                has = split
+        for symbol in SYMBOLS[:4]:
+            mine = has.signals
+            if has.canary is not None and is_canarys(
+                has.canary.sentinel_id, symbol, has.canary.traffic_weight
+            ):
+                mine = has.canary.signals
+            given = [
+                (shard, one.node.node_id)
+                for shard, plan in enumerate(plans)
+                for one in plan.nodes
+                for signal in one.signals
+                if signal.holds(bucket) and signal.gives(symbol)
+            ]
+            assert sorted(given) == sorted((4, node_id) for node_id in mine)
+
+
+def test_while_a_row_of_old_is_taken_over_both_desks_give_the_intents() -> None:
+    """Trading takes the first of two, and none is left out whichever of the shards reads first."""
+    (old,) = (one for one in ALL if one.strategy_id == "b")
+    mine = max(shards_of(old.nodes, 4).values())
+    before = Split(old.sentinel_id, old.signals, None, (), until_ms=5)
+    for row, desks in ((old, {mine}), (replace(old, desk=3, before=(before,)), {mine, 3})):
+        plans = [make_plan([row], shard, 4) for shard in range(4)]
+        assert {shard for shard, plan in enumerate(plans) if any(one.signals for one in plan.nodes)} == desks
+    assert {
+        signal.until_ms
+        for one in make_plan([replace(old, desk=3, before=(before,))], mine, 4).nodes
+        for signal in one.signals
+    } == {5}
 
 
 @settings(deadline=None)

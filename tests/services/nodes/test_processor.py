@@ -21,9 +21,9 @@ from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeStatus, NodeValue
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker
 from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.shards import shards_of
 from qmtl.foundation.wire.topics import SHARDS, node_topic, topic
 from qmtl.replay.feed import Feed, last_closed
-from qmtl.services.nodes.plan import shards_of
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, target
 from tests.services.nodes.floor import STEP_MS, Closes, Floor, ForgetfulLog, LateLog, bars_of
 

@@ -19,9 +19,10 @@ from qmtl.foundation.contracts.dag import (
     StrategyVersion,
 )
 from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.shards import nodes_of, shards_of
 from qmtl.foundation.wire.topics import SHARDS
 from qmtl.replay.rerun import rerun
-from qmtl.services.nodes.plan import make_plan, nodes_of, shards_of
+from qmtl.services.nodes.plan import make_plan
 from qmtl.services.nodes.processor import Nodes
 from tests.services.graphs import T0, price, sma, strategy, tag_query, target
 from tests.services.nodes.floor import STEP_MS, Floor, LateLog

@@ -22,12 +22,12 @@ from qmtl.foundation.common.traffic import is_canarys
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, RetireStrategy, SetTrafficWeight, StrategyVersion
 from qmtl.foundation.contracts.node import NodeStatus
 from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.shards import shards_of
 from qmtl.foundation.wire.topics import SHARDS
 from qmtl.replay.feed import last_closed
 from qmtl.replay.rerun import rerun
 from qmtl.services.dagmanager.graph import resolve
 from qmtl.services.dagmanager.message import parse_message
-from qmtl.services.nodes.plan import shards_of
 from qmtl.services.nodes.processor import Nodes
 from tests.services.graphs import T0, price, sma, strategy, target, text
 from tests.services.nodes.floor import STEP_MS, Floor
@@ -214,6 +214,8 @@ def test_a_signal_of_both_versions_gives_its_intents_once_whatever_the_weight(fl
     floor.work()
     mine = canarys(deployed.canary.sentinel_id, 5000)
     assert 0 < len(mine) < len(SYMBOLS)
+    keys = [(one.symbol, one.bucket_ms, one.intent_index) for one in floor.events("trade.intents")]
+    assert len(set(keys)) == len(keys)
     assert {key: sorted(shares) for key, shares in told(floor).items()} == {
         (at, symbol): [STABLE, CANARY] if symbol in mine else [STABLE]
         for at in (1, 2, 3)
@@ -351,7 +353,7 @@ def test_after_the_last_strategy_a_shard_closes_on_and_what_comes_back_begins_wi
     floor.work()
     for name in ("node.windows", "node.state"):
         assert floor.view(name).rows() == []
-    assert [row.strategy.nodes for row in floor.view("node.deployments").rows()] == [()]
+    assert {row.strategy.nodes for row in floor.view("node.deployments").rows()} == {()}
     floor.feed(deployed, {}, 8)
     floor.work()
     for where in all_partitions(floor.log, "trade.intents"):

@@ -95,6 +95,15 @@ def test_two_intents_of_one_bucket_see_each_others_orders(stage: Stage) -> None:
     assert quantities == [Decimal(200), Decimal(500)]
 
 
+def test_of_an_intent_that_is_there_twice_the_first_is_acted_on_and_the_other_is_told(stage: Stage) -> None:
+    """As two shards could write it: the one in the lower partition comes first."""
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"), stage.intent("0.7", "100"), stage.intent("0.7", "100", index=1))
+    assert sorted(row.quantity for row in stage.rows("trade.orders")) == [Decimal(200), Decimal(500)]
+    (told,) = stage.rejections()
+    assert (told.reason, told.intent_index) == (RejectionReason.DUPLICATE_INTENT, 0)
+
+
 REFUSALS: list[tuple[str, list[Any], RejectionReason]] = [
     ("nobody spoke of the gate", [], RejectionReason.ACTIVATION_MISSING),
     ("the side is closed", [activation(active=False)], RejectionReason.ACTIVATION_INACTIVE),
