@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, AdminAct, PlannedNode, RollBack, StrategyVersion
+from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.shards import DESK, is_settled
+from qmtl.foundation.wire.topics import SHARDS
+from qmtl.replay.rerun import rerun
+from qmtl.services.nodes.processor import Nodes
 from tests.services.graphs import T0
 from tests.services.nodes.test_versions import (
     CANARY,
@@ -199,6 +203,24 @@ def test_every_symbol_has_one_intent_in_every_bucket_however_the_shards_read(
     yard: Yard, story: str, place: str
 ) -> None:
     lives(yard, STORIES[story], place, 1).law()
+
+
+def test_a_second_run_hands_over_with_the_same_buckets(yard: Yard, tmp_path: Path) -> None:
+    life = Life(yard, *PLACED["lower"])
+    life.tick(2)
+    for what in ("swap", "canary 5000", "back"):
+        life.say(what)
+        life.tick()
+        yard.rest(holds=(home_of(life.others),), stands=(DESK,))
+        yard.rest()
+    life.end()
+    life.law()
+    handed = [one for one in yard.floor.events("dag.admin.log") if one.act is AdminAct.HANDED_OVER]
+    assert len(handed) == 3
+    for shard in range(SHARDS):
+        again = rerun(yard.floor.log, codec, Nodes, shard, tmp_path / f"again-{shard}")
+        assert again.steps > 0
+        assert again.differences == []
 
 
 def test_where_a_row_can_t_name_both_the_new_ones_have_the_traffic_at_once_and_the_admin_log_says_so(
