@@ -79,9 +79,7 @@ def test_after_a_look_at_each_part_every_topic_with_too_few_is_counted_and_no_ot
                     wanted.pop(name, None)
                 case _:
                     assert check.look(wanted) <= len(wanted)
-        found = 0
-        for _ in range(6):  # wherever it stands, this is all around
-            found = check.look(wanted)
+        *_, found = [check.look(wanted) for _ in range(6)]  # wherever it stands, this is all around
         thin = [name for name, count in wanted.items() if name != "t5" and log.has[name] < count]
         assert found == len(thin)
         assert max(log.asked) <= 2

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
 
-from qmtl.engine.log.port import Log, Record, TopicPartition
+from qmtl.engine.log.port import Log, Record, TopicPartition, partitions_of
 from qmtl.engine.view import all_partitions
 from qmtl.foundation.common.errors import UsageError
 from qmtl.foundation.wire.codec import Codec
@@ -55,7 +55,7 @@ def list_topics(limit: int | None, log_address: str, as_json: bool) -> None:
     with reading(log_address) as log:
         known = known_topics(log, codec)
         names = log.topics()
-        rows = [_topic_row(log, name, known.get(name)) for name in names[:limit]]
+        rows = list(_topic_rows(log, names[:limit], known))
     if as_json:
         for row in rows:
             render.json_line(row)
@@ -85,20 +85,27 @@ def list_topics(limit: int | None, log_address: str, as_json: bool) -> None:
         render.note(f"{len(missing)} topics of the catalogue are not on this log: {', '.join(missing)}")
 
 
-def _topic_row(log: Log, name: str, spec: TopicSpec | None) -> dict[str, Any]:
-    found = log.describe(name)
-    spans = spans_of(log, all_partitions(log, name))
-    return {
-        "topic": name,
-        "partitions": len(spans),
-        "replicas": found.replication if found is not None and has_replicas(log) else None,
-        "replicas_wanted": None if spec is None else spec.replication,
-        "cleanup": found.config.get("cleanup.policy", "") if found is not None else "",
-        "offsets": sum(end - start for start, end in spans.values()),
-        "spans": [list(span) for _, span in sorted(spans.items())],
-        "owner": spec.owner if spec is not None else None,
-        "about": schema.about(spec) if spec is not None else None,
-    }
+def _topic_rows(log: Log, names: Sequence[str], known: Mapping[str, TopicSpec]) -> Iterator[dict[str, Any]]:
+    """A row per topic that is there, in their order; the log is asked about all of them at once."""
+    counts = has_replicas(log)
+    there = {name: one.found for name, one in log.look_up(names).items() if one.found is not None}
+    spans = spans_of(log, [where for name in there for where in partitions_of(name, there[name].partitions)])
+    for name in names:
+        if (found := there.get(name)) is None:
+            continue  # it went meanwhile
+        spec = known.get(name)
+        mine = [spans[where] for where in partitions_of(name, found.partitions)]
+        yield {
+            "topic": name,
+            "partitions": found.partitions,
+            "replicas": found.replication if counts else None,
+            "replicas_wanted": spec.replication if spec is not None else None,
+            "cleanup": found.config.get("cleanup.policy", ""),
+            "offsets": sum(end - start for start, end in mine),
+            "spans": [list(span) for span in mine],
+            "owner": spec.owner if spec is not None else None,
+            "about": schema.about(spec) if spec is not None else None,
+        }
 
 
 def _replicas(row: dict[str, Any]) -> str:

@@ -123,10 +123,13 @@ class DemoRun:
             OtherRun: the log holds a demo on other data.
             NoAnswer: no worker does its part.
         """
-        self._create_world()
-        strategy = self.strategy = self._publish()
-        self._activate(strategy.strategy_id)
-        self._feed(strategy)
+        try:
+            self._create_world()
+            strategy = self.strategy = self._publish()
+            self._activate(strategy.strategy_id)
+            self._feed(strategy)
+        finally:
+            self.client.close()
 
     def _create_world(self) -> None:
         data = self.data
