@@ -257,7 +257,7 @@ def taken(log: Log, processors: Sequence[Processor], where: TopicPartition, code
     """
     offsets = []
     for one in processors:
-        if all(read.topic != where.topic for read in one.inputs()):
+        if not one.tables or all(read.topic != where.topic for read in one.inputs()):
             continue
         home = TopicPartition(one.tables[0], where.partition)
         stamp = newest(log, [home], lambda record: _stamp_in(record, codec)).get(home)
