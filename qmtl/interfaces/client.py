@@ -19,6 +19,7 @@ from qmtl.foundation.common.errors import (
     OutcomeUnknown,
     PromotionHeld,
     ReleaseActive,
+    TooLate,
     TransactionAborted,
     UnknownWorld,
 )
@@ -57,7 +58,9 @@ GC_ATTEMPTS: Final = 3
 LOOK_BACK_S: Final = 0.25
 """After so long without an answer it is asked whether the message was answered before it was sent, and again after twice as long."""
 
-_REFUSALS: Final = {one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage)}
+_REFUSALS: Final = {
+    one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage, TooLate)
+}
 
 
 class Placed(NamedTuple):
@@ -200,7 +203,8 @@ class Client:
         is sent again, up to `attempts_of` times in all, which adds nothing where one came through.
 
         Raises:
-            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive and OtherMessage, as some of these.
+            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive, OtherMessage and TooLate, as some of
+                these.
             NoAnswer: the DAG Manager does not run.
             LogUnreachable, TransactionAborted, OutcomeUnknown: the last attempt ended so.
         """
@@ -223,6 +227,11 @@ class Client:
             raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{refusal.code}] ')}")
         return outcome
 
+    def send_dag_command(self, command: DagCommand) -> None:
+        """Lay a command to the DAG Manager on the log, unless it lies there and nobody has taken it yet."""
+        same = command.command_id
+        self.publish_once("dag.commands", command, lambda other: other.command_id == same)
+
     def next_command_id(self, *parts: str | int) -> str:
         """The id for giving the DAG Manager a command by hand: while it is not answered, saying it again is the same command;
         once it is, saying it again is another one."""
@@ -243,7 +252,7 @@ class Client:
         Raises:
             InvalidDag: the DAG Manager would refuse the message, for these reasons; nothing is published.
             UnknownWorld: the world was never created; nothing is published.
-            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, as one of these.
+            CommandRefused: it was refused; the outcome is on the log. PromotionHeld and TooLate, as some of these.
             NoAnswer: the DAG Manager does not run.
         """
         admit(submission.dag_json, submission.submitted_at_ms)
@@ -252,8 +261,8 @@ class Client:
         answer = _Answer(self, "dag.diffs", same)
         answer.ask("dag.submissions", submission, lambda other: other.submission_id == same)
         outcome: DagOutcome = self.wait(f"submission {same!r}", answer.find)
-        if outcome.code == PromotionHeld.code:
-            raise PromotionHeld(
+        if outcome.code in (PromotionHeld.code, TooLate.code):
+            raise _REFUSALS[outcome.code](
                 f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{outcome.code}] ')}"
             )
         if not outcome.accepted:

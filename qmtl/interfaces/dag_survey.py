@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, assert_never
@@ -40,6 +41,9 @@ TOPICS: Final = (
     "dag.admin.log",
 )
 
+EXPIRING: Final = ("dag.artifacts", "dag.diffs", "dag.nodes", "dag.outcomes", "dag.readers")
+"""The tables whose rows go by themselves once nobody has needed them for long."""
+
 SETTLE_S: Final = 0.5
 """A gap counts if it is there after so long, too: two topics are not read at one moment."""
 
@@ -59,7 +63,9 @@ class Survey:
     """How much there is.
 
     Attributes:
-        nodes: rows of `dag.nodes`, which are never deleted.
+        nodes: rows of `dag.nodes`.
+        unneeded: of these, those that a tick found to be needed by no version and no queue; they go by themselves.
+        expired: by table, rows that went because nobody needed them, since the log began; in the order of the tables.
         queues: rows of `dag.queues`.
         orphans: of these, those that a tick found to be orphans, and that are not being removed.
         gaps: strategies of which the traffic is not given to versions, all of it and once: the versions of the deployed plan are not
@@ -90,6 +96,8 @@ class Survey:
     uncleared: int = 0
     releases: tuple[int, ...] = (0,) * len(ReleaseStage)
     thin: int = 0
+    unneeded: int = 0
+    expired: tuple[tuple[str, int], ...] = ()
 
 
 class Surveyor:
@@ -106,6 +114,8 @@ class Surveyor:
         self._next: dict[TopicPartition, int] = {}
         self._nodes: set[bytes] = set()
         self._buffering: dict[bytes, int] = {}
+        self._unneeded: set[bytes] = set()
+        self._expired: Counter[str] = Counter()
         self._queues: set[bytes] = set()
         self._replicas: dict[str, int] = dict(OF_CATALOGUE)
         self._check = ReplicaCheck(log)
@@ -144,6 +154,8 @@ class Surveyor:
             self._uncleared,
             tuple([sum(one is stage for one in self._releases.values()) for stage in ReleaseStage]),
             self._count_thin(),
+            len(self._unneeded),
+            tuple(sorted(self._expired.items())),
         )
 
     def _count_thin(self) -> int:
@@ -170,6 +182,7 @@ class Surveyor:
             case "dag.nodes":
                 self._nodes.discard(key)
                 self._buffering.pop(key, None)
+                self._unneeded.discard(key)
             case "dag.queues":
                 self._queues.discard(key)
                 self._orphans.discard(key)
@@ -192,6 +205,8 @@ class Surveyor:
                     self._buffering.pop(key, None)
                 else:
                     self._buffering[key] = found.buffering_since_ms
+                is_needed = found.unneeded_since_ms is None
+                (self._unneeded.discard if is_needed else self._unneeded.add)(key)
             case Queue():
                 self._queues.add(key)
                 self._replicas[found.topic] = wanted_by(found)
@@ -218,6 +233,8 @@ class Surveyor:
                 self._failed += not found.created and found.code != TopicCollision.code
             case AdminEntry():
                 self._stalled += found.act is AdminAct.STALLED
+                if found.act is AdminAct.EXPIRED:
+                    self._expired[found.subject] += int(found.detail)
             case ReportTopicRemoved():
                 pass
             case _:

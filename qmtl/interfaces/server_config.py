@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from qmtl.engine.archive.address import parse
 from qmtl.foundation.common.errors import UsageError
+from qmtl.services.dagmanager.expiry import KEEP_DAYS, LEAST_DAYS, MOST_DAYS
 
 MAX_BYTES: Final = 65_536
 SECTION: Final = "dagmanager"
@@ -30,6 +31,7 @@ class ServerConfig:
         broker_load_url: of a Prometheus that scrapes the brokers; None for what the environment says, or nobody.
         broker_capacity_per_s: messages per second that one broker can take.
         archive: URL of the object store in which topics are archived before they go; None for what the environment says, or nowhere.
+        keep_days: how long rows stay that nobody needs any more; said on the log when the server starts. None for what was said last.
         unused: keys of the file that say nothing to this server, for it to tell of them.
     """
 
@@ -42,6 +44,7 @@ class ServerConfig:
     broker_load_url: str | None = None
     broker_capacity_per_s: int | None = None
     archive: str | None = None
+    keep_days: int | None = None
     unused: tuple[str, ...] = ()
 
     def address(self, state_dir: Path) -> str:
@@ -152,6 +155,12 @@ def _checked(section: Mapping[Any, Any], file: Path) -> ServerConfig:
         raise UsageError(
             f"--config {file}: metrics_port was the number {port}; 0 to 65535 is required.",
             "0 takes any port that is free.",
+        )
+    days = config.keep_days
+    if days is not None and not LEAST_DAYS <= days <= MOST_DAYS:
+        raise UsageError(
+            f"--config {file}: keep_days was the number {days}; {LEAST_DAYS} to {MOST_DAYS} is required.",
+            f"{KEEP_DAYS} is what holds where nobody says anything.",
         )
     return config
 

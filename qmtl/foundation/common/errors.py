@@ -496,6 +496,12 @@ class OtherMessage(CommandRefused):
     code = "QMTL-606"
 
 
+class TooLate(CommandRefused):
+    """A submission or command so old that what was decided on it may be forgotten: it may be one that comes again."""
+
+    code = "QMTL-607"
+
+
 class NoAnswer(QmtlError):
     """No service answered a command in time."""
 

@@ -81,7 +81,8 @@ class DagSubmission:
 
 @dataclass(frozen=True, slots=True)
 class ComputeNode:
-    """A content-addressed node: a row of `dag.nodes`. What its id stands for never changes, and the row stays for good.
+    """A content-addressed node: a row of `dag.nodes`. What its id stands for never changes; the row goes once nobody has needed it for
+    long, and comes again with the node.
 
     Attributes:
         node_id: `blake3:<64 hex>`.
@@ -95,8 +96,9 @@ class ComputeNode:
             rows of versions that did not keep it.
         buffering_since_ms: since when its history is of an older schema of the same compatibility, by the clock's ticks; None where
             it is not, 0 before the first tick.
-        generation: how many names of topics it has had so far, also those that were refused because somebody else's topic looks alike;
-            none comes again.
+        generation: which of its names of topics is the present one, or the next; also those count that were refused because somebody
+            else's topic looks alike. None comes again: a new row begins behind those that rows which went have had (`TopicLife`).
+        unneeded_since_ms: the first tick that found no version and no queue that has it; None while one has.
     """
 
     node_id: str
@@ -113,6 +115,21 @@ class ComputeNode:
     schema_hash: str = ""
     buffering_since_ms: int | None = None
     generation: int = 1
+    unneeded_since_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLife:
+    """From which generation on new nodes name their topics: a row of `dag.lives`, all that is left of nodes whose rows went.
+
+    Attributes:
+        prefix: the first hex digits of the ids of these nodes: so there are no more rows than prefixes, and nodes whose topics might
+            have the same name have the same one.
+        generation: the latest that any of them had.
+    """
+
+    prefix: str
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +170,14 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file that nodes compute with, a model for instance: a row of `dag.artifacts`, which stays for good. Its bytes lie elsewhere.
+    """A file that nodes compute with, a model for instance: a row of `dag.artifacts`. Its bytes lie elsewhere.
 
     Attributes:
         checksum: `blake3:<64 hex>` of its bytes.
         path: where it lies, as it was said last.
         size: bytes.
         framework, dtype: empty where nobody has told them.
+        unneeded_since_ms: the first tick that found no row of a node that uses it; None while one does, and before.
     """
 
     checksum: str
@@ -167,6 +185,7 @@ class Artifact:
     size: int
     framework: str = ""
     dtype: str = ""
+    unneeded_since_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,13 +325,15 @@ class StrategyVersion:
 
 @dataclass(frozen=True, slots=True)
 class DagOutcome:
-    """What became of a submission: a row of `dag.diffs` per submission id.
+    """What became of a submission: a row of `dag.diffs` per submission id, until its time is over (`Retention`).
 
     Attributes:
         code: empty where accepted, else the stable error code.
         buffering_nodes: of the reused ones, those whose topic has a history of an older schema.
         safe_mode: why its context was made safe, `missing_as_of` for example: no version is marked, no node used again, nothing
             deployed. Empty where it is granted as it was asked for.
+        decided_ms: by the clock's ticks, or what the submission said where that is later; 0 in rows of versions that did not keep it,
+            until a tick has seen them.
     """
 
     submission_id: str
@@ -326,6 +347,7 @@ class DagOutcome:
     reused_nodes: tuple[str, ...] = ()
     buffering_nodes: tuple[str, ...] = ()
     safe_mode: str = ""
+    decided_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,17 +464,28 @@ class CollectGarbage:
 
 
 @dataclass(frozen=True, slots=True)
+class SetRetention:
+    """Keep what nobody needs any more, and the outcomes of submissions and commands, for so many days of the clock from now on."""
+
+    command_id: str
+    keep_days: int
+    issued_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class DagCommandOutcome:
-    """What became of a command: a row of `dag.outcomes` per command id.
+    """What became of a command: a row of `dag.outcomes` per command id, until its time is over (`Retention`).
 
     Attributes:
         code: empty where accepted, else the stable error code.
+        decided_ms: as in `DagOutcome`.
     """
 
     command_id: str
     accepted: bool
     code: str
     detail: str
+    decided_ms: int = 0
 
 
 # ---- what is told ------------------------------------------------------------------------------------------------------
@@ -536,8 +569,23 @@ class GcPace:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How long rows stay that nobody needs, and outcomes: a row of `dag.pace`. There is none until something of it was said or done.
+
+    Attributes:
+        keep_ms: by the clock's ticks.
+        forgotten_until_ms: no outcome that is gone was of a message that said a later time; 0 where none is gone. What is not known and
+            says this time or an earlier one may have been decided before, and is refused.
+    """
+
+    what: str
+    keep_ms: int
+    forgotten_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DagReader:
-    """Which versions of a strategy a shard of the node workers computes: a row of `dag.readers`.
+    """Which versions of a strategy a shard of the node workers computes: a row of `dag.readers`, which goes once it says nothing.
 
     Attributes:
         sentinels: one, two with a canary, and those that have the traffic before them; none once the strategy is retired there.
@@ -582,6 +630,7 @@ class AdminAct(Enum):
     RELEASED = "released"
     FORGOTTEN = "forgotten"
     HANDED_OVER = "handed_over"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -589,7 +638,8 @@ class AdminEntry:
     """One line of the admin log, which is kept for good.
 
     Attributes:
-        subject: what was acted on: a topic, a sentinel, a node, a submission, a command or a request for a diff.
+        subject: what was acted on: a topic, a sentinel, a node, a submission, a command or a request for a diff; a table of which rows
+            have expired, with their number as the detail.
         cause: the submission, the command, or the tick that it came from.
         at_ms: by the record that it came from.
         digest: of what came in or went out: of a submission's message and its outcome, of a request and its chunks, of a command; of
@@ -616,6 +666,7 @@ DagCommand: TypeAlias = (
     | StartRelease
     | ReportBacktest
     | AbandonRelease
+    | SetRetention
 )
 TopicReport: TypeAlias = ReportTopicCreated | ReportTopicRemoved
 TopicTask: TypeAlias = CreateTopic | RemoveTopic

@@ -13,6 +13,7 @@ from qmtl.interfaces.cli.dagmanager.ping import ping
 from qmtl.interfaces.cli.dagmanager.queues import queue_stats
 from qmtl.interfaces.cli.dagmanager.ready import queues
 from qmtl.interfaces.cli.dagmanager.release import release
+from qmtl.interfaces.cli.dagmanager.retention import retention
 from qmtl.interfaces.cli.dagmanager.schema import export_schema, init
 from qmtl.interfaces.cli.dagmanager.server import server
 from qmtl.interfaces.cli.dagmanager.versions import sentinels
@@ -43,6 +44,7 @@ for one in (
     gc,
     release,
     context,
+    retention,
     init,
     export_schema,
     server,

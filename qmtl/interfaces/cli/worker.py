@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from qmtl.engine.log.kafka_settings import DEFAULTS, GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
-from qmtl.engine.log.port import GroupState, TopicPartition
+from qmtl.engine.log.port import GroupState, Log, TopicPartition
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.accept import accept
 from qmtl.interfaces.cli.options import format_option, log_option, reading
@@ -125,6 +125,7 @@ def run_processors(
     metrics: tuple[str, int] | None,
     load: BrokerLoad | None = None,
     archive: str | None = None,
+    before: Callable[[Log], None] | None = None,
 ) -> None:
     """Open the log, join the groups and step until a signal comes.
 
@@ -132,6 +133,7 @@ def run_processors(
         metrics: the host and port on which /metrics and /healthz are served; None for nowhere.
         load: how busy the brokers are; None for what the environment says.
         archive: URL of the store of topics that go; None for what the environment says.
+        before: what is to be done on the log before anything runs.
     """
     from qmtl.bootstrap import make_workers, open_log, outside_of, prepare
     from qmtl.engine.worker import collect_seldom, run
@@ -148,6 +150,8 @@ def run_processors(
     try:
         outside = outside_of(log, load, archive)
         prepare(log)
+        if before is not None:
+            before(log)
         with ExitStack() as open_now:
             if metrics is not None:
                 from qmtl.interfaces.metrics.serve import Metrics

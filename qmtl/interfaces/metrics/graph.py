@@ -16,7 +16,7 @@ from qmtl.engine.view import TableView
 from qmtl.foundation.contracts.context import NodeContext
 from qmtl.foundation.contracts.release import ReleaseStage
 from qmtl.foundation.wire.registry import codec
-from qmtl.interfaces.dag_survey import Survey, Surveyor
+from qmtl.interfaces.dag_survey import EXPIRING, Survey, Surveyor
 from qmtl.interfaces.metrics.sampled import Sample, Sampled
 from qmtl.interfaces.metrics.watch import WRITER, Phase, Watch
 from qmtl.interfaces.standing import group_of
@@ -142,6 +142,11 @@ class GraphGauges:
 def _counts(found: Survey) -> Iterator[Metric]:
     yield GaugeMetricFamily("compute_nodes_total", "Nodes that the graph knows.", found.nodes)
     yield GaugeMetricFamily(
+        "compute_nodes_unneeded",
+        "Nodes that no version and no topic has, by the last tick: they go once their time is over.",
+        found.unneeded,
+    )
+    yield GaugeMetricFamily(
         "queues_total", "Topics of nodes, those that are made or removed too.", found.queues
     )
     yield GaugeMetricFamily(
@@ -182,6 +187,15 @@ def _counts(found: Survey) -> Iterator[Metric]:
         "Topics that have fewer replicas than they are to have, as of the last look at each.",
         found.thin,
     )
+    expired = CounterMetricFamily(
+        "qmtl_dag_rows_expired",
+        "Rows that went because nobody needed them, by their table.",
+        labels=("table",),
+    )
+    counts = dict.fromkeys(EXPIRING, 0) | dict(found.expired)  # a rate needs the zero before the first
+    for table, count in counts.items():
+        expired.add_metric((table,), count)
+    yield expired
     releases = GaugeMetricFamily(
         "qmtl_dag_releases", "Releases by the stage in which they are.", labels=("stage",)
     )

@@ -1,36 +1,19 @@
 """Models and other files that nodes compute with: which there are, and who uses them. Their bytes stay outside of the log.
 
 A file is its checksum: that is the key of its row, and what a node that uses it has among its functional parameters. Where it lies is
-only shown; its row has the path that was said last. Rows stay for good, as those of the nodes do.
+only shown; its row has the path that was said last. It goes once no row of a node has used it for long (`expiry`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qmtl.foundation.common.canonical import canonical_json, parse_canonical_json
 from qmtl.foundation.common.errors import InvalidDag
-from qmtl.foundation.common.identity import ARTIFACTS
 from qmtl.foundation.contracts.dag import Artifact, ComputeNode, Edge, Relation
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.faults import Faults
-
-
-def used_by(node: ComputeNode) -> tuple[str, ...]:
-    """The checksums of the artifacts that a node uses, sorted."""
-    if f'"{ARTIFACTS}"' not in node.params_canon:
-        return ()
-    found: list[str] = parse_canonical_json(node.params_canon).get(ARTIFACTS, [])
-    return tuple(found)
-
-
-def own_canon(node: ComputeNode) -> str:
-    """The canonical JSON of a node's parameters as its message has them, without the artifacts that it uses."""
-    if not used_by(node):
-        return node.params_canon
-    params = parse_canonical_json(node.params_canon)
-    return canonical_json({name: value for name, value in params.items() if name != ARTIFACTS})
+from qmtl.services.dagmanager.node_artifacts import used_by
 
 
 def check_same(catalogue: Catalogue, artifacts: Iterable[Artifact], faults: Faults) -> None:
@@ -43,10 +26,10 @@ def check_same(catalogue: Catalogue, artifacts: Iterable[Artifact], faults: Faul
 
 
 def write(act: Act, artifacts: Iterable[Artifact], nodes: Iterable[ComputeNode]) -> None:
-    """Write down artifacts of which something is new, and which new nodes use them."""
+    """Write down artifacts of which something is new, and which new nodes use them. One that is said again begins its time anew."""
     for one in artifacts:
         if act.catalogue.artifact(one.checksum) != one:
-            act.step.table("dag.artifacts").put(one)
+            act.catalogue.needs.put_artifact(one)
     for node in nodes:
         for checksum in used_by(node):
             act.step.table("dag.edges").put(Edge(Relation.USED_BY, checksum, node.node_id))

@@ -6,9 +6,10 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from heapq import nsmallest
 from itertools import chain
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias, TypeVar, assert_never
+from typing import NamedTuple, TypeAlias, assert_never
 
 from qmtl.engine.table import Table
 from qmtl.foundation.contracts.context import THE_CONTEXT, LogContext
@@ -24,7 +25,11 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.foundation.contracts.release import Release
+from qmtl.services.dagmanager.counting import add
 from qmtl.services.dagmanager.indexes import COMPUTE_BUFFERING_SINCE
+from qmtl.services.dagmanager.lines import Line
+from qmtl.services.dagmanager.needs import Needs
+from qmtl.services.dagmanager.outcomes import Outcomes
 from qmtl.services.dagmanager.tag_queries import TagQueries
 
 TagKey: TypeAlias = tuple[tuple[str, ...], int]
@@ -32,6 +37,12 @@ TagKey: TypeAlias = tuple[tuple[str, ...], int]
 
 HOLDING = (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
 """A version in one of these keeps the queues of its nodes."""
+
+OVER = (SentinelStatus.RETIRED, SentinelStatus.FAILED)
+"""A version in one of these is forgotten one day."""
+
+ReaderKey: TypeAlias = tuple[int, str, str]
+"""Shard, world id, strategy id."""
 
 
 class Version(NamedTuple):
@@ -57,6 +68,9 @@ class Catalogue:
 
     Attributes:
         tag_queries: who asks for nodes by tags, and who answers.
+        past_versions: those that are over.
+        needs: who needs the rows of nodes and artifacts.
+        outcomes: what was decided on submissions and commands.
         state: another object once a row of a node or a queue was written or forgotten.
     """
 
@@ -82,6 +96,10 @@ class Catalogue:
         self._open: dict[tuple[str, str], Release] = {}
         self._over: dict[str, int | None] = {}
         self._touched: dict[tuple[str, str], None] = {}
+        self._silent: dict[ReaderKey, None] = {}
+        self.past_versions = Line()
+        self.needs = Needs(tables, self._nodes)
+        self.outcomes = Outcomes(tables)
         self.tag_queries = TagQueries()
         self.state = object()
 
@@ -96,9 +114,11 @@ class Catalogue:
             self._index(queue)
         for sentinel in tables["dag.sentinels"].load():
             self._count(sentinel, +1)
+            self.needs.count(dict.fromkeys(sentinel.node_ids), +1)
             self._note(sentinel)
         for reader in tables["dag.readers"].load():
             self._count_reads(reader, +1)
+            self._note_silence(reader)
         for queue in self._queues.values():
             self._sort(queue)
         self.tag_queries.changed()  # every row that asks has its answers
@@ -107,6 +127,8 @@ class Catalogue:
         for row in tables["dag.tags"].load():
             if row.changes != row.told:
                 self._untold[row.tags, row.interval] = None
+        self.needs.restore()
+        self.outcomes.restore()
 
     # ---- what is there ---------------------------------------------------------------------------------------------
 
@@ -183,6 +205,10 @@ class Catalogue:
         found: Artifact | None = self._tables["dag.artifacts"].get(checksum)
         return found
 
+    def silent_readers(self, most: int) -> list[ReaderKey]:
+        """The rows of readers that say nothing, the first so many of them."""
+        return nsmallest(most, self._silent)
+
     def versions(self) -> list[Version]:
         """All versions in the order of their ids, whatever came first: a process that was restarted says the same."""
         return [self._versions[one] for one in sorted(self._versions)]
@@ -255,8 +281,17 @@ class Catalogue:
 
     def put_node(self, node: ComputeNode) -> None:
         self._tables["dag.nodes"].put(node)
-        self._keep(node)
+        self._judge([node.node_id, *self._keep(node)])
         self.tag_queries.learn(node)
+
+    def drop_node(self, node: ComputeNode) -> None:
+        """Forget a node that nothing has, and that no other one reads."""
+        self.state = object()
+        self._tables["dag.nodes"].delete(node.node_id)
+        del self._nodes[node.node_id]
+        self._note_buffering(node.node_id, COMPUTE_BUFFERING_SINCE.values(node), ())
+        self.tag_queries.forget(node.node_id)
+        self._judge(self.needs.forget(node))
 
     def put_queue(self, queue: Queue, at_ms: int) -> None:
         """Write a queue down.
@@ -265,7 +300,7 @@ class Catalogue:
             at_ms: by the record that it came from.
         """
         self._tables["dag.queues"].put(queue)
-        self._index(queue)
+        self._judge(self._index(queue))
         if is_usable(queue) and queue.role is QueueRole.CURRENT:
             for missing in self._missing.values():
                 missing.pop(queue.node_id, None)
@@ -276,7 +311,8 @@ class Catalogue:
         self.state = object()
         self._tables["dag.queues"].delete(queue.topic)
         del self._queues[queue.topic]
-        _add(self._same_tags, [(queue.tags, queue.interval)], -1)
+        add(self._same_tags, [(queue.tags, queue.interval)], -1)
+        self._judge(self.needs.count([queue.node_id], -1))
         self._orphans.pop(queue.topic, None)
         for queues in (self._queue_of, self._next):
             if (last := queues.get(queue.node_id)) is not None and last.topic == queue.topic:
@@ -292,11 +328,15 @@ class Catalogue:
         if before is None and (
             readers := self._computed[sentinel.sentinel_id]
         ):  # one that was forgotten is back
-            _add(self._read, dict.fromkeys(sentinel.node_ids), readers)
+            add(self._read, dict.fromkeys(sentinel.node_ids), readers)
         self._tables["dag.sentinels"].put(sentinel)
         self._mind_all(
             [*self._count(sentinel, +1), *(self._count(before, -1) if before is not None else ())], at_ms
         )
+        had = () if before is None else before.node_ids
+        if had != sentinel.node_ids:
+            self._judge(self.needs.count(dict.fromkeys(sentinel.node_ids), +1))
+            self._judge(self.needs.count(dict.fromkeys(had), -1))
         self._note(sentinel)
         if (key := (sentinel.world_id, sentinel.strategy_id)) in self._open:
             self._touched[key] = None
@@ -305,8 +345,10 @@ class Catalogue:
         """Forget a version that nobody can roll back to any more."""
         self._tables["dag.sentinels"].delete(sentinel.sentinel_id)
         self._mind_all(self._count(sentinel, -1), at_ms)
+        self._judge(self.needs.count(dict.fromkeys(sentinel.node_ids), -1))
         self._versions.pop(sentinel.sentinel_id, None)
         self._missing.pop(sentinel.sentinel_id, None)
+        self.past_versions.drop(sentinel.sentinel_id)
 
     def put_reader(self, reader: DagReader) -> None:
         rows = self._tables["dag.readers"]
@@ -315,6 +357,12 @@ class Catalogue:
             self._count_reads(before, -1)
         rows.put(reader)
         self._count_reads(reader, +1)
+        self._note_silence(reader)
+
+    def drop_reader(self, key: ReaderKey) -> None:
+        """Forget a reader that says nothing."""
+        self._tables["dag.readers"].delete(*key)
+        del self._silent[key]
 
     def note_behind(self, left: Mapping[str, str]) -> None:
         """Nodes have left these topics: a worker that computes a version with one of them reads it until it says otherwise.
@@ -345,29 +393,43 @@ class Catalogue:
 
     # ---- indexes -------------------------------------------------------------------------------------------------------
 
-    def _index(self, queue: Queue) -> None:
+    def _index(self, queue: Queue) -> list[str]:
+        """Take a queue's row; returns the nodes that are to be judged."""
         self.state = object()
+        judged = []
         if queue.topic not in self._queues:
             self._same_tags[queue.tags, queue.interval] += 1
+            judged = self.needs.count([queue.node_id], +1)
         self._queues[queue.topic] = queue
         for role, queues in ((QueueRole.CURRENT, self._queue_of), (QueueRole.NEXT, self._next)):
             if queue.role is role:
                 queues[queue.node_id] = queue
             elif (last := queues.get(queue.node_id)) is not None and last.topic == queue.topic:
                 del queues[queue.node_id]
+        return judged
 
-    def _keep(self, node: ComputeNode) -> None:
+    def _keep(self, node: ComputeNode) -> list[str]:
+        """Take a node's row; returns the nodes that it reads, and nobody read before."""
         self.state = object()
         known = self._nodes.get(node.node_id)
         self._nodes[node.node_id] = node
         before = () if known is None else COMPUTE_BUFFERING_SINCE.values(known)
-        since = COMPUTE_BUFFERING_SINCE.values(node)
-        if before == since:
+        self._note_buffering(node.node_id, before, COMPUTE_BUFFERING_SINCE.values(node))
+        return self.needs.learn(node) if known is None else []
+
+    def _note_buffering(self, node_id: str, before: Iterable[int], now: Iterable[int]) -> None:
+        if before == now:
             return
         for one in before:
-            del self._buffering[bisect_left(self._buffering, (one, node.node_id))]
-        for one in since:
-            insort(self._buffering, (one, node.node_id))
+            del self._buffering[bisect_left(self._buffering, (one, node_id))]
+        for one in now:
+            insort(self._buffering, (one, node_id))
+
+    def _judge(self, node_ids: Iterable[str]) -> None:
+        """Find out whether the rows of nodes are needed; the time of one that is again will begin anew."""
+        for node in self.needs.judge(node_ids):
+            self._tables["dag.nodes"].put(node)
+            self._keep(node)
 
     def _mind_all(self, node_ids: Iterable[str], at_ms: int) -> None:
         for node_id in dict.fromkeys(node_ids):
@@ -422,12 +484,12 @@ class Catalogue:
         nodes = dict.fromkeys(sentinel.node_ids)
         match sentinel.status:
             case SentinelStatus.PENDING:
-                return _add(self._held, nodes, by)
+                return add(self._held, nodes, by)
             case SentinelStatus.ACTIVE:
                 self.tag_queries.ask((sentinel.world_id, sentinel.strategy_id), nodes, by)
-                return [*_add(self._held, nodes, by), *_add(self._carried, nodes, by)]
+                return [*add(self._held, nodes, by), *add(self._carried, nodes, by)]
             case SentinelStatus.RETIRED:
-                _add(self._kept, nodes, by)
+                add(self._kept, nodes, by)
                 return []
             case SentinelStatus.FAILED:
                 return []
@@ -445,6 +507,10 @@ class Catalogue:
             sentinel.retired_at_ms,
             sentinel.release_tag,
         )
+        if sentinel.status in OVER:
+            self.past_versions.put(sentinel.sentinel_id, sentinel.retired_at_ms)
+        else:
+            self.past_versions.drop(sentinel.sentinel_id)
         if sentinel.status is SentinelStatus.PENDING:
             self._missing[sentinel.sentinel_id] = {
                 one: None for one in sentinel.node_ids if not self.is_ready(one)
@@ -461,36 +527,25 @@ class Catalogue:
         else:
             self._open[key] = row
 
+    def _note_silence(self, reader: DagReader) -> None:
+        key = (reader.shard, reader.world_id, reader.strategy_id)
+        if reader.sentinels or reader.behind or reader.found:
+            self._silent.pop(key, None)
+        else:
+            self._silent[key] = None
+
     def _count_reads(self, reader: DagReader, by: int) -> None:
-        _add(self._computed, reader.sentinels, by)
-        _add(self._behind, reader.behind, by)
+        add(self._computed, reader.sentinels, by)
+        add(self._behind, reader.behind, by)
         for sentinel in (self.sentinel(one) for one in reader.sentinels):
             if sentinel is not None:
-                _add(self._read, dict.fromkeys(sentinel.node_ids), by)
-        _add(self._read, reader.found, by)
+                add(self._read, dict.fromkeys(sentinel.node_ids), by)
+        add(self._read, reader.found, by)
 
 
 def is_usable(queue: Queue) -> bool:
     """Whether its topic is there, and stays."""
     return queue.ready and not queue.removing
-
-
-K = TypeVar("K")
-
-
-def _add(counts: Counter[K], keys: Iterable[K], by: int) -> list[K]:
-    """Count, and forget what counts for nothing; returns what was nothing before, or is so now."""
-    changed = []
-    for key in keys:
-        before = counts.get(key, 0)
-        after = before + by
-        if after:
-            counts[key] = after
-        else:
-            del counts[key]
-        if not (before and after):
-            changed.append(key)
-    return changed
 
 
 def _tag_key(key: TagKey) -> tuple[str | int, ...]:

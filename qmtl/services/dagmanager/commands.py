@@ -19,12 +19,13 @@ from qmtl.foundation.contracts.dag import (
     RetireStrategy,
     RollBack,
     SentinelStatus,
+    SetRetention,
     SetTrafficWeight,
     VersionSentinel,
 )
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
 from qmtl.foundation.wire.registry import codec
-from qmtl.services.dagmanager import context, garbage, release
+from qmtl.services.dagmanager import context, expiry, garbage, release
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.queues import ask_for, lacking
@@ -44,15 +45,16 @@ from qmtl.services.dagmanager.versions import (
 
 def command(act: Act, message: DagCommand) -> None:
     """Decide on a command; one that comes again decides nothing more."""
-    outcomes = act.step.table("dag.outcomes")
-    if outcomes.get(message.command_id) is not None:
+    if act.step.table("dag.outcomes").get(message.command_id) is not None:
         return
+    decided_ms = expiry.decided_ms(act, message.issued_at_ms)
     try:
+        expiry.require_in_time(act, message.issued_at_ms)
         told = _decide(act, message)
-        outcome = DagCommandOutcome(message.command_id, True, "", told)
+        outcome = DagCommandOutcome(message.command_id, True, "", told, decided_ms)
     except (CommandRefused, InvalidDag) as error:
-        outcome = DagCommandOutcome(message.command_id, False, error.code, str(error))
-    outcomes.put(outcome)
+        outcome = DagCommandOutcome(message.command_id, False, error.code, str(error), decided_ms)
+    act.catalogue.outcomes.put(outcome)
     digest = blake3_hex(codec.encode(message))
     act.note(AdminAct.COMMANDED, message.command_id, detail=outcome.detail, digest=digest)
 
@@ -84,6 +86,8 @@ def _decide(act: Act, message: DagCommand) -> str:
             return release.report(act, message)
         case AbandonRelease():
             return release.abandon(act, message)
+        case SetRetention():
+            return expiry.say(act, message)
         case _:
             assert_never(message)
 
@@ -201,7 +205,9 @@ def _collect(act: Act, message: CollectGarbage) -> str:
         return "nothing is removed before the clock's first tick"
     garbage.stamp(act)
     count = garbage.collect(act, among=among, at_once=True)
-    return f"{count} queues are being removed"
+    gone = {} if message.sentinel else expiry.mind(act)
+    told = "".join(f", {number} rows of {table} went" for table, number in gone.items())
+    return f"{count} queues are being removed{told}"
 
 
 def _known(act: Act, text: str) -> VersionSentinel:

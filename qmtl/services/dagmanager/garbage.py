@@ -43,9 +43,6 @@ LONGEST_PAUSE_MS: Final = 7 * DAY_MS
 """A topic that could not be removed is tried again after a minute, and after twice as long each time, up to this. So what can never be
 archived keeps nobody else from going, and the admin log, which is kept for good, does not grow with the ticks."""
 
-OVER: Final = (SentinelStatus.RETIRED, SentinelStatus.FAILED)
-"""A version in one of these is forgotten one day."""
-
 _PACE: Final = "gc"
 
 
@@ -98,8 +95,8 @@ def stamp(act: Act) -> None:
     catalogue, now_ms = act.catalogue, act.at_ms
     for queue in [one for one in catalogue.orphans() if one.orphaned_at_ms is None]:
         catalogue.put_queue(replace(queue, orphaned_at_ms=now_ms), now_ms)
-    for one in [one for one in catalogue.versions() if one.status in OVER]:
-        if one.retired_at_ms is None and (row := catalogue.sentinel(one.sentinel_id)) is not None:
+    for sentinel_id in catalogue.past_versions.fresh():
+        if (row := catalogue.sentinel(sentinel_id)) is not None:
             catalogue.put_sentinel(replace(row, retired_at_ms=now_ms), now_ms)
 
 
@@ -170,15 +167,13 @@ def collect(act: Act, among: frozenset[str] | None = None, *, at_once: bool = Fa
 def forget_versions(act: Act) -> None:
     """Drop the versions of which nobody needs to know any more, once their time is over: those to which one could go back as soon as no
     queue is theirs alone, and those that failed."""
-    stays_ms = KEEPING[QueueTag.SENTINEL].stays_ms
-    for one in act.catalogue.versions():
-        if one.status not in OVER or one.retired_at_ms is None:
+    due = act.catalogue.past_versions.due(act.at_ms - KEEPING[QueueTag.SENTINEL].stays_ms)
+    for sentinel_id in sorted(due):
+        version = act.catalogue.sentinel(sentinel_id)
+        if version is None or act.catalogue.is_computed(sentinel_id):
             continue
-        if act.at_ms < one.retired_at_ms + stays_ms or act.catalogue.is_computed(one.sentinel_id):
-            continue
-        version = act.catalogue.sentinel(one.sentinel_id)
-        keeps = () if version is None or one.status is SentinelStatus.FAILED else version.node_ids
-        if version is not None and not any(_is_its_own(act.catalogue, node_id) for node_id in keeps):
+        keeps = () if version.status is SentinelStatus.FAILED else version.node_ids
+        if not any(_is_its_own(act.catalogue, node_id) for node_id in keeps):
             _forget(act, version)
 
 

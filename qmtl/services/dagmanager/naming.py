@@ -13,6 +13,9 @@ from qmtl.foundation.contracts.dag import ComputeNode, TopicClass
 
 SHORT_HASH: Final = 8
 GROWTH: Final = 2
+LIFE_PREFIX: Final = 3
+"""Hex digits of a node's id under which it is kept how far the names of its topics went: not more than `SHORT_HASH`, as nodes whose
+topics may have the same name have to share it. With three there are 4,096 rows at most."""
 MAX_NAME: Final = 249
 """Kafka's longest topic name."""
 
@@ -62,6 +65,11 @@ def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool]) ->
         if not taken(name) or length >= len(digest):
             return name
         length += GROWTH
+
+
+def life_prefix(node_id: str) -> str:
+    """Under what it is kept how far the names of a node's topics went."""
+    return node_id.removeprefix("blake3:")[:LIFE_PREFIX]
 
 
 def release_of(topic: str) -> str:

@@ -489,6 +489,7 @@ def _at(row: ComputeNode, at_ms: int) -> ComputeNode:
         made.schema_hash,
         made.buffering_since_ms,
         made.generation,
+        made.unneeded_since_ms,
     ) = _TIMELESS(row)
     made.created_at_ms = at_ms
     made.__class__ = ComputeNode

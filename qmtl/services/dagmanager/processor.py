@@ -19,6 +19,7 @@ from qmtl.foundation.contracts.dag import (
     ReportTopicRemoved,
     RetireStrategy,
     RollBack,
+    SetRetention,
     SetTrafficWeight,
     TopicReport,
 )
@@ -27,7 +28,7 @@ from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
 from qmtl.foundation.wire.shards import is_settled, nodes_of
 from qmtl.foundation.wire.topics import TopicSpec
-from qmtl.services.dagmanager import buffering, context, diff_stream, garbage, handover, release
+from qmtl.services.dagmanager import buffering, context, diff_stream, expiry, garbage, handover, release
 from qmtl.services.dagmanager.act import Act, bounded
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.commands import command
@@ -57,6 +58,7 @@ class DagManager:
         "dag.diffs",
         "dag.outcomes",
         "dag.pace",
+        "dag.lives",
         "dag.context",
         "dag.releases",
         "dag.release.messages",
@@ -112,6 +114,7 @@ class DagManager:
                 | StartRelease()
                 | ReportBacktest()
                 | AbandonRelease()
+                | SetRetention()
             ):
                 command(act(message.command_id, message.issued_at_ms), message)
             case ReportTopicCreated() | ReportTopicRemoved():
@@ -141,6 +144,7 @@ class DagManager:
         buffering.mind(act)
         diff_stream.mind(act, self._streams)
         release.mind(act)
+        expiry.mind(act)
         self._tell(act)
 
     def flush(self, step: Step) -> None:

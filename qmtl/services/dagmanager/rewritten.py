@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from qmtl.foundation.common.errors import InvariantBroken
 from qmtl.foundation.contracts.dag import ComputeNode, VersionSentinel
-from qmtl.services.dagmanager.artifacts import own_canon, used_by
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.message import SCHEMA_VERSION
+from qmtl.services.dagmanager.node_artifacts import own_canon, used_by
 
 
 def message_of(catalogue: Catalogue, version: VersionSentinel, label: str) -> bytes:
@@ -31,7 +31,10 @@ def message_of(catalogue: Catalogue, version: VersionSentinel, label: str) -> by
         "schema_version": SCHEMA_VERSION,
         "strategy_id": version.strategy_id,
         "meta": {"version": label},
-        "artifacts": [_said({"name": name, **asdict(found)}, keep=("size",)) for name, found in known],
+        "artifacts": [
+            _said({"name": name, **asdict(replace(found, unneeded_since_ms=None))}, keep=("size",))
+            for name, found in known
+        ],
         "signals": [names[node_id] for node_id in version.signals],
     }
     texts = [

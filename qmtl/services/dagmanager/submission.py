@@ -17,6 +17,7 @@ from qmtl.foundation.common.errors import (
     RolloutActive,
     TagsTooCommon,
     TooLarge,
+    TooLate,
 )
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
@@ -35,8 +36,8 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.registry import codec
-from qmtl.services.dagmanager import artifacts
-from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager import artifacts, expiry
+from qmtl.services.dagmanager.act import LAST_MS, Act
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.answers import Answers, answers_in, planned, with_answers
 from qmtl.services.dagmanager.buffering import change_schema, is_buffering
@@ -70,11 +71,11 @@ _WIDEST: Final = 4
 
 def submit(act: Act, submission: DagSubmission) -> DagOutcome:
     """Decide on a submission; one that comes again decides nothing more. Returns what was decided."""
-    outcomes = act.step.table("dag.diffs")
-    known: DagOutcome | None = outcomes.get(submission.submission_id)
+    known: DagOutcome | None = act.step.table("dag.diffs").get(submission.submission_id)
     if known is not None:
         return known
     try:
+        expiry.require_in_time(act, submission.submitted_at_ms)
         faults = Faults()
         safe = evaluated(act.catalogue.context(), submission, faults) if _says_context(submission) else None
         graph, draft = drafted(act.catalogue, submission, faults, prescan=act.prescan)
@@ -84,17 +85,20 @@ def submit(act: Act, submission: DagSubmission) -> DagOutcome:
         return _write_down(act, submission, graph, draft)
     except InvalidDag as error:
         refused = _refused(submission, error.code, lines(error.reasons, error.more))
-    except PromotionHeld as error:
+    except (PromotionHeld, TooLate) as error:
         refused = _refused(submission, error.code, str(error))
-    outcomes.put(refused)
-    _note(act, submission, refused, f"refused: {refused.code}")
-    return refused
+    return _note(act, submission, refused, f"refused: {refused.code}")
 
 
-def _note(act: Act, submission: DagSubmission, outcome: DagOutcome, told: str) -> None:
+def _note(act: Act, submission: DagSubmission, outcome: DagOutcome, told: str) -> DagOutcome:
+    """Write down what becomes of a submission."""
+    decided_ms = expiry.decided_ms(act, submission.submitted_at_ms)
+    outcome = replace(outcome, decided_ms=decided_ms)
+    act.catalogue.outcomes.put(outcome)
     subject = outcome.sentinel_id or submission.submission_id
     act.note(AdminAct.DIFFED, subject, detail="request", digest=blake3_hex(submission.dag_json))
     act.note(AdminAct.DIFFED, subject, detail=f"response: {told}", digest=blake3_hex(codec.encode(outcome)))
+    return outcome
 
 
 def _says_context(submission: DagSubmission) -> bool:
@@ -110,9 +114,7 @@ def _leave_alone(act: Act, submission: DagSubmission, graph: Graph, safe: SafeCo
     outcome = DagOutcome(
         submission.submission_id, submission.world_id, graph.strategy_id, True, "", told, safe_mode=why
     )
-    act.step.table("dag.diffs").put(outcome)
-    _note(act, submission, outcome, told)
-    return outcome
+    return _note(act, submission, outcome, told)
 
 
 def drafted(
@@ -196,9 +198,8 @@ class Draft:
 
 
 def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft) -> DagOutcome:
-    act.step.table("dag.diffs").put(draft.outcome)
     made, again = len(draft.outcome.new_nodes), len(draft.outcome.reused_nodes)
-    _note(act, submission, draft.outcome, f"{made} new, {again} reused")
+    outcome = _note(act, submission, draft.outcome, f"{made} new, {again} reused")
     for collision in graph.collisions:
         act.note(AdminAct.COLLIDED, collision.node_id, collision.node_id, " ".join(collision.held))
     for node in draft.changed:
@@ -213,7 +214,7 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
         if said != known:
             act.catalogue.put_sentinel(said, act.at_ms)
         restate(act, said, submission.weight_bp)
-        return draft.outcome
+        return outcome
     for node in draft.nodes:
         act.catalogue.put_node(node)
     for queue in draft.queues:
@@ -225,7 +226,7 @@ def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft)
         for node_id in dict.fromkeys(one.node_id for one in draft.nodes):
             act.step.table("dag.edges").put(Edge(Relation.HAS, sentinel.sentinel_id, node_id))
     begin(act, sentinel)
-    return draft.outcome
+    return outcome
 
 
 def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Draft:
@@ -258,7 +259,8 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
         if node_id in new or node_id in reused:
             continue
         if known is None:
-            known = new[node_id] = replace(one.node, owner=sentinel.sentinel_id)
+            generation = catalogue.needs.first_generation(node_id)
+            known = new[node_id] = replace(one.node, owner=sentinel.sentinel_id, generation=generation)
         else:
             reused[node_id] = None
             is_changed = one.schema_hash != known.schema_hash
@@ -284,6 +286,7 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
         tuple(new),
         tuple(reused),
         tuple(buffering),
+        decided_ms=LAST_MS,  # there is room for any instant
     )
     return Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()), tuple(changed), every)
 
@@ -323,9 +326,8 @@ def _check_room(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Answe
     rows: tuple[ComputeNode | VersionSentinel | DagOutcome, ...]
     rows = (*draft.nodes, draft.sentinel, draft.outcome)
     try:
-        for row in rows:
-            if _is_long(row):
-                codec.encode(row)
+        for row in filter(_is_long, rows):
+            codec.encode(replace(row, unneeded_since_ms=LAST_MS) if isinstance(row, ComputeNode) else row)
         _require_plan(catalogue, graph, draft, answers)
     except TooLarge as error:
         was, rule = f"a list of {len(graph.nodes)}", f"its {error.what.removeprefix('a ').rstrip('.')}"

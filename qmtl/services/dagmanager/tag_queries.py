@@ -76,6 +76,11 @@ class TagQueries:
             self.learn(node)
             left += [one for one in readers.get(node.node_id, ()) if one.node_id not in self._asking]
 
+    def forget(self, node_id: str) -> None:
+        """Forget a node that no version has, and no other node reads."""
+        self._questions.pop(node_id, None)
+        self._asking.pop(node_id, None)
+
     def can_answer(self, node: ComputeNode) -> bool:
         """Whether a node that carries data answers those who ask for its tags."""
         return node.node_id not in self._asking and is_number(node)

@@ -136,9 +136,11 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         "dagmanager:\n  kafka_dsn: a:1,b:2\n  namespace: n\n  state_dir: s\n  slot: '3'\n"
         "  metrics_host: 0.0.0.0\n  metrics_port: 0\n"
         "  broker_load_url: http://p:1\n  broker_capacity_per_s: 5\n  archive: s3://bucket\n"
+        "  keep_days: 60\n"
     )
     found = config(tmp_path, text)
-    assert found == ServerConfig("a:1,b:2", "n", "s", "3", "0.0.0.0", 0, "http://p:1", 5, "s3://bucket")
+    told = ("a:1,b:2", "n", "s", "3", "0.0.0.0", 0, "http://p:1", 5, "s3://bucket", 60)
+    assert found == ServerConfig(*told)
     assert config(tmp_path, dedent(text.partition("\n")[2])) == found, (
         "a file without sections is the section"
     )
@@ -167,6 +169,9 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         ("dagmanager:\n  metrics_port: '1'\n", ["metrics_port", "a whole number is required"]),
         ("dagmanager:\n  metrics_port: true\n", ["metrics_port", "a truth value"]),
         ("dagmanager:\n  metrics_port: 65536\n", ["metrics_port", "65535"]),
+        ("dagmanager:\n  keep_days: 1\n", ["keep_days", "the number 1", "2 to 3650"]),
+        ("dagmanager:\n  keep_days: 3651\n", ["keep_days", "2 to 3650"]),
+        ("dagmanager:\n  keep_days: '30'\n", ["keep_days", "a whole number is required"]),
         ("dagmanager:\n  broker_capacity_per_s: 1.5\n", ["broker_capacity_per_s", "a whole number is"]),
         ("dagmanager:\n  kafka_dsn: [a, b]\n", ["kafka_dsn", "a list"]),
         ("dagmanager: 7\n", ["section 'dagmanager'", "a whole number"]),

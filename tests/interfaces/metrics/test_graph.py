@@ -124,6 +124,15 @@ def counts_of(log: Log) -> list[float | None]:
     ]
 
 
+def expiry_of(log: Log) -> tuple[int, dict[str, int]]:
+    """Nodes that nobody needs, and how many rows went, by table."""
+    counts: dict[str, int] = {}
+    for one in messages_of(log, "dag.admin.log"):
+        if one.act is AdminAct.EXPIRED:
+            counts[one.subject] = counts.get(one.subject, 0) + int(one.detail)
+    return sum(one.unneeded_since_ms is not None for one in rows_of(log, "dag.nodes")), counts
+
+
 def releases_of(log: Log) -> list[float]:
     """How many there are in each stage, in the order of `STAGES`."""
     stages = [one.stage.value for one in rows_of(log, "dag.releases")]
@@ -145,10 +154,14 @@ RELEASE = Release("r", "w", "s", "v2", "d", ReleaseStage.BACKTESTS, 1)
 NAMES_3 = st.sampled_from(["a", "b", "c"])
 ROWS: st.SearchStrategy[Row] = st.one_of(
     st.builds(
-        lambda name, since: row("dag.nodes", replace(NODE, node_id=name, buffering_since_ms=since)),
+        lambda name, since, unneeded: row(
+            "dag.nodes", replace(NODE, node_id=name, buffering_since_ms=since, unneeded_since_ms=unneeded)
+        ),
         NAMES_3,
         st.sampled_from([None, None, 0, 3, 7000]),
+        st.sampled_from([None, 7]),
     ),
+    st.builds(lambda name: tombstone("dag.nodes", name), NAMES_3),
     st.builds(
         lambda name, since, removing: row(
             "dag.queues", replace(QUEUE, topic=name, orphaned_at_ms=since, removing=removing)
@@ -199,6 +212,11 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
         st.sampled_from([AdminAct.STALLED, AdminAct.GIVEN_UP]),
     ),
     st.builds(
+        lambda name, count: row("dag.admin.log", AdminEntry(AdminAct.EXPIRED, name, "", "", 1, str(count))),
+        st.sampled_from(["dag.nodes", "dag.diffs"]),
+        st.integers(1, 9),
+    ),
+    st.builds(
         lambda hits, cleared: row("dag.context", replace(CONTEXT, hits=tuple(hits), cleared=cleared)),
         st.lists(st.integers(0, 9), max_size=3),
         st.integers(0, 3),
@@ -222,10 +240,11 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
         for batch in batches:
             commit(log, batch)
             found = surveyor.look()
-            *counts, oldest_ms, crossed, uncleared, releases, _ = astuple(found)
+            *counts, oldest_ms, crossed, uncleared, releases, _, unneeded, expired = astuple(found)
             oldest_s = None if oldest_ms is None else oldest_ms / 1000
             assert [*counts, oldest_s, crossed, uncleared] == counts_of(log)
             assert list(releases) == releases_of(log)
+            assert (unneeded, dict(expired)) == expiry_of(log)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +331,18 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
 
         until(lambda: in_stages() == releases_of(client.log))
         assert in_stages() == [2, 0, 0, 0, 1]
+        went = AdminEntry(AdminAct.EXPIRED, "dag.nodes", "", "clock", 1, "3")
+        idle = replace(rows_of(client.log, "dag.nodes")[0], unneeded_since_ms=1)
+        commit(client.log, [row("dag.admin.log", went), row("dag.admin.log", went), row("dag.nodes", idle)])
+
+        def gone() -> list[float | None]:
+            found, name = Scrape(url), "qmtl_dag_rows_expired_total"
+            return [
+                found.get("compute_nodes_unneeded"),
+                *(found.get(name, table=one) for one in ("dag.nodes", "dag.diffs")),
+            ]
+
+        until(lambda: gone() == [1, 6, 0])
 
 
 def test_cross_context_hits_are_told_by_the_shards_that_met_them_and_by_the_dag_manager(place: Path) -> None:

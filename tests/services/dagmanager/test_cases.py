@@ -126,7 +126,9 @@ def test_of_what_is_refused_there_is_the_outcome_and_the_note_and_nothing_else(d
     before, told = desk.all_rows(), len(desk.emitted)
     desk.send(DagSubmission(name, "w1", submitted(name), T0))
     outcome: DagOutcome = desk.table("dag.diffs").get(name)
-    assert outcome == DagOutcome(name, "w1", "", False, CASES[name]["refused"]["code"], outcome.detail)
+    assert outcome == DagOutcome(
+        name, "w1", "", False, CASES[name]["refused"]["code"], outcome.detail, decided_ms=T0
+    )
     reasons = [line for line in outcome.detail.splitlines() if line.startswith("[")]
     assert [line[1:].split("]")[0] for line in reasons] == [
         code for code, _ in CASES[name]["refused"]["reasons"]

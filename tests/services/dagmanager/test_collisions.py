@@ -177,7 +177,7 @@ def test_a_topic_of_the_same_name_that_is_not_as_asked_for_is_never_removed(desk
     assert cluster.topics == others
     assert (desk.rows("dag.queues"), desk.rows("dag.tasks")) == ([], [])
     cluster.topics.clear()
-    desk.send(replace(ONE, submission_id="again"))
+    desk.send(replace(ONE, submission_id="again", submitted_at_ms=desk.closed_ms))
     work(desk, cluster)
     assert present(desk) == first
     assert desk.rows("dag.sentinels")[0].status is SentinelStatus.ACTIVE

@@ -144,7 +144,16 @@ def test_a_submission_in_safe_mode_changes_nothing_and_is_in_it_where_a_diff_is(
             if not found.safe_mode:
                 assert found.sentinel_id == asked.sentinel_id
                 continue
-            assert found == DagOutcome(name, "w1", "s1", True, "", found.detail, safe_mode=asked.safe_mode)
+            assert found == DagOutcome(
+                name,
+                "w1",
+                "s1",
+                True,
+                "",
+                found.detail,
+                safe_mode=asked.safe_mode,
+                decided_ms=found.decided_ms,
+            )
             after = desk.all_rows()
             assert [one for one in after.pop("dag.diffs") if one not in before["dag.diffs"]] == [found]
             before.pop("dag.diffs")

@@ -51,7 +51,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def publish(desk: Desk, name: str = "first") -> list[Queue]:
     one = submission(strategy(crossing(3, 8)))
-    desk.send(DagSubmission(name, "w1", one.dag_json, NOON_MS))
+    desk.send(DagSubmission(name, "w1", one.dag_json, desk.closed_ms))
     desk.report_all()
     return desk.rows("dag.queues")
 
@@ -105,7 +105,7 @@ def test_a_queue_that_one_can_go_back_to_stays_longer_and_is_archived(desk: Desk
     assert len(desk.rows("dag.sentinels")) == 1
     desk.tick(day(211) + 60_000)
     assert (desk.rows("dag.sentinels"), desk.rows("dag.edges")) == ([], [])
-    assert len(desk.rows("dag.nodes")) == len(queues)  # what an id stands for is never forgotten
+    assert len(desk.rows("dag.nodes")) == len(queues)  # they have their own time from now on
 
 
 def test_what_a_message_says_of_time_is_not_believed(desk: Desk) -> None:
@@ -122,7 +122,7 @@ def test_a_queue_that_is_needed_again_begins_anew(desk: Desk) -> None:
     desk.tick(day(1))
     desk.tick(day(200))
     publish(desk, "again")
-    desk.send(replace(OUT, command_id="out again"))
+    desk.send(replace(OUT, command_id="out again", issued_at_ms=day(200)))
     desk.tick(day(220))
     assert removals(desk) == {}
     desk.tick(day(430))
@@ -326,7 +326,7 @@ def test_a_command_tries_at_once_what_could_not_be_removed_the_last_times(desk: 
         desk.tick(day(300) + minute * MINUTE_MS)
         answer(desk, topics)
     assert removals(desk) == {}
-    desk.send(CollectGarbage("now", "", NOON_MS))
+    desk.send(CollectGarbage("now", "", day(300)))
     assert removals(desk).keys() == topics
 
 
@@ -347,7 +347,7 @@ def test_a_version_that_comes_back_while_its_topics_go_gets_new_ones(desk: Desk)
     desk.send(OUT)
     desk.tick(day(1))
     desk.tick(day(300))
-    desk.send(RollBack("back", first.sentinel_id, NOON_MS))
+    desk.send(RollBack("back", first.sentinel_id, day(300)))
     assert desk.table("dag.strategies").get("w1", "s1").nodes == ()
     desk.remove_all()
     assert {row.topic for row in desk.rows("dag.tasks")} == {f"{row.topic}_v2" for row in queues}
@@ -426,6 +426,7 @@ def test_of_a_forgotten_version_the_audit_has_what_it_takes_to_publish_it_again(
     (again,) = desk.rows("dag.sentinels")
     same = replace(
         version,
+        created_at_ms=again.created_at_ms,
         status=SentinelStatus.ACTIVE,
         submission_id="again",
         active_since_ms=again.active_since_ms,
@@ -474,7 +475,7 @@ def test_a_version_that_failed_and_comes_again_is_no_longer_over(desk: Desk) -> 
     desk.tick(day(1))
     desk.tick(day(200))
     one = submission(strategy(crossing(3, 21), version="v2"))
-    desk.send(DagSubmission("again", "w1", one.dag_json, NOON_MS))
+    desk.send(DagSubmission("again", "w1", one.dag_json, day(200)))
     desk.tick(day(400))
     assert desk.table("dag.sentinels").get(gone.sentinel_id).status is SentinelStatus.PENDING
 

@@ -47,6 +47,7 @@ from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import DAY_MS
 from tests.services.dagmanager.desk import AnyDesk, Desk
 from tests.services.dagmanager.desk_on_log import HEARD, Death, DeskOnLog
+from tests.services.dagmanager.keeping import TOO_LATE, Keeping
 from tests.services.dagmanager.lives import tried
 from tests.services.dagmanager.traffic import ACTIVE, FAILED, PENDING, REFUSED, RETIRED, Traffic
 from tests.services.graphs import crossing, price, sma, strategy, submission, tag_query, target
@@ -78,6 +79,11 @@ PLACE = str(MEMORY) if MEMORY.is_dir() else None
 T0_MS = 1_700_000_000_000 // DAY_MS * DAY_MS
 
 
+def id_of(message: Any) -> str:
+    """Of a submission or a command, or its outcome; empty of all else."""
+    return str(getattr(message, "submission_id", "") or getattr(message, "command_id", ""))
+
+
 @dataclass
 class Broker:
     """Topics that are there, and what they were asked to be of."""
@@ -94,6 +100,7 @@ class Life(RuleBasedStateMachine):
         self.desk = self.a_desk(Path(self.folder.name))
         self.broker = Broker()
         self.traffic = Traffic()
+        self.keeping = Keeping()
         self.now_ms = T0_MS
         self.sent: list[Any] = []
         self.sent_before = 0
@@ -105,10 +112,10 @@ class Life(RuleBasedStateMachine):
     def a_desk(self, directory: Path) -> AnyDesk:
         return Desk(directory)
 
-    @initialize(begun=st.sampled_from(["nothing", "running", "over", "computed"]))
+    @initialize(begun=st.sampled_from(["nothing", "running", "over", "computed", "gone"]))
     def begin(self, begun: str) -> None:
         """With nothing; with a strategy that runs; or with one that is over for so long that its topics are to go, unless a worker has
-        not heard of it."""
+        not heard of it; or with one of which nothing is left."""
         self.desk.tick(self.now_ms)
         self.send(SetComputeContext("context", "w1", "live", self.now_ms))
         if begun != "nothing":
@@ -120,6 +127,8 @@ class Life(RuleBasedStateMachine):
             self.retire(OWNERS[0])
             for days in (1, max(STEPS_DAYS)):
                 self.tick(days)
+        if begun == "gone":
+            self.pass_years()
 
     def teardown(self) -> None:
         self.desk.close()
@@ -131,15 +140,22 @@ class Life(RuleBasedStateMachine):
         with self.collecting_nothing_reachable():
             self.sent.append(message)
             self.desk.send(message)
+        if name := id_of(message):
+            self.keeping.decide(name, self.now_ms)
 
     def say(self, message: Any, code: str) -> None:
         """A submission or command, which is refused with this code where there is one."""
         self.send(message)
         is_new = isinstance(message, DagSubmission)
-        name = message.submission_id if is_new else message.command_id
-        outcome = self.desk.table("dag.diffs" if is_new else "dag.outcomes").get(name)
+        outcome = self.desk.table("dag.diffs" if is_new else "dag.outcomes").get(id_of(message))
         assert (outcome.code, outcome.accepted) == (code, not code)
         self.traffic.settle(self.usable())
+        self.keeping.see(self.needed())
+
+    def needed(self) -> set[str]:
+        """The nodes that a version has, whatever became of it, or a queue."""
+        had = {node for one in self.traffic.versions.values() for node in one.nodes}
+        return had | {row.node_id for row in self.desk.rows("dag.queues")}
 
     def usable(self) -> set[str]:
         """The nodes whose topics are there."""
@@ -160,6 +176,7 @@ class Life(RuleBasedStateMachine):
         self.desk.upgrade(schema)
         text = strategy(GRAPHS[graph], name, version=f"v{graph}")
         one = submission(text, world)
+        self.keeping.learn(text)
         code = self.traffic.submit(owner, text, weight)
         self.say(DagSubmission(f"s{self.count}", world, one.dag_json, self.now_ms, weight), code)
 
@@ -198,6 +215,7 @@ class Life(RuleBasedStateMachine):
                         )
                     )
             self.traffic.settle(self.usable())
+            self.keeping.see(self.needed())
 
     @rule(days=st.sampled_from(STEPS_DAYS))
     def tick(self, days: int) -> None:
@@ -206,6 +224,7 @@ class Life(RuleBasedStateMachine):
             self.desk.tick(self.now_ms)
         self.traffic.tick(self.now_ms)
         self.forget()
+        self.keeping.tick(self.now_ms, self.needed())
         for node_id in self.held():
             self.held_until[node_id] = self.now_ms
 
@@ -244,8 +263,11 @@ class Life(RuleBasedStateMachine):
                 code = self.traffic.redo(sentinel, anew)
                 self.say(RedoDiff(name, sentinel, anew, self.now_ms), code)
             case _:
-                self.send(CollectGarbage(name, choose.choice(["", sentinel]), self.now_ms))
+                among = choose.choice(["", sentinel])
+                self.send(CollectGarbage(name, among, self.now_ms))
                 self.traffic.tick(self.now_ms)  # it looks for what has become an orphan as a tick does
+                if not among:
+                    self.keeping.tick(self.now_ms, self.needed())
 
     def contested(self) -> list[str]:
         """The versions that have traffic while another one of their strategy waits for its topics."""
@@ -277,16 +299,37 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.sent)
     @rule(choose=st.randoms(use_true_random=False))
     def repeat(self, choose: Any) -> None:
-        """A submission or command that comes again changes nothing."""
-        again = [
-            one
-            for one in self.sent
-            if not isinstance(one, ReportTopicCreated | ReportTopicRemoved | NodeDeployment | NodeContext)
-        ]
+        """A submission or command that comes again changes nothing; one that is forgotten is refused, and that is told."""
+        again = [one for one in self.sent if id_of(one)]
         if again:
-            before = self.desk.all_rows()
-            self.desk.send(choose.choice(again))
-            assert self.desk.all_rows() == before
+            one, before = choose.choice(again), self.desk.all_rows()
+            name, is_new = id_of(one), isinstance(one, DagSubmission)
+            is_late = self.keeping.is_late(name, one.submitted_at_ms if is_new else one.issued_at_ms)
+            self.desk.send(one)
+            after = self.desk.all_rows()
+            if is_late:
+                self.keeping.decide(name, self.now_ms)
+                rows = after["dag.diffs" if is_new else "dag.outcomes"]
+                (told,) = [row for row in rows if id_of(row) == name]
+                assert (told.code, told.accepted) == (TOO_LATE, False)
+                after["dag.diffs" if is_new else "dag.outcomes"] = [row for row in rows if row != told]
+            assert after == before
+
+    @rule()
+    def pass_years(self) -> None:
+        """Everything is taken out, the workers have heard of it, the broker does what it is told: nothing is left but what has to stay."""
+        for owner in OWNERS:
+            self.retire(owner)
+        for shard, owner in list(self.computed):
+            self.compute(owner, shard)
+        for days in (1, 215, 1, 215, 1, 35):
+            self.tick(days)
+            self.make(self.desk.rows("dag.tasks"), ok=True)
+        left = {name for name, rows in self.desk.all_rows().items() if rows}
+        assert left <= {"dag.strategies", "dag.tags", "dag.lives", "dag.pace", "dag.context"}
+        assert all(row.status is StrategyStatus.RETIRED for row in self.desk.rows("dag.strategies"))
+        assert [row.what for row in self.desk.rows("dag.pace")] == ["retention"]
+        self.held_until.clear()
 
     @rule(owner=st.sampled_from(OWNERS), shard=st.sampled_from([0, 1]))
     def compute(self, owner: tuple[str, str], shard: int) -> None:
@@ -404,7 +447,9 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def references_are_never_negative(self) -> None:
         """Nor is anything else that is counted; what counts for nothing is not kept."""
+        needs = self.desk.catalogue.needs
         counts = [one for one in self.desk.memory().values() if isinstance(one, Counter)]
+        counts += [needs.needed, needs.dependents, needs.users]
         assert counts
         assert all(number > 0 for one in counts for number in one.values())
 
@@ -413,6 +458,26 @@ class Life(RuleBasedStateMachine):
         wanted = self.traffic.references()
         for node in self.desk.rows("dag.nodes"):
             assert self.desk.references(node.node_id) == wanted[node.node_id]
+
+    @invariant()
+    def no_row_goes_that_somebody_needs_and_all_others_go_in_time(self) -> None:
+        rows = {row.node_id: row for row in self.desk.rows("dag.nodes")}
+        assert {name: row.unneeded_since_ms for name, row in rows.items()} == self.keeping.nodes
+        assert all(read in rows for row in rows.values() for read in row.dependencies)
+
+    @invariant()
+    def what_was_decided_is_remembered_for_its_time(self) -> None:
+        submissions = {row.submission_id for row in self.desk.rows("dag.diffs")}
+        commands = {row.command_id for row in self.desk.rows("dag.outcomes")}
+        assert submissions | commands == self.keeping.decided.keys()
+
+    @invariant()
+    def no_topic_that_was_removed_is_ever_made_again(self) -> None:
+        removed: set[str] = set()
+        for entry in self.desk.told("dag.admin.log"):
+            if entry.act is AdminAct.REMOVED:
+                removed.add(entry.subject)
+            assert entry.act is not AdminAct.REQUESTED or entry.subject not in removed
 
     @invariant()
     def orphans_are_the_queues_that_nobody_holds(self) -> None:

@@ -49,7 +49,7 @@ def redo_diff(
 
     At the end it tells which topics were made for that, if any.
     """
-    from qmtl.foundation.contracts.dag import RedoDiff, RollBack
+    from qmtl.foundation.contracts.dag import DagOutcome, RedoDiff, RollBack
 
     if rollback == (version is not None):
         raise UsageError(
@@ -63,11 +63,15 @@ def redo_diff(
         if version is None:
             wish = client.next_command_id("rollback", sentinel_id)
             outcome = client.dag_command(RollBack(wish, sentinel_id, now_ms))
-            submission = client.view("dag.sentinels").get(sentinel_id).submission_id
+            row = client.view("dag.sentinels").get(
+                sentinel_id
+            )  # what was decided on its submission may be forgotten
+            decided = DagOutcome(row.submission_id, row.world_id, row.strategy_id, True, "", "", sentinel_id)
         else:
-            submission = wish = client.next_command_id("redo", sentinel_id, version)
+            wish = client.next_command_id("redo", sentinel_id, version)
             outcome = client.dag_command(RedoDiff(wish, sentinel_id, version, now_ms))
-        deployed = client.deployed(client.view("dag.diffs").get(submission))
+            decided = client.view("dag.diffs").get(wish)
+        deployed = client.deployed(decided)
         topics = asked_for(client, before, wish)
     _tell(outcome, as_json, deployed, topics)
 

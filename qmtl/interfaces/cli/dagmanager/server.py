@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli import render, session
+
+if TYPE_CHECKING:
+    from qmtl.engine.log.port import Log
 
 NAMES: Final = ("dagmanager", "topicadmin")
 
@@ -48,6 +52,29 @@ def server(file: Path | None) -> None:
             state_dir = Path(config.state_dir)
         metrics = None if config.metrics_port is None else (config.metrics_host, config.metrics_port)
         settings = TaskSettings(state_dir / "tasks", on_restore=on_stderr())
+        days = config.keep_days
         run_processors(
-            NAMES, config.address(state_dir), DEFAULTS, settings, config.slot, metrics, load, config.archive
+            NAMES,
+            config.address(state_dir),
+            DEFAULTS,
+            settings,
+            config.slot,
+            metrics,
+            load,
+            config.archive,
+            None if days is None else partial(say_retention, days=days),
         )
+
+
+def say_retention(log: Log, days: int) -> None:
+    """Say on a log how long rows stay that nobody needs any more, unless it was said, or lies there to be heard."""
+    from qmtl.foundation.contracts.dag import SetRetention
+    from qmtl.foundation.wire.topics import DAY_MS
+    from qmtl.interfaces.client import Client
+    from qmtl.services.dagmanager.expiry import KEEP_DAYS, RETENTION
+
+    client = Client(log, [])
+    row = client.view("dag.pace").get(RETENTION)
+    if days == (KEEP_DAYS if row is None else row.keep_ms // DAY_MS):
+        return
+    client.send_dag_command(SetRetention(client.next_command_id("retention", days), days, session.now_ms()))
