@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import click
 
+from qmtl.foundation.common.ids import require_id
 from qmtl.foundation.common.money import parse_decimal
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.options import format_option, log_option, reading
@@ -28,12 +29,16 @@ def world() -> None:
 def create(
     world_id: str, log_address: str, currency: str, initial_cash: str, fee_rate: str, slippage_rate: str
 ) -> None:
-    """Create the world WORLD_ID; creating it again with the same settings changes nothing."""
+    """Create the world WORLD_ID; creating it again with the same settings changes nothing.
+
+    WORLD_ID is a part of keys and a prefix of topics: 1 to 200 ASCII letters, digits, '_', '-', and single points between them.
+    """
     from qmtl.foundation.contracts.world import CreateWorld, WorldSettings
     from qmtl.interfaces.cli import session
     from qmtl.interfaces.client import command_id
     from qmtl.runtime.data.instruments import default_instruments
 
+    require_id("WORLD_ID", world_id)
     settings = WorldSettings(
         currency,
         parse_decimal(initial_cash, "--initial-cash"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from qmtl.engine.letters import Cause, letter_of
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
+from qmtl.foundation.common.ids import unanswerable
 from qmtl.foundation.contracts.world import SetActivation, World, WorldCommand
 from qmtl.foundation.wire.topics import TopicSpec, topic
 from qmtl.services.worldservice.rules import decide
@@ -37,6 +39,11 @@ class WorldService:
 
     def on_record(self, step: Step, arrival: Arrival) -> None:
         command: WorldCommand = arrival.message
+        for field, text in (("world_id", command.world_id), ("command_id", command.command_id)):
+            if (fault := unanswerable(field, text)) is not None:
+                cause = Cause(fault.code, f"{fault.what} {fault.remedy}")
+                step.emit("dead.letters", letter_of(self.name, arrival.partition, arrival, cause))
+                return
         outcomes = step.table("world.outcomes")
         if outcomes.get(command.world_id, command.command_id) is not None:
             return  # a command sent twice decides nothing more

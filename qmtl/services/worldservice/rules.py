@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TypeAlias, assert_never
 
 from qmtl.foundation.common.errors import CommandRefused, UnknownWorld
+from qmtl.foundation.common.ids import fault_of
 from qmtl.foundation.contracts.world import (
     Activation,
     CommandOutcome,
@@ -43,6 +44,8 @@ def decide(
 
 
 def _create(command: CreateWorld, world: World | None) -> tuple[Row | None, CommandOutcome]:
+    if (fault := fault_of("world_id", command.world_id)) is not None:
+        return None, _refused(command, fault.code, f"{fault.what} {fault.remedy}")
     if (problem := _settings_problem(command.settings)) is not None:
         return None, _refused(command, CommandRefused.code, problem)
     if world is None:

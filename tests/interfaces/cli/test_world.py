@@ -11,7 +11,7 @@ from qmtl.engine.view import TableView
 from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces.cli.options import reading
 from qmtl.interfaces.cli.world import set_activation
-from tests.interfaces.cli.running import call
+from tests.interfaces.cli.running import assert_one_screen, call
 
 GATE = ["w1", "--strategy", "s", "--side", "long", "--active", "true"]
 
@@ -24,6 +24,15 @@ def test_a_drain_that_cancels_is_one_in_the_row(tmp_path: Path, capsys: pytest.C
     with reading(log[1]) as opened:
         row = TableView(opened, "activation", codec).refresh().get("w1", "s", "long")
     assert (row.drain, row.drain_cancels) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["w 1", "w:1", "w\n", "", "wörld", "w" * 201], ids=ascii)
+def test_no_world_gets_a_name_that_nothing_can_be_published_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    ran = call(capsys, "world", "create", name, "--log", f"embedded:{tmp_path / 'log'}")
+    assert_one_screen(ran, "QMTL-508", 5, says=["WORLD_ID was ", "1 to 200 characters", "another id"])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -138,3 +138,25 @@ def test_a_restart_without_anything_new_writes_nothing(office: Office) -> None:
     before = office.ends()
     office.restart()
     assert office.ends() == before
+
+
+@pytest.mark.parametrize("field", ["world_id", "command_id"])
+def test_a_command_under_whose_ids_nothing_can_be_kept_is_a_dead_letter_with_its_cause(
+    office: Office, field: str
+) -> None:
+    blank: dict[str, Any] = {field: " "}
+    long: dict[str, Any] = {field: "i" * 201}
+    office.write(replace(CREATE, **blank), replace(OPEN, **long), CREATE)
+    letters = [
+        codec.decode(one.value)
+        for one in read_all(office.log, all_partitions(office.log, "dead.letters"))
+        if one.value
+    ]
+    assert [one.code for one in letters] == ["QMTL-508"] * 2
+    assert all(
+        one.cause.startswith(f"{field} was a text of 1 blanks") or "201 characters" in one.cause
+        for one in letters
+    )
+    assert [one.command_id for one in TableView(office.log, "world.outcomes", codec).refresh().rows()] == [
+        CREATE.command_id
+    ]

@@ -48,6 +48,14 @@ def test_a_world_is_created_active_with_what_was_asked() -> None:
     assert (outcome.world_id, outcome.command_id, outcome.accepted, outcome.code) == ("w", "c1", True, "")
 
 
+@pytest.mark.parametrize("name", ["", " ", "w 1", "w:1", "w\x00", "w" * 201], ids=ascii)
+def test_no_world_gets_a_name_to_which_nothing_can_be_published(name: str) -> None:
+    row, outcome = decide(replace(CREATE, world_id=name), None, None)
+    assert (row, outcome.accepted, outcome.code) == (None, False, "QMTL-508")
+    assert outcome.detail.startswith("world_id was ")
+    assert outcome.detail.endswith("Say it under another id.")
+
+
 def test_the_same_world_again_is_accepted_and_changes_nothing() -> None:
     row, outcome = decide(replace(CREATE, command_id="c9", at_ms=99), WORLD, None)
     assert (row, outcome.accepted) == (None, True)
