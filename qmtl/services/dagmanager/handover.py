@@ -75,11 +75,8 @@ def _before(act: Act, known: StrategyVersion, row: StrategyVersion) -> Iterator[
     passed = _closed(act, known, first=True)
     splits = [one for one in known.before if one.until_ms is None or passed is None or one.until_ms > passed]
     own = {one.node_id for one in known.nodes}
-    if not is_settled(known):
-        last = splits[-1]
-        if (last.signals, last.canary, last.desk) == (row.signals, row.canary, row.desk):
-            splits.pop()  # those who were to take over never did
-    elif known.desk != row.desk or not own.issuperset(one.node_id for one in row.nodes):
+    # Where it is not settled, those of the row never had it, and those before go on.
+    if is_settled(known) and (known.desk != row.desk or not own.issuperset(one.node_id for one in row.nodes)):
         splits.append(Split(known.sentinel_id, known.signals, known.canary, known.nodes, (), known.desk))
     pool: dict[str, PlannedNode] = {}
     for one in (*known.found, *known.nodes, *(node for split in known.before for node in split.nodes)):
