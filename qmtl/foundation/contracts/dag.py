@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
+from qmtl.foundation.contracts.retention import SetRetention
 
 FULL_WEIGHT: Final = 10_000
 """All of a strategy's traffic, in basis points."""
@@ -116,20 +117,6 @@ class ComputeNode:
     buffering_since_ms: int | None = None
     generation: int = 1
     unneeded_since_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TopicLife:
-    """From which generation on new nodes name their topics: a row of `dag.lives`, all that is left of nodes whose rows went.
-
-    Attributes:
-        prefix: the first hex digits of the ids of these nodes: so there are no more rows than prefixes, and nodes whose topics might
-            have the same name have the same one.
-        generation: the latest that any of them had.
-    """
-
-    prefix: str
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +262,9 @@ class Split:
 
     Attributes:
         until_ms: the last bucket that is theirs, epoch ms; None while not every shard has said that it computes what comes after them.
-        desk: as in `StrategyVersion`.
         nodes: what their signals are computed with and the row has not in its own plan, inputs before the nodes that read them.
         found: ids of those among the nodes that are others', and answer a tag query of theirs.
-        sentinel_id, signals, canary: as in `StrategyVersion`.
+        sentinel_id, signals, canary, desk: as in `StrategyVersion`.
     """
 
     sentinel_id: str
@@ -464,15 +450,6 @@ class CollectGarbage:
 
 
 @dataclass(frozen=True, slots=True)
-class SetRetention:
-    """Keep what nobody needs any more, and the outcomes of submissions and commands, for so many days of the clock from now on."""
-
-    command_id: str
-    keep_days: int
-    issued_at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class DagCommandOutcome:
     """What became of a command: a row of `dag.outcomes` per command id, until its time is over (`Retention`).
 
@@ -553,56 +530,6 @@ class TagSet:
     changes: int
     changed_at_ms: int
     told: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class GcPace:
-    """How busy the brokers were when a topic was removed last: the row of `dag.pace`.
-
-    Attributes:
-        at_ms: when that was, by the clock's ticks.
-    """
-
-    what: str
-    broker_load_percent: int
-    at_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long rows stay that nobody needs, and outcomes: a row of `dag.pace`. There is none until something of it was said or done.
-
-    Attributes:
-        keep_ms: by the clock's ticks.
-        forgotten_until_ms: no outcome that is gone was of a message that said a later time; 0 where none is gone. What is not known and
-            says this time or an earlier one may have been decided before, and is refused.
-    """
-
-    what: str
-    keep_ms: int
-    forgotten_until_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DagReader:
-    """Which versions of a strategy a shard of the node workers computes: a row of `dag.readers`, which goes once it says nothing.
-
-    Attributes:
-        sentinels: one, two with a canary, and those that have the traffic before them; none once the strategy is retired there.
-        behind: the topics of its plan that their nodes have left, sorted.
-        found: ids of the nodes of others that it computes or reads for the strategy's tag queries, and of all those of before.
-        revision: of the row that it has read.
-        closed_ms: the newest bucket that it had closed by then.
-    """
-
-    shard: int
-    world_id: str
-    strategy_id: str
-    sentinels: tuple[str, ...]
-    behind: tuple[str, ...] = ()
-    found: tuple[str, ...] = ()
-    revision: int = 0
-    closed_ms: int = 0
 
 
 class AdminAct(Enum):

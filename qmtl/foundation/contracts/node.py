@@ -131,4 +131,26 @@ class NodeDeployment:
     closed_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DagReader:
+    """Which versions of a strategy a shard of the node workers computes: a row of `dag.readers`, which goes once it says nothing.
+
+    Attributes:
+        sentinels: one, two with a canary, and those that have the traffic before them; none once the strategy is retired there.
+        behind: the topics of its plan that their nodes have left, sorted.
+        found: ids of the nodes of others that it computes or reads for the strategy's tag queries, and of all those of before.
+        revision: of the row that it has read.
+        closed_ms: the newest bucket that it had closed by then.
+    """
+
+    shard: int
+    world_id: str
+    strategy_id: str
+    sentinels: tuple[str, ...]
+    behind: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
+    revision: int = 0
+    closed_ms: int = 0
+
+
 NodeTable: TypeAlias = NodeWindow | NodeState | NodeDeployment

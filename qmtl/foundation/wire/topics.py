@@ -224,7 +224,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _table("dag.context", "what", "", (context.LogContext,), "dagmanager"),
     _table("dag.releases", "release_id", "", (release.Release,), "dagmanager"),
     _table("dag.release.messages", "release_id", "", (release.ReleaseMessage,), "dagmanager"),
-    _table("dag.readers", "shard world_id strategy_id", "", (dag.DagReader,), "dagmanager"),
+    _table("dag.readers", "shard world_id strategy_id", "", (node.DagReader,), "dagmanager"),
     _table("dag.tags", "tags interval", "", (dag.TagSet,), "dagmanager"),
     _table("dag.tasks", "topic", "", (dag.CreateTopic, dag.RemoveTopic), "dagmanager"),
     _events("dag.reports", "topic", "", (dag.ReportTopicCreated, dag.ReportTopicRemoved), "topicadmin"),

@@ -16,7 +16,6 @@ from qmtl.foundation.contracts.context import THE_CONTEXT, LogContext
 from qmtl.foundation.contracts.dag import (
     Artifact,
     ComputeNode,
-    DagReader,
     Queue,
     QueueRole,
     SentinelStatus,
@@ -24,6 +23,7 @@ from qmtl.foundation.contracts.dag import (
     TagSet,
     VersionSentinel,
 )
+from qmtl.foundation.contracts.node import DagReader
 from qmtl.foundation.contracts.release import Release
 from qmtl.services.dagmanager.counting import add
 from qmtl.services.dagmanager.indexes import COMPUTE_BUFFERING_SINCE

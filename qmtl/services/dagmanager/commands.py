@@ -19,11 +19,11 @@ from qmtl.foundation.contracts.dag import (
     RetireStrategy,
     RollBack,
     SentinelStatus,
-    SetRetention,
     SetTrafficWeight,
     VersionSentinel,
 )
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
+from qmtl.foundation.contracts.retention import SetRetention
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager import context, expiry, garbage, release
 from qmtl.services.dagmanager.act import Act

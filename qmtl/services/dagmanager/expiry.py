@@ -21,9 +21,8 @@ from qmtl.foundation.contracts.dag import (
     DagCommandOutcome,
     DagOutcome,
     Relation,
-    Retention,
-    SetRetention,
 )
+from qmtl.foundation.contracts.retention import Retention, SetRetention
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager.act import Act, bounded, told_time
 from qmtl.services.dagmanager.node_artifacts import used_by

@@ -15,7 +15,6 @@ from typing import Final
 from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.contracts.dag import (
     AdminAct,
-    GcPace,
     Queue,
     QueueRole,
     Relation,
@@ -23,6 +22,7 @@ from qmtl.foundation.contracts.dag import (
     TopicClass,
     VersionSentinel,
 )
+from qmtl.foundation.contracts.retention import GcPace
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager.act import Act

@@ -13,7 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from qmtl.foundation.contracts.dag import AdminAct, DagReader, PlannedNode, Split, StrategyVersion
+from qmtl.foundation.contracts.dag import (
+    AdminAct,
+    PlannedNode,
+    Split,
+    StrategyVersion,
+)
+from qmtl.foundation.contracts.node import DagReader
 from qmtl.foundation.wire.shards import DESK, is_settled, needed_by
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.answers import is_writable

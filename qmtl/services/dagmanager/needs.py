@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from qmtl.engine.table import Table
-from qmtl.foundation.contracts.dag import Artifact, ComputeNode, TopicLife
+from qmtl.foundation.contracts.dag import Artifact, ComputeNode
+from qmtl.foundation.contracts.retention import TopicLife
 from qmtl.services.dagmanager.counting import add
 from qmtl.services.dagmanager.lines import Line
 from qmtl.services.dagmanager.naming import life_prefix

@@ -11,7 +11,6 @@ from qmtl.foundation.contracts.context import ClearContextHits, NodeContext, Set
 from qmtl.foundation.contracts.dag import (
     CollectGarbage,
     DagCommand,
-    DagReader,
     DagSubmission,
     QueueRole,
     RedoDiff,
@@ -19,13 +18,13 @@ from qmtl.foundation.contracts.dag import (
     ReportTopicRemoved,
     RetireStrategy,
     RollBack,
-    SetRetention,
     SetTrafficWeight,
     TopicReport,
 )
 from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
-from qmtl.foundation.contracts.node import NodeDeployment
+from qmtl.foundation.contracts.node import DagReader, NodeDeployment
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
+from qmtl.foundation.contracts.retention import SetRetention
 from qmtl.foundation.wire.shards import is_settled, nodes_of
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.services.dagmanager import buffering, context, diff_stream, expiry, garbage, handover, release

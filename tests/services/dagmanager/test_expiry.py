@@ -22,12 +22,12 @@ from qmtl.foundation.contracts.dag import (
     ReportTopicRemoved,
     RetireStrategy,
     SentinelStatus,
-    SetRetention,
     TopicClass,
     VersionSentinel,
 )
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.contracts.release import StartRelease
+from qmtl.foundation.contracts.retention import SetRetention
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager import expiry, naming
 from tests.services.dagmanager.desk import Desk

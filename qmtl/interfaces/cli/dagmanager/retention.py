@@ -13,7 +13,7 @@ from qmtl.interfaces.cli.options import format_option, log_option, reading, wait
 
 if TYPE_CHECKING:
     from qmtl.engine.log.port import Log
-    from qmtl.foundation.contracts.dag import Retention
+    from qmtl.foundation.contracts.retention import Retention
 
 
 @click.group()
@@ -30,7 +30,7 @@ def retention() -> None:
 @format_option
 def set_retention(days: int, log_address: str, wait_s: float, as_json: bool) -> None:
     """Keep such rows for so many days from now on, those too whose time runs already."""
-    from qmtl.foundation.contracts.dag import SetRetention
+    from qmtl.foundation.contracts.retention import SetRetention
 
     with session.client(log_address, wait_s) as client:
         wish = client.next_command_id("retention", days)
@@ -114,7 +114,8 @@ def _sizes(log: Log) -> Iterator[TableSize]:
 
 
 def _is_unneeded(row: object) -> bool:
-    from qmtl.foundation.contracts.dag import Artifact, ComputeNode, DagReader
+    from qmtl.foundation.contracts.dag import Artifact, ComputeNode
+    from qmtl.foundation.contracts.node import DagReader
 
     match row:
         case ComputeNode() | Artifact():

@@ -68,7 +68,7 @@ def server(file: Path | None) -> None:
 
 def say_retention(log: Log, days: int) -> None:
     """Say on a log how long rows stay that nobody needs any more, unless it was said, or lies there to be heard."""
-    from qmtl.foundation.contracts.dag import SetRetention
+    from qmtl.foundation.contracts.retention import SetRetention
     from qmtl.foundation.wire.topics import DAY_MS
     from qmtl.interfaces.client import Client
     from qmtl.services.dagmanager.expiry import KEEP_DAYS, RETENTION
