@@ -13,8 +13,7 @@ from qmtl.foundation.contracts.retention import SetRetention
 FULL_WEIGHT: Final = 10_000
 """All of a strategy's traffic, in basis points."""
 
-TAG_QUERY: Final = "tag_query"
-"""The `node_type` of a tag query."""
+TAG_QUERY: Final = "tag_query"  # the `node_type` of a tag query
 
 
 class StrategyStatus(Enum):

@@ -5,12 +5,34 @@ from __future__ import annotations
 from dataclasses import is_dataclass
 from types import ModuleType
 
-from qmtl.foundation.contracts import context, control, dag, diff, market, node, release, trade, world
+from qmtl.foundation.contracts import (
+    context,
+    control,
+    dag,
+    diff,
+    market,
+    node,
+    release,
+    retention,
+    trade,
+    world,
+)
 from qmtl.foundation.wire.avro import Schema
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
 
-CONTRACTS: tuple[ModuleType, ...] = (context, control, dag, diff, market, node, release, trade, world)
+CONTRACTS: tuple[ModuleType, ...] = (
+    context,
+    control,
+    dag,
+    diff,
+    market,
+    node,
+    release,
+    retention,
+    trade,
+    world,
+)
 
 
 def _messages(module: ModuleType) -> list[type]:

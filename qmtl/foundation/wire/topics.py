@@ -11,7 +11,18 @@ from typing import Final
 
 from qmtl.foundation.common.commit_log import TextKey
 from qmtl.foundation.common.errors import UnknownTopic
-from qmtl.foundation.contracts import context, control, dag, diff, market, node, release, trade, world
+from qmtl.foundation.contracts import (
+    context,
+    control,
+    dag,
+    diff,
+    market,
+    node,
+    release,
+    retention,
+    trade,
+    world,
+)
 from qmtl.foundation.contracts.dag import TopicClass
 from qmtl.foundation.wire.keys import RecordKey, encode_key, partition_for
 
@@ -207,7 +218,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
             release.StartRelease,
             release.ReportBacktest,
             release.AbandonRelease,
-            dag.SetRetention,
+            retention.SetRetention,
         ),
         "people",
     ),
@@ -219,8 +230,8 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _table("dag.strategies", "world_id strategy_id", "", (dag.StrategyVersion,), "dagmanager"),
     _table("dag.diffs", "submission_id", "", (dag.DagOutcome,), "dagmanager"),
     _table("dag.outcomes", "command_id", "", (dag.DagCommandOutcome,), "dagmanager"),
-    _table("dag.pace", "what", "", (dag.GcPace, dag.Retention), "dagmanager"),
-    _table("dag.lives", "prefix", "", (dag.TopicLife,), "dagmanager"),
+    _table("dag.pace", "what", "", (retention.GcPace, retention.Retention), "dagmanager"),
+    _table("dag.lives", "prefix", "", (retention.TopicLife,), "dagmanager"),
     _table("dag.context", "what", "", (context.LogContext,), "dagmanager"),
     _table("dag.releases", "release_id", "", (release.Release,), "dagmanager"),
     _table("dag.release.messages", "release_id", "", (release.ReleaseMessage,), "dagmanager"),
