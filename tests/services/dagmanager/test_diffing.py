@@ -97,6 +97,7 @@ class Told(Life):
         reused = {one.topic for one in told.values() if one.origin is NodeOrigin.REUSED}
         assert reused <= {row.topic for row in before["dag.queues"] if not row.removing}
 
+        self.keeping.learn(message)
         code = self.traffic.submit(owner, message, FULL_WEIGHT)
         self.say(sent, code)
         if code:  # promotions are held
