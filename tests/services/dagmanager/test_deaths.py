@@ -16,7 +16,8 @@ from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
 from qmtl.services.dagmanager import release
 from tests.services.dagmanager.desk_on_log import Death
-from tests.services.dagmanager.test_life import GRAPHS, OWNERS, SCHEMAS, Mortal
+from tests.services.dagmanager.life_graphs import GRAPHS
+from tests.services.dagmanager.test_life import OWNERS, SCHEMAS, Mortal
 from tests.services.graphs import strategy, text
 
 HANDLING: Final = [point for point in POINTS if "restore" not in point]

@@ -21,8 +21,9 @@ from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.diff_stream import digest_of
 from tests.services.dagmanager.desk import AnyDesk, Desk
+from tests.services.dagmanager.life_graphs import GRAPHS
 from tests.services.dagmanager.lives import tried
-from tests.services.dagmanager.test_life import GRAPHS, OWNERS, Life
+from tests.services.dagmanager.test_life import OWNERS, Life
 from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target, text
 
 OWN = {"dag.diff.chunks", "dag.diff.streams"}

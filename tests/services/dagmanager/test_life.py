@@ -48,27 +48,11 @@ from qmtl.foundation.wire.topics import DAY_MS
 from tests.services.dagmanager.desk import AnyDesk, Desk
 from tests.services.dagmanager.desk_on_log import HEARD, Death, DeskOnLog
 from tests.services.dagmanager.keeping import TOO_LATE, Keeping
+from tests.services.dagmanager.life_graphs import GRAPHS
 from tests.services.dagmanager.lives import tried
 from tests.services.dagmanager.traffic import ACTIVE, FAILED, PENDING, REFUSED, RETIRED, Traffic
-from tests.services.graphs import crossing, price, sma, strategy, submission, tag_query, target
+from tests.services.graphs import strategy, submission
 
-GRAPHS = [
-    crossing(3, 8),
-    crossing(3, 21),
-    crossing(5, 8),
-    *([price(), sma("fast", period), target(source="fast")] for period in (3, 13, 55)),
-    [
-        tag_query(tags=("crypto", "nobody"), own_tags=["crypto", "sma"]),
-        sma("after", 3, "asked"),
-        target(source="after", tags=["crypto"]),
-    ],
-    [
-        tag_query(tags=("sma", "crypto"), match_mode="all"),
-        price("other", ("LTC-USD",)),
-        sma("own", 5, "other"),
-        target(source="asked"),
-    ],
-]
 OWNERS = [("w1", "s1"), ("w1", "s2"), ("w2", "s1")]
 SCHEMAS: list[dict[str, str]] = [{}, {}, dict.fromkeys(("price", "sma"), "blake3:" + "1" * 64)]
 STEPS_DAYS = (1, 7, 30, 100, 215)
@@ -328,7 +312,6 @@ class Life(RuleBasedStateMachine):
         left = {name for name, rows in self.desk.all_rows().items() if rows}
         assert left <= {"dag.strategies", "dag.tags", "dag.lives", "dag.pace", "dag.context"}
         assert all(row.status is StrategyStatus.RETIRED for row in self.desk.rows("dag.strategies"))
-        assert [row.what for row in self.desk.rows("dag.pace")] == ["retention"]
         self.held_until.clear()
 
     @rule(owner=st.sampled_from(OWNERS), shard=st.sampled_from([0, 1]))
