@@ -51,6 +51,9 @@ KILLS: Final = 2
 
 WAIT_S: Final = 600.0
 LOOK_S: Final = 0.04
+WORDS: Final = 1_500
+"""Characters at most of what a worker has said that are shown where something is wrong."""
+
 PASSED_MINUTES: Final = 24 * 60 * 215
 """After so long everything that nobody holds may go, also what a version could have gone back to."""
 
@@ -127,10 +130,17 @@ class Life:
     def _has_topics(self, count: int) -> bool:
         return len(self.topics()) >= count
 
-    def stop(self) -> None:
-        for process in self._running.values():
+    def stop(self) -> dict[str, str]:
+        """End all workers; what each of them said last."""
+        said = {}
+        while self._running:
+            name, process = self._running.popitem()
             process.kill()
-            process.communicate()
+            said[name] = process.communicate()[1][-WORDS:]
+        return said
+
+    def close(self) -> None:
+        self.stop()
         self._log.close()
 
     # ---- what people do ----------------------------------------------------------------------------------------------
@@ -352,8 +362,13 @@ def run(bootstrap: str, directory: Path, nodes: int, kills: int = KILLS) -> Iter
                     "topics": len(life.topics()),
                     "archives": life.archives(),
                 }
+        except Exception as wrong:
+            wrong.add_note(f"killed so far: {dict(life.killed)}")
+            for name, words in life.stop().items():
+                wrong.add_note(f"{name}: {words}")
+            raise
         finally:
-            life.stop()
+            life.close()
 
 
 def main() -> int:
