@@ -55,9 +55,6 @@ ATTEMPTS: Final = 2
 GC_ATTEMPTS: Final = 3
 """One that collects garbage, to which the seed gives two retries."""
 
-LOOK_BACK_S: Final = 0.25
-"""After so long without an answer it is asked whether the message was answered before it was sent, and again after twice as long."""
-
 _REFUSALS: Final = {
     one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage, TooLate)
 }
@@ -104,10 +101,6 @@ class Client:
         if found is None:
             found = self._views[name] = TableView(self.log, name, codec)
         return found.refresh()
-
-    def has_view(self, name: str) -> bool:
-        """Whether the whole of a table was read before, so that a view of it costs no more than what is new."""
-        return name in self._views
 
     def tail(self, name: str) -> Tail:
         """The one reader of a topic, for all questions."""
@@ -164,6 +157,19 @@ class Client:
 
     def place(self, name: str, message: Any, same: Callable[[Any], bool], writer_id: str = "") -> Placed:
         """As `publish_once`, and tells where the message lies."""
+        found = self.ask_once(name, message, same, writer_id)
+        assert found is not None
+        return found
+
+    def ask_once(
+        self,
+        name: str,
+        message: Any,
+        same: Callable[[Any], bool],
+        writer_id: str = "",
+        answered: Callable[[], Any] = lambda: None,
+    ) -> Placed | None:
+        """As `place`; None, and nothing is appended, where the message is answered."""
         writer = self.log.writer(
             f"qmtl.client.{writer_id or name}"
         )  # from here on no earlier attempt can still come through
@@ -174,6 +180,8 @@ class Client:
             for record in read_all(self.log, [where], start):
                 if record.value is not None and same(codec.decode(record.value)):
                     return Placed(where, record.offset, is_new=False)
+            if answered() is not None:  # what was taken before that is answered by now
+                return None
             writer.begin()
             key, value = encode_key(spec.key_of(message)), codec.encode(message)
             writer.append(name, where.partition, key, value, track=True)
@@ -346,45 +354,21 @@ def attempts_of(command: DagCommand) -> int:
 
 
 class _Answer:
-    """The row that answers a message, looked for from the moment before the message is sent."""
+    """The row that answers a message."""
 
     def __init__(self, client: Client, table: str, *key: str) -> None:
         self._client = client
         self._table = table
         self._parts = key
-        self._key = encode_key(key)
-        self._at = client.tail(table).end()
-        self._placed: Placed | None = None
-        self._found: Any = None
-        self._due_s = self._pause_s = 0.0
 
     def ask(self, name: str, message: Any, same: Callable[[Any], bool]) -> None:
-        """Send the message, unless it is known to be answered; see `Client.publish_once`."""
-        if self.find() is not None:
-            return
-        self._placed = self._client.place(name, message, same)
-        self._pause_s = LOOK_BACK_S
-        self._due_s = time.monotonic() + LOOK_BACK_S
+        """Send the message, unless it is answered or lies there to be taken."""
+        self._client.ask_once(name, message, same, answered=self.find)
 
     def find(self) -> Any:
-        """The row; None as long as there is none."""
-        if self._client.has_view(self._table):
-            return self._client.view(self._table).get(*self._parts)
-        for record in self._client.tail(self._table).read(self._at):
-            if record.key == self._key and record.value is not None:
-                self._found = codec.decode(record.value)
-        if self._found is None and self._was_answered_before():
-            return self._client.view(self._table).get(*self._parts)
-        return self._found
-
-    def _was_answered_before(self) -> bool:
-        """Whether the message was taken and brought nothing new, so that its answer is an older one. Asked seldom: it is a question to the log."""
-        now_s = time.monotonic()
-        if self._placed is None or now_s < self._due_s:
-            return False
-        self._pause_s *= 2
-        self._due_s = now_s + self._pause_s
-        return self._client.has_taken(self._placed)
+        """The row; None as long as there is none. The first look takes as long as there are rows, each later one no longer than what
+        came since."""
+        return self._client.view(self._table).get(*self._parts)
 
 
 def submission_id(

@@ -171,6 +171,7 @@ COUNTED = (
     "qmtl_dag_diff_ack_timeouts",
     "cross_context_cache_hits_uncleared",
     "qmtl_topics_under_replicated",
+    "qmtl_dag_handovers",
 )
 LOG_LABELS = {"cross_context_cache_hit_total": "job, processor, task", "no_active_writer": "job, processor"}
 OF_LOG = frozenset(

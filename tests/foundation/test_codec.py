@@ -127,15 +127,15 @@ def test_random_bodies_are_refused_or_are_records(message: type, body: bytes) ->
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_length_that_is_not_there_is_refused(bomb: bytes) -> None:
     good = codec.encode(PositionStamp("p", 1, (InputPosition("t", 0, 5),), (1, 2, 3)))
-    body = b"\x02p\x02" + b"\x02\x02t\x00\x0a\x00" + b"\x06\x02\x04\x06\x00" + b"\x00"
+    body = b"\x02p\x02" + b"\x02\x02t\x00\x0a\x00" + b"\x06\x02\x04\x06\x00" + b"\x00\x00"
     assert good[10:] == body
     for at in (0, 3, 4, 8, 9, 13):  # lengths of texts, counts of items, ends of arrays
         assert not accepted(codec, good[:10] + body[:at] + bomb + body[at + 1 :])
 
 
 def _stamp(body: bytes) -> bytes:
-    """A stamp of this body, with no topics at its end."""
-    return b"\xc3\x01" + codec.fingerprint(PositionStamp) + body + b"\x00"
+    """A stamp of this body, with no topics and no tables at its end."""
+    return b"\xc3\x01" + codec.fingerprint(PositionStamp) + body + b"\x00\x00"
 
 
 @pytest.mark.parametrize(

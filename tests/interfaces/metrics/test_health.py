@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from qmtl.engine import recovery
+from qmtl.engine import pace, recovery
 from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
 from qmtl.engine.log.port import Log, Record, TopicPartition
 from qmtl.engine.observer import Commit, Look, Outcome, Stall, StallKind, TaskId
@@ -184,6 +184,7 @@ def test_a_scrape_in_the_middle_of_a_restore_sees_how_far_it_is_from_its_beginni
     embedded_log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_topics(embedded_log)
+    monkeypatch.setattr(pace, "FIRST", 50)  # one transaction
     with shown(embedded_log, tmp_path / "first", Counter) as runs:
         Feed(embedded_log, ITEMS).put({0: [Item(f"n{number}", 0, 1) for number in range(50)]})
         runs.settle()

@@ -14,6 +14,7 @@ from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, AdminAct, CreateTopic, DagSubmission
 from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
+from qmtl.foundation.wire.topics import SHARDS
 from qmtl.services.dagmanager import release
 from tests.services.dagmanager.desk_on_log import Death
 from tests.services.dagmanager.life_graphs import GRAPHS
@@ -90,6 +91,10 @@ def live(life: Doomed) -> None:
     life.compact([10, 6], 9)
     life.publish(6, second, FULL_WEIGHT, {})
     life.all_reported()
+    life.publish(3, first, FULL_WEIGHT, {})
+    life.all_reported()
+    for shard in range(SHARDS):
+        life.compute(first, shard)
     life.compact([10], 9)
 
 
