@@ -14,19 +14,33 @@ from hypothesis import strategies as st
 
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
-from qmtl.engine.processor import Arrival, Input, Step
+from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.recovery import Restored, restore
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.stamps import THIS_ONE, digest_of, endings, last_stamp, to_be_stamped
-from qmtl.engine.store import Store
+from qmtl.engine.store import Cause, Store
 from qmtl.engine.table import Table, unframe
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import StampMismatch
 from qmtl.foundation.contracts.control import InputPosition, PositionStamp, TableStamp
-from qmtl.foundation.wire.keys import decode_key, encode_key, is_stamp
+from qmtl.foundation.wire.keys import decode_key, encode_key, is_marker, is_stamp
 from qmtl.foundation.wire.topics import TopicSpec
-from tests.engine.driving import bench
-from tests.engine.toys import CODEC, SIDE, TOPICS, Item, Total, Toy, make_topics, rows
+from tests.engine.driving import bench, table
+from tests.engine.models import minute
+from tests.engine.toys import (
+    A_MIRROR,
+    B_STATE,
+    CODEC,
+    SIDE,
+    TOPICS,
+    Feed,
+    Item,
+    Total,
+    Toy,
+    X,
+    make_topics,
+    rows,
+)
 
 ALL: Final = ("toy.first", "toy.second", "toy.third")
 SPECS: Final = tuple(rows(name) for name in ALL)
@@ -231,6 +245,54 @@ def test_a_table_that_lost_its_end_is_refused_though_later_transactions_did_not_
     with pytest.raises(StampMismatch, match="don't end with one transaction"):
         read_back(log, store, {**ends, WHERES[harm]: at - 1})
     store.close()
+
+
+def test_what_lies_behind_the_last_stamp_of_a_table_is_the_end_of_no_transaction(tmp_path: Path) -> None:
+    """The first table ends with the first transaction, and so would the second, but for a row of the next one."""
+    log = SimulatedLog()
+    make_topics(log)
+    log.ensure_topics(SPECS)
+    run(log, tmp_path / "state", [(0b111, "a"), (0b010, "b")])
+    first, second = ([at for at, _ in stamps_in(log, where)] for where in WHERES[:2])
+    until = {WHERES[0]: first[0] + 1, WHERES[1]: second[1], WHERES[2]: log.end_offsets(WHERES)[WHERES[2]]}
+    store = Store(tmp_path / "again", log.log_id)
+    with pytest.raises(StampMismatch, match="don't end with one transaction"):
+        read_back(log, store, until)
+    store.wipe(Cause.ACCEPTED, "without that row it is a whole one")
+    assert read_back(log, store, {**until, WHERES[1]: second[0] + 1})[1] == model([(0b111, "a")])
+    store.close()
+
+
+class Closes(Toy):
+    """Writes its first table only, and closes every bucket of the second one."""
+
+    name = "closes"
+    anchor = X.name
+    tables = (A_MIRROR.name, B_STATE.name)
+
+    def inputs(self) -> tuple[Input, ...]:
+        return (Input(X.name, bucketed=True),)
+
+    def closes(self) -> tuple[TopicSpec, ...]:
+        return (B_STATE,)
+
+    def on_bucket(self, step: Step, bucket: Bucket) -> None:
+        step.table(A_MIRROR.name).put(Total("a", bucket.bucket_ms))
+
+
+def test_a_close_marker_is_followed_by_a_stamp_as_a_row_is(tmp_path: Path) -> None:
+    log = SimulatedLog()
+    make_topics(log)
+    feed = Feed(log, X)
+    for number in range(3):
+        feed.bucket(minute(number))
+        with bench(log, tmp_path / str(number), Closes) as runs:  # each time from the log alone
+            runs.settle()
+    closed = [one for one in read_all(log, [TopicPartition(B_STATE.name, 0)]) if is_marker(one.key)]
+    last = [*read_all(log, [TopicPartition(B_STATE.name, 0)])][-1]
+    assert len(closed) == 4
+    assert is_stamp(last.key)
+    assert table(log, A_MIRROR.name) == {encode_key(("a",)): CODEC.encode(Total("a", minute(2)))}
 
 
 def stamp_of(offset: int, tables: Sequence[tuple[str, str]] = ()) -> PositionStamp:
