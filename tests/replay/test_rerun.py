@@ -36,9 +36,11 @@ from tests.engine.toys import (
     CODEC,
     DEAD,
     ECHO,
+    ITEMS,
     LATE_OUT,
     SIDE,
     XX,
+    Counter,
     Feed,
     Item,
     Late,
@@ -390,3 +392,18 @@ def test_a_task_that_wrote_nothing_yet_cannot_be_run_again(tmp_path: Path) -> No
     with pytest.raises(CannotReplay, match="neither a cut nor a table"):
         rerun(log, CODEC, Scaled, 0, tmp_path / "again")
     log.close()
+
+
+def test_a_table_whose_task_goes_on_meanwhile_is_compared_up_to_where_it_was(tmp_path: Path) -> None:
+    with closing(EmbeddedLog(tmp_path / "log")) as log:
+        make_topics(log)
+
+        def go_on(*_: object) -> None:
+            Feed(log, ITEMS).put({0: [Item("a", len(messages(log, ITEMS.name)), 1)]})
+            with bench(log, tmp_path / "state", Counter) as runs:
+                runs.settle()
+
+        go_on()
+        report = rerun(log, CODEC, Counter, 0, tmp_path / "again", go_on)
+        assert len(messages(log, ITEMS.name)) == 2
+        assert report.differences == []
