@@ -75,8 +75,8 @@ class Placed(NamedTuple):
 class Client:
     """Publishes and waits. Not thread-safe.
 
-    What it costs to send a message does not grow with how many were sent before: it is looked for among those that wait to be taken, and its
-    answer is read from where the answers ended when it was sent. Only where it had been answered already are all answers read.
+    What it costs to send a message does not grow with how many were sent before: it is looked for among those that wait to be taken, and in
+    the table of the answers, which is read once and followed from then on.
 
     Args:
         workers: run by this process while it waits; empty where other processes run them.
