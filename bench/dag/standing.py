@@ -71,7 +71,10 @@ class Standing:
         """Publish a strategy; returns the time until it was decided and written."""
         self._sent += 1
         name = f"{strategy_id}-{self.pipelines}-{self._sent}"
-        self.send("dag.submissions", [DagSubmission(name, "w", message(strategy_id, numbers), self._sent)])
+        self.send(
+            "dag.submissions",
+            [DagSubmission(name, "w", message(strategy_id, numbers), self._sent, execution_domain="live")],
+        )
         began, cpu = time.perf_counter(), time.thread_time()
         self.run()
         took = Timed((time.perf_counter() - began) * 1e3, (time.thread_time() - cpu) * 1e3)

@@ -228,7 +228,10 @@ def _fill(client: _Client, worker: gauge.Child, nodes: int, known: int) -> int:
         while pipelines * PIPELINE < min(known, asked + OUT * nodes):
             numbers = range(pipelines, pipelines + nodes // PIPELINE)
             name = f"s{pipelines}"
-            client.send("dag.submissions", DagSubmission(name, "w", message(name, numbers), pipelines))
+            client.send(
+                "dag.submissions",
+                DagSubmission(name, "w", message(name, numbers), pipelines, execution_domain="live"),
+            )
             pipelines = numbers.stop
         if time.monotonic() > heard + gauge.PATIENCE_S:
             raise Failed(f"only {asked} topics were asked for: {worker.last_words()}")

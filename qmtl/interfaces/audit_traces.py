@@ -26,19 +26,26 @@ def trace_id(request_id: str) -> str:
     return blake3_hex(canonical_bytes(("qmtl.trace", request_id)), 16)
 
 
-def span_id(request_id: str) -> str:
-    """Of its diff: 16 hex digits."""
-    return blake3_hex(canonical_bytes(("qmtl.span", request_id)), 8)
+def span_id(request_id: str, digest: str = "") -> str:
+    """Of its diff: 16 hex digits.
+
+    Args:
+        digest: of the record, where it came under an id under which something else was asked: it is another span of the same trace.
+    """
+    return blake3_hex(canonical_bytes(("qmtl.span", request_id, *((digest,) if digest else ()))), 8)
 
 
 def spans(lines: Iterable[tuple[Record, AdminEntry]]) -> Iterator[dict[str, Any]]:
-    """A request to a trace collector for each diff of which both lines are there, in their order.
+    """A request to a trace collector for each diff of which both lines are there, in their order, and for each request that was refused as
+    its id had another one's answer, which is one line.
 
     A span begins and ends when its lines were written, which is in one transaction: it says what was asked, when, and what became of
     it, and not how long that took (`diff_duration_ms` does).
     """
     asked: tuple[Record, AdminEntry] | None = None
     for record, entry in lines:
+        if entry.act is AdminAct.REPEATED:
+            yield _export((record, entry), (record, entry))
         if entry.act is not AdminAct.DIFFED:
             continue
         is_request = entry.detail == _REQUEST
@@ -49,22 +56,23 @@ def spans(lines: Iterable[tuple[Record, AdminEntry]]) -> Iterator[dict[str, Any]
 
 def _export(asked: tuple[Record, AdminEntry], answered: tuple[Record, AdminEntry]) -> dict[str, Any]:
     (first, request), (last, response) = asked, answered
+    is_repeated = response.act is AdminAct.REPEATED
     facts = {
         "qmtl.request_id": request.cause,
         "qmtl.subject": request.subject,
         "qmtl.request.digest": request.digest,
         "qmtl.response": response.detail.removeprefix("response: "),
-        "qmtl.response.digest": response.digest,
+        "qmtl.response.digest": "" if is_repeated else response.digest,
     }
     span = {
         "traceId": trace_id(request.cause),
-        "spanId": span_id(request.cause),
+        "spanId": span_id(request.cause, request.digest if is_repeated else ""),
         "name": "dag.diff",
         "kind": _SERVER,
         "startTimeUnixNano": str(first.timestamp_ms * _NS),
         "endTimeUnixNano": str(last.timestamp_ms * _NS),
         "attributes": _attributes(facts),
-        "status": {"code": _ERROR} if response.detail.startswith(_REFUSED) else {},
+        "status": {"code": _ERROR} if is_repeated or response.detail.startswith(_REFUSED) else {},
     }
     return {
         "resourceSpans": [

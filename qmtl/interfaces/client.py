@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +12,7 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.view import TableView, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.canonical import blake3_hex, canonical_bytes
+from qmtl.foundation.common.compute_context import Downgrade
 from qmtl.foundation.common.errors import (
     CommandRefused,
     LogUnreachable,
@@ -19,10 +21,12 @@ from qmtl.foundation.common.errors import (
     OutcomeUnknown,
     PromotionHeld,
     ReleaseActive,
+    ReusedId,
     TooLate,
     TransactionAborted,
     UnknownWorld,
 )
+from qmtl.foundation.contracts.context import THE_CONTEXT
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     CollectGarbage,
@@ -44,7 +48,9 @@ from qmtl.foundation.wire.topics import topic
 from qmtl.interfaces.diffs import DiffMap, DiffReader
 from qmtl.interfaces.standing import taken
 from qmtl.interfaces.tail import Tail
+from qmtl.services.dagmanager import repeats
 from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.context import Request, in_log
 from qmtl.topology import PROTOTYPES
 
 IDLE_S: Final = 0.02
@@ -55,8 +61,14 @@ ATTEMPTS: Final = 2
 GC_ATTEMPTS: Final = 3
 """One that collects garbage, to which the seed gives two retries."""
 
+_REMEDIES: Final = {
+    Downgrade.DECISION_UNAVAILABLE.value: "Say a domain (--domain live, or another one with --as-of): the first one that is said is the log's.",
+    Downgrade.MISSING_AS_OF.value: "Say the state of the data, too (--as-of).",
+    Downgrade.OTHER_CONTEXT.value: "Say the log's domain and state of the data (`qmtl service dagmanager context show`), or no context.",
+}
+
 _REFUSALS: Final = {
-    one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage, TooLate)
+    one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage, TooLate, ReusedId)
 }
 
 
@@ -190,6 +202,13 @@ class Client:
         finally:
             writer.close()
 
+    def in_log(self, request: Request) -> Request:
+        """A request in the context that it says, of which whatever it leaves out is missing; one that says none, in the log's, if anybody
+        has said it."""
+        if any((request.execution_domain, request.as_of, request.partition, request.dataset_fingerprint)):
+            return request
+        return in_log(self.view("dag.context").get(THE_CONTEXT), request)
+
     def command(self, command: WorldCommand) -> CommandOutcome:
         """Send a command to the world service and wait for what became of it.
 
@@ -213,6 +232,7 @@ class Client:
         Raises:
             CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive, OtherMessage and TooLate, as some of
                 these.
+            ReusedId: its id is another command's.
             NoAnswer: the DAG Manager does not run.
             LogUnreachable, TransactionAborted, OutcomeUnknown: the last attempt ended so.
         """
@@ -221,7 +241,7 @@ class Client:
         outcome: DagCommandOutcome | None = None
         for attempt in range(attempts):
             try:
-                answer.ask("dag.commands", command, lambda other: other.command_id == same)
+                answer.ask("dag.commands", command, repeats.same_as(command))
                 outcome = self.within(self._timeout_s / attempts, answer.find)
             except (LogUnreachable, TransactionAborted, OutcomeUnknown):
                 if attempt == attempts - 1:
@@ -230,15 +250,19 @@ class Client:
                 break
         if outcome is None:
             raise self._silence(f"command {same!r}")
+        repeats.require_same(outcome.request_digest, command)
         if not outcome.accepted:
             refusal = _REFUSALS.get(outcome.code, CommandRefused)
             raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{refusal.code}] ')}")
         return outcome
 
     def send_dag_command(self, command: DagCommand) -> None:
-        """Lay a command to the DAG Manager on the log, unless it lies there and nobody has taken it yet."""
-        same = command.command_id
-        self.publish_once("dag.commands", command, lambda other: other.command_id == same)
+        """Lay a command to the DAG Manager on the log, unless it lies there and nobody has taken it yet.
+
+        Raises:
+            ReusedId: something else lies there under its id.
+        """
+        self.place("dag.commands", command, repeats.same_as(command))
 
     def next_command_id(self, *parts: str | int) -> str:
         """The id for giving the DAG Manager a command by hand: while it is not answered, saying it again is the same command;
@@ -261,14 +285,16 @@ class Client:
             InvalidDag: the DAG Manager would refuse the message, for these reasons; nothing is published.
             UnknownWorld: the world was never created; nothing is published.
             CommandRefused: it was refused; the outcome is on the log. PromotionHeld and TooLate, as some of these.
+            ReusedId: its id is another submission's.
             NoAnswer: the DAG Manager does not run.
         """
         admit(submission.dag_json, submission.submitted_at_ms)
         self.require_world(submission.world_id)
         same = submission.submission_id
         answer = _Answer(self, "dag.diffs", same)
-        answer.ask("dag.submissions", submission, lambda other: other.submission_id == same)
+        answer.ask("dag.submissions", submission, repeats.same_as(submission))
         outcome: DagOutcome = self.wait(f"submission {same!r}", answer.find)
+        repeats.require_same(outcome.request_digest, submission)
         if outcome.code in (PromotionHeld.code, TooLate.code):
             raise _REFUSALS[outcome.code](
                 f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{outcome.code}] ')}"
@@ -283,6 +309,7 @@ class Client:
         Raises:
             UnknownWorld: the world that is meant was never created; nothing is asked.
             CommandRefused: it was refused, with the reasons for which a submission would be.
+            ReusedId: its id is another request's.
             NoAnswer: the DAG Manager does not run.
         """
         if request.world_id:
@@ -304,6 +331,13 @@ class Client:
         ids = (submission_id(world_id, dag_json, weight_bp, turn, context) for turn in count())
         return next(one for one in ids if one == last or answered.get(one) is None)
 
+    def named(self, submission: DagSubmission, strategy_id: str) -> DagSubmission:
+        """A submission under the id for publishing it by hand, see `next_submission_id`."""
+        one = submission
+        context = (one.execution_domain, one.as_of, one.partition, one.dataset_fingerprint)
+        name = self.next_submission_id(one.world_id, strategy_id, one.dag_json, one.weight_bp, context)
+        return replace(one, submission_id=name)
+
     def _last_submission(self, world_id: str, strategy_id: str) -> str:
         """That of the version that is on its way, or the only one; empty where there is none, or two share the traffic."""
         for one in self.view("dag.sentinels").rows():
@@ -324,7 +358,7 @@ class Client:
         if outcome.safe_mode:
             raise CommandRefused(
                 f"strategy {outcome.strategy_id!r} is not deployed: its context was in safe mode ({outcome.safe_mode}).",
-                "Say the log's domain and state of the data (`qmtl service dagmanager context show`), or no context.",
+                _REMEDIES.get(outcome.safe_mode, ""),
             )
         world_id, strategy_id, mine = outcome.world_id, outcome.strategy_id, outcome.sentinel_id
 

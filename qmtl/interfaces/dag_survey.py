@@ -74,6 +74,7 @@ class Survey:
         created, failed: reports of topics that were made, and that could not be. One that was passed over, as another topic looks like
             it, is neither: its node gets one of the next name, and no version fails.
         stalled: times that an answer to a diff request was not acknowledged for too long.
+        repeated: requests that came under an id under which something else was asked before.
         buffering: nodes whose topic has a history of an older schema.
         oldest_ms: since when the first of them is; None where there is none, or no tick has come since.
         crossed: how often a node had something that another context had computed.
@@ -90,6 +91,7 @@ class Survey:
     created: int = 0
     failed: int = 0
     stalled: int = 0
+    repeated: int = 0
     buffering: int = 0
     oldest_ms: int | None = None
     crossed: int = 0
@@ -124,7 +126,7 @@ class Surveyor:
         self._versions: dict[bytes, tuple[StrategyKey, str, int]] = {}
         self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
         self._handovers: set[bytes] = set()
-        self._created, self._failed, self._stalled = 0, 0, 0
+        self._created, self._failed, self._stalled, self._repeated = 0, 0, 0, 0
         self._crossed, self._uncleared = 0, 0
         self._releases: dict[bytes, ReleaseStage] = {}
 
@@ -148,6 +150,7 @@ class Surveyor:
             self._created,
             self._failed,
             self._stalled,
+            self._repeated,
             len(self._buffering),
             min((since_ms for since_ms in self._buffering.values() if since_ms), default=None),
             self._crossed,
@@ -233,6 +236,7 @@ class Surveyor:
                 self._failed += not found.created and found.code != TopicCollision.code
             case AdminEntry():
                 self._stalled += found.act is AdminAct.STALLED
+                self._repeated += found.act is AdminAct.REPEATED
                 if found.act is AdminAct.EXPIRED:
                     self._expired[found.subject] += int(found.detail)
             case ReportTopicRemoved():

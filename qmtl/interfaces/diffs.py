@@ -19,6 +19,7 @@ from qmtl.foundation.contracts.diff import AckChunk, DiffChunk, DiffRequest, Map
 from qmtl.foundation.wire.keys import encode_key, key_prefix
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
+from qmtl.services.dagmanager.repeats import content_digest, require_same, same_as
 
 if TYPE_CHECKING:
     from qmtl.interfaces.client import Client, Placed
@@ -64,6 +65,7 @@ class DiffReader:
     def __init__(self, client: Client, request: DiffRequest) -> None:
         self._client = client
         self._request = request
+        self._digest = content_digest(request)
         self._id = f"diff.{blake3_hex(request.request_id.encode(), 16)}"
         self._at: dict[TopicPartition, int] | None = None
         self._placed: Placed | None = None
@@ -78,6 +80,7 @@ class DiffReader:
 
         Raises:
             CommandRefused: the request was refused.
+            ReusedId: its id is another request's.
             NoAnswer, LogUnreachable, TransactionAborted, OutcomeUnknown: the last of all attempts ended so.
         """
         tries = 0
@@ -110,10 +113,7 @@ class DiffReader:
             if not self._looked_back:
                 self._at, self._looked_back = {}, True
             return
-        wanted = self._request.request_id
-        self._placed = self._client.place(
-            _REQUESTS, self._request, lambda other: other.request_id == wanted, self._id
-        )
+        self._placed = self._client.place(_REQUESTS, self._request, same_as(self._request), self._id)
 
     def _acknowledge(self) -> None:
         if self._writer is None:
@@ -127,15 +127,18 @@ class DiffReader:
     def _read(self) -> bool:
         """Take what has come; returns whether the answer goes on."""
         assert self._at is not None
-        before = len(self._chunks)
+        before, theirs = len(self._chunks), ""
         for record in self._client.tail(_CHUNKS).read(self._at):
             if record.value is not None and record.key.startswith(self._prefix):
                 chunk: DiffChunk = codec.decode(record.value)
+                is_mine = chunk.request_digest in ("", self._digest)
+                theirs = "" if is_mine else chunk.request_digest
                 if chunk.seq == 0:  # each answer begins so: what came before is of one that was given up
                     self._found.clear()
                     self._chunks.clear()
-                if chunk.released:
+                if is_mine and chunk.released:
                     self._found[chunk.seq] = chunk
+        require_same(theirs, self._request)
         while (chunk_or_none := self._found.pop(len(self._chunks), None)) is not None:
             self._chunks.append(chunk_or_none)
         return len(self._chunks) > before

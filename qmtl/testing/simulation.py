@@ -30,7 +30,7 @@ from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import InvalidValue, SimulationFailed, WireError
 from qmtl.foundation.contracts import market, world
 from qmtl.foundation.contracts.control import CloseMarker
-from qmtl.foundation.contracts.dag import DagSubmission, StrategyStatus, TopicClass
+from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission, StrategyStatus, TopicClass
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import encode_key, is_reserved, marker_key
 from qmtl.foundation.wire.registry import MESSAGES
@@ -412,7 +412,11 @@ def _trade(
 
     _send(log, "world.commands", world.CreateWorld("create", WORLD, settings, start_ms))
     yield done("create")
-    _send(log, "dag.submissions", DagSubmission("submit", WORLD, message, start_ms))
+    _send(
+        log,
+        "dag.submissions",
+        DagSubmission("submit", WORLD, message, start_ms, FULL_WEIGHT, "backtest", "simulation"),
+    )
     yield lambda: views["dag.diffs"].refresh().get("submit") is not None
     answer = views["dag.diffs"].get("submit")
     if not answer.accepted:

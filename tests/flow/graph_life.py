@@ -156,7 +156,7 @@ class Life:
             "signals": [f"t_{number}" for number in pipelines],
         }
         file.write_text(json.dumps(told), encoding="utf-8")
-        return self.begin("dag", "publish", str(file), "--world", "w1", "--json")
+        return self.begin("dag", "publish", str(file), "--world", "w1", "--domain", "live", "--json")
 
     def begin(self, *line: str) -> subprocess.Popen[str]:
         return begin([*line, "--log", self.place.log, "--wait", str(WAIT_S)])

@@ -206,7 +206,8 @@ def test_processors_that_lost_their_stores_take_a_second_strategy_and_repeat_not
     try:
         client = Client(log, workers)
         message = text(strategy([price(), sma("mean", 30), target(source="mean")], "second"))
-        outcome = client.submit(DagSubmission(submission_id("demo", message), "demo", message, 0))
+        said = client.in_log(DagSubmission(submission_id("demo", message), "demo", message, 0))
+        outcome = client.submit(said)
         second = client.deployed(outcome)
         wheres = [where for name in log.topics() for where in all_partitions(log, name)]
         # A broker tells a writer of its commit before it has written the marker, and what is read ends before that.

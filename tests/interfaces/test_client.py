@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from qmtl.bootstrap import open_log, prepare
-from qmtl.engine.log.port import Writer
+from qmtl.engine.log.port import Log, Writer
 from qmtl.engine.simulate.log import SimulatedLog
 from qmtl.engine.view import all_partitions, read_all
-from qmtl.foundation.common.errors import InvalidDag, NoAnswer, OutcomeUnknown, UnknownWorld
+from qmtl.foundation.common.errors import InvalidDag, NoAnswer, OutcomeUnknown, ReusedId, UnknownWorld
 from qmtl.foundation.contracts.dag import (
     CollectGarbage,
     DagCommandOutcome,
+    DagOutcome,
     DagSubmission,
     RetireStrategy,
 )
@@ -22,6 +24,7 @@ from qmtl.foundation.contracts.world import World, WorldStatus
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, topic
 from qmtl.interfaces.client import ATTEMPTS, GC_ATTEMPTS, Client
+from qmtl.services.dagmanager.repeats import content_digest
 from tests.replay.logs import SETTINGS, commit, row
 from tests.services.dagmanager.test_cases import CASES, submitted
 from tests.services.graphs import T0
@@ -53,7 +56,7 @@ def test_a_message_that_would_be_refused_is_refused_before_anything_is_published
 ) -> None:
     before = published(client)
     with pytest.raises(InvalidDag) as caught:
-        client.submit(DagSubmission(name, "w1", submitted(name), T0))
+        client.submit(DagSubmission(name, "w1", submitted(name), T0, execution_domain="live"))
     expected = CASES[name]["refused"]
     assert (caught.value.code, [[one.code, one.path] for one in caught.value.reasons]) == (
         expected["code"],
@@ -65,17 +68,56 @@ def test_a_message_that_would_be_refused_is_refused_before_anything_is_published
 def test_nothing_is_published_to_a_world_that_nobody_made(client: Client) -> None:
     before = published(client)
     with pytest.raises(UnknownWorld):
-        client.submit(DagSubmission("s", "w2", submitted("crossing"), T0))
+        client.submit(DagSubmission("s", "w2", submitted("crossing"), T0, execution_domain="live"))
     assert published(client) == before
 
 
 def test_a_sound_message_is_published_once_however_often_it_is_sent(client: Client) -> None:
     before = published(client)
-    sound = DagSubmission("sound", "w1", submitted("crossing"), T0)
+    sound = DagSubmission("sound", "w1", submitted("crossing"), T0, execution_domain="live")
     for _ in range(2):
         with pytest.raises(NoAnswer):
             client.submit(sound)
     assert published(client) == [*before, sound]
+
+
+# ---- an id is of one content -------------------------------------------------------------------------------------------
+
+
+def test_what_is_sent_under_an_id_that_has_other_content_is_refused_and_not_sent(client: Client) -> None:
+    one = DagSubmission("mine", "w1", submitted("crossing"), T0, execution_domain="live")
+    with pytest.raises(NoAnswer):
+        client.submit(one)
+    before = published(client)
+    with pytest.raises(NoAnswer):
+        client.submit(replace(one, submitted_at_ms=T0 + 1))  # the same, said later
+    with pytest.raises(ReusedId, match="'mine'"):
+        client.submit(replace(one, execution_domain="shadow"))
+    assert published(client) == before
+
+
+def test_an_answer_to_other_content_is_not_taken_for_ones_own(client: Client) -> None:
+    """Somebody else was first, with an answer after it was looked for, or before."""
+    one = DagSubmission("theirs", "w1", submitted("crossing"), T0, execution_domain="live")
+    theirs = DagOutcome("theirs", "w1", "s", True, "", "", "v", request_digest="0" * 32)
+    workers: list[Any] = [Telling(client.log, theirs)]
+    for asker in (Client(client.log, workers, 5.0), client):
+        with pytest.raises(ReusedId, match="'theirs'"):
+            asker.submit(one)
+    assert published(client).count(one) == 1
+    commit(client.log, [row("dag.diffs", replace(theirs, request_digest=content_digest(one)))])
+    assert client.submit(one).sentinel_id == "v"
+
+
+class Telling:
+    """Stands where a worker does: gives an answer, whatever was asked."""
+
+    def __init__(self, log: Log, answer: DagOutcome) -> None:
+        self.log, self.answer = log, answer
+
+    def step(self) -> bool:
+        commit(self.log, [row("dag.diffs", self.answer)])
+        return True
 
 
 # ---- a command is sent again once --------------------------------------------------------------------------------------

@@ -18,15 +18,16 @@ from qmtl.engine.log.port import Fence, Log, Positions, TopicPartition, Writer
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.engine.worker import Worker
-from qmtl.foundation.common.errors import CommandRefused, NoAnswer, TransactionAborted, UnknownWorld
+from qmtl.foundation.common.errors import CommandRefused, NoAnswer, ReusedId, TransactionAborted, UnknownWorld
 from qmtl.foundation.contracts.dag import AdminAct, AdminEntry, DagSubmission
-from qmtl.foundation.contracts.diff import DiffRequest, DiffState, NodeOrigin
+from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, DiffState, NodeOrigin
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.interfaces.client import Client
 from qmtl.interfaces.diffs import DiffMap, DiffReader
 from qmtl.services.dagmanager import diff_stream
 from qmtl.services.dagmanager.processor import DagManager
+from qmtl.services.dagmanager.repeats import content_digest
 from tests.replay.logs import commit, row, ticks
 from tests.services.dagmanager.test_diff_stream import names_of, wide
 from tests.services.dagmanager.test_diffing import request
@@ -122,6 +123,21 @@ def outcome_of(client: Client, sent: DagSubmission) -> Any:
     return client.view("dag.diffs").get(sent.submission_id)
 
 
+def test_who_asks_under_an_id_that_has_other_content_hears_so_and_nothing_of_the_answer(
+    log: Flaky, worker: Worker
+) -> None:
+    client = Client(log, [worker])
+    message = strategy(crossing(3, 8))
+    told = ask(client, request(message))
+    assert ask(client, request(message)) == told
+    with pytest.raises(ReusedId, match="'r1'"):
+        ask(client, request(strategy(crossing(3, 21))))
+    told_of = [one for one in messages(log, "dag.admin.log") if "QMTL-608" in getattr(one, "detail", "")]
+    assert [(one.act, one.subject) for one in told_of] == [(AdminAct.REPEATED, "r1")]
+    found = [one for one in messages(log, "dag.diff.chunks") if isinstance(one, DiffChunk)]
+    assert {one.request_digest for one in found} == {content_digest(request(message))}
+
+
 class Crash(Exception):
     """The client's end."""
 
@@ -195,6 +211,23 @@ def test_who_asks_again_after_an_answer_was_given_up_has_one_answer_and_not_part
     assert {one.origin for one in found.nodes} == {NodeOrigin.REUSED}
 
 
+def test_who_asks_under_an_id_that_is_free_again_has_the_answer_to_that_and_who_asked_before_hears_so(
+    log: Flaky, worker: Worker, small: None
+) -> None:
+    """What is read from both answers begins with the other content's."""
+    assert len(ask(Client(log, [worker]), request(wide(12))).nodes) == 12
+    commit(log, [*ticks(1, 2), *ticks(70, 140)], "clock")
+    settle(worker)
+    client = Mortal(log, [worker])
+    client.rounds = 1
+    with pytest.raises(Crash):
+        ask(client, request(wide(25)))
+    assert [one.name for one in ask(Hasty(log, [worker]), request(wide(25))).nodes] == names_of(wide(25))
+    with pytest.raises(ReusedId, match="'r1'"):
+        ask(Hasty(log, [worker]), request(wide(12)))
+    assert answered(log)["r1"] == 2
+
+
 def settle(worker: Worker) -> None:
     while worker.step():
         pass
@@ -262,9 +295,9 @@ def test_a_refusal_is_raised_with_its_code_and_a_world_that_does_not_exist_is_no
 def test_two_answers_at_a_time_do_not_get_mixed_up(log: Flaky, worker: Worker, small: None) -> None:
     client = Client(log, [worker])
     client.publish_once("dag.diff.requests", request(wide(12), "r"), lambda other: False)
-    client.publish_once("dag.diff.requests", request(wide(14), "r\0"), lambda other: False)
+    client.publish_once("dag.diff.requests", request(wide(14), "r-0"), lambda other: False)
     assert len(ask(client, request(wide(12), "r")).nodes) == 12
-    assert len(ask(client, request(wide(14), "r\0")).nodes) == 14
+    assert len(ask(client, request(wide(14), "r-0")).nodes) == 14
 
 
 def test_an_answer_of_more_chunks_than_a_window_comes_whole_over_a_broker(

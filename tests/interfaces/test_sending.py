@@ -132,7 +132,7 @@ def before(log: Metered, workers: Sequence[Any], many: int) -> None:
 
 
 def a_submission() -> DagSubmission:
-    return DagSubmission("new", "w1", text(strategy(crossing())), T0)
+    return DagSubmission("new", "w1", text(strategy(crossing())), T0, execution_domain="live")
 
 
 def test_what_is_read_to_send_a_message_does_not_grow_with_those_before(tmp_path: Path) -> None:

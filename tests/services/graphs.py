@@ -99,4 +99,4 @@ def text(message: dict[str, Any]) -> bytes:
 
 def submission(message: dict[str, Any] | bytes, world_id: str = "w1", at_ms: int = T0) -> DagSubmission:
     data = message if isinstance(message, bytes) else text(message)
-    return DagSubmission(submission_id(world_id, data), world_id, data, at_ms)
+    return DagSubmission(submission_id(world_id, data), world_id, data, at_ms, execution_domain="live")

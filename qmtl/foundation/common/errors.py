@@ -438,7 +438,7 @@ class DuplicateName(InvalidDag):
 
 
 class InvalidName(InvalidDag):
-    """A name or text in a DAG message with characters or a length that it may not have."""
+    """A name or text in a DAG message, or an id from outside, with characters or a length that it may not have."""
 
     code = "QMTL-508"
 
@@ -500,6 +500,12 @@ class TooLate(CommandRefused):
     """A submission or command so old that what was decided on it may be forgotten: it may be one that comes again."""
 
     code = "QMTL-607"
+
+
+class ReusedId(CommandRefused):
+    """A request under an id under which something else was asked before; the answer that is there is not its."""
+
+    code = "QMTL-608"
 
 
 class NoAnswer(QmtlError):

@@ -61,11 +61,9 @@ class DagSubmission:
     """A strategy's DAG message as it was published: UTF-8 JSON of at most 1 MiB.
 
     Attributes:
-        weight_bp: the share of the strategy's traffic that its version gets, in basis points, while another version is active.
-            Less than all makes it a canary.
-        execution_domain: any name of a domain or mode, as in `domain_of`. Empty as the three others: it says no context, and is
-            deployed in the log's.
-        as_of, partition, dataset_fingerprint: as in `DiffRequest`.
+        weight_bp: the share of the strategy's traffic that its version gets beside an active one, in basis points; a part makes it a canary.
+        world_id, execution_domain, as_of, partition, dataset_fingerprint: as in `DiffRequest`. What lacks of them is answered in safe
+            mode, as a diff is, and nothing is deployed. The first submission that is deployed says the context of the log.
     """
 
     submission_id: str
@@ -92,8 +90,7 @@ class ComputeNode:
         dependencies: node ids of the inputs by port, in the order of the ports.
         tags: sorted, each once: what order its author had them in makes no difference.
         owner: the version that brought it first, by its sentinel's id.
-        schema_hash: of its messages' schema, byte by byte, as the version of QMTL writes it that had the node submitted last; empty in
-            rows of versions that did not keep it.
+        schema_hash: of its messages' schema, byte by byte, as the version of QMTL writes it that had the node submitted last; empty in rows of old.
         buffering_since_ms: since when its history is of an older schema of the same compatibility, by the clock's ticks; None where
             it is not, 0 before the first tick.
         generation: which of its names of topics is the present one, or the next; also those count that were refused because somebody
@@ -280,8 +277,7 @@ class StrategyVersion:
     """A strategy as it is deployed in a world: a row of `dag.strategies`. It is written once all its topics are there.
 
     Attributes:
-        nodes: the plan, inputs before the nodes that read them; of both versions where there are two. Empty once the strategy is
-            retired.
+        nodes: the plan, inputs before the nodes that read them; of both versions where there are two. Empty once it is retired.
         signals: node ids whose output is the strategy's order intents, for the traffic that is not the canary's.
         found: the nodes of others that answer its tag queries, with all that they are computed from, inputs before the nodes that
             read them; what the strategy has itself is there again where one of them reads it.
@@ -317,8 +313,9 @@ class DagOutcome:
         buffering_nodes: of the reused ones, those whose topic has a history of an older schema.
         safe_mode: why its context was made safe, `missing_as_of` for example: no version is marked, no node used again, nothing
             deployed. Empty where it is granted as it was asked for.
-        decided_ms: by the clock's ticks, or what the submission said where that is later; 0 in rows of versions that did not keep it,
-            until a tick has seen them.
+        decided_ms: by the clock's ticks, or what the submission said where that is later; 0 in rows of old, until a tick has seen them.
+        request_digest: of the content that it answers (`qmtl.services.dagmanager.repeats`), to which other content under its id has no
+            answer here: it was refused (QMTL-608). Empty in rows of old.
     """
 
     submission_id: str
@@ -333,6 +330,7 @@ class DagOutcome:
     buffering_nodes: tuple[str, ...] = ()
     safe_mode: str = ""
     decided_ms: int = 0
+    request_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,7 +452,7 @@ class DagCommandOutcome:
 
     Attributes:
         code: empty where accepted, else the stable error code.
-        decided_ms: as in `DagOutcome`.
+        decided_ms, request_digest: as in `DagOutcome`.
     """
 
     command_id: str
@@ -462,6 +460,7 @@ class DagCommandOutcome:
     code: str
     detail: str
     decided_ms: int = 0
+    request_digest: str = ""
 
 
 # ---- what is told ------------------------------------------------------------------------------------------------------
@@ -557,6 +556,7 @@ class AdminAct(Enum):
     FORGOTTEN = "forgotten"
     HANDED_OVER = "handed_over"
     EXPIRED = "expired"
+    REPEATED = "repeated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -568,8 +568,8 @@ class AdminEntry:
             have expired, with their number as the detail.
         cause: the submission, the command, or the tick that it came from.
         at_ms: by the record that it came from.
-        digest: of what came in or went out: of a submission's message and its outcome, of a request and its chunks, of a command; of
-            the row of a version that was forgotten.
+        digest: of what came in or went out, each as a whole record: of a submission and its outcome, of a request and its chunks, of a
+            command, of what came under the id of another one; of the row of a version that was forgotten.
     """
 
     act: AdminAct

@@ -29,7 +29,7 @@ class DiffRequest:
     Attributes:
         strategy_id: the one that the message names.
         dag_json: UTF-8 JSON of at most 1 MiB, as in a submission.
-        world_id: empty where none is meant; nothing is granted then but safe mode.
+        world_id: empty where none is meant; nothing is granted then but safe mode. One that is named is an id (`qmtl.foundation.common.ids`).
         execution_domain: any name of a domain or mode, as in `domain_of`; empty where nobody has decided.
         as_of: the state of the dataset to which a backtest or dry run is bound.
         partition: a tenant, strategy or portfolio within the world; no Kafka partition.
@@ -78,6 +78,7 @@ class DiffChunk:
         accepted: False where a submission would be refused.
         code: empty where accepted, else the stable error code.
         detail: of a refusal, a line for each reason.
+        request_digest: of the content that is answered, as in `DagOutcome`.
     """
 
     request_id: str
@@ -91,6 +92,7 @@ class DiffChunk:
     accepted: bool = True
     code: str = ""
     detail: str = ""
+    request_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class DiffStream:
         released: how many may be, or might have been, read.
         heard_ms: the first tick after the request or the newest acknowledgement; None until it comes.
         timeouts: how often nothing was acknowledged for long.
+        request_digest: of the content that is answered, as in `DagOutcome`.
     """
 
     request_id: str
@@ -120,3 +123,4 @@ class DiffStream:
     released: int
     heard_ms: int | None
     timeouts: int = 0
+    request_digest: str = ""

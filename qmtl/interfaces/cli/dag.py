@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, log_option, reading
+from qmtl.interfaces.cli.options import context_options, format_option, log_option, reading
 
 
 @click.group()
@@ -18,13 +18,7 @@ def dag() -> None:
 @dag.command("publish")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--world", "world_id", required=True, help="The world to deploy in.")
-@click.option(
-    "--domain",
-    "execution_domain",
-    default="",
-    help="backtest, dryrun, live or shadow, if it is to be deployed in that alone; without one, in the log's.",
-)
-@click.option("--as-of", default="", help="The state of the dataset to which a backtest or dry run is bound.")
+@context_options
 @click.option(
     "--weight",
     "percent",
@@ -48,6 +42,8 @@ def publish(
     world_id: str,
     execution_domain: str,
     as_of: str,
+    partition: str,
+    dataset_fingerprint: str,
     percent: str,
     log_address: str,
     wait_s: float,
@@ -56,11 +52,9 @@ def publish(
     """Publish the DAG message in FILE to a world, and wait until its nodes run.
 
     The message is checked here first: nothing is published that the DAG Manager would refuse. The first version of a strategy has all of
-    its traffic, whatever its --weight. A message for a domain or a state of the data other than the log's, or for a backtest or dry run
-    of none, is taken in safe mode: nothing is deployed.
+    its traffic, whatever its --weight. What is deployed first on a log says the context in which all of it computes: --domain, and for a
+    backtest or dry run --as-of. A message for another context, or one that lacks any of this, is taken in safe mode: nothing is deployed.
     """
-    from dataclasses import replace
-
     from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission
     from qmtl.interfaces.cli import session
     from qmtl.interfaces.cli.dag_file import read_dag
@@ -71,10 +65,9 @@ def publish(
     message = read_dag(file)
     graph = admit(message, 0)
     with session.client(log_address, wait_s) as client:
-        context = (execution_domain, as_of)
-        submission = client.next_submission_id(world_id, graph.strategy_id, message, share, context)
-        said = DagSubmission(submission, world_id, message, session.now_ms(), share)
-        outcome = client.submit(replace(said, execution_domain=execution_domain, as_of=as_of))
+        context = (execution_domain, as_of, partition, dataset_fingerprint)
+        said = client.in_log(DagSubmission("", world_id, message, session.now_ms(), share, *context))
+        outcome = client.submit(client.named(said, graph.strategy_id))
         strategy = client.deployed(outcome)
     is_canary = strategy.sentinel_id != outcome.sentinel_id
     mine = strategy.canary if is_canary and strategy.canary is not None else strategy

@@ -82,6 +82,25 @@ def wait_option(command: F) -> F:
     )(command)
 
 
+def context_options(command: F) -> F:
+    """`--domain`, `--as-of`, `--partition` and `--fingerprint`, given to the command as `execution_domain`, `as_of`, `partition` and
+    `dataset_fingerprint`; empty texts where nothing was said."""
+    for name, target, meaning in reversed(
+        (
+            (
+                "--domain",
+                "execution_domain",
+                "backtest, dryrun, live or shadow, or a mode that stands for one; without any of these options, the log's context.",
+            ),
+            ("--as-of", "as_of", "The state of the dataset to which a backtest or dry run is bound."),
+            ("--partition", "partition", "A tenant, strategy or portfolio within the world."),
+            ("--fingerprint", "dataset_fingerprint", "Of the very data behind --as-of."),
+        )
+    ):
+        command = click.option(name, target, default="", help=meaning)(command)
+    return command
+
+
 def interval_s(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """The callback of an option that takes a length of time: `90s`, `15m`, `1h`, `2d`, or seconds alone.
 

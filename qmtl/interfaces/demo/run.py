@@ -17,7 +17,7 @@ from typing import Any, Final
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import NoAnswer, OtherRun
-from qmtl.foundation.contracts.dag import DagSubmission, StrategyVersion, TopicClass
+from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission, StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.world import (
     CreateWorld,
@@ -154,8 +154,10 @@ class DemoRun:
 
     def _publish(self) -> StrategyVersion:
         message = strategy_message(self.data)
+        context = ("paper", self.data.fingerprint, "", self.data.fingerprint)
+        name = submission_id(WORLD, message, context=context)
         outcome = self.client.submit(
-            DagSubmission(submission_id(WORLD, message), WORLD, message, self.data.start_ms)
+            DagSubmission(name, WORLD, message, self.data.start_ms, FULL_WEIGHT, *context)
         )
         return self.client.deployed(outcome)
 

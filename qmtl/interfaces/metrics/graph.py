@@ -177,6 +177,11 @@ def _counts(found: Survey) -> Iterator[Metric]:
         "Times that nobody acknowledged an answer to a diff request for 30 s of ticks.",
         found.stalled,
     )
+    yield CounterMetricFamily(
+        "qmtl_dag_ids_reused",
+        "Requests under an id under which something else was asked before; they were refused.",
+        found.repeated,
+    )
     yield GaugeMetricFamily(
         "cross_context_cache_hits_uncleared",
         "Cross-context hits that nobody has cleared: nothing is promoted meanwhile.",

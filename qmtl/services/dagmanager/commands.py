@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from qmtl.foundation.common.canonical import blake3_hex
-from qmtl.foundation.common.errors import CommandRefused, InvalidDag, PromotionHeld
+from qmtl.foundation.common.errors import CommandRefused, InvalidDag, PromotionHeld, ReusedId
+from qmtl.foundation.common.ids import require_id
 from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
@@ -25,7 +26,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
 from qmtl.foundation.contracts.retention import SetRetention
 from qmtl.foundation.wire.registry import codec
-from qmtl.services.dagmanager import context, expiry, garbage, release
+from qmtl.services.dagmanager import context, expiry, garbage, release, repeats
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.queues import ask_for, lacking
@@ -43,19 +44,25 @@ from qmtl.services.dagmanager.versions import (
 )
 
 
-def command(act: Act, message: DagCommand) -> None:
-    """Decide on a command; one that comes again decides nothing more."""
-    if act.step.table("dag.outcomes").get(message.command_id) is not None:
+def command(act: Act, message: DagCommand, record: bytes | None = None) -> None:
+    """Decide on a command; one that comes again decides nothing more, and other content under its id is refused."""
+    digest = blake3_hex(codec.encode(message) if record is None else record)
+    known: DagCommandOutcome | None = act.step.table("dag.outcomes").get(message.command_id)
+    if known is not None:
+        try:
+            repeats.require_same(known.request_digest, message)
+        except ReusedId as error:
+            repeats.note(act, message, error, digest)
         return
-    decided_ms = expiry.decided_ms(act, message.issued_at_ms)
+    decided_ms, content = expiry.decided_ms(act, message.issued_at_ms), repeats.content_digest(message)
     try:
+        require_id("command_id", message.command_id)
         expiry.require_in_time(act, message.issued_at_ms)
         told = _decide(act, message)
-        outcome = DagCommandOutcome(message.command_id, True, "", told, decided_ms)
+        outcome = DagCommandOutcome(message.command_id, True, "", told, decided_ms, content)
     except (CommandRefused, InvalidDag) as error:
-        outcome = DagCommandOutcome(message.command_id, False, error.code, str(error), decided_ms)
+        outcome = DagCommandOutcome(message.command_id, False, error.code, str(error), decided_ms, content)
     act.catalogue.outcomes.put(outcome)
-    digest = blake3_hex(codec.encode(message))
     act.note(AdminAct.COMMANDED, message.command_id, detail=outcome.detail, digest=digest)
 
 
@@ -146,13 +153,14 @@ def _roll_back(act: Act, message: RollBack) -> str:
 
 def _redo(act: Act, message: RedoDiff) -> str:
     version = _known(act, message.sentinel_id)
+    context.require_said(act)
     again = DagSubmission(
         message.command_id,
         version.world_id,
         message_of(act.catalogue, version, message.version),
         message.issued_at_ms,
     )
-    outcome = submit(act, again)
+    outcome = submit(act, context.in_log(act.catalogue.context(), again))
     if outcome.code == PromotionHeld.code:
         context.require_cleared(act)
     if not outcome.accepted:

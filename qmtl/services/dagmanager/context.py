@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from qmtl.foundation.common.compute_context import (
     DOMAIN_OF_MODE,
@@ -13,7 +13,8 @@ from qmtl.foundation.common.compute_context import (
     SafeContext,
     domain_of,
 )
-from qmtl.foundation.common.errors import CommandRefused, InvalidParameter, PromotionHeld
+from qmtl.foundation.common.errors import CommandRefused, InvalidName, InvalidParameter, PromotionHeld
+from qmtl.foundation.common.ids import fault_of, require_id
 from qmtl.foundation.contracts.context import (
     THE_CONTEXT,
     ClearContextHits,
@@ -30,15 +31,20 @@ from qmtl.services.dagmanager.faults import Faults
 MAX_TEXT: Final = 400
 """Characters of a part of a context, and of a reason."""
 
+Request = TypeVar("Request", DagSubmission, DiffRequest)
+
+_PARTS: Final = ("as_of", "partition", "dataset_fingerprint")
+
 
 def say(act: Act, message: SetComputeContext) -> str:
     """Let everything be computed in this context from now on.
 
     Raises:
         CommandRefused: it names no domain, or could be granted in safe mode only: nothing of it might be kept.
+        InvalidName: its world is no id.
     """
-    parts = ("world_id", "as_of", "partition", "dataset_fingerprint")
-    for name in parts:
+    require_id("world_id", message.world_id)
+    for name in _PARTS:
         _require_short(name, getattr(message, name))
     domain = domain_of(message.execution_domain)
     if domain is None:
@@ -46,8 +52,6 @@ def say(act: Act, message: SetComputeContext) -> str:
             f"execution_domain was the text {message.execution_domain[:80]!a}; no domain has that name.",
             f"There are {', '.join(DOMAIN_OF_MODE)}.",
         )
-    if not message.world_id.strip():
-        raise CommandRefused("world_id was empty; a context belongs to a world.", "Name the world.")
     asked = ComputeContext(
         message.world_id, domain, message.as_of, message.partition, message.dataset_fingerprint
     )
@@ -68,6 +72,49 @@ def say(act: Act, message: SetComputeContext) -> str:
         row = replace(known, context=said, since_ms=act.at_ms)
     act.catalogue.put_context(row)
     return f"all is computed in {told(said)} from now on"
+
+
+def begin(act: Act, safe: SafeContext) -> str:
+    """Let what is deployed first say the context of the log, in the step that deploys it: no other one comes in between.
+
+    Returns: what the audit is told of it; empty where a context was said before.
+    """
+    if act.catalogue.context() is not None:
+        return ""
+    one = safe.context
+    said = SaidContext(one.world_id, safe.execution_domain, one.as_of, one.partition, one.dataset_fingerprint)
+    act.catalogue.put_context(LogContext(THE_CONTEXT, said, act.at_ms))
+    return f"all is computed in {told(said)} from now on"
+
+
+def in_log(row: LogContext | None, request: Request) -> Request:
+    """A request whose sender means the context of the log; as it is while nobody has said one.
+
+    Whoever sends it says so: what comes without a context is of none.
+    """
+    if row is None:
+        return request
+    said = row.context
+    return replace(
+        request,
+        execution_domain=said.execution_domain.value,
+        as_of=said.as_of,
+        partition=said.partition,
+        dataset_fingerprint=said.dataset_fingerprint,
+    )
+
+
+def require_said(act: Act) -> None:
+    """Nothing is deployed by the DAG Manager itself in no context.
+
+    Raises:
+        CommandRefused: nobody has said one.
+    """
+    if act.catalogue.context() is None:
+        raise CommandRefused(
+            f"no context was said on this log; what is deployed would be in safe mode ({Downgrade.DECISION_UNAVAILABLE.value}).",
+            "Say one with `qmtl service dagmanager context set`, or by publishing with --domain.",
+        )
 
 
 def clear(act: Act, message: ClearContextHits) -> str:
@@ -133,8 +180,10 @@ def granted(row: LogContext | None, asked: ComputeContext) -> SafeContext:
 def evaluated(row: LogContext | None, message: DiffRequest | DagSubmission, faults: Faults) -> SafeContext:
     """What is granted to the context of a request or a submission: the one place where that is asked.
 
+    Whatever is not said is missing, also on a log whose context is known: `ComputeContext.evaluate_safe_mode` says what comes of that.
+
     Args:
-        faults: takes a domain that there is not.
+        faults: takes a domain that there is not, a world that is no id, and parts that are too long.
     """
     domain = None
     if message.execution_domain.strip():
@@ -147,6 +196,13 @@ def evaluated(row: LogContext | None, message: DiffRequest | DagSubmission, faul
                 "no domain has that name",
                 f"There are {', '.join(DOMAIN_OF_MODE)}.",
             )
+    fault = fault_of("world_id", message.world_id) if message.world_id else None
+    if fault is not None:
+        faults.add_told(InvalidName, fault.path, fault.was, fault.rule, fault.remedy)
+    for name in _PARTS:
+        if len(getattr(message, name)) > MAX_TEXT:
+            rule = f"at most {MAX_TEXT} characters are allowed"
+            faults.add(InvalidParameter, name, getattr(message, name), rule, "Shorten it.")
     if not message.world_id.strip():  # nobody has decided anything for no world
         return ComputeContext("nowhere", None).evaluate_safe_mode()
     asked = ComputeContext(

@@ -16,7 +16,7 @@ import msgspec
 
 from qmtl.engine.table import Table
 from qmtl.foundation.common.canonical import blake3_hex
-from qmtl.foundation.common.errors import InvalidDag
+from qmtl.foundation.common.errors import InvalidDag, ReusedId
 from qmtl.foundation.common.names import MAX_NAME
 from qmtl.foundation.contracts.dag import AdminAct
 from qmtl.foundation.contracts.diff import (
@@ -29,6 +29,7 @@ from qmtl.foundation.contracts.diff import (
 )
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import HOUR_MS
+from qmtl.services.dagmanager import repeats
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.diffing import difference
@@ -104,17 +105,27 @@ class Streams:
 
 
 def ask(act: Act, streams: Streams, request: DiffRequest, said: bytes) -> None:
-    """Answer a request; one that comes again is answered once.
+    """Answer a request; one that comes again is answered once, and other content under its id is refused while the answer is there.
 
     Args:
         said: the request as it lies on the log.
     """
     rows = act.step.table("dag.diff.streams")
-    if rows.get(request.request_id) is not None:
+    known: DiffStream | None = rows.get(request.request_id)
+    if known is not None:
+        try:
+            repeats.require_same(known.request_digest, request)
+        except ReusedId as error:
+            repeats.note(act, request, error, blake3_hex(said))
         return
     chunks = answer(act.catalogue, request, act.prescan)
     out = min(len(chunks), WINDOW)
-    _put(rows, streams, DiffStream(request.request_id, DiffState.OPEN, len(chunks), 0, out, None))
+    digest = chunks[0].request_digest
+    _put(
+        rows,
+        streams,
+        DiffStream(request.request_id, DiffState.OPEN, len(chunks), 0, out, None, request_digest=digest),
+    )
     for chunk in chunks:
         act.step.table("dag.diff.chunks").put(replace(chunk, released=chunk.seq < out))
     first = chunks[0]
@@ -165,13 +176,26 @@ def mind(act: Act, streams: Streams) -> None:
 
 def answer(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | None = None) -> list[DiffChunk]:
     """All chunks of the answer to a request, none of them released; a refusal is one."""
+    digest = repeats.content_digest(request)
     try:
         found = difference(catalogue, request, prescan)
     except InvalidDag as error:
         told = lines(error.reasons, error.more)
-        return [DiffChunk(request.request_id, 0, True, (), "", "", "", False, False, error.code, told)]
+        return [
+            DiffChunk(request.request_id, 0, True, (), "", "", "", False, False, error.code, told, digest)
+        ]
     safe = found.downgrade.value if found.downgrade is not None else ""
-    empty = DiffChunk(request.request_id, 0, False, (), found.sentinel_id, found.version, safe, False)
+    empty = DiffChunk(
+        request.request_id,
+        0,
+        False,
+        (),
+        found.sentinel_id,
+        found.version,
+        safe,
+        False,
+        request_digest=digest,
+    )
     room = CHUNK_BYTES - len(codec.encode(empty)) - _COUNTS
     parts = list(
         _hundreds(found.nodes) if room >= CHUNK_NODES * LONGEST_NODE else parts_of(found.nodes, room)

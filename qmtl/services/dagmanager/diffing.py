@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from qmtl.foundation.common.compute_context import Downgrade
 from qmtl.foundation.common.errors import InvalidName
+from qmtl.foundation.common.ids import fault_of
 from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
 from qmtl.foundation.wire.compiled import opened
@@ -19,9 +20,6 @@ from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import queue_for
 from qmtl.services.dagmanager.reuse import Compared, reused
 from qmtl.services.dagmanager.submission import Draft, drafted
-
-LONGEST_WORLD: Final = 900
-"""Characters of a world's name: the id of a version, which begins with it, is a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,8 @@ def difference(catalogue: Catalogue, request: DiffRequest, prescan: Prescan | No
         InvalidDag: a submission of the message would be refused, or the request is at odds with itself; with every reason.
     """
     faults = Faults()
-    if len(request.world_id) > LONGEST_WORLD:
-        rule = f"at most {LONGEST_WORLD} characters are allowed"
-        faults.add(InvalidName, "world_id", request.world_id, rule, "Name a world.")
+    if (fault := fault_of("request_id", request.request_id)) is not None:
+        faults.add_told(InvalidName, fault.path, fault.was, fault.rule, fault.remedy)
     safe = evaluated(catalogue.context(), request, faults)
     found = None if prescan is None or faults.count else reused(catalogue, request, prescan)
     if found is None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, assert_never
 
+from qmtl.engine.letters import Cause, letter_of
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
+from qmtl.foundation.common.ids import unanswerable
 from qmtl.foundation.contracts.context import ClearContextHits, NodeContext, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     CollectGarbage,
@@ -101,7 +103,8 @@ class DagManager:
         message = arrival.message
         match message:
             case DagSubmission():
-                submit(act(message.submission_id, message.submitted_at_ms), message)
+                if self._can_answer(step, arrival, "submission_id", message.submission_id):
+                    submit(act(message.submission_id, message.submitted_at_ms), message, arrival.value)
             case (
                 SetTrafficWeight()
                 | RollBack()
@@ -115,7 +118,8 @@ class DagManager:
                 | AbandonRelease()
                 | SetRetention()
             ):
-                command(act(message.command_id, message.issued_at_ms), message)
+                if self._can_answer(step, arrival, "command_id", message.command_id):
+                    command(act(message.command_id, message.issued_at_ms), message, arrival.value)
             case ReportTopicCreated() | ReportTopicRemoved():
                 report(act(message.topic), message)
             case NodeDeployment():
@@ -126,10 +130,12 @@ class DagManager:
             case NodeContext():
                 context.hear(act("nodes"), message)
             case DiffRequest():
-                asked = act(message.request_id, message.requested_at_ms)
-                diff_stream.ask(asked, self._streams, message, arrival.value or b"")
+                if self._can_answer(step, arrival, "request_id", message.request_id):
+                    asked = act(message.request_id, message.requested_at_ms)
+                    diff_stream.ask(asked, self._streams, message, arrival.value or b"")
             case AckChunk():
-                diff_stream.acknowledge(act(message.request_id), self._streams, message)
+                if self._can_answer(step, arrival, "request_id", message.request_id):
+                    diff_stream.acknowledge(act(message.request_id), self._streams, message)
             case _:
                 assert_never(message)
         if acts:
@@ -148,6 +154,15 @@ class DagManager:
 
     def flush(self, step: Step) -> None:
         """Everything was told record by record: what a transaction takes in decides nothing."""
+
+    def _can_answer(self, step: Step, arrival: Arrival, field: str, text: str) -> bool:
+        """Whether an answer can be kept under an id. A record whose id is blank or too long for that is a dead letter, which says so: as an
+        event and not as an error, of which many in a row would stop the task."""
+        fault = unanswerable(field, text)
+        if fault is not None:
+            cause = Cause(fault.code, f"{fault.what} {fault.remedy}")
+            step.emit("dead.letters", letter_of(self.name, 0, arrival, cause))
+        return fault is None
 
     def _tell(self, act: Act) -> None:
         """Whoever reads the queues of some tags hears once of all that a record or a tick has changed, and so does a release."""

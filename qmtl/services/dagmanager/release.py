@@ -7,11 +7,13 @@ release that somebody has crossed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
 from qmtl.foundation.common.canonical import blake3_hex
-from qmtl.foundation.common.errors import CommandRefused, OtherMessage, PromotionHeld, ReleaseActive
+from qmtl.foundation.common.errors import CommandRefused, OtherMessage, ReleaseActive
+from qmtl.foundation.common.ids import require_id
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
@@ -30,7 +32,6 @@ from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager import context
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
-from qmtl.services.dagmanager.diffing import LONGEST_WORLD
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.garbage import KEEPING, QueueTag
 from qmtl.services.dagmanager.submission import drafted, submit
@@ -64,15 +65,12 @@ def start(act: Act, message: StartRelease) -> str:
     Raises:
         InvalidDag: a submission would be refused; with every reason.
         ReleaseActive: another one of the strategy is under way.
-        CommandRefused: the version has traffic already, or another one waits for its topics.
+        CommandRefused: the version has traffic already, or another one waits for its topics, or nobody has said a context.
     """
-    if not message.world_id.strip() or len(message.world_id) > LONGEST_WORLD:
-        raise CommandRefused(
-            f"world_id was a text of {len(message.world_id)} characters; 1 to {LONGEST_WORLD} are required.",
-            "Name the world.",
-        )
+    require_id("world_id", message.world_id)
     asked = DagSubmission(message.command_id, message.world_id, message.dag_json, act.at_ms, CANARY_SHARE)
     graph, draft = drafted(act.catalogue, asked, Faults(), prescan=act.prescan)
+    context.require_said(act)
     world_id, strategy_id = message.world_id, graph.strategy_id
     if (other := act.catalogue.release_of(world_id, strategy_id)) is not None:
         raise ReleaseActive(
@@ -200,13 +198,14 @@ def _crossed(catalogue: Catalogue, release: Release) -> str:
 def _deploy(act: Act, release: Release) -> str:
     """Submit the message as a canary; the first version of a strategy gets all, as there is nobody to have the rest."""
     submission_id, share = release.release_id, CANARY_SHARE if release.beside_id else FULL_WEIGHT
-    if release.beside_id and (why := _held(act)):
+    rules = (context.require_said, *((context.require_cleared,) if release.beside_id else ()))
+    if why := _held(act, rules):
         return _wait(act, release, why)
     kept: ReleaseMessage | None = act.step.table(_MESSAGES).get(submission_id)
     if kept is None or act.step.table("dag.diffs").get(submission_id) is not None:
         return _abandon(act, release, f"a submission had its id, {submission_id}")
     submission = DagSubmission(submission_id, release.world_id, kept.dag_json, act.at_ms, share)
-    outcome = submit(act, submission)
+    outcome = submit(act, context.in_log(act.catalogue.context(), submission))
     if not outcome.accepted:
         return _abandon(act, release, f"its submission was refused: [{outcome.code}] {outcome.detail}")
     act.step.table(_MESSAGES).delete(submission_id)
@@ -224,7 +223,7 @@ def _advance(act: Act, release: Release) -> None:
     elif release.since_ms is None:
         act.catalogue.put_release(replace(release, since_ms=act.at_ms))
     elif act.at_ms - release.since_ms >= STAGE_MS:
-        if why := _held(act):
+        if why := _held(act, (context.require_cleared,)):
             _wait(act, release, why)
             return
         is_canary = release.stage is ReleaseStage.CANARY
@@ -244,11 +243,12 @@ def _enter(
     return f"release {release.release_id} is in stage {told}"
 
 
-def _held(act: Act) -> str:
-    """Why nothing gets more traffic now; empty where it may."""
+def _held(act: Act, rules: Iterable[Callable[[Act], None]]) -> str:
+    """Why it does not go on now, by the first of these rules that it breaks; empty where it may."""
     try:
-        context.require_cleared(act)
-    except PromotionHeld as held:
+        for rule in rules:
+            rule(act)
+    except CommandRefused as held:
         return held.what
     return ""
 

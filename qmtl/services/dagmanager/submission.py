@@ -13,12 +13,15 @@ from qmtl.foundation.common.compute_context import SafeContext
 from qmtl.foundation.common.errors import (
     DagTooLarge,
     InvalidDag,
+    InvalidName,
     PromotionHeld,
+    ReusedId,
     RolloutActive,
     TagsTooCommon,
     TooLarge,
     TooLate,
 )
+from qmtl.foundation.common.ids import fault_of
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
@@ -36,13 +39,12 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.foundation.wire.codec import MAX_VALUE_BYTES
 from qmtl.foundation.wire.registry import codec
-from qmtl.services.dagmanager import artifacts, expiry
+from qmtl.services.dagmanager import artifacts, context, expiry, repeats
 from qmtl.services.dagmanager.act import LAST_MS, Act
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.answers import Answers, answers_in, planned, with_answers
 from qmtl.services.dagmanager.buffering import change_schema, is_buffering
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue, is_usable
-from qmtl.services.dagmanager.context import evaluated
 from qmtl.services.dagmanager.faults import Faults, lines, spelled
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.prescan import Prescan
@@ -69,52 +71,74 @@ _WIDEST: Final = 4
 """Bytes of a character at most."""
 
 
-def submit(act: Act, submission: DagSubmission) -> DagOutcome:
-    """Decide on a submission; one that comes again decides nothing more. Returns what was decided."""
+def submit(act: Act, submission: DagSubmission, record: bytes | None = None) -> DagOutcome:
+    """Decide on a submission; one that comes again decides nothing more. Returns what was decided.
+
+    Args:
+        record: the submission as it lies on the log; None where the DAG Manager has made it itself.
+    """
+    digest = blake3_hex(codec.encode(submission) if record is None else record)
     known: DagOutcome | None = act.step.table("dag.diffs").get(submission.submission_id)
     if known is not None:
+        try:
+            repeats.require_same(known.request_digest, submission)
+        except ReusedId as error:
+            repeats.note(act, submission, error, digest)
+            return _refused(submission, error.code, str(error))
         return known
     try:
         expiry.require_in_time(act, submission.submitted_at_ms)
         faults = Faults()
-        safe = evaluated(act.catalogue.context(), submission, faults) if _says_context(submission) else None
+        if (fault := fault_of("submission_id", submission.submission_id)) is not None:
+            faults.add_told(InvalidName, fault.path, fault.was, fault.rule, fault.remedy)
+        safe = context.evaluated(act.catalogue.context(), submission, faults)
         graph, draft = drafted(act.catalogue, submission, faults, prescan=act.prescan)
-        if safe is not None and not (safe.may_mark_versions and safe.may_reuse):
-            return _leave_alone(act, submission, graph, safe)
+        if not (safe.may_mark_versions and safe.may_reuse):
+            return _leave_alone(act, submission, graph, safe, digest)
         require_may_have(act, draft.sentinel, submission.weight_bp)
-        return _write_down(act, submission, graph, draft)
+        told = context.begin(act, safe)
+        return _write_down(act, submission, graph, draft, told, digest)
     except InvalidDag as error:
         refused = _refused(submission, error.code, lines(error.reasons, error.more))
     except (PromotionHeld, TooLate) as error:
         refused = _refused(submission, error.code, str(error))
-    return _note(act, submission, refused, f"refused: {refused.code}")
+    return _note(act, submission, refused, f"refused: {refused.code}", digest)
 
 
-def _note(act: Act, submission: DagSubmission, outcome: DagOutcome, told: str) -> DagOutcome:
-    """Write down what becomes of a submission."""
-    decided_ms = expiry.decided_ms(act, submission.submitted_at_ms)
-    outcome = replace(outcome, decided_ms=decided_ms)
+def _note(act: Act, submission: DagSubmission, outcome: DagOutcome, told: str, digest: str) -> DagOutcome:
+    """Write down what becomes of a submission.
+
+    Args:
+        digest: of the whole submission.
+    """
+    outcome = replace(
+        outcome,
+        decided_ms=expiry.decided_ms(act, submission.submitted_at_ms),
+        request_digest=repeats.content_digest(submission),
+    )
     act.catalogue.outcomes.put(outcome)
     subject = outcome.sentinel_id or submission.submission_id
-    act.note(AdminAct.DIFFED, subject, detail="request", digest=blake3_hex(submission.dag_json))
+    act.note(AdminAct.DIFFED, subject, detail="request", digest=digest)
     act.note(AdminAct.DIFFED, subject, detail=f"response: {told}", digest=blake3_hex(codec.encode(outcome)))
     return outcome
 
 
-def _says_context(submission: DagSubmission) -> bool:
-    """Whether it asks for a context of its own; one that does not is deployed in the log's, which was granted."""
-    one = submission
-    return any((one.execution_domain, one.as_of, one.partition, one.dataset_fingerprint))
-
-
-def _leave_alone(act: Act, submission: DagSubmission, graph: Graph, safe: SafeContext) -> DagOutcome:
+def _leave_alone(
+    act: Act, submission: DagSubmission, graph: Graph, safe: SafeContext, digest: str
+) -> DagOutcome:
     """Take a submission in safe mode: the nodes of the log compute in no context but its own, so nothing is deployed for it."""
     why = "" if safe.downgrade is None else safe.downgrade.value
     told = f"safe mode ({why}): no version is marked, and nothing is deployed"
     outcome = DagOutcome(
-        submission.submission_id, submission.world_id, graph.strategy_id, True, "", told, safe_mode=why
+        submission.submission_id,
+        submission.world_id,
+        graph.strategy_id,
+        True,
+        "",
+        told,
+        safe_mode=why,
     )
-    return _note(act, submission, outcome, told)
+    return _note(act, submission, outcome, told, digest)
 
 
 def drafted(
@@ -197,9 +221,12 @@ class Draft:
     there: Sequence[Queue | None] = ()
 
 
-def _write_down(act: Act, submission: DagSubmission, graph: Graph, draft: Draft) -> DagOutcome:
+def _write_down(
+    act: Act, submission: DagSubmission, graph: Graph, draft: Draft, began: str, digest: str
+) -> DagOutcome:
     made, again = len(draft.outcome.new_nodes), len(draft.outcome.reused_nodes)
-    outcome = _note(act, submission, draft.outcome, f"{made} new, {again} reused")
+    told = f"{made} new, {again} reused" + (f"; {began}" if began else "")
+    outcome = _note(act, submission, draft.outcome, told, digest)
     for collision in graph.collisions:
         act.note(AdminAct.COLLIDED, collision.node_id, collision.node_id, " ".join(collision.held))
     for node in draft.changed:
@@ -287,6 +314,7 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
         tuple(reused),
         tuple(buffering),
         decided_ms=LAST_MS,  # there is room for any instant
+        request_digest=repeats.ANY_DIGEST,
     )
     return Draft(sentinel, outcome, tuple(new.values()), tuple(queues.values()), tuple(changed), every)
 

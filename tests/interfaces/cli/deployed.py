@@ -74,7 +74,11 @@ def deploy(directory: Path) -> None:
         client.command(CreateWorld("make", WORLD, SETTINGS, START_MS))
         for number, (message, weight) in enumerate(SUBMISSIONS):
             data = text(message)
-            client.deployed(client.submit(DagSubmission(f"s{number}", WORLD, data, START_MS, weight)))
+            client.deployed(
+                client.submit(
+                    DagSubmission(f"s{number}", WORLD, data, START_MS, weight, execution_domain="live")
+                )
+            )
         commit(client.log, ticks(1, 2), "clock")
         settle(client)
 

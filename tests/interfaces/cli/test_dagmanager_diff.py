@@ -59,6 +59,8 @@ def assert_only_asked(before: dict[str, list[Record]], after: dict[str, list[Rec
 
 def test_from_a_diff_over_a_publication_to_a_diff(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     live = ("--world", "w1", "--domain", "live", "--json")
+    shown = call(capsys, "service", "dagmanager", "context", "show", "--log", address(place))
+    assert "No context was said" in shown.out
     before = records(place)
     (told,) = call(capsys, *diff(place, *live)).lines()
     assert_only_asked(before, records(place))
@@ -69,9 +71,8 @@ def test_from_a_diff_over_a_publication_to_a_diff(place: Path, capsys: pytest.Ca
         "",
         True,
     )
-    published = call(
-        capsys, "dag", "publish", str(place / "dag.json"), "--world", "w1", "--log", address(place), "--json"
-    )
+    assert call(capsys, *publish(place)).code == 6  # no context was said, and it says none
+    published = call(capsys, *publish(place, "--domain", "live"))
     (made,) = published.lines()
     assert made["sentinel_id"] == told["sentinel_id"]
     assert {one["name"]: one["topic"] for one in made["nodes"]} == {
@@ -84,24 +85,36 @@ def test_from_a_diff_over_a_publication_to_a_diff(place: Path, capsys: pytest.Ca
     assert again["request_id"] != told["request_id"]
     assert [{**one, "origin": "new"} for one in again["nodes"]] == told["nodes"]
     assert {one["origin"] for one in again["nodes"]} == {"reused"}
+    for nothing_said in (diff(place, "--world", "w1", "--json"), publish(place)):  # the log's is meant
+        (told,) = call(capsys, *nothing_said).lines()
+        assert told["sentinel_id"] == made["sentinel_id"]
+
+
+def publish(place: Path, *more: str) -> list[str]:
+    file = str(place / "dag.json")
+    return ["dag", "publish", file, "--world", "w1", "--log", address(place), "--json", *more]
 
 
 def test_what_is_published_for_a_backtest_of_no_state_of_the_data_is_not_deployed_and_is_once_it_names_one(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["dag", "publish", str(place / "dag.json"), "--world", "w1", "--log", address(place), "--json"]
-    refused = call(capsys, *line, "--domain", "backtest")
+    refused = call(capsys, *publish(place, "--domain", "backtest"))
     assert refused.code == 6
     assert "safe mode (missing_as_of)" in refused.err
     assert {name for name, rows in graph(place).items() if rows} == {"dag.diffs"}
-    (made,) = call(capsys, *line, "--domain", "backtest", "--as-of", "commit-1").lines()
+    data = ("--domain", "backtest", "--as-of", "commit-1", "--partition", "p", "--fingerprint", "f")
+    (made,) = call(capsys, *publish(place, *data)).lines()
     assert {one.sentinel_id for one in graph(place)["dag.strategies"]} == {made["sentinel_id"]}
+    (told,) = call(capsys, *diff(place, "--world", "w1", *data, "--json")).lines()
+    assert (told["sentinel_id"], told["safe_mode"]) == (made["sentinel_id"], "")
+    (told,) = call(capsys, *diff(place, "--world", "w1", *data[:6], "--json")).lines()
+    assert told["safe_mode"] == "other_context"
 
 
 def test_the_page_has_a_line_for_each_node_and_says_what_is_safe(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = call(capsys, *diff(place))
+    shown = call(capsys, *diff(place, "--world", "w1"))
     assert (shown.code, shown.err) == (0, "")
     assert shown.out.startswith("strategy s1 v1: 5 of 5 nodes get a new topic\n")
     assert all(
@@ -114,11 +127,20 @@ def test_the_page_has_a_line_for_each_node_and_says_what_is_safe(
 
 def test_what_can_not_be_asked_is_one_coded_screen(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_one_screen(
-        call(capsys, *diff(place, "--domain", "prod")), "QMTL-602", 6, says=["execution_domain", "prod"]
+        call(capsys, *diff(place, "--world", "w1", "--domain", "prod")),
+        "QMTL-602",
+        6,
+        says=["execution_domain", "prod"],
+    )
+    assert_one_screen(
+        call(capsys, *diff(place)),
+        "QMTL-801",
+        2,
+        says=["--world was not given", "--world WORLD", "world list"],
     )
     assert_one_screen(call(capsys, *diff(place, "--world", "w2")), "QMTL-601", 6, says=["w2"])
     (place / "dag.json").write_text(json.dumps({**strategy(crossing()), "signals": ["nothing"]}))
-    assert_one_screen(call(capsys, *diff(place)), "QMTL-504", 5, says=["nothing"])
+    assert_one_screen(call(capsys, *diff(place, "--world", "w1")), "QMTL-504", 5, says=["nothing"])
     (place / "dag.json").unlink()
-    assert_one_screen(call(capsys, *diff(place)), "QMTL-500", 5, says=["dag.json"])
+    assert_one_screen(call(capsys, *diff(place, "--world", "w1")), "QMTL-500", 5, says=["dag.json"])
     assert_one_screen(call(capsys, "service", "dagmanager", "diff"), "QMTL-801", 2, says=["--file"])

@@ -332,10 +332,14 @@ def test_a_span_needs_both_of_its_lines_and_a_refusal_is_an_error() -> None:
         line(6, "c", "request"),
         line(7, "c", "v1 is active", AdminAct.ACTIVATED),
         line(8, "c", "response: 2 nodes"),
+        line(9, "c", "refused: [QMTL-608] used", AdminAct.REPEATED),
     ]
     found = [one["resourceSpans"][0]["scopeSpans"][0]["spans"][0] for one in spans(lines)]
+    *found, repeated = found
     assert [one["traceId"] for one in found] == [trace_id("a"), trace_id("c")]
     assert [one["status"] for one in found] == [{"code": 2}, {}]
+    assert (repeated["traceId"], repeated["spanId"]) == (trace_id("c"), span_id("c", "d9"))
+    assert (repeated["status"], len({one["spanId"] for one in (*found, repeated)})) == ({"code": 2}, 3)
     times = [(one["startTimeUnixNano"], one["endTimeUnixNano"]) for one in found]
     assert times == [("1001000000", "1002000000"), ("1006000000", "1008000000")]
 

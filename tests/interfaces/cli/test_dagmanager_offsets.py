@@ -99,7 +99,7 @@ def test_a_version_begins_where_the_bars_of_its_first_bucket_do(
     with client_on(mine.directory) as client:
         source = feed_bars(client, 4)
         data = text(strategy(crossing(4, 9), "s1", version="v4"))
-        client.deployed(client.submit(DagSubmission("late", "w1", data, START_MS)))
+        client.deployed(client.submit(DagSubmission("late", "w1", data, START_MS, execution_domain="live")))
         settle(client)
         feed_bars(client, 7)
         wheres = all_partitions(client.log, source.topic)

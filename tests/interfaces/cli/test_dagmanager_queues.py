@@ -34,7 +34,7 @@ SAID = ("--tag", "sma", "--tag", "crypto", "--interval", "1m")
 
 def publish(client: Client, nodes: Sequence[Node], version: str) -> None:
     data = text(strategy(nodes, "s1", version=version))
-    sent = DagSubmission(version, "w1", data, START_MS)
+    sent = DagSubmission(version, "w1", data, START_MS, execution_domain="live")
     client.publish_once("dag.submissions", sent, lambda other: other.submission_id == version)
     settle(client)
 

@@ -60,7 +60,8 @@ def test_what_was_decided_and_is_forgotten_stops_nobody_who_says_it_again(tmp_pa
 
         def publish(days: float) -> str:
             name = client.next_submission_id(WORLD, "s1", data)
-            assert client.submit(DagSubmission(name, WORLD, data, START_MS + round(days * DAY_MS))).accepted
+            at_ms = START_MS + round(days * DAY_MS)
+            assert client.submit(DagSubmission(name, WORLD, data, at_ms, execution_domain="live")).accepted
             return name
 
         def collect(days: float) -> str:

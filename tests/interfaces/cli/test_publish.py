@@ -67,7 +67,7 @@ def test_what_waits_is_not_the_last_word_once_an_older_version_is_published_agai
 
         def say(data: bytes, share: int = FULL_WEIGHT) -> str:
             name = client.next_submission_id(WORLD, "s2", data, share)
-            sent = DagSubmission(name, WORLD, data, 1, share)
+            sent = DagSubmission(name, WORLD, data, 1, share, execution_domain="live")
             client.publish_once("dag.submissions", sent, lambda other: other.submission_id == name)
             client.wait("it", lambda: client.view("dag.diffs").get(name))
             return name

@@ -66,6 +66,7 @@ COUNTS = (
     "queue_create_success_total",
     "queue_create_error_total",
     "qmtl_dag_diff_ack_timeouts_total",
+    "qmtl_dag_ids_reused_total",
     "compute_nodes_buffering",
     "compute_nodes_buffering_since_seconds",
     "cross_context_cache_hit_total",
@@ -117,6 +118,7 @@ def counts_of(log: Log) -> list[float | None]:
         sum(one.created for one in made),
         sum(not one.created and one.code != "QMTL-322" for one in made),
         sum(one.act is AdminAct.STALLED for one in messages_of(log, "dag.admin.log")),
+        sum(one.act is AdminAct.REPEATED for one in messages_of(log, "dag.admin.log")),
         len(since),
         min((one / 1000 for one in since if one), default=None),
         sum(sum(one.hits) for one in contexts),
@@ -314,7 +316,7 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
 
         counted = counts_of(client.log)
         assert told() == counted
-        assert counted[3:] == [0, 0, counted[1], 0, 0, 0, None, 0, 0]
+        assert counted[3:] == [0, 0, counted[1], 0, 0, 0, 0, None, 0, 0]
         assert counted[2]
         lost = ReportTopicCreated("q", False, "QMTL-303", "another one is there")
         wrong = replace(rows_of(client.log, "dag.sentinels")[-1], traffic_weight=9_999)
@@ -373,6 +375,7 @@ def test_an_answer_that_nobody_takes_is_counted_and_goes_on_once_it_is(place: Pa
         message = text(strategy(crossing(5, 20), "s3"))
         asked = DiffRequest("r1", "s3", message, START_MS, "w1", "live", "")
         commit(client.log, [row("dag.diff.requests", asked)], "people")
+        commit(client.log, [row("dag.diff.requests", replace(asked, as_of="another"))], "people")
         commit(client.log, ticks(3, 5), "clock")
         settle(client)
         assert client.view("dag.diff.streams").get("r1").state is DiffState.TIMEOUT
@@ -384,6 +387,7 @@ def test_an_answer_that_nobody_takes_is_counted_and_goes_on_once_it_is(place: Pa
         settle(client)
         stalled = counts_of(client.log)[COUNTS.index("qmtl_dag_diff_ack_timeouts_total")]
         assert (timeouts(), stalled) == (1, 1)
+        assert Scrape(url).get("qmtl_dag_ids_reused_total") == 1
 
 
 def test_every_diff_that_the_log_has_is_one_of_the_histogram(place: Path) -> None:
@@ -397,7 +401,7 @@ def test_every_diff_that_the_log_has_is_one_of_the_histogram(place: Path) -> Non
         before = audited(client.log)
         for number in range(5):
             data = text(strategy(crossing(5, 20 + number), f"more{number}")) if number else b"no json"
-            one = DagSubmission(f"more{number}", "w1", data, START_MS)
+            one = DagSubmission(f"more{number}", "w1", data, START_MS, execution_domain="live")
             commit(client.log, [row("dag.submissions", one)], "people")
         for number in range(3):
             data = text(strategy(crossing(6, 20 + number), "asked")) if number else b"no json"

@@ -302,15 +302,20 @@ def test_a_submission_and_its_outcome_stand_in_the_admin_log_with_their_digests_
     tmp_path: Path, data: bytes
 ) -> None:
     desk = Desk(tmp_path)
+    sent = DagSubmission("s1", "w1", data, T0, execution_domain="live")
     for _ in range(2):
-        desk.send(DagSubmission("s1", "w1", data, T0))
+        desk.send(sent)
     (outcome,) = desk.rows("dag.diffs")
     first, second = [one for one in desk.told("dag.admin.log") if one.act is AdminAct.DIFFED]
     desk.close()
     assert {first.subject, second.subject} == {outcome.sentinel_id or "s1"}
     assert (first.cause, second.cause) == ("s1", "s1")
-    assert (first.detail, first.digest) == ("request", blake3(data).hexdigest())
-    said = "5 new, 0 reused" if outcome.accepted else f"refused: {outcome.code}"
+    assert (first.detail, first.digest) == ("request", blake3(codec.encode(sent)).hexdigest())
+    said = (
+        "5 new, 0 reused; all is computed in w1/live from now on"
+        if outcome.accepted
+        else f"refused: {outcome.code}"
+    )
     assert (second.detail, second.digest) == (
         f"response: {said}",
         blake3(codec.encode(outcome)).hexdigest(),

@@ -21,6 +21,7 @@ from qmtl.foundation.contracts.dag import AdminAct, DagOutcome, DagSubmission
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import MAX_PART, MAX_REASONS
 from qmtl.services.dagmanager.graph import content_of
+from qmtl.services.dagmanager.repeats import content_digest
 from tests.services.dagmanager import oracle
 from tests.services.dagmanager.desk import Desk
 from tests.services.graphs import T0
@@ -115,7 +116,7 @@ def test_what_is_refused_is_refused_with_every_reason(name: str) -> None:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """One on which a strategy runs: a refusal has something to spoil."""
     made = Desk(tmp_path_factory.mktemp("desk"))
-    made.send(DagSubmission("sound", "w1", submitted("crossing"), T0))
+    made.send(DagSubmission("sound", "w1", submitted("crossing"), T0, execution_domain="live"))
     made.report_all()
     yield made
     made.close()
@@ -124,10 +125,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 @pytest.mark.parametrize("name", REFUSED)
 def test_of_what_is_refused_there_is_the_outcome_and_the_note_and_nothing_else(desk: Desk, name: str) -> None:
     before, told = desk.all_rows(), len(desk.emitted)
-    desk.send(DagSubmission(name, "w1", submitted(name), T0))
+    sent = DagSubmission(name, "w1", submitted(name), T0, execution_domain="live")
+    desk.send(sent)
     outcome: DagOutcome = desk.table("dag.diffs").get(name)
+    code, digest = CASES[name]["refused"]["code"], content_digest(sent)
     assert outcome == DagOutcome(
-        name, "w1", "", False, CASES[name]["refused"]["code"], outcome.detail, decided_ms=T0
+        name, "w1", "", False, code, outcome.detail, decided_ms=T0, request_digest=digest
     )
     reasons = [line for line in outcome.detail.splitlines() if line.startswith("[")]
     assert [line[1:].split("]")[0] for line in reasons] == [

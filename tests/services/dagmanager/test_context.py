@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qmtl.foundation.common.compute_context import ExecutionDomain
+from qmtl.foundation.common.compute_context import ComputeContext, ExecutionDomain, domain_of
 from qmtl.foundation.contracts.context import (
     ClearContextHits,
     LogContext,
@@ -19,13 +19,22 @@ from qmtl.foundation.contracts.context import (
     SaidContext,
     SetComputeContext,
 )
-from qmtl.foundation.contracts.dag import AdminAct, DagCommandOutcome, DagOutcome, SetTrafficWeight
+from qmtl.foundation.contracts.dag import AdminAct, DagCommandOutcome, DagOutcome, RedoDiff, SetTrafficWeight
+from qmtl.foundation.contracts.diff import DiffChunk
+from qmtl.foundation.contracts.release import StartRelease
 from tests.services.dagmanager.desk import Desk
 from tests.services.dagmanager.test_diffing import a_desk, chunks, request
 from tests.services.dagmanager.test_versions import publish
-from tests.services.graphs import T0, crossing, strategy, submission
+from tests.services.graphs import T0, crossing, strategy, submission, text
 
 LIVE = SaidContext("w", ExecutionDomain.LIVE, "", "", "")
+BLANK: dict[str, Any] = {
+    "world_id": "w1",
+    "execution_domain": "",
+    "as_of": "",
+    "partition": "",
+    "dataset_fingerprint": "",
+}
 
 
 @pytest.fixture
@@ -59,7 +68,6 @@ def row(desk: Desk) -> LogContext:
     [
         ({"execution_domain": "production"}, "execution_domain was the text 'production'"),
         ({"execution_domain": ""}, "execution_domain was the text ''"),
-        ({"world_id": " "}, "world_id was empty"),
         ({"execution_domain": "backtest"}, "(missing_as_of)"),
         ({"execution_domain": "paper", "as_of": "  "}, "(missing_as_of)"),
         ({"partition": "p" * 401}, "partition was a text of 401 characters"),
@@ -107,64 +115,142 @@ def test_a_diff_in_another_context_is_told_that_nothing_is_to_be_reused(
     assert bool(found.sentinel_id) is not bool(safe_mode)
 
 
-# ---- what is published in a context of its own --------------------------------------------------------------------------
+# ---- a diff and a submission of the same message agree -----------------------------------------------------------------
 
-PUBLISHED: list[dict[str, Any]] = [
-    {"execution_domain": "dryrun", "as_of": "A"},
-    {"execution_domain": "paper", "as_of": "A"},
-    {"execution_domain": "dryrun", "as_of": "B"},
-    {"execution_domain": "dryrun", "as_of": "A", "partition": "p"},
-    {"execution_domain": "dryrun", "as_of": "A", "dataset_fingerprint": "f"},
-    {"execution_domain": "dryrun"},
-    {"execution_domain": "backtest", "as_of": " "},
-    {"execution_domain": "live"},
-    {"as_of": "A"},
-    {"partition": "p"},
-]
+MESSAGES: dict[str, dict[str, Any] | bytes] = {
+    "first": strategy(crossing(3, 8)),
+    "second": strategy(crossing(5, 13), version="v2"),
+    "broken": strategy([{**node, "interval": -1} for node in crossing()]),
+    "unread": b"no json",
+}
+CONTEXTS = st.fixed_dictionaries(
+    {
+        "world_id": st.sampled_from(["w1", "w1", "w2", "", " ", "w/1", "w" * 201]),
+        "execution_domain": st.sampled_from(
+            ["live", "dryrun", "paper", "backtest", "shadow", "", " ", "LIVE"]
+        ),
+        "as_of": st.sampled_from(["", " ", "A", "A", "B", "a" * 401]),
+        "partition": st.sampled_from(["", "", "", "p"]),
+        "dataset_fingerprint": st.sampled_from(["", "", "", "f"]),
+    }
+)
+LOGS = st.none() | st.sampled_from([{"as_of": "A", "execution_domain": "dryrun"}, {}])
 
 
-@pytest.mark.parametrize("here", ["", "A"])
-def test_a_submission_in_safe_mode_changes_nothing_and_is_in_it_where_a_diff_is(
-    desk: Desk, here: str
+def answer(chunk: DiffChunk | DagOutcome) -> tuple[object, ...]:
+    return chunk.accepted, chunk.code, chunk.detail if chunk.code else "", chunk.safe_mode, chunk.sentinel_id
+
+
+@settings(max_examples=60, deadline=None)
+@given(LOGS, st.lists(st.tuples(st.sampled_from(sorted(MESSAGES)), CONTEXTS), max_size=4))
+@example(None, [("first", BLANK), ("first", BLANK | {"execution_domain": "live"}), ("first", BLANK)])
+@example({}, [("first", BLANK)])
+def test_what_a_diff_says_and_what_a_submission_of_it_does_agree(
+    log: dict[str, str] | None, asked: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    if here:
-        set_to(desk, execution_domain="dryrun", as_of=here)
-    known = publish(desk, 8)
-    modes = set()
-    for number, context in enumerate(PUBLISHED):
-        for fast in (3, 5):  # the message of the version that is there, and another one
-            message, name = strategy(crossing(fast, 8)), f"{fast} in {number}"
-            desk.send(request(message, name, **{"execution_domain": "", **context}))
-            (asked,) = chunks(desk, name)
-            before, told = desk.all_rows(), len(desk.emitted)
-            desk.send(replace(submission(message), submission_id=name, **context))
-            found: DagOutcome = desk.table("dag.diffs").get(name)
-            assert (found.accepted, found.safe_mode) == (True, asked.safe_mode)
-            modes.add(found.safe_mode)
-            if not found.safe_mode:
-                assert found.sentinel_id == asked.sentinel_id
+    """Whatever the message and its context are: the same is refused in the same words, the same is in safe mode and leaves the graph as it
+    is, and what is deployed is of the context of the log, which the first of it has said in its own step."""
+    with a_desk() as desk:
+        if log is not None:
+            assert set_to(desk, **log).accepted
+        for number, (name, context) in enumerate(asked):
+            desk.send(request(MESSAGES[name], f"r{number}", **context))
+            (told,) = chunks(desk, f"r{number}")
+            before, noted = desk.all_rows(), len(desk.emitted)
+            sent = replace(submission(MESSAGES[name]), submission_id=f"s{number}", **context)
+            desk.send(sent)
+            found: DagOutcome = desk.table("dag.diffs").get(f"s{number}")
+            assert answer(found) == answer(told)
+            if found.accepted and not found.safe_mode:
+                said = row(desk).context
+                assert replace(said, world_id=context["world_id"]).read() == context_of(context)
+                if not before["dag.context"]:
+                    assert said.world_id == context["world_id"]
+                    (_, response) = [one for _, one in desk.emitted[noted:] if one.act is AdminAct.DIFFED]
+                    assert "from now on" in response.detail
                 continue
-            assert found == DagOutcome(
-                name,
-                "w1",
-                "s1",
-                True,
-                "",
-                found.detail,
-                safe_mode=asked.safe_mode,
-                decided_ms=found.decided_ms,
-            )
             after = desk.all_rows()
             assert [one for one in after.pop("dag.diffs") if one not in before["dag.diffs"]] == [found]
             before.pop("dag.diffs")
             assert after == before
-            notes = [(one.act, one.subject, one.detail) for _, one in desk.emitted[told:]]
-            assert notes == [
-                (AdminAct.DIFFED, name, "request"),
-                (AdminAct.DIFFED, name, f"response: {found.detail}"),
-            ]
-    assert modes == {"", "missing_as_of", "decision_unavailable", *(["other_context"] if here else [])}
-    assert known.sentinel_id in {one.sentinel_id for one in desk.rows("dag.sentinels")}
+            notes = [(one.act, one.subject) for _, one in desk.emitted[noted:]]
+            assert notes == [(AdminAct.DIFFED, f"s{number}")] * 2
+
+
+def context_of(parts: dict[str, Any]) -> ComputeContext:
+    domain = domain_of(parts["execution_domain"])
+    return ComputeContext(
+        parts["world_id"], domain, parts["as_of"], parts["partition"], parts["dataset_fingerprint"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("context", "why"),
+    [
+        ({}, "decision_unavailable"),
+        ({"execution_domain": "dryrun"}, "missing_as_of"),
+        ({"execution_domain": "live"}, "other_context"),
+        ({"execution_domain": "dryrun", "as_of": "A", "world_id": ""}, "decision_unavailable"),
+    ],
+)
+def test_what_lacks_of_a_context_is_not_filled_in_from_the_logs(
+    desk: Desk, context: dict[str, Any], why: str
+) -> None:
+    set_to(desk, execution_domain="dryrun", as_of="A")
+    desk.send(replace(submission(strategy(crossing())), submission_id="x", **(BLANK | context)))
+    found: DagOutcome = desk.table("dag.diffs").get("x")
+    assert (found.accepted, found.safe_mode, found.sentinel_id) == (True, why, "")
+    assert desk.rows("dag.sentinels") == desk.rows("dag.nodes") == desk.rows("dag.queues") == []
+
+
+def test_of_two_who_say_the_first_context_one_is_deployed_and_the_other_one_told(desk: Desk) -> None:
+    """There is no step between the submission and its context in which the other one could be the first."""
+    one = replace(submission(strategy(crossing())), submission_id="one", execution_domain="live")
+    two = replace(one, submission_id="two", execution_domain="backtest", as_of="A")
+    desk.send(one, two)
+    assert [desk.table("dag.diffs").get(name).safe_mode for name in ("one", "two")] == ["", "other_context"]
+    assert row(desk) == LogContext("compute", replace(LIVE, world_id="w1"), T0)
+    desk.again()
+    desk.send(replace(two, submission_id="three"))
+    assert desk.table("dag.diffs").get("three").safe_mode == "other_context"
+
+
+@pytest.mark.parametrize("domain", ["dryrun", ""])
+def test_what_is_refused_or_in_safe_mode_says_no_context(desk: Desk, domain: str) -> None:
+    for number, message in enumerate(MESSAGES.values()):
+        desk.send(replace(submission(message), submission_id=f"s{number}", execution_domain=domain))
+    assert desk.rows("dag.context") == []
+
+
+def test_what_the_dag_manager_deploys_itself_is_of_the_logs_context(desk: Desk) -> None:
+    first: dict[str, Any] = {
+        "execution_domain": "paper",
+        "as_of": "A",
+        "partition": "p",
+        "dataset_fingerprint": "f",
+    }
+    desk.send(replace(submission(strategy(crossing())), submission_id="first", **first))
+    desk.report_all()
+    known = desk.table("dag.diffs").get("first").sentinel_id
+    assert said(desk, RedoDiff("redo", known, "v1-hotfix", T0)).accepted
+    assert desk.table("dag.diffs").get("redo").safe_mode == ""
+
+
+def test_nothing_is_deployed_by_the_dag_manager_itself_where_nobody_has_said_a_context(desk: Desk) -> None:
+    """As on a log of old, on which things were deployed in none."""
+    known = publish(desk, 8).sentinel_id
+    desk.table("dag.context").delete("compute")
+    desk.again()
+    before = desk.all_rows()
+    message = text(strategy(crossing(3, 21), version="v21"))
+    for command in (RedoDiff("redo", known, "v9", T0), StartRelease("release", "w1", message, T0)):
+        outcome = said(desk, command)
+        assert (outcome.accepted, outcome.code) == (False, "QMTL-602")
+        assert "no context was said" in outcome.detail
+        assert "context set" in outcome.detail
+    after = desk.all_rows()
+    assert after.pop("dag.outcomes") != before.pop("dag.outcomes")
+    assert after == before
 
 
 def test_a_submission_in_no_domain_that_there_is_is_refused_with_its_other_faults(desk: Desk) -> None:
@@ -218,10 +304,10 @@ def test_no_version_gets_more_traffic_until_somebody_has_looked(desk: Desk) -> N
     for name, sentinel_id, weight, code in [
         ("up", canary, 5_000, "QMTL-604"),
         ("all", canary, 10_000, "QMTL-604"),
-        ("the other down", stable, 8_500, "QMTL-604"),
+        ("the-other-down", stable, 8_500, "QMTL-604"),
         ("same", canary, 1_000, ""),
         ("down", canary, 500, ""),
-        ("the other up", stable, 9_800, ""),
+        ("the-other-up", stable, 9_800, ""),
     ]:
         outcome = said(desk, SetTrafficWeight(name, sentinel_id, weight, T0))
         assert (outcome.code, outcome.accepted) == (code, not code), name
@@ -229,7 +315,7 @@ def test_no_version_gets_more_traffic_until_somebody_has_looked(desk: Desk) -> N
     cleared = said(desk, ClearContextHits("yes", "the bars were those of last year", T0))
     assert cleared.accepted
     assert "3 cross-context hits" in cleared.detail
-    assert said(desk, SetTrafficWeight("up again", canary, 10_000, T0)).accepted
+    assert said(desk, SetTrafficWeight("up-again", canary, 10_000, T0)).accepted
 
 
 def test_hits_of_a_log_without_a_context_are_nobodys(desk: Desk) -> None:

@@ -99,12 +99,14 @@ def live(life: Doomed) -> None:
 
 
 def in_another_world(life: Doomed) -> None:
-    """What the model of a life knows nothing of: a diff is read, another one is not, and a release comes to its first share."""
+    """What the model of a life knows nothing of: a diff is read, another one is asked for under its id, a third is not read, and a release
+    comes to its first share."""
     now_ms, old, new = life.now_ms, *(text(strategy(GRAPHS[at], version=f"v{at}")) for at in (0, 1))
     life.send(DiffRequest("diff", "s1", old, now_ms, "w3", "live"))
+    life.send(DiffRequest("diff", "s1", new, now_ms, "w3", "live"))
     life.send(AckChunk("diff", 0))
     life.send(DiffRequest("unread", "s1", new, now_ms, "w3", "live"))
-    life.send(DagSubmission("old", "w3", old, now_ms))
+    life.send(DagSubmission("old", "w3", old, now_ms, execution_domain="live"))
     life.all_reported()
     life.send(StartRelease("release", "w3", new, now_ms))
     for run in range(release.BACKTESTS):

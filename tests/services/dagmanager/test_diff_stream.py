@@ -163,7 +163,7 @@ class Answers(RuleBasedStateMachine):
         self.in_flight.pop()
 
     @rule(
-        name=st.sampled_from(["r0", "r1", "nobody", ""]),
+        name=st.sampled_from(["r0", "r1", "nobody", "no id"]),
         beyond=st.sampled_from([0, 1, 9, 50]),
         negative=st.booleans(),
     )

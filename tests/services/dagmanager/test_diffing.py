@@ -20,6 +20,7 @@ from qmtl.foundation.contracts.dag import FULL_WEIGHT, AdminAct, DagSubmission
 from qmtl.foundation.contracts.diff import DiffChunk, DiffRequest, NodeOrigin
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager.diff_stream import digest_of
+from qmtl.services.dagmanager.repeats import content_digest
 from tests.services.dagmanager.desk import AnyDesk, Desk
 from tests.services.dagmanager.life_graphs import GRAPHS
 from tests.services.dagmanager.lives import tried
@@ -79,7 +80,7 @@ class Told(Life):
         self.count += 1
         world, name = owner
         message = strategy(GRAPHS[graph], name, version=f"v{graph}")
-        sent = DagSubmission(f"s{self.count}", world, text(message), self.now_ms)
+        sent = DagSubmission(f"s{self.count}", world, text(message), self.now_ms, execution_domain="live")
         asked = DiffRequest(
             f"r{self.count}", name, sent.dag_json, self.now_ms, world, "backtest" if safe else "live"
         )
@@ -162,13 +163,14 @@ def test_a_node_that_exists_is_reused_and_one_whose_history_is_of_an_older_schem
         ({"execution_domain": ""}, "decision_unavailable"),
         ({"execution_domain": "", "as_of": "commit-1"}, "decision_unavailable"),
         ({"execution_domain": "live", "world_id": ""}, "decision_unavailable"),
-        ({"execution_domain": "backtest", "as_of": "commit-1", "world_id": " "}, "decision_unavailable"),
+        ({"execution_domain": "backtest", "as_of": "commit-1", "world_id": ""}, "decision_unavailable"),
     ],
 )
 def test_a_context_that_is_not_complete_names_no_version_and_lends_nothing(
     desk: Desk, context: dict[str, str], safe_mode: str
 ) -> None:
-    desk.send(submission(strategy(crossing())))
+    granted: dict[str, Any] = {"execution_domain": "live"} if safe_mode else {**context}
+    desk.send(replace(submission(strategy(crossing())), **granted))
     (version,) = desk.rows("dag.sentinels")
     found = the_answer(desk, request(strategy(crossing()), **context))
     assert (found.accepted, found.safe_mode) == (True, safe_mode)
@@ -210,12 +212,15 @@ BAD = {
 def test_what_a_submission_is_refused_for_a_diff_is_refused_for_in_the_same_words(
     desk: Desk, name: str
 ) -> None:
-    desk.send(DagSubmission("r1", "w1", BAD[name], T0))
+    desk.send(DagSubmission("r1", "w1", BAD[name], T0, execution_domain="live"))
     outcome = desk.table("dag.diffs").get("r1")
     before = graph_of(desk)
     found = the_answer(desk, request(BAD[name]))
     assert (found.accepted, found.code, found.detail) == (False, outcome.code, outcome.detail)
-    assert found == DiffChunk("r1", 0, True, (), "", "", "", True, False, outcome.code, outcome.detail)
+    digest = content_digest(request(BAD[name]))
+    assert found == DiffChunk(
+        "r1", 0, True, (), "", "", "", True, False, outcome.code, outcome.detail, digest
+    )
     assert found.code.startswith("QMTL-5")
     assert graph_of(desk) == before
 
@@ -227,7 +232,9 @@ def test_what_a_submission_is_refused_for_a_diff_is_refused_for_in_the_same_word
         ({"strategy_id": ""}, "QMTL-500", ["strategy_id was '' in the request and 's1'"]),
         ({"execution_domain": "prod"}, "QMTL-506", ["execution_domain was the text 'prod'", "shadow"]),
         ({"execution_domain": "LIVE"}, "QMTL-506", ["execution_domain was the text 'LIVE'"]),
-        ({"world_id": "w" * 901}, "QMTL-508", ["world_id was the text", "900"]),
+        ({"world_id": "w" * 201}, "QMTL-508", ["world_id was the text", "200"]),
+        ({"world_id": " "}, "QMTL-508", ["world_id was a text of 1 blanks"]),
+        ({"as_of": "a" * 401}, "QMTL-506", ["as_of was the text", "at most 400 characters"]),
     ],
 )
 def test_a_request_at_odds_with_itself_is_refused_with_its_field_and_rule(
@@ -241,7 +248,7 @@ def test_a_request_at_odds_with_itself_is_refused_with_its_field_and_rule(
 def test_all_reasons_come_at_once_those_of_the_request_and_those_of_its_message(desk: Desk) -> None:
     asked = request(BAD["several faults"], strategy_id="other", execution_domain="prod")
     detail = the_answer(desk, asked).detail
-    desk.send(DagSubmission("s", "w1", BAD["several faults"], T0))
+    desk.send(DagSubmission("s", "w1", BAD["several faults"], T0, execution_domain="live"))
     mine = detail.splitlines()
     assert len(mine) == 2 + len(desk.table("dag.diffs").get("s").detail.splitlines())
     assert set(desk.table("dag.diffs").get("s").detail.splitlines()) < set(mine)
@@ -320,6 +327,6 @@ def test_a_diff_does_as_much_as_is_asked_for_and_no_more_where_the_graph_is_larg
     few, twice, four_times = (ask(f"few-{size}", range(size)) for size in (30, 60, 120))  # 1, 2 and 4 chunks
     desk.send(submission(pipelines(range(120, 500)), "second"))
     desk.report_all()
-    ask("warm again", range(120))
+    ask("warm-again", range(120))
     assert four_times - twice == pytest.approx(2 * (twice - few), rel=0.2)
     assert ask("large", range(120)) == pytest.approx(four_times, rel=0.01)

@@ -56,7 +56,7 @@ def publish(
     desk: Desk, name: str, nodes: list[Node] = PLAIN, version: str = "v1", owner: str = "s1", **more: Any
 ) -> None:
     data = text(strategy(nodes, owner, version=version) | more)
-    desk.send(DagSubmission(name, "w1", data, desk.closed_ms))
+    desk.send(DagSubmission(name, "w1", data, desk.closed_ms, execution_domain="live"))
     desk.report_all()
 
 
@@ -117,7 +117,7 @@ def test_a_node_that_is_needed_again_begins_its_time_anew(desk: Desk) -> None:
     desk.tick(desk.closed_ms + 29 * DAY_MS)
     publish(desk, "again")
     assert set(nodes_of(desk).values()) == {None}
-    forget(desk, "out again")
+    forget(desk, "out-again")
     since_ms = desk.closed_ms
     desk.tick(since_ms + 30 * DAY_MS - 1)
     assert set(nodes_of(desk).values()) == {since_ms}
@@ -199,13 +199,13 @@ def test_at_a_tick_no_more_go_than_a_batch_and_the_rest_with_the_next_ones(
 def test_a_node_that_comes_again_after_its_row_went_has_topics_of_other_names(desk: Desk) -> None:
     seen: set[str] = set()
     for turn in range(1, 4):
-        publish(desk, f"in {turn}")
+        publish(desk, f"in-{turn}")
         topics = {row.topic for row in desk.rows("dag.queues")}
         assert not topics & seen
         assert all(topic.endswith(f"_v{turn}") for topic in topics)
         assert {row.generation for row in desk.rows("dag.nodes")} == {turn}
         seen |= topics
-        forget(desk, f"out {turn}")
+        forget(desk, f"out-{turn}")
         desk.tick(desk.closed_ms + 30 * DAY_MS)
         assert desk.rows("dag.nodes") == []
         assert {(len(row.prefix), row.generation) for row in desk.rows("dag.lives")} == {(3, turn + 1)}
@@ -268,7 +268,7 @@ def test_an_artifact_goes_thirty_days_after_the_last_node_that_used_it(desk: Des
 def test_an_old_submission_that_comes_again_is_refused_and_the_newer_version_stays(desk: Desk) -> None:
     publish(desk, "old", version="v1")
     data = text(strategy(PLAIN, "s1", version="v1"))
-    old = DagSubmission("old", "w1", data, NOON_MS)
+    old = DagSubmission("old", "w1", data, NOON_MS, execution_domain="live")
     desk.tick(day(1))
     publish(desk, "new", crossing(3, 8), version="v2")
     desk.tick(day(30) - 1)
@@ -285,7 +285,7 @@ def test_an_old_submission_that_comes_again_is_refused_and_the_newer_version_sta
     after["dag.diffs"].remove(refused)
     assert after == before
     assert desk.table("dag.strategies").get("w1", "s1").version == "v2"
-    desk.send(replace(old, submission_id="said anew", submitted_at_ms=NOON_MS + 1))
+    desk.send(replace(old, submission_id="said-anew", submitted_at_ms=NOON_MS + 1))
     assert desk.table("dag.strategies").get("w1", "s1").version == "v1"
 
 
@@ -311,6 +311,26 @@ def test_an_old_command_that_comes_again_is_refused(desk: Desk, kind: str) -> No
     after = desk.all_rows()
     after["dag.outcomes"].remove(refused)
     assert after == before
+
+
+def test_an_id_is_of_other_content_once_what_was_decided_under_it_is_forgotten(desk: Desk) -> None:
+    publish(desk, "one", version="v1")
+    desk.send(SetRetention("keep", 30, NOON_MS))
+    desk.tick(day(30) - 1)
+    before = desk.all_rows()
+    publish(desk, "one", version="v2")
+    desk.send(SetRetention("keep", 40, desk.closed_ms))
+    assert desk.all_rows() == before
+    assert [one.subject for one in desk.told("dag.admin.log") if one.act is AdminAct.REPEATED] == [
+        "one",
+        "keep",
+    ]
+    desk.tick(day(30))
+    desk.send(SetRetention("keep", 40, desk.closed_ms + 1))
+    data = text(strategy(PLAIN, "s1", version="v2"))
+    desk.send(DagSubmission("one", "w1", data, desk.closed_ms + 1, execution_domain="live"))
+    assert desk.table("dag.strategies").get("w1", "s1").version == "v2"
+    assert desk.table("dag.outcomes").get("keep").detail != before["dag.outcomes"][0].detail
 
 
 def test_what_says_a_later_time_than_the_clock_is_remembered_for_as_long_after_that(desk: Desk) -> None:

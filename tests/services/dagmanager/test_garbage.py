@@ -51,7 +51,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def publish(desk: Desk, name: str = "first") -> list[Queue]:
     one = submission(strategy(crossing(3, 8)))
-    desk.send(DagSubmission(name, "w1", one.dag_json, desk.closed_ms))
+    desk.send(DagSubmission(name, "w1", one.dag_json, desk.closed_ms, execution_domain="live"))
     desk.report_all()
     return desk.rows("dag.queues")
 
@@ -122,7 +122,7 @@ def test_a_queue_that_is_needed_again_begins_anew(desk: Desk) -> None:
     desk.tick(day(1))
     desk.tick(day(200))
     publish(desk, "again")
-    desk.send(replace(OUT, command_id="out again", issued_at_ms=day(200)))
+    desk.send(replace(OUT, command_id="out-again", issued_at_ms=day(200)))
     desk.tick(day(220))
     assert removals(desk) == {}
     desk.tick(day(430))
@@ -157,12 +157,12 @@ def test_a_strategy_lets_its_nodes_go_once_however_often_it_is_taken_out(desk: D
     assert before - references() == Counter(mine)
     left = desk.all_rows() | {"dag.outcomes": []}
     for _ in range(2):
-        desk.send(OUT, replace(OUT, command_id="out again"))
+        desk.send(OUT, replace(OUT, command_id="out-again"))
         assert (desk.all_rows() | {"dag.outcomes": []}, before - references()) == (left, Counter(mine))
         desk.again()
     assert [(row.command_id, row.code) for row in desk.rows("dag.outcomes")] == [
         ("out", ""),
-        ("out again", "QMTL-602"),
+        ("out-again", "QMTL-602"),
     ]
 
 
@@ -361,7 +361,7 @@ def test_garbage_can_be_collected_by_command_and_of_one_version_alone(desk: Desk
     publish(desk)
     desk.send(submission(strategy(crossing(5, 21), "s2", version="v2")))
     desk.report_all()
-    desk.send(OUT, RetireStrategy("out too", "w1", "s2", NOON_MS))
+    desk.send(OUT, RetireStrategy("out-too", "w1", "s2", NOON_MS))
     desk.tick(day(1))
     for queue in desk.rows("dag.queues"):  # as if the tick that is due had not come yet
         desk.table("dag.queues").put(replace(queue, orphaned_at_ms=NOON_MS - 300 * DAY_MS))
@@ -442,12 +442,12 @@ def test_of_a_forgotten_version_the_audit_has_what_it_takes_to_publish_it_again(
 def failed(desk: Desk, slow: int) -> VersionSentinel:
     """A version of which a topic could not be made."""
     one = submission(strategy(crossing(3, slow), version="v2"))
-    desk.send(DagSubmission(f"failed {slow}", "w1", one.dag_json, NOON_MS))
+    desk.send(DagSubmission(f"failed-{slow}", "w1", one.dag_json, NOON_MS, execution_domain="live"))
     desk.send(
         *(ReportTopicCreated(row.topic, False, "QMTL-902", "no room") for row in desk.rows("dag.tasks"))
     )
     found: VersionSentinel
-    (found,) = [row for row in desk.rows("dag.sentinels") if row.submission_id == f"failed {slow}"]
+    (found,) = [row for row in desk.rows("dag.sentinels") if row.submission_id == f"failed-{slow}"]
     assert found.status is SentinelStatus.FAILED
     return found
 
@@ -475,7 +475,7 @@ def test_a_version_that_failed_and_comes_again_is_no_longer_over(desk: Desk) -> 
     desk.tick(day(1))
     desk.tick(day(200))
     one = submission(strategy(crossing(3, 21), version="v2"))
-    desk.send(DagSubmission("again", "w1", one.dag_json, day(200)))
+    desk.send(DagSubmission("again", "w1", one.dag_json, day(200), execution_domain="live"))
     desk.tick(day(400))
     assert desk.table("dag.sentinels").get(gone.sentinel_id).status is SentinelStatus.PENDING
 
@@ -486,7 +486,7 @@ def test_a_label_means_the_version_that_one_can_have_before_those_that_failed(de
     detail = desk.table("dag.outcomes").get("none").detail
     assert all(one.sentinel_id in detail for one in (first, second))
     one = submission(strategy(crossing(5, 8), version="v2"))
-    desk.send(DagSubmission("good", "w1", one.dag_json, NOON_MS))
+    desk.send(DagSubmission("good", "w1", one.dag_json, NOON_MS, execution_domain="live"))
     desk.report_all()
     mine = desk.table("dag.diffs").get("good").sentinel_id
     desk.send(OUT, RollBack("back", "v2", NOON_MS))

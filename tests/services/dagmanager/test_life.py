@@ -162,7 +162,7 @@ class Life(RuleBasedStateMachine):
         one = submission(text, world)
         self.keeping.learn(text)
         code = self.traffic.submit(owner, text, weight)
-        self.say(DagSubmission(f"s{self.count}", world, one.dag_json, self.now_ms, weight), code)
+        self.say(DagSubmission(f"s{self.count}", world, one.dag_json, self.now_ms, weight, "live"), code)
 
     @rule(
         choose=st.randoms(use_true_random=False),

@@ -118,7 +118,7 @@ class Trial:
 
 def published(label: str, name: str, weight: int = FULL_WEIGHT) -> DagSubmission:
     message = strategy(crossing(3, int(label.removeprefix("v"))), version=label)
-    return DagSubmission(name, "w1", text(message), T0, weight)
+    return DagSubmission(name, "w1", text(message), T0, weight, execution_domain="live")
 
 
 def message_of(trial: Trial, kind: str, label: str, weight: int) -> Message:
@@ -238,7 +238,7 @@ def test_a_promotion_is_held_and_a_way_back_is_not(
 def test_one_way_back_is_no_way_forth_again(trial: Trial) -> None:
     assert trial.say(RollBack("back", sentinel(trial, "v8"), T0)) == ""
     for label in ("v13", "v21"):
-        assert trial.say(RollBack(f"to {label}", sentinel(trial, label), T0)) == HELD
+        assert trial.say(RollBack(f"to-{label}", sentinel(trial, label), T0)) == HELD
     assert trial.shares() == {sentinel(trial, "v8"): FULL_WEIGHT}
 
 
@@ -251,7 +251,7 @@ def test_what_waits_for_its_topics_when_hits_come_gets_what_it_was_to_get_and_no
     trial.hit()
     waiting = sentinel(trial, "v13")
     assert trial.say(SetTrafficWeight("more", waiting, 2000, T0)) == HELD
-    assert trial.say(published("v13", "more too", 2000)) == HELD
+    assert trial.say(published("v13", "more-too", 2000)) == HELD
     assert trial.say(RollBack("all", waiting, T0)) == HELD
     trial.report()
     assert trial.shares() == {sentinel(trial, "v8"): 9000, waiting: 1000}
@@ -261,7 +261,7 @@ def test_what_waits_for_its_topics_when_hits_come_gets_what_it_was_to_get_and_no
 def test_a_strategy_of_which_nobody_has_traffic_can_be_published(trial: Trial) -> None:
     desk = trial.desk
     message = strategy(crossing(3, 30), "s2", version="v30")
-    desk.send(DagSubmission("other", "w1", text(message), T0))
+    desk.send(DagSubmission("other", "w1", text(message), T0, execution_domain="live"))
     assert desk.table("dag.diffs").get("other").accepted
     trial.say(RetireStrategy("out", "w1", "s1", T0))
     assert trial.say(published("v21", "anew")) == ""

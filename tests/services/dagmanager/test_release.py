@@ -56,6 +56,7 @@ SHARES = (0, 1_000, 5_000, FULL_WEIGHT)
 def desk(tmp_path: Path) -> Iterator[Desk]:
     made = Desk(tmp_path)
     made.tick(T0)
+    set_to(made, "context")
     yield made
     made.close()
 
@@ -63,7 +64,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def publish(desk: Desk, data: bytes = STABLE, weight: int = FULL_WEIGHT, made: bool = True) -> str:
     """Publish a version; its topics are made unless told otherwise."""
     name = f"p{len(desk.rows('dag.diffs'))}"
-    desk.send(DagSubmission(name, "w1", data, T0, weight))
+    desk.send(DagSubmission(name, "w1", data, T0, weight, execution_domain="live"))
     if made:
         desk.report_all()
     found: str = desk.table("dag.diffs").get(name).sentinel_id
@@ -166,7 +167,7 @@ class Watched:
                 self.send(ReportBacktest(wish, name, f"run{number}", "0" * 64, number > 3, T0))
             case "pass all":
                 for run in range(BACKTESTS):
-                    self.send(ReportBacktest(f"{wish}/{run}", name, f"run{run}", DIGEST, True, T0))
+                    self.send(ReportBacktest(f"{wish}-{run}", name, f"run{run}", DIGEST, True, T0))
             case "fail":
                 self.send(ReportBacktest(wish, name, f"run{number}", DIGEST, False, T0))
             case "abandon":
@@ -194,7 +195,7 @@ class Watched:
                 self.send(RetireStrategy(wish, "w1", "s1", T0))
             case _:
                 data, weight = (STABLE, NEW, OTHER)[number % 3], (1_000, FULL_WEIGHT)[number % 2]
-                self.send(DagSubmission(wish, "w1", data, T0, weight))
+                self.send(DagSubmission(wish, "w1", data, T0, weight, execution_domain="live"))
         if what in ("weight", "rollback", "redo", "retire", "publish", "lost") and open_before is not None:
             now = row(self.desk, name)
             crossed = picture(self.desk) != before
@@ -463,6 +464,21 @@ def test_a_release_that_is_abandoned_leaves_the_traffic_where_it_is(desk: Desk, 
     assert (picture(desk), row(desk).stage) == (before, ReleaseStage.ABANDONED)
 
 
+def test_a_release_of_a_log_of_old_waits_until_somebody_has_said_a_context(desk: Desk) -> None:
+    publish(desk)
+    start(desk)
+    desk.table("dag.context").delete("compute")
+    desk.again()
+    pass_all(desk)
+    desk.tick(T0 + HOUR_MS)
+    assert (row(desk).stage, shares(desk)) == (ReleaseStage.BACKTESTS, {"v8": FULL_WEIGHT})
+    assert row(desk).detail.startswith("waits: no context was said on this log")
+    set_to(desk, "now", execution_domain="dryrun", as_of="A")
+    desk.tick(T0 + 2 * HOUR_MS)
+    assert row(desk).stage is ReleaseStage.CANARY
+    assert desk.table("dag.diffs").get("r").safe_mode == ""
+
+
 def test_a_version_whose_topics_can_not_be_made_ends_its_release(desk: Desk) -> None:
     publish(desk)
     start(desk)
@@ -494,8 +510,8 @@ FAULTY = text(strategy([*crossing(3, 21)[:2], sma("slow", 3, "nobody"), *crossin
     [
         ([], FAULTY, "w1", "QMTL-500", ["[QMTL-504]", "[QMTL-508]"]),
         ([], b"no json", "w1", "QMTL-500", ["[QMTL-500]"]),
-        ([], NEW, " ", "QMTL-602", ["world_id"]),
-        ([], NEW, "w" * 901, "QMTL-602", ["world_id", "901"]),
+        ([], NEW, " ", "QMTL-508", ["world_id"]),
+        ([], NEW, "w" * 201, "QMTL-508", ["world_id", "201"]),
         ([(NEW, FULL_WEIGHT, True)], NEW, "w1", "QMTL-602", ["has traffic already"]),
         ([(STABLE, FULL_WEIGHT, True), (OTHER, 1_000, True)], NEW, "w1", "QMTL-510", ["w1:s1:v5"]),
         ([(STABLE, FULL_WEIGHT, True), (NEW, 1_000, True)], NEW, "w1", "QMTL-602", ["has traffic already"]),
@@ -511,7 +527,7 @@ def test_a_release_that_can_not_be_is_refused_and_nothing_is_created(
     outcome = start(desk, data, world=world)
     assert (outcome.accepted, outcome.code) == (False, code)
     assert all(one in outcome.detail for one in says), outcome.detail
-    assert desk.all_rows() == rows | {"dag.outcomes": [outcome]}
+    assert desk.all_rows() == rows | {"dag.outcomes": [*rows["dag.outcomes"], outcome]}
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def publish(desk: Desk, message: dict[str, Any]) -> VersionSentinel:
     data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
-    desk.send(DagSubmission("first", "w1", data, T0))
+    desk.send(DagSubmission("first", "w1", data, T0, execution_domain="live"))
     outcome = desk.table("dag.diffs").get("first")
     assert outcome.accepted, outcome.detail
     desk.report_all()
@@ -60,9 +60,9 @@ def publish(desk: Desk, message: dict[str, Any]) -> VersionSentinel:
 
 
 def redo(desk: Desk, version: VersionSentinel, label: str) -> DagOutcome:
-    desk.send(RedoDiff(f"as {label}", version.sentinel_id, label, T0))
-    assert desk.table("dag.outcomes").get(f"as {label}").accepted
-    found: DagOutcome = desk.table("dag.diffs").get(f"as {label}")
+    desk.send(RedoDiff(f"as-{label}", version.sentinel_id, label, T0))
+    assert desk.table("dag.outcomes").get(f"as-{label}").accepted
+    found: DagOutcome = desk.table("dag.diffs").get(f"as-{label}")
     return found
 
 

@@ -46,8 +46,8 @@ def publish(
     desk: Desk, name: str, nodes: Sequence[Node], version: str = "v1", weight: int = FULL_WEIGHT
 ) -> DagOutcome:
     data = text(strategy(nodes, name, version=version))
-    given = f"{name} {version} {len(desk.rows('dag.diffs'))}"
-    desk.send(DagSubmission(given, "w1", data, NOON_MS, weight))
+    given = f"{name}-{version}-{len(desk.rows('dag.diffs'))}"
+    desk.send(DagSubmission(given, "w1", data, NOON_MS, weight, execution_domain="live"))
     desk.report_all()
     outcome: DagOutcome = desk.table("dag.diffs").get(given)
     return outcome
@@ -63,7 +63,7 @@ def come(desk: Desk, period: int) -> str:
 
 
 def go(desk: Desk, period: int) -> None:
-    desk.send(RetireStrategy(f"{period} {len(desk.rows('dag.outcomes'))}", "w1", f"s{period}", NOON_MS))
+    desk.send(RetireStrategy(f"{period}-{len(desk.rows('dag.outcomes'))}", "w1", f"s{period}", NOON_MS))
 
 
 ASKS = [tag_query(tags=("alpha",)), target(source="asked")]
@@ -122,7 +122,7 @@ def test_a_query_and_what_is_computed_from_one_answer_none(desk: Desk) -> None:
 def test_what_waits_for_its_topic_answers_nothing_yet(desk: Desk) -> None:
     publish(desk, "asks", ASKS)
     data = text(strategy([price(), sma("mean", 3, tags=["alpha"]), target(source="mean")], "late"))
-    desk.send(DagSubmission("late", "w1", data, NOON_MS))
+    desk.send(DagSubmission("late", "w1", data, NOON_MS, execution_domain="live"))
     assert answering(desk) == set()
     desk.report_all()
     assert len(answering(desk)) == 1
@@ -158,12 +158,16 @@ def test_a_version_that_takes_over_among_too_many_has_the_answers_of_its_strateg
 ) -> None:
     had = {come(desk, 1), come(desk, 2)}
     publish(desk, "asks", ASKS)
-    waits = DagSubmission("waits", "w1", text(strategy(ASKS_ELSE, "waits")), NOON_MS)
+    waits = DagSubmission("waits", "w1", text(strategy(ASKS_ELSE, "waits")), NOON_MS, execution_domain="live")
     desk.send(waits)
     newer = [ASKS[0], target(source="asked", share=0.2)]
-    desk.send(DagSubmission("v2", "w1", text(strategy(newer, "asks", version="v2")), NOON_MS))
+    desk.send(
+        DagSubmission(
+            "v2", "w1", text(strategy(newer, "asks", version="v2")), NOON_MS, execution_domain="live"
+        )
+    )
     data = text(strategy([price(), sma("mean", 3, tags=["alpha"]), target(source="mean")], "s3"))
-    desk.send(DagSubmission("s3", "w1", data, NOON_MS))
+    desk.send(DagSubmission("s3", "w1", data, NOON_MS, execution_domain="live"))
     (third,) = (one for one in desk.rows("dag.sentinels") if one.strategy_id == "s3")
     for task in desk.rows("dag.tasks"):
         if desk.table("dag.queues").get(task.topic).node_id in third.node_ids:

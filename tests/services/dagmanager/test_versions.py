@@ -45,7 +45,7 @@ def publish(
     """Publish a strategy that differs by its slow average, and make its topics."""
     one = submission(strategy(crossing(3, slow), strategy_id, version=f"v{slow}"))
     name = f"{one.submission_id}-{at}"
-    desk.send(DagSubmission(name, "w1", one.dag_json, NOON_MS, weight))
+    desk.send(DagSubmission(name, "w1", one.dag_json, NOON_MS, weight, execution_domain="live"))
     desk.report_all()
     outcome = desk.table("dag.diffs").get(name)
     assert outcome.accepted, outcome.detail
@@ -78,7 +78,7 @@ def test_a_canary_has_its_part_and_is_stepped_up_to_all(desk: Desk) -> None:
     canary = publish(desk, 21, weight=1000)
     assert shares(desk) == {"v8": 9000, "v21": 1000}
     for weight in (5000, FULL_WEIGHT):
-        outcome = command(desk, SetTrafficWeight(f"to {weight}", canary.sentinel_id, weight, NOON_MS))
+        outcome = command(desk, SetTrafficWeight(f"to-{weight}", canary.sentinel_id, weight, NOON_MS))
         assert (outcome.accepted, outcome.code) == (True, "")
         left = FULL_WEIGHT - weight
         assert shares(desk) == ({"v8": left} if left else {}) | {"v21": weight}
@@ -116,7 +116,7 @@ def test_a_second_canary_is_refused_and_a_full_version_takes_the_place_of_both(d
     publish(desk, 8)
     publish(desk, 21, weight=1000)
     one = submission(strategy(crossing(3, 30), version="v30"))
-    desk.send(DagSubmission("third", "w1", one.dag_json, NOON_MS, 2000))
+    desk.send(DagSubmission("third", "w1", one.dag_json, NOON_MS, 2000, execution_domain="live"))
     outcome = desk.table("dag.diffs").get("third")
     assert (outcome.accepted, outcome.code) == (False, RolloutActive.code)
     assert "w1:s1:v21:" in outcome.detail
@@ -128,7 +128,7 @@ def test_a_second_canary_is_refused_and_a_full_version_takes_the_place_of_both(d
 @pytest.mark.parametrize("weight", [0, -1, FULL_WEIGHT + 1])
 def test_a_submission_with_a_weight_that_is_none_is_refused(desk: Desk, weight: int) -> None:
     one = submission(strategy(crossing()))
-    desk.send(DagSubmission("odd", "w1", one.dag_json, NOON_MS, weight))
+    desk.send(DagSubmission("odd", "w1", one.dag_json, NOON_MS, weight, execution_domain="live"))
     outcome = desk.table("dag.diffs").get("odd")
     assert (outcome.accepted, outcome.code) == (False, "QMTL-500")
     assert "weight_bp" in outcome.detail
@@ -142,13 +142,13 @@ def test_what_the_graph_refuses_and_what_the_message_lacks_is_told_at_once(
     publish(desk, 8)
     using = [one | ({"artifacts": ["m"]} if one["name"] == "slow" else {}) for one in crossing(3, 21)]
     canary = strategy(using, version="v21") | {"artifacts": [file | {"name": "m"}]}
-    desk.send(DagSubmission("canary", "w1", text(canary), NOON_MS, 1000))
+    desk.send(DagSubmission("canary", "w1", text(canary), NOON_MS, 1000, execution_domain="live"))
     desk.report_all()
     before = desk.all_rows()
 
     def refusals(nodes: list[Any], weight: int) -> list[str]:
         asked = strategy(nodes, version="v30") | {"artifacts": [file | {"size": 8}]}
-        one = DagSubmission(f"odd-{weight}", "w1", text(asked), NOON_MS, weight)
+        one = DagSubmission(f"odd-{weight}", "w1", text(asked), NOON_MS, weight, execution_domain="live")
         desk.send(one)
         found: DagOutcome = desk.table("dag.diffs").get(one.submission_id)
         assert not found.accepted
@@ -182,7 +182,7 @@ def test_a_rollback_is_one_row_and_needs_no_topic(desk: Desk) -> None:
 def test_a_version_that_waits_for_its_topics_leaves_the_traffic_to_the_one_before(desk: Desk) -> None:
     publish(desk, 8)
     one = submission(strategy(crossing(3, 21), version="v21"))
-    desk.send(DagSubmission("next", "w1", one.dag_json, NOON_MS))
+    desk.send(DagSubmission("next", "w1", one.dag_json, NOON_MS, execution_domain="live"))
     assert shares(desk) == {"v8": FULL_WEIGHT}
     assert status(desk) == {"v8": SentinelStatus.ACTIVE, "v21": SentinelStatus.PENDING}
     desk.report_all()
@@ -193,7 +193,7 @@ def test_the_newest_submission_wins_in_whatever_order_the_topics_come(desk: Desk
     publish(desk, 8)
     for slow in (21, 30):
         one = submission(strategy(crossing(3, slow), version=f"v{slow}"))
-        desk.send(DagSubmission(f"to {slow}", "w1", one.dag_json, NOON_MS))
+        desk.send(DagSubmission(f"to-{slow}", "w1", one.dag_json, NOON_MS, execution_domain="live"))
     for row in reversed(desk.rows("dag.tasks")):
         desk.send(ReportTopicCreated(row.topic, True, "", ""))
     assert shares(desk) == {"v30": FULL_WEIGHT}
@@ -241,7 +241,7 @@ def test_a_version_done_anew_with_the_same_code_shares_all_nodes(desk: Desk) -> 
 def announce(desk: Desk, slow: int, name: str, weight: int = FULL_WEIGHT) -> str:
     """Publish a strategy without making its topics; returns the version's id."""
     one = submission(strategy(crossing(3, slow), version=f"v{slow}"))
-    desk.send(DagSubmission(name, "w1", one.dag_json, NOON_MS, weight))
+    desk.send(DagSubmission(name, "w1", one.dag_json, NOON_MS, weight, execution_domain="live"))
     outcome = desk.table("dag.diffs").get(name)
     assert outcome.accepted, outcome.detail
     found: str = outcome.sentinel_id

@@ -92,7 +92,7 @@ class Life:
                 self.shares.append(Share(now.stable, wants, row.canary.sentinel_id, int(weight)))
             case ["weigh", weight] if now.canary is not None:
                 self._said += 1
-                weigh(floor, now.sentinel_id, int(weight), f"weigh {self._said}")
+                weigh(floor, now.sentinel_id, int(weight), f"weigh-{self._said}")
                 part = Share(now.stable, now.canary, now.sentinel_id, int(weight))
                 self.shares.append(
                     {0: Share(now.stable), FULL_WEIGHT: Share(now.canary)}.get(int(weight), part)
@@ -103,7 +103,7 @@ class Life:
                 self.shares.append(Share(wants))
             case ["back"]:
                 self._said += 1
-                floor.command(RollBack(f"back {self._said}", self._stable.sentinel_id, T0))
+                floor.command(RollBack(f"back-{self._said}", self._stable.sentinel_id, T0))
                 self.shares.append(Share(FIRST))
             case _:
                 pass

@@ -38,7 +38,7 @@ def show(log_address: str, as_json: bool) -> None:
         render.json_line(None if row is None else asdict(row) | {"uncleared": row.uncleared})
         return
     if row is None:
-        render.line("No context was said: what nodes keep is not told apart by it.")
+        render.line("No context was said: what is deployed first (`qmtl dag publish --domain`) says it.")
         return
     said = row.context
     render.table(

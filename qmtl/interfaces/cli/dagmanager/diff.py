@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, log_option
+from qmtl.interfaces.cli.options import context_options, format_option, log_option
 
 COLUMNS = ("name", "node_id", "topic", "origin")
 
@@ -19,22 +20,24 @@ COLUMNS = ("name", "node_id", "topic", "origin")
     required=True,
     help="A DAG message, as `qmtl dag publish` takes it.",
 )
-@click.option("--world", "world_id", default="", help="The world that is meant; without one, safe mode.")
-@click.option(
-    "--domain",
-    "execution_domain",
-    default="",
-    help="backtest, dryrun, live or shadow; without one, safe mode.",
-)
-@click.option("--as-of", default="", help="The state of the dataset to which a backtest or dry run is bound.")
+@click.option("--world", "world_id", help="The world in which it would be published; required.")
+@context_options
 @log_option
 @format_option
 def diff(
-    file: Path, world_id: str, execution_domain: str, as_of: str, log_address: str, as_json: bool
+    file: Path,
+    world_id: str | None,
+    execution_domain: str,
+    as_of: str,
+    partition: str,
+    dataset_fingerprint: str,
+    log_address: str,
+    as_json: bool,
 ) -> None:
     """Tell which nodes of a DAG message are there, and the topic that each has or would get.
 
-    Nothing of the graph is changed and no topic is made. A message that would be refused is refused here with the same reasons.
+    Nothing of the graph is changed and no topic is made. A message that would be refused is refused here with the same reasons, and one
+    that would be in safe mode is told so: it is asked in the context in which `qmtl dag publish` with the same options publishes it.
     """
     from dataclasses import replace
 
@@ -44,10 +47,16 @@ def diff(
     from qmtl.interfaces.diffs import diff_id
     from qmtl.services.dagmanager.admission import admit
 
+    if not world_id:
+        raise UsageError(
+            "--world was not given; what a strategy becomes is asked of a world.",
+            "Name the one in which it would be published: --world WORLD (`qmtl world list` shows what there is).",
+        )
     message = read_dag(file)
     graph = admit(message, 0)
-    request = DiffRequest("", graph.strategy_id, message, session.now_ms(), world_id, execution_domain, as_of)
+    context = (world_id, execution_domain, as_of, partition, dataset_fingerprint)
     with session.client(log_address) as client:
+        request = client.in_log(DiffRequest("", graph.strategy_id, message, session.now_ms(), *context))
         found = client.diff(replace(request, request_id=diff_id(request)))
     rows = [(one.name, one.node_id, one.topic, one.origin.value) for one in found.nodes]
     if as_json:
