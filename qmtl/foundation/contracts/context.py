@@ -62,7 +62,7 @@ class ClearContextHits:
 
 @dataclass(frozen=True, slots=True)
 class LogContext:
-    """The row of `dag.context`.
+    """The row of `dag.context`: written by the first submission that is deployed, in the step that takes it, or by a command.
 
     Attributes:
         what: `THE_CONTEXT`.
@@ -91,9 +91,10 @@ class NodeContext:
     """The context in which a shard computes: a row of `node.context`.
 
     Attributes:
-        context: `NO_CONTEXT` where the shard was given values of a context before it heard of one.
+        context: `NO_CONTEXT` in rows of old, of shards that were given values of a context before they heard of one.
         hits: how often a node had something of another context, since the log began: kept by itself when the context changed, or
-            given by another shard in a bucket.
+            given by another shard in a bucket. What was computed in no context is not used in one either, and is no hit: a hit takes
+            two contexts.
         last_hits: ids of some of those that were found last.
     """
 

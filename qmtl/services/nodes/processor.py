@@ -16,7 +16,8 @@ further until it knows that nobody has to.
 All is computed in the context of `dag.context`. The compute key of a node, its id in that context, stands in its state, and in the hashes of its
 input windows: what it keeps belongs to that key. In another context nothing of it is used: it is dropped, counted, and the node begins anew.
 A shard hears of another context at its own time. So a value says under which key it was computed, and on another shard nothing is computed with
-one of another key; each node that gave such values in a bucket is counted too.
+one of another key; each node that gave such values in a bucket is counted too. What was computed before anybody said a context is not used in one
+either, and not counted: nothing was crossed, as there was but one.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ class Nodes:
                 assert_never(message)
 
     def _enter(self, step: Step, said: LogContext) -> None:
-        """Compute in this context from now on. What is kept of another one is dropped and counted, and those nodes begin anew."""
+        """Compute in this context from now on. What is kept of another one is dropped and counted, and those nodes begin anew; what is kept
+        of none is dropped."""
         contexts, states = step.table("node.context"), step.table("node.state")
         known: NodeContext | None = contexts.get(self._shard)
         if known is not None and known.context == said.context:
@@ -147,7 +149,7 @@ class Nodes:
         self._keys = ComputeKeys(row)
         here = dict.fromkeys(one.node.node_id for one in self._plan.nodes if one.here)
         hits = self._drop(step, here)
-        if hits:
+        if hits and known is not None and known.context != NO_CONTEXT:
             row = replace(row, hits=row.hits + len(hits), last_hits=tuple(hits[:NAMED]))
         contexts.put(row)
         for node_id in here:
@@ -246,7 +248,7 @@ class Nodes:
             self._give(step, one, bucket.bucket_ms, values[one.node.node_id])
         if foreign:
             contexts = step.table("node.context")
-            row: NodeContext = contexts.get(self._shard) or NodeContext(self._shard, NO_CONTEXT)
+            row: NodeContext = contexts.get(self._shard)
             contexts.put(replace(row, hits=row.hits + len(foreign), last_hits=tuple(foreign)[:NAMED]))
         if self._plan.ends_ms is not None and self._plan.ends_ms <= bucket.bucket_ms:
             self._hand_over(step, bucket.bucket_ms)
@@ -289,7 +291,8 @@ class Nodes:
                 step.emit("dead.letters", _letter(arrival, PoisonRecord.code, late, self._shard))
                 continue
             if message.compute_key != key:
-                foreign[one.node.node_id] = None
+                if message.compute_key and key:
+                    foreign[one.node.node_id] = None
                 continue
             window = (message.node_id, message.input_window_hash)
             if window in used:

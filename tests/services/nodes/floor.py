@@ -16,13 +16,16 @@ from qmtl.engine.log.port import Record, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
+from qmtl.foundation.contracts.context import THE_CONTEXT
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagCommand, StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import SHARDS, node_topic, topic
+from qmtl.interfaces.client import submission_id
 from qmtl.replay.feed import Feed
+from qmtl.services.dagmanager.context import in_log
 from tests.services.graphs import T0, submission
 
 STEP_MS = 60_000
@@ -183,8 +186,11 @@ class Floor:
     def deploy(
         self, message: dict[str, Any], world_id: str = "w1", weight_bp: int = FULL_WEIGHT
     ) -> StrategyVersion:
-        """Publish a strategy and wait until the DAG Manager has its topics."""
-        self.send("dag.submissions", replace(submission(message, world_id), weight_bp=weight_bp))
+        """Publish a strategy in the log's context, or the first one live, and wait until the DAG Manager has its topics."""
+        sent = submission(message, world_id)
+        name = submission_id(world_id, sent.dag_json, weight_bp)
+        sent = in_log(self.view("dag.context").get(THE_CONTEXT), replace(sent, submission_id=name))
+        self.send("dag.submissions", replace(sent, weight_bp=weight_bp))
         self.work()
         found: StrategyVersion = self.view("dag.strategies").get(world_id, message["strategy_id"])
         return found

@@ -22,11 +22,13 @@ SYMBOL = PLACED["higher"][0][0]
 
 
 def say(floor: Floor, as_of: str) -> None:
-    floor.command(SetComputeContext(f"to {as_of}", "w", "dryrun", 0, as_of))
+    floor.command(SetComputeContext(f"to-{as_of.strip()}{len(as_of)}", "w", "dryrun", 0, as_of))
 
 
 def key_of(node_id: str, as_of: str) -> str:
-    return compute_key(node_id, ComputeContext("w", ExecutionDomain.DRYRUN, as_of))
+    """In the context that was said for a state of the data; without one, in that of the first submission."""
+    first = ComputeContext("w1", ExecutionDomain.LIVE)
+    return compute_key(node_id, ComputeContext("w", ExecutionDomain.DRYRUN, as_of) if as_of else first)
 
 
 def counted(floor: Floor) -> int:
@@ -49,7 +51,7 @@ def test_in_another_context_every_node_begins_anew_and_those_that_had_kept_somet
     kept = {row.node_id for row in floor.view("node.windows").rows()}
     assert len(kept) == 5
     assert [row.compute_key for row in floor.view("node.state").rows()] == [
-        key_of(row.node_id, first) if first else "" for row in floor.view("node.state").rows()
+        key_of(row.node_id, first) for row in floor.view("node.state").rows()
     ]
     if restart:
         floor.stop(lose_store=True)

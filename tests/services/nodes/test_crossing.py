@@ -100,7 +100,7 @@ class Shard:
     def enter(self, as_of: str) -> None:
         self.hear("dag.context", LogContext(THE_CONTEXT, said(as_of), 0))
         if as_of != self.context:
-            self.hits += len(self.kept)
+            self.hits += len(self.kept) if self.context else 0  # a hit takes two contexts
             self.kept.clear()
             self.context = as_of
 
@@ -165,7 +165,7 @@ class Floor:
         due: dict[str, float] = {}
         intents: set[str] = set()
         if context != shard.context:
-            shard.hits += len(want)
+            shard.hits += len(want) if context and shard.context else 0
         elif want:
             intents.add(id_of("below"))
             shard.kept["asked"] = []

@@ -143,7 +143,7 @@ class Desk:
         self.there[name] = self.floor.deploy(tagged(name, period, symbols, tags, version))
 
     def go(self, name: str) -> None:
-        self.floor.command(RetireStrategy(f"retire {name} {self.minutes}", "w1", name, T0))
+        self.floor.command(RetireStrategy(f"retire-{name}-{self.minutes}", "w1", name, T0))
         del self.there[name]
 
     def on(self, minutes: int = 2) -> None:

@@ -92,7 +92,7 @@ def weigh(floor: Floor, sentinel_id: str, weight: int, name: str = "weigh") -> N
 
 
 def retire(floor: Floor, name: str = "s1") -> None:
-    floor.command(RetireStrategy(f"retire {name}", "w1", name, T0))
+    floor.command(RetireStrategy(f"retire-{name}", "w1", name, T0))
 
 
 def raw(floor: Floor, name: str) -> list[tuple[bytes, bytes | None]]:
@@ -115,7 +115,7 @@ def test_a_canary_is_stepped_up_symbol_by_symbol_and_a_second_run_gives_the_same
     weights = {1: 0, 2: 0, 3: 0}
     for begin, weight in ((4, 1000), (7, 5000), (10, FULL_WEIGHT)):
         if weight > 1000:
-            weigh(floor, mine, weight, f"weigh {weight}")
+            weigh(floor, mine, weight, f"weigh-{weight}")
             floor.work()
         feed(floor, deployed, begin + 2)
         floor.work()
@@ -180,7 +180,7 @@ def test_every_symbol_has_one_intent_in_every_bucket_from_the_version_that_has_i
         for number, act in enumerate((*what, "feed")):
             match act:
                 case int():
-                    weigh(floor, mine, act, f"weigh {number}")
+                    weigh(floor, mine, act, f"weigh-{number}")
                     weights.append(act)
                 case "feed":
                     minutes += 2
