@@ -81,6 +81,7 @@ class Survey:
         uncleared: how many of these nobody has cleared.
         releases: rows of `dag.releases` by stage, in the order of the stages.
         thin: topics of the catalogue and of nodes that have fewer replicas than they are to have, as of the last look at each.
+        kept: by code, reports of topics that could not be removed; in the order of the codes.
     """
 
     nodes: int = 0
@@ -100,6 +101,7 @@ class Survey:
     thin: int = 0
     unneeded: int = 0
     expired: tuple[tuple[str, int], ...] = ()
+    kept: tuple[tuple[str, int], ...] = ()
 
 
 class Surveyor:
@@ -118,6 +120,7 @@ class Surveyor:
         self._buffering: dict[bytes, int] = {}
         self._unneeded: set[bytes] = set()
         self._expired: Counter[str] = Counter()
+        self._kept: Counter[str] = Counter()
         self._queues: set[bytes] = set()
         self._replicas: dict[str, int] = dict(OF_CATALOGUE)
         self._check = ReplicaCheck(log)
@@ -159,6 +162,7 @@ class Surveyor:
             self._count_thin(),
             len(self._unneeded),
             tuple(sorted(self._expired.items())),
+            tuple(sorted(self._kept.items())),
         )
 
     def _count_thin(self) -> int:
@@ -240,7 +244,8 @@ class Surveyor:
                 if found.act is AdminAct.EXPIRED:
                     self._expired[found.subject] += int(found.detail)
             case ReportTopicRemoved():
-                pass
+                if not found.removed:
+                    self._kept[found.code] += 1
             case _:
                 assert_never(found)
 

@@ -14,6 +14,7 @@ import click
 
 from qmtl.engine.log.kafka_settings import DEFAULTS, GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import GroupState, Log, TopicPartition
+from qmtl.foundation.common.errors import NoArchive
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.accept import accept
 from qmtl.interfaces.cli.options import format_option, log_option, reading
@@ -21,9 +22,12 @@ from qmtl.interfaces.cli.options import format_option, log_option, reading
 if TYPE_CHECKING:
     from qmtl.engine.task import TaskSettings
     from qmtl.services.dagmanager.topic_admin import BrokerLoad
+    from qmtl.topology import Outside
 
 DEFAULT_STATE_DIR = Path(".qmtl/worker")
 LOOPBACK: Final = "127.0.0.1"
+REMOVES: Final = "topicadmin"
+"""The processor that removes topics."""
 _SHOWN_POSITIONS: Final = 4
 
 
@@ -135,7 +139,7 @@ def run_processors(
         archive: URL of the store of topics that go; None for what the environment says.
         before: what is to be done on the log before anything runs.
     """
-    from qmtl.bootstrap import make_workers, open_log, outside_of, prepare
+    from qmtl.bootstrap import ARCHIVE, make_workers, open_log, outside_of, prepare
     from qmtl.engine.worker import collect_seldom, run
 
     stopping = False
@@ -149,6 +153,11 @@ def run_processors(
     log = open_log(address, settings=kafka)
     try:
         outside = outside_of(log, load, archive)
+        if lacks_archive(names, outside):
+            render.note(
+                f"warning: no store of archives is given ({ARCHIVE}, or `archive` in a server's file): "
+                f"no topic that has to be archived first is ever removed [{NoArchive.code}]"
+            )
         prepare(log)
         if before is not None:
             before(log)
@@ -170,6 +179,11 @@ def run_processors(
     finally:
         log.close()
     render.note(f"worker {name} slot {slot} drained")
+
+
+def lacks_archive(names: Sequence[str], outside: Outside) -> bool:
+    """Whether these processors remove topics and have nowhere to archive them before."""
+    return REMOVES in names and outside.archive is None
 
 
 worker.add_command(accept)

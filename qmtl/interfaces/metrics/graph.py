@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from qmtl.engine.log.port import GroupState, Log
 from qmtl.engine.observer import TaskId
 from qmtl.engine.view import TableView
+from qmtl.foundation.common.errors import NoArchive, TopicChanged
 from qmtl.foundation.contracts.context import NodeContext
 from qmtl.foundation.contracts.release import ReleaseStage
 from qmtl.foundation.wire.registry import codec
@@ -23,6 +24,9 @@ from qmtl.interfaces.standing import group_of
 
 EVERY_S: Final = 15.0
 """What is younger is told again."""
+
+KEEPING: Final = (NoArchive.code, TopicChanged.code)
+"""Why a topic is kept most often: nobody can archive it, or somebody still writes it."""
 
 NODES: Final = "nodes"
 """The processor whose tasks meet what another context has computed."""
@@ -172,6 +176,15 @@ def _counts(found: Survey) -> Iterator[Metric]:
     )
     yield CounterMetricFamily("queue_create_success", "Topics of nodes that were made.", found.created)
     yield CounterMetricFamily("queue_create_error", "Topics of nodes that could not be made.", found.failed)
+    kept = CounterMetricFamily(
+        "queue_remove_error",
+        "Times that a topic of a node could not be removed, by the code of the cause.",
+        labels=("code",),
+    )
+    causes = dict.fromkeys(KEEPING, 0) | dict(found.kept)  # a rate needs the zero before the first
+    for code, count in causes.items():
+        kept.add_metric((code,), count)
+    yield kept
     yield CounterMetricFamily(
         "qmtl_dag_diff_ack_timeouts",
         "Times that nobody acknowledged an answer to a diff request for 30 s of ticks.",

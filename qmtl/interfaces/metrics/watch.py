@@ -133,7 +133,7 @@ class Watch:
         if WRITER in self._polled:
             self._diffs = Histogram(
                 "diff_duration_ms",
-                "Diffs, from the reading of a submission to the end of the transaction that decided on it.",
+                "Diffs, from the reading of a submission or a diff request to the end of the transaction that decided on it.",
                 buckets=_DIFF_MS,
                 registry=registry,
             )
@@ -146,7 +146,7 @@ class Watch:
     def opening(self, task: TaskId) -> None:
         with self._lock:
             self._tasks[task] = Standing(Phase.RESTORING, self.clock())
-        for outcome in (Outcome.COMMITTED, Outcome.ABORTED, Outcome.UNKNOWN):
+        for outcome in Outcome:
             self._ends.labels(*_names(task), outcome.value)  # a rate needs the zero before the first
         for plain in (self._read, self._taken, self._outputs, self._rows, self._buckets, self._late):
             plain.labels(*_names(task))
