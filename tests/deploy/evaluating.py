@@ -40,6 +40,10 @@ class Store:
         elif points and not _is_stale(points[-1][1]):
             points.append((at_s, _STALE))
 
+    def labels(self, name: str) -> set[Labels]:
+        """Of every series of a name, without the name."""
+        return {_without(labels, NAME) for labels in self._series.get(name, {})}
+
     def series(self, of: Select) -> Iterator[tuple[Labels, Points]]:
         for labels, points in self._series.get(of.name, {}).items():
             named = dict(labels)
@@ -195,6 +199,8 @@ def _increase(points: Points, begin_s: float, end_s: float) -> float | None:
 
 
 def _quantiles(quantile: float, found: Vector) -> Vector:
+    if not 0 <= quantile <= 1:
+        raise PromqlError(f"{quantile} is no quantile")
     histograms: dict[Labels, list[tuple[float, float]]] = {}
     for labels, value in found.items():
         bound = float(dict(labels)["le"])

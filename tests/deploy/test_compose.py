@@ -12,6 +12,8 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
+from qmtl.engine.archive.address import parse
+
 ROOT = Path(__file__).resolve().parents[2]
 BROKER = "kafka"
 METRICS = "9464"
@@ -92,11 +94,26 @@ def test_each_worker_serves_its_metrics_inside_the_network_alone_and_is_asked_fo
 def test_each_worker_has_a_volume_of_its_own(
     compose: dict[str, Any], workers: dict[str, dict[str, Any]]
 ) -> None:
-    volumes = [service["volumes"] for service in workers.values()]
-    assert all(len(mounted) == 1 and mounted[0].endswith(":/var/lib/qmtl") for mounted in volumes)
-    named = [mounted[0].partition(":")[0] for mounted in volumes]
-    assert len(set(named)) == len(named)
-    assert {*named, "kafka-data"} == compose["volumes"].keys()
+    named = [mounted.split(":") for service in workers.values() for mounted in service["volumes"]]
+    assert all(service["volumes"][0].endswith(":/var/lib/qmtl") for service in workers.values())
+    assert len({volume for volume, _ in named}) == len(named)
+    assert {*(volume for volume, _ in named), "kafka-data"} == compose["volumes"].keys()
+
+
+def test_topics_are_archived_on_a_volume_that_the_worker_may_write_and_by_who_removes_them_alone(
+    workers: dict[str, dict[str, Any]],
+) -> None:
+    said = {name: one["environment"] for name, one in workers.items() if "environment" in one}
+    assert said == {"topicadmin": {"QMTL_ARCHIVE": "file:///var/lib/qmtl-archive"}}
+    store = parse(said["topicadmin"]["QMTL_ARCHIVE"])
+    (mounted,) = [one for name in workers for one in workers[name]["volumes"] if "archive" in one]
+    assert mounted in workers["topicadmin"]["volumes"]
+    where = mounted.partition(":")[2]
+    assert store.url() == f"file://{where}"
+    # A new volume takes the owner of what it covers, and a directory of a store is never made.
+    assert re.search(rf"install --directory --owner qmtl {where}$", read("deploy/Dockerfile"), re.MULTILINE)
+    packed = re.findall(r"^([a-z]+)==", read("requirements.lock"), re.MULTILINE)
+    assert "obstore" in packed
 
 
 def test_the_broker_is_one_kraft_node_of_the_tested_release(compose: dict[str, Any]) -> None:

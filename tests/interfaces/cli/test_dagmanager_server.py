@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +23,7 @@ from qmtl.foundation.wire.avro import avro_schema
 from qmtl.foundation.wire.registry import MESSAGES, codec
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.interfaces.cli.dagmanager.server import server as server_verb
+from qmtl.interfaces.cli.worker import lacks_archive
 from qmtl.interfaces.server_config import MAX_BYTES, ServerConfig, read_config
 from qmtl.services.dagmanager.indexes import INDEXES
 from tests.contract.driving import until
@@ -232,6 +233,28 @@ def test_the_archive_that_a_file_names_comes_before_that_of_the_environment(
 
 
 @pytest.mark.parametrize(
+    ("names", "archived", "lacks"),
+    [
+        (("dagmanager", "topicadmin"), False, True),
+        (("topicadmin",), False, True),
+        (("topicadmin",), True, False),
+        (("dagmanager", "nodes"), False, False),
+    ],
+)
+def test_who_removes_topics_and_has_nowhere_to_archive_them_is_told_so(
+    tmp_path: Path, names: Sequence[str], archived: bool, lacks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("obstore")
+    monkeypatch.delenv("QMTL_ARCHIVE", raising=False)
+    log = open_log(f"embedded:{tmp_path / 'log'}")
+    try:
+        outside = outside_of(log, archive=tmp_path.as_uri() if archived else None)
+        assert lacks_archive(names, outside) == lacks
+    finally:
+        log.close()
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("  broker_load_url: http://p:1\n", ["broker_load_url is given alone"]),
@@ -337,6 +360,7 @@ def test_a_server_decides_on_submissions_makes_their_topics_and_ends_when_it_is_
     )
     with server(tmp_path, "--config", "q.yml") as process:
         assert "neo4j_user, neo4j_password: not used" in said(process, "neo4j")
+        assert "QMTL_ARCHIVE" in said(process, "[QMTL-326]")
         url = said(process, "metrics on").split()[2].rstrip(",").removesuffix("/metrics")
         until(lambda: ask(f"{url}/healthz").status == 200, 60)
         until(lambda: outcome_in(address, one.submission_id) is not None, 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 from decimal import Decimal
@@ -135,6 +136,12 @@ def expiry_of(log: Log) -> tuple[int, dict[str, int]]:
     return sum(one.unneeded_since_ms is not None for one in rows_of(log, "dag.nodes")), counts
 
 
+def kept_of(log: Log) -> dict[str, int]:
+    """Removals that failed, by code."""
+    reports = [one for one in messages_of(log, "dag.reports") if isinstance(one, ReportTopicRemoved)]
+    return Counter(one.code for one in reports if not one.removed)
+
+
 def releases_of(log: Log) -> list[float]:
     """How many there are in each stage, in the order of `STAGES`."""
     stages = [one.stage.value for one in rows_of(log, "dag.releases")]
@@ -207,7 +214,11 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
         NAMES_3,
         st.sampled_from(["", "QMTL-303", "QMTL-322"]),
     ),
-    st.builds(lambda name: row("dag.reports", ReportTopicRemoved(name, True, "", "")), NAMES_3),
+    st.builds(
+        lambda name, code: row("dag.reports", ReportTopicRemoved(name, not code, code, "")),
+        NAMES_3,
+        st.sampled_from(["", "QMTL-326", "QMTL-905"]),
+    ),
     st.builds(
         lambda name, act: row("dag.admin.log", AdminEntry(act, name, "", "", 1)),
         NAMES_3,
@@ -242,11 +253,12 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
         for batch in batches:
             commit(log, batch)
             found = surveyor.look()
-            *counts, oldest_ms, crossed, uncleared, releases, _, unneeded, expired = astuple(found)
+            *counts, oldest_ms, crossed, uncleared, releases, _, unneeded, expired, kept = astuple(found)
             oldest_s = None if oldest_ms is None else oldest_ms / 1000
             assert [*counts, oldest_s, crossed, uncleared] == counts_of(log)
             assert list(releases) == releases_of(log)
             assert (unneeded, dict(expired)) == expiry_of(log)
+            assert dict(kept) == kept_of(log)
 
 
 @pytest.mark.parametrize(
@@ -345,6 +357,14 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
             ]
 
         until(lambda: gone() == [1, 6, 0])
+        failed = [ReportTopicRemoved("q", False, code, "no") for code in ("QMTL-326", "QMTL-326", "QMTL-902")]
+        commit(client.log, [row("dag.reports", one) for one in failed])
+
+        def kept() -> list[float | None]:
+            found, codes = Scrape(url), ("QMTL-326", "QMTL-902", "QMTL-905")
+            return [found.get("queue_remove_error_total", code=code) for code in codes]
+
+        until(lambda: kept() == [2, 1, 0])
 
 
 def test_cross_context_hits_are_told_by_the_shards_that_met_them_and_by_the_dag_manager(place: Path) -> None:
