@@ -22,7 +22,7 @@ from qmtl.engine.task import TaskSettings
 from qmtl.engine.transaction import CUTS
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.compute_context import ExecutionDomain
-from qmtl.foundation.common.errors import InvalidTopology, UsageError
+from qmtl.foundation.common.errors import InvalidTopology, NoCatalogue, UsageError
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.services.dagmanager.naming import is_namespace, namespace_of
@@ -165,14 +165,38 @@ def _is_host(text: str) -> bool:
     return bool(host) and port.isdecimal() and 0 < int(port) < 65536
 
 
-def prepare(log: Log) -> None:
+ALL_TOPICS: Final = len(CATALOGUE)
+SOME_TOPICS: Final = ALL_TOPICS - 1
+"""So many may be missing where a version is newer than what there is, and no more: there is a log, and it is not begun by mistake."""
+
+
+def require_topics(log: Log, may_lack: int = SOME_TOPICS) -> None:
+    """Refuse a log that lacks more topics of the catalogue than it may; nothing is made.
+
+    Raises:
+        NoCatalogue: it does.
+    """
+    there = set(log.topics())
+    missing = [spec.name for spec in CATALOGUE if spec.name not in there]
+    if len(missing) > may_lack:
+        raise NoCatalogue(
+            f"of the {ALL_TOPICS} topics that a log of QMTL has, {ALL_TOPICS - len(missing)} are there; {missing[0]!r} is not.",
+            "See whether --log is right; `qmtl service dagmanager init` with the same --log makes them.",
+        )
+
+
+def prepare(log: Log, may_make: int = ALL_TOPICS) -> None:
     """Create the topics of the catalogue, compare those that exist, and refuse a topology that contradicts itself.
 
     What other code has written here has to be readable by this one, which is asked first; its own schemas are published last.
 
+    Args:
+        may_make: at most so many topics may be missing, or nothing is made: 0 for who only asks.
+
     Raises:
         IncompatibleSchema: another version writes values on this log that this one can't read.
         BrokerTooOld: a cluster of a version that is not supported.
+        NoCatalogue: more topics are missing than may be made.
         TopicMismatch: a topic has another configuration.
         InvalidTopology: a mistake in the code.
     """
@@ -180,6 +204,8 @@ def prepare(log: Log) -> None:
         raise InvalidTopology("; ".join(found))
     if isinstance(log, Guarded):
         log.require_version()
+    if may_make < ALL_TOPICS:
+        require_topics(log, may_make)
     schemas = PublishedSchemas(log, codec)
     schemas.require_readable()
     log.ensure_topics(CATALOGUE)

@@ -271,6 +271,11 @@ class Client:
         ids = (command_id(*parts, turn) for turn in count())
         return next(one for one in ids if answered.get(one) is None)
 
+    def world_meant(self, world_id: str) -> str:
+        """The world that is said, else the one in whose context the log computes; empty where there is none, or more than one."""
+        worlds = {row.context.world_id for row in self.view("dag.context").rows()}
+        return world_id or (worlds.pop() if len(worlds) == 1 else "")
+
     def require_world(self, world_id: str) -> None:
         """Raises: UnknownWorld, where the world was never created."""
         if self.view("world.state").get(world_id) is None:

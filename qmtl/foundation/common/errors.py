@@ -277,6 +277,12 @@ class NoArchive(LogError):
     code = "QMTL-326"
 
 
+class NoCatalogue(LogError):
+    """A log without the topics in which all state lies: nobody has begun there, or its address is another one."""
+
+    code = "QMTL-328"
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import context_options, format_option, log_option, reading
+from qmtl.interfaces.cli.options import context_options, format_option, log_option, looking
 
 
 @click.group()
@@ -117,7 +117,7 @@ def list_strategies(log_address: str, as_json: bool) -> None:
     from qmtl.engine.view import TableView
     from qmtl.foundation.wire.registry import codec
 
-    with reading(log_address) as opened:
+    with looking(log_address) as opened:
         found = TableView(opened, "dag.strategies", codec).refresh().rows()
     heads = ("world", "strategy", "version", "status", "nodes", "sentinel")
     rows = [

@@ -199,3 +199,17 @@ def reading(log_address: str) -> Iterator[Log]:
         yield log
     finally:
         log.close()
+
+
+@contextmanager
+def looking(log_address: str) -> Iterator[Log]:
+    """As `reading`, of a log on which the topics of the catalogue were made: a wrong address is told as one.
+
+    Raises:
+        NoCatalogue: none of them is there.
+    """
+    from qmtl.bootstrap import require_topics
+
+    with reading(log_address) as log:
+        require_topics(log)
+        yield log

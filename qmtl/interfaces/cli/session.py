@@ -3,23 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from qmtl.interfaces.client import Client
 
 WAIT_S = 30.0
 
+ASKED: Final = ("dagmanager",)
+"""Who answers a question."""
+
 
 @contextmanager
-def client(address: str, wait_s: float = WAIT_S) -> Iterator[Client]:
+def client(address: str, wait_s: float = WAIT_S, *, begins: bool = False) -> Iterator[Client]:
     """Open the log and give a client.
 
-    On the embedded log nobody else can run the processors, so this process does, with the stores beside the log.
+    On the embedded log nobody else can run the processors, so this process does, with the stores beside the log; and who says something
+    there begins it. On Kafka the first word may have gone to another address than was meant, so only one that begins a log makes its topics.
+
+    Args:
+        begins: the command is the first thing that is said on a log: before it, there is nothing that another one could mean.
+
+    Raises:
+        NoCatalogue: on Kafka, where the command does not begin a log and nobody has.
     """
+    from qmtl.bootstrap import ALL_TOPICS, SOME_TOPICS
+    from qmtl.topology import NAMES
+
+    may_make = ALL_TOPICS if begins or _directory(address) is not None else SOME_TOPICS
+    with _client(address, wait_s, may_make, NAMES) as made:
+        yield made
+
+
+@contextmanager
+def asking(address: str, wait_s: float = WAIT_S) -> Iterator[Client]:
+    """As `client`, for a question: no topic is made on any log, and on the embedded one only the DAG Manager runs, whose answer it is.
+
+    Raises:
+        NoCatalogue: the topics of the catalogue are not there.
+        LogUnreachable: there is no such log.
+    """
+    from qmtl.bootstrap import open_log, require_topics
+
+    if _directory(address) is not None:  # to open an embedded log for writing makes it
+        there = open_log(address, read_only=True)
+        try:
+            require_topics(there, 0)
+        finally:
+            there.close()
+    with _client(address, wait_s, 0, ASKED) as made:
+        yield made
+
+
+@contextmanager
+def _client(address: str, wait_s: float, may_make: int, names: Sequence[str]) -> Iterator[Client]:
     from qmtl.bootstrap import make_workers, open_log, prepare
     from qmtl.engine.task import TaskSettings
     from qmtl.interfaces.client import Client
@@ -27,10 +67,10 @@ def client(address: str, wait_s: float = WAIT_S) -> Iterator[Client]:
     log = open_log(address)
     workers = []
     try:
-        prepare(log)
-        if address.startswith("embedded:"):
-            place = Path(address.removeprefix("embedded:"))
-            workers = make_workers(log, TaskSettings(place.parent / "tasks"))
+        prepare(log, may_make)
+        place = _directory(address)
+        if place is not None:
+            workers = make_workers(log, TaskSettings(place.parent / "tasks"), names)
         made = Client(log, workers, wait_s)
         try:
             yield made
@@ -40,6 +80,12 @@ def client(address: str, wait_s: float = WAIT_S) -> Iterator[Client]:
         for worker in workers:
             worker.close()
         log.close()
+
+
+def _directory(address: str) -> Path | None:
+    """That of an embedded log."""
+    scheme, _, rest = address.partition(":")
+    return Path(rest) if scheme == "embedded" else None
 
 
 def now_ms() -> int:

@@ -9,7 +9,7 @@ import click
 from qmtl.foundation.common.ids import require_id
 from qmtl.foundation.common.money import parse_decimal
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, log_option, reading
+from qmtl.interfaces.cli.options import format_option, log_option, looking
 
 
 @click.group()
@@ -31,6 +31,8 @@ def create(
 ) -> None:
     """Create the world WORLD_ID; creating it again with the same settings changes nothing.
 
+    With the first one a log begins: the topics of QMTL that are not there are made, on Kafka, too.
+
     WORLD_ID is a part of keys and a prefix of topics: 1 to 200 ASCII letters, digits, '_', '-', and single points between them.
     """
     from qmtl.foundation.contracts.world import CreateWorld, WorldSettings
@@ -46,7 +48,7 @@ def create(
         parse_decimal(slippage_rate, "--slippage-rate"),
         default_instruments(),
     )
-    with session.client(log_address) as client:
+    with session.client(log_address, begins=True) as client:
         wish = command_id("create", world_id, currency, initial_cash, fee_rate, slippage_rate)
         client.command(CreateWorld(wish, world_id, settings, session.now_ms()))
     render.line(f"world {world_id} exists")
@@ -61,7 +63,7 @@ def list_worlds(log_address: str, as_json: bool) -> None:
     from qmtl.foundation.common.money import text
     from qmtl.foundation.wire.registry import codec
 
-    with reading(log_address) as opened:
+    with looking(log_address) as opened:
         found = TableView(opened, "world.state", codec).refresh().rows()
     heads = ("world", "status", "currency", "initial cash", "fee rate", "slippage rate")
     rows = [

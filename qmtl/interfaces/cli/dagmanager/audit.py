@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, instant, log_option, reading, rows_options
+from qmtl.interfaces.cli.options import format_option, instant, log_option, looking, rows_options
 
 if TYPE_CHECKING:
     from qmtl.engine.log.port import Log, Record
@@ -35,7 +35,7 @@ def audit(subject: str | None, otlp: bool, limit: int | None, log_address: str, 
     """
     newest: deque[tuple[Record, AdminEntry]] = deque(maxlen=limit)
     count = 0
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         if otlp:
             _show_spans(log, subject, limit)
             return
@@ -106,7 +106,7 @@ def history(at_ms: int | None, limit: int | None, log_address: str, as_json: boo
     created until the one that says it was removed.
     """
     until_ms = int(time.time() * 1000) if at_ms is None else at_ms
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         there = topics_at(log, until_ms)
     shown = sorted(there.items())[:limit]
     if as_json:

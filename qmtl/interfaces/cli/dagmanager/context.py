@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qmtl.interfaces.cli import render, session
-from qmtl.interfaces.cli.options import format_option, log_option, reading, wait_option
+from qmtl.interfaces.cli.options import format_option, log_option, looking, wait_option
 
 if TYPE_CHECKING:
     from qmtl.foundation.contracts.dag import DagCommandOutcome
@@ -32,7 +32,7 @@ def show(log_address: str, as_json: bool) -> None:
     from qmtl.foundation.contracts.context import THE_CONTEXT
     from qmtl.foundation.wire.registry import codec
 
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         row = TableView(log, "dag.context", codec).refresh().get(THE_CONTEXT)
     if as_json:
         render.json_line(None if row is None else asdict(row) | {"uncleared": row.uncleared})

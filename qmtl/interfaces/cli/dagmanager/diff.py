@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.options import context_options, format_option, log_option
 
@@ -20,13 +19,18 @@ COLUMNS = ("name", "node_id", "topic", "origin")
     required=True,
     help="A DAG message, as `qmtl dag publish` takes it.",
 )
-@click.option("--world", "world_id", help="The world in which it would be published; required.")
+@click.option(
+    "--world",
+    "world_id",
+    default="",
+    help="The world in which it would be published; by default the one of the log's context.",
+)
 @context_options
 @log_option
 @format_option
 def diff(
     file: Path,
-    world_id: str | None,
+    world_id: str,
     execution_domain: str,
     as_of: str,
     partition: str,
@@ -36,8 +40,12 @@ def diff(
 ) -> None:
     """Tell which nodes of a DAG message are there, and the topic that each has or would get.
 
-    Nothing of the graph is changed and no topic is made. A message that would be refused is refused here with the same reasons, and one
-    that would be in safe mode is told so: it is asked in the context in which `qmtl dag publish` with the same options publishes it.
+    It is a question to the DAG Manager, which changes nothing of the graph: no topic is made, and a log without the topics of QMTL is refused.
+    A message that would be refused is refused here with the same reasons, and one that would be in safe mode is told so: it is asked in
+    the context in which `qmtl dag publish` with the same options publishes it. Without a world, said or the log's, it is in safe mode.
+
+    On an embedded log the DAG Manager runs in this command, and takes what waits for it before the question: submissions that nobody has
+    decided on are decided. Their topics are made by whoever runs the topic admin, which this command does not.
     """
     from dataclasses import replace
 
@@ -47,17 +55,17 @@ def diff(
     from qmtl.interfaces.diffs import diff_id
     from qmtl.services.dagmanager.admission import admit
 
-    if not world_id:
-        raise UsageError(
-            "--world was not given; what a strategy becomes is asked of a world.",
-            "Name the one in which it would be published: --world WORLD (`qmtl world list` shows what there is).",
-        )
     message = read_dag(file)
     graph = admit(message, 0)
-    context = (world_id, execution_domain, as_of, partition, dataset_fingerprint)
-    with session.client(log_address) as client:
+    with session.asking(log_address) as client:
+        world_id = client.world_meant(world_id)
+        context = (world_id, execution_domain, as_of, partition, dataset_fingerprint)
         request = client.in_log(DiffRequest("", graph.strategy_id, message, session.now_ms(), *context))
         found = client.diff(replace(request, request_id=diff_id(request)))
+    if not world_id:
+        render.note(
+            "note: no world was named, and the log has no context that names one: --world WORLD (`qmtl world list`)"
+        )
     rows = [(one.name, one.node_id, one.topic, one.origin.value) for one in found.nodes]
     if as_json:
         facts = {

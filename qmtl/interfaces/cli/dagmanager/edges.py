@@ -9,7 +9,7 @@ import click
 
 from qmtl.foundation.common.errors import UnknownId, UsageError
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, log_option, reading, rows_options
+from qmtl.interfaces.cli.options import format_option, log_option, looking, rows_options
 
 if TYPE_CHECKING:
     from qmtl.engine.log.port import Log
@@ -59,7 +59,7 @@ def edges(
             "Give --from ID for the edges that begin there, --to ID for those that end there.",
         )
     end = str(source if target is None else target)
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         touching = ending_at(_rows(log), source, target)
         if not touching and not _is_known(log, end):
             raise UnknownId(

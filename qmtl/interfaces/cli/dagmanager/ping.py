@@ -11,7 +11,7 @@ import click
 
 from qmtl.foundation.common.errors import QmtlError, UsageError
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, log_option, reading
+from qmtl.interfaces.cli.options import format_option, log_option, looking
 from qmtl.interfaces.cli.signals import stopped
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def ping(watch: bool, every_s: float | None, log_address: str, as_json: bool) ->
         raise UsageError(
             "--every was given without --watch.", "Give both; without --watch there is one ping."
         )
-    with reading(log_address) as log, stopped() as enough:
+    with looking(log_address) as log, stopped() as enough:
         if watch:
             ping_on(log, EVERY_S if every_s is None else every_s, enough, as_json)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, interval_s, log_option, reading, rows_options
+from qmtl.interfaces.cli.options import format_option, interval_s, log_option, looking, rows_options
 
 if TYPE_CHECKING:
     from qmtl.interfaces.dag_queues import QueueStats
@@ -58,7 +58,7 @@ def queue_stats(
     from qmtl.interfaces.dag_queues import queue_stats as measure
     from qmtl.interfaces.query_limits import Budget
 
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         budget = None if within_ms is None else Budget(within_ms / 1000)
         found, count = measure(log, tags, interval, limit, budget)
     if as_json:

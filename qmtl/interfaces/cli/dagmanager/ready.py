@@ -9,7 +9,7 @@ import click
 
 from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, interval_s, log_option, reading, rows_options
+from qmtl.interfaces.cli.options import format_option, interval_s, log_option, looking, rows_options
 from qmtl.interfaces.cli.signals import stopped
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def queues(
             "--reconcile was given without --watch.", "Give both; without --watch the tables are read once."
         )
     choice = Choice(frozenset(tags), interval)
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         if watch:
             _follow(log, choice, RECONCILE_S if reconcile_s is None else reconcile_s, as_json)
         else:

@@ -10,7 +10,7 @@ import click
 
 from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render, session
-from qmtl.interfaces.cli.options import format_option, log_option, reading, rows_options, wait_option
+from qmtl.interfaces.cli.options import format_option, log_option, looking, rows_options, wait_option
 
 if TYPE_CHECKING:
     from qmtl.foundation.contracts.dag import DagCommandOutcome
@@ -127,7 +127,7 @@ def show(
     from qmtl.foundation.wire.registry import codec
     from qmtl.services.dagmanager.release import BACKTESTS
 
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         rows = TableView(log, "dag.releases", codec).refresh().rows()
     found = [
         one for one in rows if world_id in (None, one.world_id) and strategy_id in (None, one.strategy_id)

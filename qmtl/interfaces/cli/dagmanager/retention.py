@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qmtl.interfaces.cli import render, session
-from qmtl.interfaces.cli.options import format_option, log_option, reading, wait_option
+from qmtl.interfaces.cli.options import format_option, log_option, looking, wait_option
 
 if TYPE_CHECKING:
     from qmtl.engine.log.port import Log
@@ -71,7 +71,7 @@ def show(log_address: str, as_json: bool) -> None:
     from qmtl.foundation.wire.topics import DAY_MS
     from qmtl.services.dagmanager.expiry import KEEP_DAYS, RETENTION
 
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         row: Retention | None = TableView(log, "dag.pace", codec).refresh().get(RETENTION)
         sizes = list(_sizes(log))
     days = KEEP_DAYS if row is None else row.keep_ms // DAY_MS

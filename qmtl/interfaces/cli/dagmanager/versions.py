@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, log_option, reading, rows_options
+from qmtl.interfaces.cli.options import format_option, log_option, looking, rows_options
 
 
 @click.command()
@@ -37,7 +37,7 @@ def sentinels(
     from qmtl.foundation.wire.registry import codec
     from qmtl.interfaces.dag_boundaries import boundaries
 
-    with reading(log_address) as log:
+    with looking(log_address) as log:
         rows = TableView(log, "dag.sentinels", codec).refresh().rows()
         found = [
             one for one in rows if world_id in (None, one.world_id) and strategy_id in (None, one.strategy_id)
