@@ -282,7 +282,7 @@ def roll_back(life: Life) -> None:
 
 def collect(life: Life) -> None:
     """Both are retired, and time passes: every topic is archived and goes, but the one that is nobody's."""
-    topics = life.is_whole()
+    topics, version = life.is_whole(), _deployed(life, "b").sentinel_id
     filled = sorted(name for name in topics.values() if "_sma_" in name)[:5]
     life.write(filled)
     life.strangers()
@@ -294,9 +294,14 @@ def collect(life: Life) -> None:
     life.tick(1)
     life.tick(PASSED_MINUTES)
     deaths = life.points(0, len(topics))
+    wait(partial(_is_fewer, life, len(topics), deaths))
+    command = life.begin("service", "dagmanager", "gc", "--sentinel", version, *JSON)  # before the next tick
+    wait(lambda: _is_fewer(life, 0, deaths) or _is_over(command))
+    assert "queues are being removed" in life.done(command)["detail"]
     while left := len(life.topics()):
         life.tick(1)
         wait(partial(_is_fewer, life, left, deaths))
+    _is_fewer(life, 0, deaths)
     assert not deaths
     wait(lambda: not life.rows("dag.queues"))
     archived = life.archived()

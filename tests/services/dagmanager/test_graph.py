@@ -21,6 +21,7 @@ from qmtl.foundation.common.errors import (
     NodeIdMismatch,
     UnknownNodeType,
 )
+from qmtl.foundation.common.identity import NODE_SET
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.wire.compat import differences
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
@@ -116,6 +117,91 @@ def test_a_change_of_content_changes_the_node_and_all_that_reads_it_and_nothing_
     readers = {"price": {"price", "fast", "slow", "cross", "target"}, "fast": {"fast", "cross", "target"}}
     moved = readers.get(name, {"cross", "target"} if name == "cross" else {"target"})
     assert {one for one in before if before[one] != after[one]} == moved
+
+
+@st.composite
+def drawn_graphs(draw: st.DrawFn) -> list[Node]:
+    """Up to ten nodes of any type, each reading any of those before it; the last one is a target."""
+    nodes = [price("n0")]
+    for number in range(1, draw(st.integers(2, 9))):
+        name, read = f"n{number}", st.sampled_from([one["name"] for one in nodes])
+        match draw(st.sampled_from(["price", "sma", "cross"])):
+            case "price":
+                symbols = draw(st.sets(st.sampled_from(["ADA-USD", "BTC-USD", "ETH-USD"]), min_size=1))
+                nodes.append(price(name, sorted(symbols)))
+            case "sma":
+                nodes.append(sma(name, draw(st.integers(2, 5)), draw(read)))
+            case _:
+                nodes.append(cross(name, draw(read), draw(read)))
+    return [*nodes, target("signal", draw(st.sampled_from(nodes))["name"])]
+
+
+def functional_changes(one: Node, before: Mapping[str, str], earlier: Sequence[str]) -> list[Node]:
+    """The node as it computes something else: everything that can be said of it otherwise, and every other node that it can read."""
+
+    def params(**more: Any) -> Node:
+        return {**one, "params": {**one.get("params", {}), **more}}
+
+    changed = [params(**{NODE_SET: "mine@2"})]
+    match one["node_type"]:
+        case "price":
+            symbols = one["params"]["symbols"]
+            changed += [params(symbols=[*symbols, "XRP-USD"]), params(symbols=[*symbols[1:], "XRP-USD"])]
+        case "sma":
+            changed += [
+                {**one, "period": one["period"] + 1},
+                {**one, "node_type": "cross", "inputs": 2 * one["inputs"]},
+            ]
+        case "position_target":
+            changed += [params(long_percent=0.5), params(short_percent=-0.40000001)]
+    inputs = one.get("inputs", [])
+    return changed + [
+        {**one, "inputs": [*inputs[:port], other, *inputs[port + 1 :]]}
+        for port, read in enumerate(inputs)
+        for other in earlier
+        if before[other] != before[read]
+    ]
+
+
+@given(drawn_graphs(), st.data())
+def test_any_functional_change_of_a_node_gives_other_ids_to_it_and_all_below_it_and_to_no_other(
+    nodes: list[Node], data: st.DataObject
+) -> None:
+    before = ids(resolved(nodes, signals=("signal",)))
+    at = data.draw(st.integers(0, len(nodes) - 1))
+    earlier = [one["name"] for one in nodes[:at]]
+    moved = {nodes[at]["name"]}
+    for one in nodes[at + 1 :]:
+        if moved.intersection(one.get("inputs", ())):
+            moved.add(one["name"])
+    changed = data.draw(st.sampled_from(functional_changes(nodes[at], before, earlier)))
+    changed = {
+        key: value for key, value in changed.items() if changed["node_type"] != "cross" or key != "period"
+    }
+    after = ids(resolved([*nodes[:at], changed, *nodes[at + 1 :]], signals=("signal",)))
+    assert {name for name in before if before[name] != after[name]} == moved
+
+
+@given(
+    drawn_graphs(),
+    st.randoms(use_true_random=False),
+    st.sampled_from(["0.4", "0.40", "4e-1", "0.04E1", "40E-2"]),
+)
+def test_no_other_name_order_remark_or_spelling_changes_any_id(
+    nodes: list[Node], rng: random.Random, spelled: str
+) -> None:
+    before = resolved(nodes, signals=("signal",))
+    names = {one["name"]: f"other.{number}" for number, one in enumerate(nodes)}
+    disguised = [shuffled({**one, **disguise(one, names, rng)}, rng) for one in nodes]
+    for one in disguised:
+        if "symbols" in one["params"]:
+            one["params"]["symbols"] = rng.sample(one["params"]["symbols"], len(one["params"]["symbols"]))
+    rng.shuffle(disguised)
+    message = text(strategy(disguised, signals=(names["signal"],)))
+    respelled = message.replace(b'"long_percent": 0.4', f'"long_percent": {spelled}'.encode())
+    after = resolve(parse_message(respelled), T0)
+    assert {names[name]: node_id for name, node_id in ids(before).items()} == ids(after)
+    assert (before.signals, before.commit_hash) == (after.signals, after.commit_hash)
 
 
 def test_a_message_format_that_breaks_makes_other_nodes_of_its_type_and_of_all_that_read_them(
