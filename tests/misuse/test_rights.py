@@ -24,7 +24,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
 from qmtl.topology import PROTOTYPES
 from tests.contract.driving import until
-from tests.interfaces.cli.running import Ran, assert_one_screen, run, start
+from tests.interfaces.cli.running import Ran, assert_one_screen, call, run, start
 from tests.misuse.secured import PASSWORDS, Secured, login, secured_broker
 
 pytestmark = pytest.mark.broker
@@ -223,6 +223,24 @@ def test_no_record_is_skipped_while_letters_may_not_be_written_and_each_has_its_
     writer.close()
     log.close()
     keeper.close()
+
+
+# ---- who only looks -------------------------------------------------------------------------------------------------------
+
+
+def test_who_may_only_read_is_shown_the_graph_and_may_not_have_it_collected(
+    realm: Realm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    realm.secured.allow("ben", "topic", f"{realm.name}.", ["read", "describe", "describe_configs"])
+    realm.secured.allow("ben", "group", f"{realm.name}.", ["describe"])
+    monkeypatch.setenv(VARIABLE, str(login(realm.place / "reader.properties", "ben")))
+    before = ends(realm)
+    for look in (("queue-stats",), ("queues", "--tag", "sma"), ("sentinels",)):
+        ran = call(capsys, "service", "dagmanager", *look, "--log", realm.address)
+        assert (ran.code, ran.err) == (0, ""), ran
+    refused = call(capsys, "service", "dagmanager", "gc", "--log", realm.address)
+    assert_one_screen(refused, "QMTL-318", 3)
+    assert ends(realm) == before
 
 
 # ---- who somebody is ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import uuid
 from pathlib import Path
 
@@ -12,12 +13,19 @@ from confluent_kafka.admin import AdminClient
 from qmtl.bootstrap import open_log
 from qmtl.engine.log.kafka_settings import GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import Log
-from qmtl.engine.view import all_partitions
+from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.foundation.common.compute_context import ExecutionDomain
-from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.foundation.contracts.control import InputPosition, PositionStamp
+from qmtl.foundation.contracts.dag import TopicClass
+from qmtl.foundation.wire.keys import encode_key, stamp_key
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE, DAY_MS
 from qmtl.services.dagmanager.naming import namespace_of
+from qmtl.testing.broker import free_ports
+from qmtl.topology import PROTOTYPES
 from tests.contract.driving import until
-from tests.interfaces.cli.running import call
+from tests.interfaces.cli.running import assert_one_screen, call
+from tests.interfaces.cli.test_dagmanager_server import said, server
 from tests.replay.logs import (
     MINUTE_MS,
     RAW,
@@ -35,6 +43,7 @@ from tests.replay.logs import (
     tombstone,
     world,
 )
+from tests.services.graphs import crossing, strategy, submission, text
 
 INIT = ("service", "dagmanager", "init")
 SPECS = [
@@ -154,3 +163,113 @@ def test_workers_are_listed_by_their_slots_in_groups_of_either_protocol(
     assert (mine["slot"], mine["state"], set(mine["tasks"])) == ("7", "running", tasks)
     member.close()
     log.close()
+
+
+VERBS = (
+    ("service", "dagmanager", "diff", "--file", "dag.json"),
+    ("service", "dagmanager", "ping"),
+    ("service", "dagmanager", "sentinels"),
+    ("service", "dagmanager", "queue-stats"),
+    ("service", "dagmanager", "gc"),
+    ("dag", "publish", "dag.json", "--world", "w1"),
+    ("dag", "list"),
+)
+
+
+def test_an_address_that_nobody_has_begun_gets_no_topic_by_a_question_or_a_command(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kafka_bootstrap: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dag.json").write_bytes(text(strategy(crossing())))
+    name = f"typo-{uuid.uuid4().hex[:12]}"
+    for verb in VERBS:
+        ran = call(capsys, *verb, "--log", f"kafka://{kafka_bootstrap}/{name}")
+        assert_one_screen(ran, "QMTL-328", 3, says=["0 are there", "qmtl service dagmanager init"])
+    log = open_log(f"kafka://{kafka_bootstrap}/{name}")
+    assert log.topics() == []
+    log.close()
+
+
+def test_the_sample_with_its_lines_uncommented_serves_a_cluster_of_which_the_first_address_is_dead(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kafka_bootstrap: str,
+) -> None:
+    """From the file that is installed to topics that are made, a diff, and what is told of the topics; ended by SIGTERM."""
+    monkeypatch.chdir(tmp_path)
+    (dead,) = free_ports(1)
+    name = f"sample-{uuid.uuid4().hex[:12]}"
+    servers = f"127.0.0.1:{dead},{kafka_bootstrap}"
+    monkeypatch.setenv("QMTL_LOG", f"kafka://{servers}/{name}")
+    assert call(capsys, "project", "init").code == 0
+    sample = Path("qmtl.yml").read_text(encoding="utf-8")
+    for line, value in (
+        ("kafka_dsn: localhost:9092", f"kafka_dsn: {servers}"),
+        ("namespace: staging", f"namespace: {name}"),
+        ("state_dir: .qmtl/dagmanager", "state_dir: .qmtl/dagmanager"),
+        ('slot: "0"', 'slot: "7"'),
+        ("metrics_port: 9464", "metrics_port: 0"),
+        ("metrics_host: 127.0.0.1", "metrics_host: 127.0.0.1"),
+        ("keep_days: 30", "keep_days: 60"),
+    ):
+        assert sample.count(f"  # {line}\n") == 1
+        sample = sample.replace(f"  # {line}\n", f"  {value}\n")
+    Path("qmtl.yml").write_text(sample, encoding="utf-8")
+    Path("dag.json").write_bytes(text(strategy(crossing())))
+    service = ("service", "dagmanager")
+
+    with server(tmp_path, "--config", "qmtl.yml") as process:
+        said(process, f"worker topicadmin slot 7 runs on kafka://{servers}/{name}")
+        until(lambda: call(capsys, *service, "ping").code == 0)
+        assert call(capsys, *service, "ping", "--json").lines()[0]["slot"] == "7"
+        shown = call(capsys, *service, "diff", "--file", "dag.json")
+        assert (shown.code, "5 of 5 nodes get a new topic" in shown.out) == (0, True)
+
+        log = open_log(f"kafka://{kafka_bootstrap}/{name}")
+        commit(
+            log, [row("world.state", world("w1")), row("dag.submissions", submission(strategy(crossing())))]
+        )
+        queues = TableView(log, "dag.queues", codec)
+        until(lambda: [one.ready for one in queues.refresh().rows()] == [True] * 5)
+        (source,) = [one.topic for one in queues.rows() if one.topic_class is TopicClass.RAW]
+        values = [bar(symbol, 0) for symbol in ("BTC-USD", "ETH-USD")]
+        commit(log, [(source, 0, encode_key((one.symbol,)), codec.encode(one)) for one in values])
+        wheres = all_partitions(log, source)
+        until(lambda: log.stable_offsets(wheres) == log.end_offsets(wheres))
+        told = call(capsys, *service, "diff", "--file", "dag.json", "--json").lines()[0]
+        assert (told["world_id"], {one["origin"] for one in told["nodes"]}) == ("w1", {"reused"})
+
+        stats = {one["topic"]: one for one in call(capsys, *service, "queue-stats", "--json").lines()}
+        assert set(stats) == {one.topic for one in queues.rows()}
+        found = stats[source]
+        assert found["lag"] is None  # nobody has read it
+        (nodes,) = [one for one in PROTOTYPES if one.name == "nodes"]
+        read = PositionStamp("nodes", 0, (InputPosition(source, 0, 1),))
+        commit(log, [(nodes.tables[0], 0, stamp_key("nodes", 0), codec.encode(read))])
+        until(
+            lambda: (
+                call(capsys, *service, "queue-stats", "--tag", "raw", "--json").lines()[0]["lag"] is not None
+            )
+        )
+        (behind,) = call(capsys, *service, "queue-stats", "--tag", "raw", "--json").lines()
+        assert behind["lag"] == found["end"] - 1
+        assert {(one["replicas"], one["replicas_wanted"] > 1) for one in stats.values()} == {(1, True)}
+        assert (found["records"], found["state"]) == (2, "ready")
+        size = sum(len(one.key) + len(one.value or b"") for one in read_all(log, wheres))
+        assert (found["bytes"], found["end"] - found["begin"]) == (
+            size,
+            sum(log.end_offsets(wheres).values()),
+        )
+        page = call(capsys, *service, "queue-stats", "--tag", "raw").out
+        assert " 1! " in page
+        pace = TableView(log, "dag.pace", codec).refresh()
+        assert any(getattr(one, "keep_ms", 0) == 60 * DAY_MS for one in pace.rows())
+        log.close()
+
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+    assert Path(".qmtl/dagmanager/tasks").is_dir()
