@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,11 +21,11 @@ from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.dag import AdminAct, AdminEntry, Queue, SentinelStatus
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.interfaces import dag_queues
-from qmtl.interfaces.audit_traces import span_id, spans, trace_id
+from qmtl.interfaces.audit_traces import diffs, export, span_id, trace_id
 from qmtl.interfaces.cli.lag import farthest_behind
 from qmtl.interfaces.client import Client
 from tests.interfaces.cli.deployed import CANARY, OLD, STABLE, WORLD, Deployed, client_on, feed_bars
-from tests.interfaces.cli.running import Ran, assert_one_screen, call
+from tests.interfaces.cli.running import Ran, assert_one_screen, call, start
 from tests.replay.logs import MINUTE_MS, START_MS, Clock, commit, log_in, row
 
 HOLDING = (SentinelStatus.PENDING, SentinelStatus.ACTIVE)
@@ -300,7 +301,7 @@ def test_every_diff_of_the_audit_is_a_span_in_the_trace_of_its_request(
     found = [one["resourceSpans"][0]["scopeSpans"][0]["spans"][0] for one in told]
     assert len(entries) == 2 * len(found) == 8
     for span, request, response in zip(found, entries[::2], entries[1::2], strict=True):
-        facts = {one["key"]: one["value"]["stringValue"] for one in span["attributes"]}
+        facts = {one["key"]: one["value"].get("stringValue") for one in span["attributes"]}
         assert (facts["qmtl.request_id"], facts["qmtl.subject"]) == (request.cause, request.subject)
         digests = (facts["qmtl.request.digest"], facts["qmtl.response.digest"])
         assert digests == (request.digest, response.digest)
@@ -313,6 +314,39 @@ def test_every_diff_of_the_audit_is_a_span_in_the_trace_of_its_request(
     assert len(ids) == len(found)
     some = look(capsys, seen_deployed, "audit", "--otlp", "--limit", "1")
     assert (some.lines(), json.loads(some.err)) == (told[-1:], left_off(1, 4, "diffs"))
+
+
+def test_diffs_are_followed_until_it_is_enough_and_it_is_told_where_to_go_on(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed
+) -> None:
+    whole = look(capsys, seen_deployed, "audit", "--otlp").lines()
+    verb = ("service", "dagmanager", "audit", "--otlp", "--follow", "--log", seen_deployed.address)
+    process = start(seen_deployed.directory, *verb, "--from", "0")
+    try:
+        assert process.stdout is not None
+        assert [json.loads(process.stdout.readline()) for _ in whole] == whole
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, out) == (0, "")
+    first, last = err.splitlines()
+    assert first == "diffs from offset 0 on"
+    rest = last.removeprefix("go on with ").split()
+    assert look(capsys, seen_deployed, "audit", "--otlp", *rest).out == ""
+    (offset,) = [one["value"] for one in _span(whole[1])["attributes"] if one["key"] == "qmtl.audit.offset"]
+    behind = str(int(offset["intValue"]) + 1)
+    assert look(capsys, seen_deployed, "audit", "--otlp", "--from", behind).lines() == whole[2:]
+    for more in (("--follow",), ("--from", "3")):
+        assert_one_screen(look(capsys, seen_deployed, "audit", *more), "QMTL-801", 2, says=["without --otlp"])
+    beyond = look(capsys, seen_deployed, "audit", "--otlp", "--follow", "--from", "999999")
+    assert_one_screen(beyond, "QMTL-801", 2, says=["999999", "ends at"])
+
+
+def _span(exported: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = exported["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    return found
 
 
 def test_a_span_needs_both_of_its_lines_and_a_refusal_is_an_error() -> None:
@@ -334,7 +368,8 @@ def test_a_span_needs_both_of_its_lines_and_a_refusal_is_an_error() -> None:
         line(8, "c", "response: 2 nodes"),
         line(9, "c", "refused: [QMTL-608] used", AdminAct.REPEATED),
     ]
-    found = [one["resourceSpans"][0]["scopeSpans"][0]["spans"][0] for one in spans(lines)]
+    exported = [export(one) for one in diffs(lines)]
+    found = [one["resourceSpans"][0]["scopeSpans"][0]["spans"][0] for one in exported]
     *found, repeated = found
     assert [one["traceId"] for one in found] == [trace_id("a"), trace_id("c")]
     assert [one["status"] for one in found] == [{"code": 2}, {}]

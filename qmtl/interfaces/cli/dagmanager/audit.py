@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from qmtl.foundation.common.errors import LogUnreachable, UsageError
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.options import format_option, instant, log_option, looking, rows_options
+from qmtl.interfaces.cli.signals import stopped
 
 if TYPE_CHECKING:
     from qmtl.engine.log.port import Log, Record
     from qmtl.foundation.contracts.dag import AdminEntry
+    from qmtl.interfaces.audit_traces import Diff, Following
 
 ADMIN_LOG: Final = "dag.admin.log"
+
+_LOOK_S: Final = 0.2
 
 
 @click.command()
@@ -24,20 +30,50 @@ ADMIN_LOG: Final = "dag.admin.log"
 @click.option(
     "--otlp", is_flag=True, help="Show the diffs as OpenTelemetry spans, one OTLP request in JSON per line."
 )
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="With --otlp: the diffs from now on, each as it comes, until Ctrl-C or SIGTERM; --limit is not for them.",
+)
+@click.option(
+    "--from",
+    "start",
+    type=click.IntRange(min=0),
+    metavar="OFFSET",
+    help="With --otlp: the diffs from this offset of the admin log on.",
+)
 @rows_options
 @log_option
 @format_option
-def audit(subject: str | None, otlp: bool, limit: int | None, log_address: str, as_json: bool) -> None:
+def audit(
+    subject: str | None,
+    otlp: bool,
+    follow: bool,
+    start: int | None,
+    limit: int | None,
+    log_address: str,
+    as_json: bool,
+) -> None:
     """The newest lines of the admin log, oldest of them first.
 
     AT is by the record that a line came from, WRITTEN when it came onto the log. With --otlp there is a line per diff, for a collector of
-    traces; a trace's id follows from the id of the request, so what is sent there twice is one span.
+    traces; a trace's id follows from the id of the request, so what is sent there twice is one span. A span begins when the request came
+    onto the log. Its attribute qmtl.audit.offset is the place of its last line: go on with --from and the number after it, or with the one that is
+    told on stderr when --follow ends.
     """
+    if (follow or start is not None) and not otlp:
+        raise UsageError(
+            f"{'--follow' if follow else '--from'} was given without --otlp.",
+            "Give both; `qmtl topic read dag.admin.log` reads the lines from an offset on.",
+        )
     newest: deque[tuple[Record, AdminEntry]] = deque(maxlen=limit)
     count = 0
     with looking(log_address) as log:
+        if follow:
+            _follow(log, start, subject)
+            return
         if otlp:
-            _show_spans(log, subject, limit)
+            _show_spans(log, start or 0, subject, limit)
             return
         for record, entry in _entries(log):
             if subject in (None, entry.subject):
@@ -78,18 +114,55 @@ def audit(subject: str | None, otlp: bool, limit: int | None, log_address: str, 
     render.left_off(len(newest), count, "lines", as_json=as_json, newest=True)
 
 
-def _show_spans(log: Log, subject: str | None, limit: int | None) -> None:
-    from qmtl.interfaces.audit_traces import spans
+def _show_spans(log: Log, start: int, subject: str | None, limit: int | None) -> None:
+    from qmtl.interfaces.audit_traces import Arrivals, diffs, export
 
-    mine = ((record, entry) for record, entry in _entries(log) if subject in (None, entry.subject))
-    newest: deque[Any] = deque(maxlen=limit)
+    mine = (
+        (record, entry)
+        for record, entry in _entries(log)
+        if record.offset >= start and subject in (None, entry.subject)
+    )
+    newest: deque[Diff] = deque(maxlen=limit)
     count = 0
-    for one in spans(mine):
+    for one in diffs(mine):
         newest.append(one)
         count += 1
-    for one in newest:
-        render.json_line(one)
+    if newest:
+        arrivals = Arrivals(log, newest[0].asked[0].timestamp_ms)
+        try:
+            arrivals.look()
+        finally:
+            arrivals.close()
+        for one in newest:
+            render.json_line(export(one, arrivals.of(one)))
     render.left_off(len(newest), count, "diffs", as_json=True, newest=True)
+
+
+def _follow(log: Log, start: int | None, subject: str | None) -> None:
+    from qmtl.interfaces.audit_traces import Following
+
+    with stopped() as enough:
+        following = Following(log, start, subject)
+        try:
+            render.note(f"diffs from offset {following.next_offset} on")
+            follow_on(following, enough)
+        finally:
+            following.close()
+            render.note(f"go on with --from {following.next_offset}")
+
+
+def follow_on(following: Following, enough: Callable[[], bool]) -> None:
+    """A line per diff as it comes, until it is enough; a log that does not answer for a while is asked again."""
+    while True:
+        try:
+            for one in following.poll():
+                render.json_line(one)
+            sys.stdout.flush()
+        except LogUnreachable as error:
+            render.note(error)
+        if enough():
+            return
+        time.sleep(_LOOK_S)
 
 
 @click.command()
