@@ -231,7 +231,9 @@ def test_no_record_is_skipped_while_letters_may_not_be_written_and_each_has_its_
 def test_who_may_only_read_is_shown_the_graph_and_may_not_have_it_collected(
     realm: Realm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    realm.secured.allow("ben", "topic", f"{realm.name}.", ["read", "describe", "describe_configs"])
+    realm.secured.allow(
+        "ben", "topic", f"{realm.name}.", ["read", "describe_configs"]
+    )  # who reads may describe
     realm.secured.allow("ben", "group", f"{realm.name}.", ["describe"])
     monkeypatch.setenv(VARIABLE, str(login(realm.place / "reader.properties", "ben")))
     before = ends(realm)
@@ -239,7 +241,7 @@ def test_who_may_only_read_is_shown_the_graph_and_may_not_have_it_collected(
         ran = call(capsys, "service", "dagmanager", *look, "--log", realm.address)
         assert (ran.code, ran.err) == (0, ""), ran
     refused = call(capsys, "service", "dagmanager", "gc", "--log", realm.address)
-    assert_one_screen(refused, "QMTL-318", 3)
+    assert_one_screen(refused, "QMTL-318", 3, says=["WRITE"])
     assert ends(realm) == before
 
 
