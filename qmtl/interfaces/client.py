@@ -21,6 +21,7 @@ from qmtl.foundation.common.errors import (
     OutcomeUnknown,
     PromotionHeld,
     ReleaseActive,
+    RepeatedBacktest,
     ReusedId,
     TooLate,
     TransactionAborted,
@@ -68,7 +69,16 @@ _REMEDIES: Final = {
 }
 
 _REFUSALS: Final = {
-    one.code: one for one in (CommandRefused, PromotionHeld, ReleaseActive, OtherMessage, TooLate, ReusedId)
+    one.code: one
+    for one in (
+        CommandRefused,
+        PromotionHeld,
+        ReleaseActive,
+        OtherMessage,
+        TooLate,
+        ReusedId,
+        RepeatedBacktest,
+    )
 }
 
 
@@ -230,8 +240,8 @@ class Client:
         is sent again, up to `attempts_of` times in all, which adds nothing where one came through.
 
         Raises:
-            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive, OtherMessage and TooLate, as some of
-                these.
+            CommandRefused: it was refused; the outcome is on the log. PromotionHeld, ReleaseActive, OtherMessage, TooLate and
+                RepeatedBacktest, as some of these.
             ReusedId: its id is another command's.
             NoAnswer: the DAG Manager does not run.
             LogUnreachable, TransactionAborted, OutcomeUnknown: the last attempt ended so.
@@ -251,10 +261,28 @@ class Client:
         if outcome is None:
             raise self._silence(f"command {same!r}")
         repeats.require_same(outcome.request_digest, command)
-        if not outcome.accepted:
-            refusal = _REFUSALS.get(outcome.code, CommandRefused)
-            raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{refusal.code}] ')}")
+        require_accepted(outcome)
         return outcome
+
+    def dag_commands(self, commands: Sequence[DagCommand]) -> list[DagCommandOutcome]:
+        """Send commands to the DAG Manager, all before any is waited for; what became of each, refused ones too, in their order.
+
+        Raises:
+            ReusedId: the id of one is another command's.
+            NoAnswer: the DAG Manager does not run.
+        """
+        for one in commands:
+            self.send_dag_command(one)
+
+        def ready() -> list[DagCommandOutcome] | None:
+            view = self.view("dag.outcomes")
+            found = [view.get(one.command_id) for one in commands]
+            return None if None in found else found
+
+        outcomes: list[DagCommandOutcome] = self.wait(f"{len(commands)} commands", ready) if commands else []
+        for one, outcome in zip(commands, outcomes, strict=True):
+            repeats.require_same(outcome.request_digest, one)
+        return outcomes
 
     def send_dag_command(self, command: DagCommand) -> None:
         """Lay a command to the DAG Manager on the log, unless it lies there and nobody has taken it yet.
@@ -267,9 +295,15 @@ class Client:
     def next_command_id(self, *parts: str | int) -> str:
         """The id for giving the DAG Manager a command by hand: while it is not answered, saying it again is the same command;
         once it is, saying it again is another one."""
+        return self.next_command_ids([parts])[0]
+
+    def next_command_ids(self, wishes: Sequence[Sequence[str | int]]) -> list[str]:
+        """As `next_command_id`, for several commands at once."""
         answered = self.view("dag.outcomes")
-        ids = (command_id(*parts, turn) for turn in count())
-        return next(one for one in ids if answered.get(one) is None)
+        return [
+            next(one for turn in count() if answered.get(one := command_id(*parts, turn)) is None)
+            for parts in wishes
+        ]
 
     def world_meant(self, world_id: str) -> str:
         """The world that is said, else the one in whose context the log computes; empty where there is none, or more than one."""
@@ -385,6 +419,13 @@ class Client:
 
         strategy: StrategyVersion = self.wait(f"deployment of {mine!r}", ready)
         return strategy
+
+
+def require_accepted(outcome: DagCommandOutcome) -> None:
+    """Raises: CommandRefused, or the kind of it that the outcome's code names, where a command was refused."""
+    if not outcome.accepted:
+        refusal = _REFUSALS.get(outcome.code, CommandRefused)
+        raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{refusal.code}] ')}")
 
 
 def attempts_of(command: DagCommand) -> int:

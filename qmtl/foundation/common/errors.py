@@ -514,6 +514,18 @@ class ReusedId(CommandRefused):
     code = "QMTL-608"
 
 
+class RepeatedBacktest(CommandRefused):
+    """A backtest over the data and the range of another one of its release, which counts once."""
+
+    code = "QMTL-609"
+
+
+class NotApproved(CommandRefused):
+    """A release that has not passed its gate: backtests are missing, it waits, or it was abandoned."""
+
+    code = "QMTL-610"
+
+
 class NoAnswer(QmtlError):
     """No service answered a command in time."""
 

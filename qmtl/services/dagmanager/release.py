@@ -29,8 +29,9 @@ from qmtl.foundation.contracts.release import (
     StartRelease,
 )
 from qmtl.foundation.wire.topics import DAY_MS
-from qmtl.services.dagmanager import context
+from qmtl.services.dagmanager import context, lint
 from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.backtests import counted, require_text, require_told
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.garbage import KEEPING, QueueTag
@@ -38,7 +39,7 @@ from qmtl.services.dagmanager.submission import drafted, submit
 from qmtl.services.dagmanager.versions import active, weigh
 
 BACKTESTS: Final = 20
-"""Runs of the message that have to pass before it is deployed anywhere."""
+"""Runs of the message, no two over the same data and range, that have to pass before it is deployed anywhere."""
 
 STAGE_MS: Final = DAY_MS
 """How long a version has a share before it gets the next one."""
@@ -48,9 +49,6 @@ HALF_SHARE: Final = FULL_WEIGHT // 2
 
 KEPT_MS: Final = KEEPING[QueueTag.SENTINEL].stays_ms
 """A release that is over is remembered for as long as a version to which one can go back."""
-
-MAX_TEXT: Final = 200
-"""Characters of the id of a backtest, and of a reason."""
 
 _MESSAGES: Final = "dag.release.messages"
 _FIRST: Final = "there was no version beside which it could have had a part"
@@ -85,6 +83,7 @@ def start(act: Act, message: StartRelease) -> str:
     if draft.sentinel.sentinel_id in now:
         raise CommandRefused(f"version {draft.sentinel.sentinel_id} has traffic already.")
     digest = blake3_hex(message.dag_json)
+    unread = lint.unread(graph)
     release = Release(
         message.command_id,
         world_id,
@@ -94,10 +93,12 @@ def start(act: Act, message: StartRelease) -> str:
         ReleaseStage.BACKTESTS,
         act.at_ms,
         now[0] if now else "",
+        unread=tuple(unread[: lint.SHOWN]),
     )
     act.step.table(_MESSAGES).put(ReleaseMessage(release.release_id, message.dag_json))
     act.catalogue.put_release(release)
     told = f"version {graph.version} of {world_id}/{strategy_id} is deployed after {BACKTESTS} backtests"
+    told += f"; {warning}" if (warning := lint.warning(unread)) else ""
     act.note(AdminAct.RELEASED, release.release_id, detail=told, digest=digest)
     return f"release {release.release_id}: {told}"
 
@@ -105,14 +106,16 @@ def start(act: Act, message: StartRelease) -> str:
 def report(act: Act, message: ReportBacktest) -> str:
     """Take the outcome of a backtest: with the last one that is needed the version is deployed, one that failed ends the release.
 
+    One that passed counts once by its id and once by what it ran over. Said again it changes nothing.
+
     Raises:
         OtherMessage: it ran another message.
-        CommandRefused: there is no such release, or it is over.
+        ReusedId: another backtest has its id.
+        RepeatedBacktest: another backtest ran over the same data and range.
+        CommandRefused: there is no such release, or it is over; or the report does not say what was run.
     """
     release = _under_way(act, message.release_id)
-    _require_text("run_id", message.run_id)
-    if message.detail:
-        _require_text("detail", message.detail)
+    require_told(message)
     if message.digest != release.digest:
         raise OtherMessage(
             f"digest was the text {message.digest[:80]!a}; release {release.release_id} is of the message with {release.digest}.",
@@ -122,14 +125,15 @@ def report(act: Act, message: ReportBacktest) -> str:
     if not message.passed:
         why = f"backtest {run!a} failed" + (f": {message.detail}" if message.detail else "")
         return _abandon(act, release, why)
-    if run in release.backtests:
+    fresh = counted(release, message)
+    if fresh is None:
         return f"backtest {run!a} has passed already"
-    if release.stage is not ReleaseStage.BACKTESTS:
+    if len(release.runs) >= BACKTESTS:
         return f"release {release.release_id} has all its backtests already"
-    release = replace(release, backtests=(*release.backtests, run))
+    release = replace(release, runs=(*release.runs, fresh))
     act.catalogue.put_release(release)
-    if len(release.backtests) < BACKTESTS:
-        return f"{len(release.backtests)} of {BACKTESTS} backtests have passed"
+    if len(release.runs) < BACKTESTS:
+        return f"{len(release.runs)} of {BACKTESTS} backtests have passed"
     return _deploy(act, release)
 
 
@@ -140,7 +144,7 @@ def abandon(act: Act, message: AbandonRelease) -> str:
         CommandRefused: there is no such release, it is over, or no reason is given.
     """
     release = _under_way(act, message.release_id)
-    _require_text("reason", message.reason)
+    require_text("reason", message.reason)
     return _abandon(act, release, message.reason)
 
 
@@ -152,7 +156,7 @@ def mind(act: Act) -> None:
     for release in act.catalogue.open_releases():
         if release.stage is not ReleaseStage.BACKTESTS:
             _advance(act, release)
-        elif len(release.backtests) == BACKTESTS:
+        elif len(release.runs) >= BACKTESTS:
             _deploy(act, release)
         elif release.since_ms is None:
             act.catalogue.put_release(replace(release, since_ms=act.at_ms))
@@ -284,14 +288,6 @@ def _under_way(act: Act, release_id: str) -> Release:
             "`qmtl service dagmanager release show` shows what there is.",
         )
     return row
-
-
-def _require_text(name: str, text: str) -> None:
-    if not text.strip() or len(text) > MAX_TEXT:
-        raise CommandRefused(
-            f"{name} was a text of {len(text)} characters; 1 to {MAX_TEXT} are required, not only blanks.",
-            "Say it in a word or two.",
-        )
 
 
 def _percent(share: int) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl.foundation.common.canonical import blake3_hex
+from qmtl.foundation.common.errors import RepeatedBacktest, ReusedId
 from qmtl.foundation.contracts.context import ClearContextHits
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
@@ -37,18 +38,20 @@ from qmtl.foundation.contracts.release import (
 )
 from qmtl.foundation.wire.topics import DAY_MS, HOUR_MS
 from qmtl.services.dagmanager import submission
+from qmtl.services.dagmanager.backtests import counted
 from qmtl.services.dagmanager.raw import MAX_BYTES
 from qmtl.services.dagmanager.release import BACKTESTS
 from tests.services.dagmanager.desk import Desk
 from tests.services.dagmanager.test_context import hits, set_to
 from tests.services.dagmanager.test_diffing import a_desk
-from tests.services.graphs import T0, crossing, sma, strategy, text
+from tests.services.graphs import T0, crossing, sma, strategy, tag_query, text
 
 STABLE, NEW, OTHER = (text(strategy(crossing(3, slow), version=f"v{slow}")) for slow in (8, 21, 5))
 AGAIN = text(strategy(crossing(3, 8), version="v8b"))
 """What the stable version is, under another name: no topic of it is missing."""
 
 DIGEST = blake3_hex(NEW)
+RESULT = blake3_hex(b"what a backtest gave")
 SHARES = (0, 1_000, 5_000, FULL_WEIGHT)
 
 
@@ -81,11 +84,15 @@ def start(desk: Desk, data: bytes = NEW, name: str = "r", world: str = "w1") -> 
     return said(desk, StartRelease(name, world, data, T0))
 
 
-def ran(
-    desk: Desk, run: str, digest: str = DIGEST, *, passed: bool = True, name: str = "r"
-) -> DagCommandOutcome:
+def passing(wish: str, name: str, run: str, digest: str = DIGEST, **more: Any) -> ReportBacktest:
+    """A backtest that passed, over data of its own unless told otherwise."""
+    told = ReportBacktest(wish, name, run, digest, True, T0, "", f"data of {run}", T0, T0 + DAY_MS, RESULT)
+    return replace(told, **more)
+
+
+def ran(desk: Desk, run: str, digest: str = DIGEST, *, name: str = "r", **more: Any) -> DagCommandOutcome:
     count = len(desk.rows("dag.outcomes"))
-    return said(desk, ReportBacktest(f"b{count}", name, run, digest, passed, T0))
+    return said(desk, passing(f"b{count}", name, run, digest, **more))
 
 
 def row(desk: Desk, name: str = "r") -> Release:
@@ -162,12 +169,15 @@ class Watched:
             case "start":
                 self.send(StartRelease(wish, "w1", NEW, T0))
             case "pass":
-                self.send(ReportBacktest(wish, name, f"run{number}", DIGEST, True, T0))
+                self.send(passing(wish, name, f"run{number}"))
+            case "twin":
+                twin = passing(wish, name, f"run{number % 3}")
+                self.send(replace(twin, run_id=f"twin{number}"))
             case "other":
-                self.send(ReportBacktest(wish, name, f"run{number}", "0" * 64, number > 3, T0))
+                self.send(passing(wish, name, f"run{number}", "0" * 64, passed=number > 3))
             case "pass all":
                 for run in range(BACKTESTS):
-                    self.send(ReportBacktest(f"{wish}-{run}", name, f"run{run}", DIGEST, True, T0))
+                    self.send(passing(f"{wish}-{run}", name, f"run{run}"))
             case "fail":
                 self.send(ReportBacktest(wish, name, f"run{number}", DIGEST, False, T0))
             case "abandon":
@@ -239,8 +249,11 @@ class Watched:
                 steps.append(one.share)
             wanted = SHARES if one.beside_id else (0, FULL_WEIGHT)
             assert tuple(steps) == wanted[: len(steps)]
-            assert len(one.backtests) == len(set(one.backtests)) <= BACKTESTS
-            assert (len(one.backtests) == BACKTESTS) or not one.sentinel_id
+            assert len(one.runs) == len({run.run_id for run in one.runs}) <= BACKTESTS
+            assert len(one.runs) == len(
+                {(run.dataset_fingerprint, run.from_ms, run.to_ms) for run in one.runs}
+            )
+            assert (len(one.runs) == BACKTESTS) or not one.sentinel_id
             version = self.desk.table("dag.sentinels").get(one.sentinel_id) if one.sentinel_id else None
             if not one.stage.is_over and version is not None:
                 assert (version.traffic_weight, version.submission_id) == (one.share, one.release_id)
@@ -250,7 +263,7 @@ class Watched:
 
 
 PEOPLE = ("weight", "rollback", "redo", "retire", "publish", "fail", "abandon", "lost")
-CALM = ("tick",) * 8 + ("pass", "other", "again", "hits", "clear")
+CALM = ("tick",) * 8 + ("pass", "twin", "other", "again", "hits", "clear")
 BEGUN = [("start", 0), ("pass all", 0), ("made", 0), ("tick", 0)]
 
 
@@ -306,7 +319,8 @@ def test_a_release_goes_from_its_backtests_to_all_of_the_traffic(desk: Desk) -> 
     assert "already" in ran(desk, "run0").detail
     assert shares(desk) == {"v8": FULL_WEIGHT}
     assert "gets 10 %" in ran(desk, "last").detail
-    assert row(desk).backtests == (*(f"run{number}" for number in range(BACKTESTS - 1)), "last")
+    counting = [*(f"run{number}" for number in range(BACKTESTS - 1)), "last"]
+    assert [one.run_id for one in row(desk).runs] == counting
     desk.tick(T0 + 5 * DAY_MS)
     assert (shares(desk), row(desk).since_ms) == ({"v8": FULL_WEIGHT}, None)  # no topic is there yet
     desk.report_all()
@@ -374,9 +388,10 @@ def test_what_has_all_its_backtests_waits_too_where_a_context_was_crossed(desk: 
     desk.send(hits(0, 3))
     pass_all(desk)
     desk.tick(T0 + DAY_MS)
+    assert "all its backtests already" in ran(desk, "one more").detail
     desk.again()
     desk.tick(T0 + 2 * DAY_MS)
-    assert (row(desk).stage, len(row(desk).backtests)) == (ReleaseStage.BACKTESTS, BACKTESTS)
+    assert (row(desk).stage, len(row(desk).runs)) == (ReleaseStage.BACKTESTS, BACKTESTS)
     assert row(desk).detail.startswith("waits: 3 times")
     said(desk, ClearContextHits("clear", "seen", T0))
     desk.tick(T0 + 3 * DAY_MS)
@@ -533,11 +548,22 @@ def test_a_release_that_can_not_be_is_refused_and_nothing_is_created(
 @pytest.mark.parametrize(
     ("message", "code", "says"),
     [
-        (ReportBacktest("x", "r", "run", "0" * 64, True, T0), "QMTL-606", DIGEST),
-        (ReportBacktest("x", "r", "run", "0" * 64, False, T0), "QMTL-606", DIGEST),
-        (ReportBacktest("x", "nobody", "run", DIGEST, True, T0), "QMTL-602", "no release has that id"),
-        (ReportBacktest("x", "r", " ", DIGEST, True, T0), "QMTL-602", "run_id"),
-        (ReportBacktest("x", "r", "r" * 201, DIGEST, True, T0), "QMTL-602", "run_id"),
+        (passing("x", "r", "run", "0" * 64), "QMTL-606", DIGEST),
+        (passing("x", "r", "run", "0" * 64, passed=False), "QMTL-606", DIGEST),
+        (passing("x", "nobody", "run"), "QMTL-602", "no release has that id"),
+        (passing("x", "r", " "), "QMTL-602", "run_id"),
+        (passing("x", "r", "r" * 201), "QMTL-602", "run_id"),
+        (passing("x", "r", "run", dataset_fingerprint=""), "QMTL-602", "dataset_fingerprint"),
+        (passing("x", "r", "run", dataset_fingerprint="d" * 201), "QMTL-602", "dataset_fingerprint"),
+        (passing("x", "r", "run", from_ms=-1), "QMTL-602", "from_ms was the number -1"),
+        (passing("x", "r", "run", to_ms=2**63 - 1), "QMTL-602", "to_ms was the number 9223372036854775807"),
+        (passing("x", "r", "run", to_ms=T0), "QMTL-602", f"from_ms was the number {T0} and to_ms {T0}"),
+        (passing("x", "r", "run", from_ms=0, to_ms=0), "QMTL-602", "from_ms"),
+        (passing("x", "r", "run", result_digest=""), "QMTL-602", "result_digest"),
+        (passing("x", "r", "run", result_digest="F" * 64), "QMTL-602", "result_digest"),
+        (passing("x", "r", "run", passed=False, to_ms=1), "QMTL-602", "from_ms"),
+        (passing("x", "r", "run", passed=False, result_digest="no"), "QMTL-602", "result_digest"),
+        (ReportBacktest("x", "r", "run", DIGEST, True, T0), "QMTL-602", "dataset_fingerprint"),
         (ReportBacktest("x", "r", "run", DIGEST, False, T0, "d" * 201), "QMTL-602", "detail"),
         (AbandonRelease("x", "r", "", T0), "QMTL-602", "reason"),
         (AbandonRelease("x", "nobody", "why", T0), "QMTL-602", "no release has that id"),
@@ -553,3 +579,88 @@ def test_what_does_not_belong_to_a_release_changes_none(
     assert (outcome.accepted, outcome.code) == (False, code)
     assert says in outcome.detail
     assert desk.all_rows() == rows | {"dag.outcomes": desk.rows("dag.outcomes")}
+
+
+# ---- which backtests count -------------------------------------------------------------------------------------------------
+
+TOLD = st.builds(
+    lambda run, data, begin, end, result: replace(
+        passing("x", "r", f"run{run}"),
+        dataset_fingerprint=f"d{data}",
+        from_ms=begin,
+        to_ms=end,
+        result_digest=f"{result}" * 64,
+    ),
+    st.integers(0, 4),
+    st.integers(0, 1),
+    st.integers(0, 1),
+    st.integers(2, 3),
+    st.integers(0, 1),
+)
+EMPTY = Release("r", "w1", "s1", "v1", DIGEST, ReleaseStage.BACKTESTS, T0)
+
+
+@given(st.lists(TOLD, max_size=12))
+def test_a_backtest_counts_once_by_its_id_and_once_by_what_it_ran_over(reports: list[ReportBacktest]) -> None:
+    release, ids, places = EMPTY, dict[str, ReportBacktest](), dict[tuple[str, int, int], str]()
+    for one in reports:
+        place = one.dataset_fingerprint, one.from_ms, one.to_ms
+        if one.run_id in ids:
+            if ids[one.run_id] == one:
+                assert counted(release, one) is None
+            else:
+                with pytest.raises((ReusedId, RepeatedBacktest)):
+                    counted(release, one)
+        elif place in places:
+            with pytest.raises(RepeatedBacktest, match=places[place]):
+                counted(release, one)
+        else:
+            ids[one.run_id], places[place] = one, one.run_id
+            fresh = counted(release, one)
+            assert fresh is not None
+            release = replace(release, runs=(*release.runs, fresh))
+    assert [one.run_id for one in release.runs] == list(ids)
+
+
+def test_one_run_under_twenty_ids_is_one_run(desk: Desk) -> None:
+    publish(desk)
+    start(desk)
+    assert ran(desk, "run", dataset_fingerprint="one").accepted
+    for number in range(BACKTESTS):
+        outcome = ran(desk, f"run{number}", dataset_fingerprint="one")
+        assert (outcome.accepted, outcome.code) == (False, "QMTL-609")
+        assert "those of backtest 'run', with the same result" in outcome.detail
+    assert "another result" in ran(desk, "x", dataset_fingerprint="one", result_digest="0" * 64).detail
+    assert ran(desk, "run", dataset_fingerprint="two").code == "QMTL-608"
+    assert ran(desk, "run", dataset_fingerprint="one").detail == "backtest 'run' has passed already"
+    assert (len(row(desk).runs), shares(desk)) == (1, {"v8": FULL_WEIGHT})
+
+
+# ---- the lint --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        ([], []),
+        ([sma("idle", 5)], ["idle"]),
+        ([sma("read", 5), sma("last", 6, "read")], ["last"]),
+        ([sma("idle", 5), tag_query("ask", ["sma"])], ["ask"]),
+        ([sma("idle", 5), tag_query("ask", ["other"])], ["idle", "ask"]),
+    ],
+)
+def test_a_release_names_the_nodes_that_nobody_reads_and_takes_them(
+    desk: Desk, more: list[dict[str, Any]], names: list[str]
+) -> None:
+    outcome = start(desk, text(strategy([*crossing(3, 21), *more], version="v21")))
+    assert outcome.accepted
+    assert row(desk).unread == tuple(names)
+    assert ("warning" in outcome.detail) is bool(names)
+    assert all(repr(one) in outcome.detail for one in names)
+
+
+def test_of_many_nodes_that_nobody_reads_ten_are_named(desk: Desk) -> None:
+    many = [sma(f"idle{number}", 30 + number) for number in range(13)]
+    outcome = start(desk, text(strategy([*crossing(3, 21), *many], version="v21")))
+    assert row(desk).unread == tuple(f"idle{number}" for number in range(10))
+    assert "'idle9' and 3 more" in outcome.detail

@@ -50,7 +50,7 @@ ASKED: list[Any] = [
     SetComputeContext("x", "w1", "live", T0),
     ClearContextHits("x", "why", T0),
     StartRelease("x", "w1", DAGS[0], T0),
-    ReportBacktest("x", "r", "run", "d", True, T0),
+    ReportBacktest("x", "r", "run", "d", True, T0, "", "data", 1, 2, "result"),
     AbandonRelease("x", "r", "why", T0),
     SetRetention("x", 7, T0),
 ]
