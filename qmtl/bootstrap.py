@@ -22,7 +22,7 @@ from qmtl.engine.task import TaskSettings
 from qmtl.engine.transaction import CUTS
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.compute_context import ExecutionDomain
-from qmtl.foundation.common.errors import InvalidTopology, NoCatalogue, UsageError
+from qmtl.foundation.common.errors import InvalidTopology, LogUnreachable, NoCatalogue, UsageError
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.services.dagmanager.naming import is_namespace, namespace_of
@@ -67,6 +67,25 @@ def open_log(address: str, *, read_only: bool = False, settings: KafkaSettings =
             prefix = f"{namespace}." if namespace else ""
             return KafkaLog(parts.netloc, prefix, settings, security=from_environment())
     raise UsageError(f"--log was {address!r}; a log has the form {LOG_FORMS}.", "Give one of these forms.")
+
+
+def hold_embedded(address: str) -> EmbeddedLog:
+    """Hold the embedded log at an address, and leave what lies in it as it is.
+
+    Raises:
+        UsageError: another form.
+        LogUnreachable: there is none, or it can't be opened.
+        LogLocked: another process holds it.
+    """
+    scheme, _, rest = address.partition(":")
+    if scheme != "embedded" or not rest:
+        raise UsageError(
+            f"--log was {address!r}; an embedded log has the form embedded:DIR.", "Give that form."
+        )
+    directory = Path(rest)
+    if not (directory / "CURRENT").exists():  # or holding it would make one
+        raise LogUnreachable(f"there is no embedded log in {directory}.", "Name another --log.")
+    return EmbeddedLog(directory)
 
 
 def address_of(address: str, world_id: str, domain: ExecutionDomain) -> str:

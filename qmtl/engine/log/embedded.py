@@ -418,23 +418,24 @@ class EmbeddedLog:
             logging.getLogger(__name__).warning("the embedded log is not cleaned: %s", error)
             return 0
 
-    def clean(self) -> int:
-        """Compact compacted topics and drop what retention allows; returns how many records went.
+    def clean(self, names: Collection[str] | None = None) -> int:
+        """Compact compacted topics and drop what retention allows, of all topics or these; returns how many records went.
 
         Raises:
             DiskFull: it is due again; what went before is gone.
         """
         self._ready()
-        now = self.now_ms()
-        gone = 0
-        for known in sorted(self._topics.values(), key=lambda one: one.number):
+        now, gone = self.now_ms(), 0
+        chosen = [one for one in self._topics.values() if names is None or one.name in names]
+        for known in sorted(chosen, key=lambda one: one.number):
             for partition in range(known.partitions):
                 where = TopicPartition(known.name, partition)
                 compacted = known.config["cleanup.policy"] == Cleanup.COMPACT.value
                 gone += self._compact(where, known, now) if compacted else self._retain(where, known, now)
-        done = WriteBatch(raw_mode=True)
-        done.put(b"mcleaned", _OFFSET.pack(now))
-        self._put(done)
+        if names is None:
+            done = WriteBatch(raw_mode=True)
+            done.put(b"mcleaned", _OFFSET.pack(now))
+            self._put(done)
         return gone
 
     def _compact(self, where: TopicPartition, known: EmbeddedTopic, now: int) -> int:

@@ -1,4 +1,4 @@
-"""`qmtl topic`: which topics a log has, what they carry, and what is in them; `archive` is in a file of its own."""
+"""`qmtl topic`: which topics a log has, what they carry, and what is in them; `archive` and `compact` are in files of their own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec
 from qmtl.interfaces.cli import records, render, schema
 from qmtl.interfaces.cli.archive import archive
+from qmtl.interfaces.cli.compact import compact
 from qmtl.interfaces.cli.options import format_option, instant, log_option, reading, rows_options
 from qmtl.interfaces.cli.signals import stopped
 from qmtl.interfaces.replicas import has_replicas
@@ -30,13 +31,14 @@ _SHOWN_PARTITIONS: Final = 4
 
 @click.group()
 def topic() -> None:
-    """List, describe, read and archive the topics of a log.
+    """List, describe, read, archive and compact the topics of a log.
 
-    A log may be read while it is written: only what is committed is shown.
+    A log may be read while it is written: only what is committed is shown. Whoever compacts an embedded one holds it alone.
     """
 
 
 topic.add_command(archive)
+topic.add_command(compact)
 
 
 # ---- list -----------------------------------------------------------------------------------------------------
