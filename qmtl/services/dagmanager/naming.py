@@ -3,6 +3,7 @@ that keeps the topics of one world and domain apart on a cluster."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from qmtl.foundation.common.canonical import canonical_bytes, derived_hex
 from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.contracts.dag import ComputeNode, TopicClass
+from qmtl.runtime.indicators.registry import SOURCE
 
 SHORT_HASH: Final = 8
 GROWTH: Final = 2
@@ -42,7 +44,38 @@ def topic_class(node_type: str) -> TopicClass:
     return TopicClass.INDICATOR
 
 
-def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool]) -> str:
+def asset_of(
+    node: ComputeNode, held: Callable[[str], ComputeNode | None], known: dict[str, str] | None = None
+) -> str:
+    """What the name of a node's topic begins with, of what its sources read: the first of all their symbols, as names have them. Empty where
+    no source is above the node, as above a tag query.
+
+    Args:
+        held: the row of a node above it.
+        known: what was found before, by id; grows, so that the nodes of a graph are each looked at once.
+    """
+    known = {} if known is None else known
+    left = [node]
+    while left:
+        one = left[-1]
+        if one.node_type == SOURCE:
+            above = list(map(_folded, json.loads(one.params_canon).get("symbols", ())))
+        else:
+            more = [
+                row
+                for other in dict.fromkeys(one.dependencies)
+                if other not in known and (row := held(other)) is not None
+            ]
+            if more:
+                left += more
+                continue
+            above = [known.get(other, "") for other in one.dependencies]
+        known[one.node_id] = min(filter(None, above), default="")
+        left.pop()
+    return known[node.node_id]
+
+
+def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool], asset: str = "") -> str:
     """The name of a node's topic.
 
     The short hash is the first 8 characters of the digest, 2 more at a time while the name is taken by another node.
@@ -52,9 +85,10 @@ def topic_name(node: ComputeNode, version: str, taken: Callable[[str], bool]) ->
 
     Args:
         taken: whether another node's topic has the name.
+        asset: see `asset_of`; where there is none, the first tag stands for it.
     """
     digest = node.node_id.removeprefix("blake3:")
-    asset = next((word for word in map(_folded, node.tags) if word), "asset")[:60]
+    asset = (asset or next((word for word in map(_folded, node.tags) if word), "asset"))[:60]
     kind = _folded(node.node_type)[:60] or "node"
     release = _folded(version)[:40] or "v1"
     if node.generation > 1:

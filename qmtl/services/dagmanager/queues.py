@@ -25,7 +25,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.wire.topics import DAY_MS, get_config, node_topic
 from qmtl.services.dagmanager.act import Act, told_time
 from qmtl.services.dagmanager.catalogue import Catalogue
-from qmtl.services.dagmanager.naming import release_of, topic_class, topic_name
+from qmtl.services.dagmanager.naming import asset_of, release_of, topic_class, topic_name
 
 TTL_MS: Final = {
     TopicClass.RAW: 7 * DAY_MS,
@@ -34,14 +34,22 @@ TTL_MS: Final = {
 }
 
 
-def queue_for(catalogue: Catalogue, node: ComputeNode, version: str, also: Collection[str] = ()) -> Queue:
+def queue_for(
+    catalogue: Catalogue,
+    node: ComputeNode,
+    version: str,
+    also: Collection[str] = (),
+    asset: str | None = None,
+) -> Queue:
     """The topic that a node gets, which is not there yet; the first of a node, or one after others were removed.
 
     Args:
         also: names that are taken besides those of the catalogue.
+        asset: of the node, if that is known.
     """
     kind = topic_class(node.node_type)
-    name = topic_name(node, version, lambda name: name in also or catalogue.queue(name) is not None)
+    asset = asset_of(node, catalogue.node) if asset is None else asset
+    name = topic_name(node, version, lambda name: name in also or catalogue.queue(name) is not None, asset)
     return Queue(
         name,
         node.node_id,
@@ -57,19 +65,24 @@ def queue_for(catalogue: Catalogue, node: ComputeNode, version: str, also: Colle
 
 def next_queue(catalogue: Catalogue, node: ComputeNode, queue: Queue, at_ms: int) -> Queue:
     """The topic that takes the place of a node's present one, and inherits all of it but its name and its history."""
-    name = topic_name(node, release_of(queue.topic), lambda name: catalogue.queue(name) is not None)
+    asset = asset_of(node, catalogue.node)
+    name = topic_name(node, release_of(queue.topic), lambda name: catalogue.queue(name) is not None, asset)
     return replace(
         queue, topic=name, created_at_ms=at_ms, ready=False, orphaned_at_ms=None, role=QueueRole.NEXT
     )
 
 
 def lacking(
-    catalogue: Catalogue, node: ComputeNode, version: str, also: Collection[str] = ()
+    catalogue: Catalogue,
+    node: ComputeNode,
+    version: str,
+    also: Collection[str] = (),
+    asset: str | None = None,
 ) -> Queue | None:
     """The topic that has to be asked for so that a node has one; None where it has, or somebody waits for it already."""
     known = catalogue.queue_of(node.node_id)
     if known is None:
-        return queue_for(catalogue, node, version, also)
+        return queue_for(catalogue, node, version, also, asset)
     settled = known.ready or known.removing or catalogue.waiting_for(node.node_id)
     return None if settled else known  # it could not be made the last time
 
@@ -104,8 +117,7 @@ def renamed(act: Act, queue: Queue, *, wanted: bool) -> None:
     again = replace(node, generation=node.generation + 1)
     act.catalogue.put_node(again)
     if wanted:
-        name = topic_name(again, release_of(queue.topic), lambda name: act.catalogue.queue(name) is not None)
-        ask_for(act, replace(queue, topic=name))
+        ask_for(act, replace(queue, topic=queue_for(act.catalogue, again, release_of(queue.topic)).topic))
 
 
 def condemn(act: Act, queue: Queue, *, archive: bool) -> None:

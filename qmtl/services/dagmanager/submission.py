@@ -47,6 +47,7 @@ from qmtl.services.dagmanager.buffering import change_schema, is_buffering
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue, is_usable
 from qmtl.services.dagmanager.faults import Faults, lines, spelled
 from qmtl.services.dagmanager.graph import Graph
+from qmtl.services.dagmanager.naming import asset_of
 from qmtl.services.dagmanager.prescan import Prescan
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.tag_queries import MAX_ANSWERS
@@ -279,6 +280,8 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
     buffering: list[str] = []
     queues: dict[str, Queue] = {}
     names: set[str] = set()
+    rows: dict[str, ComputeNode] = {}
+    assets: dict[str, str] = {}
     every = catalogue.queues_of(node_ids)
     for one, node_id, known, there in zip(
         graph.nodes, node_ids, catalogue.nodes_of(node_ids), every, strict=True
@@ -298,7 +301,9 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
             ):
                 buffering.append(node_id)
         if there is None or not is_usable(there):
-            queue = lacking(catalogue, known, graph.version, names)
+            rows = rows or {one.node.node_id: one.node for one in graph.nodes}
+            asset = asset_of(known, rows.get, assets)
+            queue = lacking(catalogue, known, graph.version, names, asset)
             if queue is not None:
                 names.add(queue.topic)
                 queues[node_id] = queue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -12,7 +13,14 @@ from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.common.errors import NoCanonicalForm
 from qmtl.foundation.common.names import look
 from qmtl.foundation.contracts.dag import ComputeNode, TopicClass
-from qmtl.services.dagmanager.naming import MAX_NAME, is_namespace, namespace_of, topic_class, topic_name
+from qmtl.services.dagmanager.naming import (
+    MAX_NAME,
+    asset_of,
+    is_namespace,
+    namespace_of,
+    topic_class,
+    topic_name,
+)
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -80,6 +88,66 @@ def test_a_colon_of_a_node_id_never_reaches_a_name() -> None:
 )
 def test_the_class_of_a_topic_follows_from_words_in_the_type(node_type: str, expected: TopicClass) -> None:
     assert topic_class(node_type) is expected
+
+
+# ---- the asset ------------------------------------------------------------------------------------------------------------
+
+
+def a_source(name: str, symbols: list[str]) -> ComputeNode:
+    return ComputeNode(name, "price", 60, 1, "c", "s", json.dumps({"symbols": symbols}), ())
+
+
+def reading(name: str, *inputs: str) -> ComputeNode:
+    return ComputeNode(name, "sma", 60, 1, "c", "s", "{}", inputs)
+
+
+symbols = st.sampled_from(["BTC-USD", "btc", "ETH/USD", "a_b", "", "--", "\u2713", "z" * 80])
+graphs = st.lists(
+    st.lists(symbols, max_size=2) | st.lists(st.integers(0, 9), max_size=3).map(tuple), min_size=1, max_size=9
+)
+
+
+@given(graphs)
+def test_the_asset_of_a_node_is_the_first_symbol_of_all_sources_above_it(
+    drawn: list[list[str] | tuple[int, ...]],
+) -> None:
+    nodes: dict[str, ComputeNode] = {}
+    above: dict[str, set[str]] = {}
+    for place, one in enumerate(drawn):
+        name = str(place)
+        if isinstance(one, list):
+            nodes[name], above[name] = a_source(name, one), set(one)
+        else:
+            inputs = [str(other % place) for other in one if place]
+            nodes[name] = reading(name, *inputs)
+            above[name] = {symbol for other in inputs for symbol in above[other]}
+    known: dict[str, str] = {}
+    for name, node in reversed(nodes.items()):
+        folded = {re.sub("[^a-z0-9-]+", "-", one.lower()).strip("-") for one in above[name]}
+        wanted = min(folded - {""}, default="")
+        assert asset_of(node, nodes.get) == asset_of(node, nodes.get, known) == wanted
+
+
+def test_each_node_above_is_looked_at_once_however_deep_the_graph_is() -> None:
+    nodes = {"0": a_source("0", ["ETH", "BTC"])}
+    for place in range(1, 3000):
+        nodes[str(place)] = reading(str(place), str(place - 1), str(max(0, place - 2)), str(place - 1))
+    asked: list[str] = []
+
+    def held(name: str) -> ComputeNode | None:
+        asked.append(name)
+        return nodes.get(name)
+
+    assert asset_of(nodes["2999"], held) == "btc"
+    assert len(asked) <= 2 * len(nodes)
+
+
+def test_what_no_source_is_above_has_its_first_tag_in_its_name() -> None:
+    node = a_node(tags=("average", "btc"))
+    assert asset_of(node, dict[str, ComputeNode]().get) == ""
+    assert topic_name(node, "v1", nobody, "") == "average_sma_01234567_v1"
+    assert topic_name(node, "v1", nobody, "btc-usd") == "btc-usd_sma_01234567_v1"
+    assert len(topic_name(node, "v1", nobody, "z" * 300).split("_")[0]) == 60
 
 
 # ---- namespaces ---------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.processor import DagManager
 from qmtl.services.dagmanager.raw import MAX_BYTES
 from tests.services.dagmanager.desk import Desk
-from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, target
+from tests.services.graphs import T0, cross, crossing, price, sma, strategy, submission, tag_query, target
 
 
 @contextmanager
@@ -228,9 +228,28 @@ def test_a_name_that_another_node_has_grows_by_two_characters(desk: Desk) -> Non
     desk.send(GOOD[0])
     (grown,) = [row for row in desk.rows("dag.queues") if row.node_id == known.node_id]
     digest = known.node_id.removeprefix("blake3:")
-    assert known.topic == f"crypto_price_{digest[:8]}_v1"
-    assert grown.topic == f"crypto_price_{digest[:10]}_v1"
+    assert known.topic == f"btc-usd_price_{digest[:8]}_v1"
+    assert grown.topic == f"btc-usd_price_{digest[:10]}_v1"
     assert desk.table("dag.queues").get(taken.topic) == taken
+
+
+def test_a_topic_is_named_by_what_its_sources_read_and_one_that_is_there_keeps_its_name(desk: Desk) -> None:
+    """Whatever the tags are, and whichever nodes were there before."""
+    desk.send(submission(strategy(crossing(symbols=["ETH-USD", "BTC-USD"]))))
+    first = [row.topic for row in desk.rows("dag.queues")]
+    assert {one.split("_")[0] for one in first} == {"btc-usd"}
+    named = replace(desk.rows("dag.queues")[0], topic="crypto_sma_01234567_v0")
+    desk.table("dag.queues").delete(first[0])
+    desk.table("dag.queues").put(named)
+    desk.again()
+    more = sma("third", 13, tags=["average"])
+    ask = tag_query("ask", ["sma"], own_tags=["basket"])
+    desk.send(submission(strategy([*crossing(symbols=["ETH-USD", "BTC-USD"]), more, ask], version="v2")))
+    topics = {row.topic for row in desk.rows("dag.queues")}
+    assert {*first[1:], named.topic} <= topics
+    (new,) = [one for one in topics - {*first, named.topic} if "_sma_" in one]
+    (asking,) = [one for one in topics if "_tag-query_" in one]
+    assert (new.split("_")[0], asking.split("_")[0]) == ("btc-usd", "basket")
 
 
 def test_sources_get_the_topics_of_raw_data_and_the_others_those_of_indicators(desk: Desk) -> None:
