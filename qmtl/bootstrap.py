@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.kafka_settings import DEFAULTS, KafkaSettings
 from qmtl.engine.log.port import Log
 from qmtl.engine.log.rights import Guarded, Rights
+from qmtl.engine.observer import Observer
 from qmtl.engine.processor import Processor
 from qmtl.engine.schemas import PublishedSchemas
 from qmtl.engine.task import TaskSettings
@@ -25,6 +26,9 @@ from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.common.errors import InvalidTopology, LogUnreachable, NoCatalogue, UsageError
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.services.clock.edge import GROUP as CLOCK_GROUP
+from qmtl.services.clock.edge import Clock, wall_ms
+from qmtl.services.clock.rule import EVERY_S
 from qmtl.services.dagmanager.naming import is_namespace, namespace_of
 from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad
 from qmtl.topology import NAMES, Outside, problems, stage
@@ -294,3 +298,36 @@ def make_workers(
             worker.close()
         raise
     return workers
+
+
+def make_clock(
+    log: Log,
+    every_s: int = EVERY_S,
+    slot: str = "0",
+    config_epoch: int = 1,
+    wall: Callable[[], int] = wall_ms,
+    observer: Observer | None = None,
+) -> Clock:
+    """The clock of a deployed system, joined to its group.
+
+    Args:
+        wall: gives the time, epoch ms.
+
+    Raises:
+        MissingRight: the cluster does not let this client do what it has to.
+    """
+    if isinstance(log, Guarded):
+        log.require_rights(CLOCK_RIGHTS)
+    clock = Clock(log, codec, every_s * 1000, slot, config_epoch, wall, observer)
+    try:
+        clock.claim()
+    except BaseException:
+        clock.close()
+        raise
+    return clock
+
+
+CLOCK_RIGHTS: Final = Rights(
+    frozenset({"clock", "schemas"}), frozenset({"clock", "dead.letters", "schemas"}), CLOCK_GROUP
+)
+"""What a clock has to be allowed; into the dead letters it writes what it aborts, to prove that its slot is its own."""

@@ -10,6 +10,7 @@ from qmtl.engine.log.port import TopicDescription, Topics, TopicStanding
 from qmtl.engine.processor import Processor
 from qmtl.foundation.common.errors import InvalidTopology, LogError, UnknownProcessor
 from qmtl.foundation.wire.topics import CATALOGUE, topic
+from qmtl.services.clock.rule import NAME as CLOCK
 from qmtl.services.dagmanager.processor import DagManager
 from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad, Patience, TopicAdmin
 from qmtl.services.nodes.processor import Nodes
@@ -56,6 +57,22 @@ TOPOLOGY: Final[tuple[Stage, ...]] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A worker that is no processor: what it writes comes from outside of the log.
+
+    Attributes:
+        writes: topics.
+    """
+
+    name: str
+    about: str
+    writes: tuple[str, ...]
+
+
+EDGES: Final[tuple[Edge, ...]] = (Edge(CLOCK, "ticks the clock by the time of the wall", ("clock",)),)
+
+
 class _Nowhere:
     def look_up(self, names: Collection[str]) -> Mapping[str, TopicStanding]:
         raise self._refuse()
@@ -88,7 +105,8 @@ def stage(name: str) -> Stage:
     for one, prototype in zip(TOPOLOGY, PROTOTYPES, strict=True):
         if prototype.name == name:
             return one
-    raise UnknownProcessor(f"there is no processor {name!r}.", f"There are {', '.join(NAMES)}.")
+    others = [one.name for one in EDGES]
+    raise UnknownProcessor(f"there is no processor {name!r}.", f"There are {', '.join((*NAMES, *others))}.")
 
 
 def problems(stages: Iterable[Processor] = PROTOTYPES) -> list[str]:
@@ -125,8 +143,8 @@ def problems(stages: Iterable[Processor] = PROTOTYPES) -> list[str]:
 def mermaid() -> str:
     """The picture of the system, as a Mermaid flowchart: processors as boxes, topics as arrows' ends."""
     lines = ["flowchart LR", "  people([people and market data])"]
-    lines += [f"  {one.name}[[{one.name}]]" for one in PROTOTYPES]
-    writers: dict[str, list[str]] = {}
+    lines += [f"  {one.name}[[{one.name}]]" for one in (*PROTOTYPES, *EDGES)]
+    writers: dict[str, list[str]] = {name: [one.name] for one in EDGES for name in one.writes}
     for one in PROTOTYPES:
         for name in (*one.tables, *one.emits):
             writers.setdefault(name, []).append(one.name)

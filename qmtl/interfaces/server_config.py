@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from qmtl.engine.archive.address import parse
 from qmtl.foundation.common.errors import UsageError
+from qmtl.services.clock.rule import EVERY_S, LONGEST_S
 from qmtl.services.dagmanager.expiry import KEEP_DAYS, LEAST_DAYS, MOST_DAYS
 
 MAX_BYTES: Final = 65_536
@@ -32,6 +33,7 @@ class ServerConfig:
         broker_capacity_per_s: messages per second that one broker can take.
         archive: URL of the object store in which topics are archived before they go; None for what the environment says, or nowhere.
         keep_days: how long rows stay that nobody needs any more; said on the log when the server starts. None for what was said last.
+        tick_s: from tick to tick of the clock; 0 where this server is not to tick.
         unused: keys of the file that say nothing to this server, for it to tell of them.
     """
 
@@ -45,6 +47,7 @@ class ServerConfig:
     broker_capacity_per_s: int | None = None
     archive: str | None = None
     keep_days: int | None = None
+    tick_s: int = EVERY_S
     unused: tuple[str, ...] = ()
 
     def address(self, state_dir: Path) -> str:
@@ -161,6 +164,11 @@ def _checked(section: Mapping[Any, Any], file: Path) -> ServerConfig:
         raise UsageError(
             f"--config {file}: keep_days was the number {days}; {LEAST_DAYS} to {MOST_DAYS} is required.",
             f"{KEEP_DAYS} is what holds where nobody says anything.",
+        )
+    if not 0 <= config.tick_s <= LONGEST_S:
+        raise UsageError(
+            f"--config {file}: tick_s was the number {config.tick_s}; 0 to {LONGEST_S} is required.",
+            f"{EVERY_S} is what holds where nobody says anything; with 0 this server does not tick.",
         )
     return config
 

@@ -13,13 +13,14 @@ from typing import Final
 
 from qmtl.engine.cut import CutDigest
 from qmtl.engine.log.port import Log, TopicPartition, Writer, partitions_of
-from qmtl.foundation.common.errors import InvalidBarsFile
+from qmtl.foundation.common.errors import ClockTaken, InvalidBarsFile
 from qmtl.foundation.contracts.control import CloseMarker
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, marker_key, partition_for
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.replay.span import last_marker
+from qmtl.services.clock.edge import last_tick
 
 NAME: Final = "feed"
 LARGEST_GAP: Final = 1_000_000
@@ -35,6 +36,9 @@ class Feed:
         interval: of the bars, seconds.
         start_ms: open time of the first bucket.
         end_ms: close time of the last; every bucket in between is closed, with or without bars.
+
+    Raises:
+        ClockTaken: the clock of a deployed system ticks this log; recorded bars would all be late.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Feed:
         self.closed_ms = max(start_ms, min(last_closed(log, where) for where in partitions))
         self._log = log
         self._clock_ms, self._clock_end = -1, -1
+        self._look_at_clock()
         fed_ms = self.closed_ms
         fresh = (bar for bar in bars if bar.open_time_ms + self._step_ms > fed_ms)
         self._buckets: Iterator[tuple[int, list[Bar]]] = self._every_bucket(fresh)
@@ -78,7 +83,11 @@ class Feed:
         return self.closed_ms >= self._end_ms
 
     def push(self, buckets: int) -> None:
-        """Write up to so many buckets in one transaction."""
+        """Write up to so many buckets in one transaction.
+
+        Raises:
+            ClockTaken: the clock of a deployed system has begun to tick this log.
+        """
         if self.done:
             return
         self._look_at_clock()
@@ -98,7 +107,13 @@ class Feed:
         """
         end = self._log.end_offsets([CLOCK])[CLOCK]
         if end != self._clock_end:
-            self._clock_ms, self._clock_end = max(self._clock_ms, last_closed(self._log, CLOCK)), end
+            last = last_tick(self._log, CLOCK, self._codec)
+            if last is not None and last.processor != NAME:
+                raise ClockTaken(
+                    f"the clock of this log is ticked by {last.processor!r}, last at {last.bucket_ms}; recorded bars would all be late.",
+                    "Feed them into a log of their own.",
+                )
+            self._clock_ms, self._clock_end = max(self._clock_ms, -1 if last is None else last.bucket_ms), end
 
     def _write(self, bucket_ms: int, bars: Sequence[Bar]) -> None:
         cuts = [CutDigest() for _ in range(self._topic.partitions)]

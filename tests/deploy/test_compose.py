@@ -17,7 +17,7 @@ from qmtl.engine.archive.address import parse
 ROOT = Path(__file__).resolve().parents[2]
 BROKER = "kafka"
 METRICS = "9464"
-WORKERS = frozenset({"dagmanager", "topicadmin", "worldservice", "nodes", "trading"})
+WORKERS = frozenset({"dagmanager", "topicadmin", "clock", "worldservice", "nodes", "trading"})
 
 
 @pytest.fixture(scope="module")

@@ -358,6 +358,12 @@ class DuplicateRecord(QmtlError):
     code = "QMTL-409"
 
 
+class ClockTaken(QmtlError):
+    """A log whose clock somebody else ticks: feeds of recorded bars, or the clock of a deployed system; the two never share one."""
+
+    code = "QMTL-410"
+
+
 # ---- DAG messages -----------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from qmtl.interfaces.cli import render
 )
 def topology(form: str) -> None:
     """Draw the whole system: processors, what they read, own and write."""
-    from qmtl.topology import PROTOTYPES, TOPOLOGY, mermaid
+    from qmtl.topology import EDGES, PROTOTYPES, TOPOLOGY, mermaid
 
     if form == "mermaid":
         render.block(mermaid())
@@ -39,6 +39,18 @@ def topology(form: str) -> None:
             "writes": list(one.emits),
         }
         for stage, one in zip(TOPOLOGY, PROTOTYPES, strict=True)
+    ]
+    rows += [
+        {
+            "name": one.name,
+            "key": "partition",
+            "about": one.about,
+            "anchor": one.name,
+            "reads": [],
+            "owns": [],
+            "writes": list(one.writes),
+        }
+        for one in EDGES
     ]
     if form == "json":
         render.json_object(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -14,10 +14,12 @@ import click
 
 from qmtl.engine.log.kafka_settings import DEFAULTS, GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import GroupState, Log, TopicPartition
-from qmtl.foundation.common.errors import NoArchive
+from qmtl.foundation.common.errors import ClockTaken, NoArchive, UsageError
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.accept import accept
 from qmtl.interfaces.cli.options import format_option, log_option, reading
+from qmtl.services.clock.rule import EVERY_S, LONGEST_S
+from qmtl.services.clock.rule import NAME as CLOCK
 
 if TYPE_CHECKING:
     from qmtl.engine.task import TaskSettings
@@ -89,6 +91,13 @@ def worker() -> None:
     help="Serve /metrics and /healthz on this port, 0 for any that is free; without it nothing is served.",
 )
 @click.option("--metrics-host", default=LOOPBACK, show_default=True, help="Where they listen.")
+@click.option(
+    "--every",
+    "every_s",
+    type=click.IntRange(1, LONGEST_S),
+    default=None,
+    help=f"Of the clock: seconds from tick to tick, {EVERY_S} by default.",
+)
 def run_worker(
     name: str,
     log_address: str,
@@ -101,13 +110,23 @@ def run_worker(
     config_epoch: int,
     metrics_port: int | None,
     metrics_host: str,
+    every_s: int | None,
 ) -> None:
-    """Run the processor NAME until SIGTERM or Ctrl-C; what is in flight is finished first, a restore is left for the next start."""
+    """Run the processor NAME, or the clock, until SIGTERM or Ctrl-C; what is in flight is finished first, a restore is left for the
+    next start.
+
+    The clock ticks the topic `clock` by this machine's time. On a log that feeds of recorded bars tick it is refused (QMTL-410); --config-epoch
+    takes such a log over.
+    """
     from qmtl.engine.task import COMMIT_INTERVAL_MS, POLL_RECORDS, TaskSettings
     from qmtl.interfaces.cli.restoring import on_stderr
     from qmtl.topology import stage
 
-    stage(name)  # a wrong name is told before a broker is asked for
+    is_clock = name == CLOCK
+    if not is_clock:
+        stage(name)  # a wrong name is told before a broker is asked for
+        if every_s is not None:
+            raise UsageError(f"--every was {every_s} for {name}; only the clock has it.", "Leave it out.")
     settings = TaskSettings(
         state_dir / "tasks",
         poll_records or POLL_RECORDS,
@@ -117,7 +136,31 @@ def run_worker(
         on_restore=on_stderr(),
     )
     metrics = None if metrics_port is None else (metrics_host, metrics_port)
-    run_processors([name], log_address, KafkaSettings(group_protocol=group_protocol), settings, slot, metrics)
+    ticking = Ticking(every_s or EVERY_S, slot, config_epoch) if is_clock else None
+    run_processors(
+        [] if is_clock else [name],
+        log_address,
+        KafkaSettings(group_protocol=group_protocol),
+        settings,
+        slot,
+        metrics,
+        ticking=ticking,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ticking:
+    """How a process ticks the clock.
+
+    Attributes:
+        every_s: from tick to tick.
+        is_needed: whether the process ends where it may not tick; else it says so and goes on without.
+    """
+
+    every_s: int
+    slot: str
+    config_epoch: int = 1
+    is_needed: bool = True
 
 
 def run_processors(
@@ -130,6 +173,7 @@ def run_processors(
     load: BrokerLoad | None = None,
     archive: str | None = None,
     before: Callable[[Log], None] | None = None,
+    ticking: Ticking | None = None,
 ) -> None:
     """Open the log, join the groups and step until a signal comes.
 
@@ -138,9 +182,11 @@ def run_processors(
         load: how busy the brokers are; None for what the environment says.
         archive: URL of the store of topics that go; None for what the environment says.
         before: what is to be done on the log before anything runs.
+        ticking: how it ticks the clock; None where it does not.
     """
-    from qmtl.bootstrap import ARCHIVE, make_workers, open_log, outside_of, prepare
-    from qmtl.engine.worker import collect_seldom, run
+    from qmtl.bootstrap import ARCHIVE, make_clock, make_workers, open_log, outside_of, prepare
+    from qmtl.engine.worker import IDLE_S, collect_seldom
+    from qmtl.services.clock.edge import keep_time
 
     stopping = False
 
@@ -165,7 +211,7 @@ def run_processors(
             if metrics is not None:
                 from qmtl.interfaces.metrics.serve import Metrics
 
-                shown = Metrics(names, outside)
+                shown = Metrics([*names, *([CLOCK] if ticking and ticking.is_needed else [])], outside)
                 settings = replace(settings, observer=shown.watch)
                 where = open_now.enter_context(shown.serving(log, settings.state_dir, *metrics))
                 render.note(f"metrics on {where}/metrics, health on {where}/healthz")
@@ -174,11 +220,25 @@ def run_processors(
                 open_now.callback(one.close)
             for name in names:
                 render.note(f"worker {name} slot {slot} runs on {address}")
+            clock = None
+            if ticking is not None:
+                # Beside others it is no reason for them not to be ready that another one ticks.
+                observer = settings.observer if ticking.is_needed else None
+                clock = make_clock(
+                    log, ticking.every_s, ticking.slot, ticking.config_epoch, observer=observer
+                )
+                open_now.callback(clock.close)
+                render.note(f"the clock ticks every {ticking.every_s} s on {address}")
             collect_seldom()
-            run(workers, lambda: stopping)
+            without = None if ticking is None or ticking.is_needed else _goes_without
+            keep_time(clock, workers, lambda: stopping, idle_s=IDLE_S, refused=without)
     finally:
         log.close()
-    render.note(f"worker {name} slot {slot} drained")
+    render.note(f"worker {names[-1] if names else CLOCK} slot {slot} drained")
+
+
+def _goes_without(error: ClockTaken) -> None:
+    render.note(f"{error} This process goes on without ticking.")
 
 
 def lacks_archive(names: Sequence[str], outside: Outside) -> bool:
@@ -262,10 +322,11 @@ def _positions(positions: Mapping[TopicPartition, int]) -> str:
 @format_option
 def list_names(as_json: bool) -> None:
     """List the processors that can be run; with --format json each is one line."""
-    from qmtl.topology import PROTOTYPES, TOPOLOGY
+    from qmtl.topology import EDGES, PROTOTYPES, TOPOLOGY
 
-    for stage, one in zip(TOPOLOGY, PROTOTYPES, strict=True):
+    stages = [(one.name, stage.about) for stage, one in zip(TOPOLOGY, PROTOTYPES, strict=True)]
+    for name, about in (*stages, *((one.name, one.about) for one in EDGES)):
         if as_json:
-            render.json_line({"processor": one.name, "about": stage.about})
+            render.json_line({"processor": name, "about": about})
         else:
-            render.columns((one.name, stage.about), (14,))
+            render.columns((name, about), (14,))

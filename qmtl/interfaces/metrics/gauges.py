@@ -21,6 +21,7 @@ from qmtl.interfaces.metrics.graph import GraphGauges
 from qmtl.interfaces.metrics.sampled import Sampled
 from qmtl.interfaces.metrics.sizes import StoreSize, store_sizes
 from qmtl.interfaces.metrics.watch import Phase, Standing, Watch
+from qmtl.services.clock.rule import NAME as CLOCK
 
 SERIES: Final = 200
 """So many input partitions of a process get series of their own; the others of a task are folded into one, `OTHERS`."""
@@ -116,6 +117,7 @@ class Gauges(Collector):
         yield from self._graph.collect(graph)
         yield from _waits(tasks, self._series)
         yield from _inputs([one for one in sampled.value if one.task in tasks], self._series)
+        yield from _clock([one.lag for one in sampled.value if one.task in tasks])
         yield from _sizes({task: size for task, size in sizes.value.items() if task in tasks})
         ages = GaugeMetricFamily(
             "qmtl_sample_age_seconds", "Age of what the gauges of inputs and tables say.", labels=("sample",)
@@ -301,6 +303,22 @@ def _inputs(found: Sequence[TaskInput], series: int) -> Iterator[Metric]:
         buckets.add_metric(names, max((one.buckets or 0 for one in lags), default=0))
         seconds.add_metric(names, max((one.seconds or 0.0 for one in lags), default=0.0))
     yield from (position, stable, high, lag, lag_stable, closed, buckets, seconds)
+
+
+def _clock(found: Sequence[InputLag]) -> Iterator[Metric]:
+    """The newest tick, where a task reads the clock. A clock that has nothing to show has never ticked, or stands for longer than the topic
+    keeps a tick."""
+    out = GaugeMetricFamily(
+        "qmtl_clock_newest_timestamp_seconds", "The newest tick of the clock; 0 where the log has none."
+    )
+    ticks = [
+        0 if one.closed_ms is None else one.closed_ms
+        for one in found
+        if one.where.topic == CLOCK and (one.closed_ms is not None or one.stable <= one.begin)
+    ]
+    if ticks:
+        out.add_metric((), max(ticks) / 1000)
+        yield out
 
 
 def _sizes(found: Mapping[TaskId, StoreSize]) -> Iterator[Metric]:

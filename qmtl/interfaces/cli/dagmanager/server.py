@@ -1,4 +1,4 @@
-"""`server`: the DAG Manager and the topic admin beside it in one process, by a configuration file or with nothing at all."""
+"""`server`: the DAG Manager, the topic admin beside it and a clock in one process, by a configuration file or with nothing at all."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ NAMES: Final = ("dagmanager", "topicadmin")
     help="A YAML file; its section `dagmanager`, or all of it where it has no sections, says all there is to say.",
 )
 def server(file: Path | None) -> None:
-    """Run the DAG Manager and the topic admin until SIGTERM or Ctrl-C.
+    """Run the DAG Manager, the topic admin and a clock until SIGTERM or Ctrl-C.
 
-    Without a kafka_dsn they run on an embedded log: in the state_dir, or else in a directory that is gone with the server. `qmtl project init`
-    installs a sample with every key.
+    Without a kafka_dsn they run on an embedded log: in the state_dir, or else in a temporary directory that is gone with the server. While it
+    runs no other process can write to such a log: it is for looking and for tests. `qmtl project init` installs a sample with every key.
     """
     from qmtl.bootstrap import broker_load_of
     from qmtl.engine.log.kafka_settings import DEFAULTS
     from qmtl.engine.task import TaskSettings
     from qmtl.interfaces.cli.restoring import on_stderr
-    from qmtl.interfaces.cli.worker import run_processors
+    from qmtl.interfaces.cli.worker import Ticking, run_processors
     from qmtl.interfaces.server_config import ServerConfig, read_config
 
     config = ServerConfig() if file is None else read_config(file)
@@ -63,6 +63,7 @@ def server(file: Path | None) -> None:
             load,
             config.archive,
             None if days is None else partial(say_retention, days=days),
+            Ticking(config.tick_s, f"server-{config.slot}", is_needed=False) if config.tick_s else None,
         )
 
 
