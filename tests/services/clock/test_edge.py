@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qmtl.engine.failpoint import watched
+from qmtl.engine.failpoint import passing, watched
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.simulate.cluster import Cluster
 from qmtl.engine.simulate.log import SimulatedLog
@@ -60,6 +60,15 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Halts:
+    """A clock stands still at a point of its next transaction, while this happens."""
+
+    slot: int
+    at: str
+    meanwhile: tuple[Act, ...]
+
+
+@dataclass(frozen=True)
 class Twin:
     """Another process starts in a slot whose first one lives."""
 
@@ -77,24 +86,29 @@ class Meets:
     hitch: Hitch
 
 
-Act = Wall | Pass | Round | Twin | Pause | Meets
+Act = Wall | Pass | Round | Halts | Twin | Pause | Meets
 
 slots = st.integers(0, 1)
 hitches = st.one_of(
     st.builds(Lose, st.sampled_from(Request), st.sampled_from(Fate)), st.just(Refuse()), st.just(Dawdle())
 )
-acts: st.SearchStrategy[Act] = st.one_of(
+points = st.sampled_from(["wall", "after_flush", "inside_commit", "commit_sent"])
+plain: st.SearchStrategy[Act] = st.one_of(
     st.builds(Wall, st.sampled_from([1, 59_999, 60_000, 60_001, 3_600_000, -60_000, -1, -7_200_000])),
     st.builds(Pass, st.sampled_from([1, 500, 11_000, 61_000])),
     st.builds(Round, slots),
     st.builds(Round, slots),
-    st.builds(
-        Round, slots, st.sampled_from(["after_produce", "after_flush", "inside_commit", "commit_sent"])
-    ),
+    st.builds(Round, slots, points),
     st.builds(Twin, slots),
     st.builds(Pause, slots),
     st.builds(Meets, slots, hitches),
 )
+acts = st.one_of(plain, st.builds(Halts, slots, points, st.lists(plain, max_size=8).map(tuple)))
+
+BOTH = (Round(0), Round(1)) * 4
+"""The group has both, and the first of them ticks."""
+OTHER_TICKS = (Pass(11_000), Round(1), Round(1), Round(1), Wall(MINUTE_MS), Round(1))
+"""A clock that stands by takes over from one whose session has ended, and ticks twice if it may."""
 
 
 class Town:
@@ -107,31 +121,48 @@ class Town:
         self.wall_ms = NOW
         self.newest_ms = NOW
         self.living: dict[int, list[tuple[Process, Clock]]] = {0: [], 1: []}
+        self.halted: list[Process] = []
+
+    def look(self) -> int:
+        """What a clock sees may be old when it comes to write it."""
+        seen_ms = self.wall_ms
+        passing("wall")
+        return seen_ms
 
     def start(self, slot: int) -> None:
         process = Process(f"clock-{slot}")
         log = SimulatedLog(self.cluster, process)
-        self.living[slot].append(
-            (process, Clock(log, codec, MINUTE_MS, str(slot), EPOCH, lambda: self.wall_ms))
-        )
+        self.living[slot].append((process, Clock(log, codec, MINUTE_MS, str(slot), EPOCH, self.look)))
 
-    def round(self, slot: int, dies_at: str = "") -> None:
+    def round(self, slot: int, dies_at: str = "", meanwhile: tuple[Act, ...] | None = None) -> None:
         if not self.living[slot]:
             self.start(slot)
         for process, clock in list(self.living[slot]):
+            if process in self.halted:
+                continue
+            left = [dies_at] if dies_at else []
 
-            def passing(point: str, process: Process = process) -> None:
-                if point == dies_at:
+            def passed(point: str, process: Process = process, left: list[str] = left) -> None:
+                if point not in left:
+                    return
+                left.remove(point)
+                if meanwhile is None:
                     process.alive = False
                     process.must_live()
+                process.paused = True
+                self.halted.append(process)
+                for act in meanwhile or ():
+                    self.does(act)
+                self.halted.remove(process)
+                process.paused = False
 
             process.paused = False
             try:
-                with watched(passing):
+                with watched(passed):
                     clock.serve()
             except (Died, Fenced):
                 process.alive = False
-                self.living[slot].remove((process, clock))
+                self.living[slot] = [one for one in self.living[slot] if one[0] is not process]
 
     def does(self, act: Act) -> None:
         match act:
@@ -142,6 +173,8 @@ class Town:
                 self.cluster.pass_ms(ms)
             case Round(slot, dies_at):
                 self.round(slot, dies_at)
+            case Halts(slot, at, meanwhile):
+                self.round(slot, at, meanwhile)
             case Twin(slot):
                 self.start(slot)
             case Pause(slot):
@@ -157,6 +190,21 @@ class Town:
 
 @settings(max_examples=60)
 @given(st.lists(acts, max_size=40))
+@example([*BOTH, Wall(MINUTE_MS), Halts(0, "wall", OTHER_TICKS)])
+@example([*(Round(1),) * 3, *BOTH, Wall(MINUTE_MS), Round(1), Round(0), Wall(MINUTE_MS), Round(1), Round(0)])
+@example([*BOTH, Wall(MINUTE_MS), Halts(0, "after_flush", OTHER_TICKS)])
+@example(
+    [
+        Round(0),
+        Round(0),
+        Wall(MINUTE_MS),
+        Halts(0, "wall", (Twin(0), Pass(1), Round(0), Wall(MINUTE_MS), Round(0))),
+    ]
+)
+@example([*BOTH, Wall(MINUTE_MS), Halts(0, "inside_commit", OTHER_TICKS)])
+@example([*BOTH, Wall(MINUTE_MS), Halts(0, "commit_sent", OTHER_TICKS)])
+@example([*BOTH, Wall(MINUTE_MS), Meets(0, Dawdle()), Round(0, "commit_sent"), *OTHER_TICKS])
+@example([Round(0), Round(0), Wall(MINUTE_MS), Meets(0, Lose(Request.END, Fate.APPLIED)), Round(0), Round(0)])
 @example([Round(0), Round(0), Pause(0), Pass(11_000), Round(1), Round(1), Wall(60_000), Round(1), Round(0)])
 @example([Round(0), Round(0), Wall(60_000), Twin(0), Round(0), Round(0), Wall(60_000), Round(0)])
 @example([Round(0), Round(0), Meets(0, Lose(Request.END, Fate.LATE)), Wall(60_000), Round(0), Round(0)])
@@ -193,6 +241,20 @@ def test_of_two_one_stands_by_and_goes_on_where_the_other_one_ended() -> None:
     for _ in range(4):
         town.does(Round(1))
     assert town.ticks() == [NOW, NOW + MINUTE_MS]
+
+
+def test_of_two_in_one_slot_the_newer_one_goes_on_and_the_older_one_ends() -> None:
+    town = Town()
+    for _ in range(3):
+        town.does(Round(0))
+    ((older, _),) = town.living[0]
+    town.does(Twin(0))
+    for _ in range(4):
+        town.does(Wall(MINUTE_MS))
+        town.does(Round(0))
+    ((newer, _),) = town.living[0]
+    assert newer is not older
+    assert town.ticks()[-1] == NOW + 4 * MINUTE_MS
 
 
 # ---- whose clock it is ---------------------------------------------------------------------------------------------
