@@ -170,6 +170,9 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
         ("dagmanager:\n  metrics_port: '1'\n", ["metrics_port", "a whole number is required"]),
         ("dagmanager:\n  metrics_port: true\n", ["metrics_port", "a truth value"]),
         ("dagmanager:\n  metrics_port: 65536\n", ["metrics_port", "65535"]),
+        ("dagmanager:\n  tick_s: 3601\n", ["tick_s", "the number 3601", "0 to 3600"]),
+        ("dagmanager:\n  tick_s: -1\n", ["tick_s", "0 to 3600"]),
+        ("dagmanager:\n  tick_s:\n", ["tick_s", "nothing"]),
         ("dagmanager:\n  keep_days: 1\n", ["keep_days", "the number 1", "2 to 3650"]),
         ("dagmanager:\n  keep_days: 3651\n", ["keep_days", "2 to 3650"]),
         ("dagmanager:\n  keep_days: '30'\n", ["keep_days", "a whole number is required"]),
@@ -355,8 +358,9 @@ def test_a_server_decides_on_submissions_makes_their_topics_and_ends_when_it_is_
     prepare(log)
     commit(log, [row("dag.submissions", one)])
     log.close()
+    # By the wall everything of the submission's time is forgotten, and so it would be refused.
     (tmp_path / "q.yml").write_text(
-        "neo4j_user: u\nneo4j_password: p\nstate_dir: state\nmetrics_port: 0\n", "utf-8"
+        "neo4j_user: u\nneo4j_password: p\nstate_dir: state\nmetrics_port: 0\ntick_s: 0\n", "utf-8"
     )
     with server(tmp_path, "--config", "q.yml") as process:
         assert "neo4j_user, neo4j_password: not used" in said(process, "neo4j")

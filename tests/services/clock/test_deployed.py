@@ -20,7 +20,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces.cli.dagmanager.server import NAMES
 from qmtl.services.clock.edge import GROUP, keep_time
 from tests.contract.driving import until
-from tests.interfaces.cli.running import start
+from tests.interfaces.cli.running import assert_one_screen, call, run, start
 from tests.interfaces.cli.test_dagmanager_server import said, server
 from tests.replay.logs import MINUTE_MS, START_MS, commit, row, ticks
 from tests.services.clock.test_edge import NOW, written
@@ -118,6 +118,24 @@ def test_a_server_goes_on_without_ticking_a_log_that_feeds_tick(tmp_path: Path) 
     assert _ticked(address) == [START_MS + number * MINUTE_MS for number in (1, 2, 3)]
 
 
+def test_the_worker_ends_where_feeds_tick_and_says_what_to_do(tmp_path: Path) -> None:
+    address = f"embedded:{tmp_path}/log"
+    log = open_log(address)
+    prepare(log)
+    commit(log, ticks(1, 3), "feed")
+    log.close()
+    ran = run(tmp_path, "worker", "run", "clock", "--log", address, **_path())
+    assert ran.code == 1
+    assert "[QMTL-410]" in ran.err
+    assert "--config-epoch 2" in ran.err
+    assert _ticked(address) == [START_MS + number * MINUTE_MS for number in (1, 2, 3)]
+
+
+def test_only_the_clock_has_a_beat(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = call(capsys, "worker", "run", "nodes", "--log", "embedded:x", "--every", "5")
+    assert_one_screen(ran, "QMTL-801", 2, says=["--every", "nodes"])
+
+
 def _ticked(address: str) -> list[int]:
     log = open_log(address, read_only=True)
     try:
@@ -158,5 +176,8 @@ def test_on_kafka_a_clock_stands_by_and_one_that_is_killed_leaves_no_tick_twice(
 
 
 def _run(cwd: Path, address: str) -> subprocess.Popen[str]:
-    env = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    return start(cwd, "worker", "run", "clock", "--log", address, "--every", "1", **env)
+    return start(cwd, "worker", "run", "clock", "--log", address, "--every", "1", **_path())
+
+
+def _path() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
