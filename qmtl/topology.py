@@ -143,7 +143,7 @@ def problems(stages: Iterable[Processor] = PROTOTYPES) -> list[str]:
 def mermaid() -> str:
     """The picture of the system, as a Mermaid flowchart: processors as boxes, topics as arrows' ends."""
     lines = ["flowchart LR", "  people([people and market data])"]
-    lines += [f"  {one.name}[[{one.name}]]" for one in (*PROTOTYPES, *EDGES)]
+    lines += [f"  {name}[[{name}]]" for name in (*NAMES, *(one.name for one in EDGES))]
     writers: dict[str, list[str]] = {name: [one.name] for one in EDGES for name in one.writes}
     for one in PROTOTYPES:
         for name in (*one.tables, *one.emits):

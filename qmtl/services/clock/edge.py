@@ -156,15 +156,20 @@ class Clock:
         if number not in self._opening:
             self._opening.add(number)
             self._observer.opening(task)
+        if self._is_unsettled(where):
+            return
         self._log.committed(GROUP, [where], SETTLE_S)
-        end, stable = self._log.end_offsets([where])[where], self._log.stable_offsets([where])[where]
-        if stable < end:
+        if self._is_unsettled(where):  # a transaction ends in each partition on its own
             return
         last = last_tick(self._log, where, self._codec)
         epoch_of(last, self._config_epoch)
         self._last[number] = last
         self._opening.discard(number)
         self._observer.opened(task)
+
+    def _is_unsettled(self, where: TopicPartition) -> bool:
+        end = self._log.end_offsets([where])[where]
+        return self._log.stable_offsets([where])[where] < end
 
     def _rejoin(self, error: MembershipLost) -> None:
         """Take part anew in the next round, unless another clock has the slot: two that take it from each other in turn serve nobody."""

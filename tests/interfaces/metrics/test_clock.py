@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from tests.contract.driving import until
@@ -14,11 +15,11 @@ from tests.replay.logs import MINUTE_MS, START_MS, commit, ticks
 def test_the_newest_tick_is_told_and_0_where_nobody_has_ever_ticked(tmp_path: Path) -> None:
     with running(tmp_path) as (client, metrics), served(client, metrics, tmp_path) as url:
 
-        def newest() -> float | None:
-            return Scrape(url).get("qmtl_clock_newest_timestamp_seconds")
+        def tells(seconds: float) -> bool:
+            return Scrape(url).get("qmtl_clock_newest_timestamp_seconds") == seconds
 
-        assert newest() == 0
+        until(partial(tells, 0))
         for minute in (3, 7):
             commit(client.log, ticks(minute, minute), "clock")
             settle(client)
-            until(lambda minute=minute: newest() == (START_MS + minute * MINUTE_MS) / 1000)  # type: ignore[misc]
+            until(partial(tells, (START_MS + minute * MINUTE_MS) / 1000))
