@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from qmtl.foundation.common.canonical import blake3_hex
-from qmtl.foundation.common.errors import CommandRefused, InvalidDag, PromotionHeld, ReusedId
-from qmtl.foundation.common.ids import require_id
+from qmtl.foundation.common.errors import CommandRefused, InvalidDag, InvalidName, PromotionHeld, ReusedId
+from qmtl.foundation.common.ids import fault_of
 from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
@@ -29,6 +29,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager import context, expiry, garbage, release, repeats
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
+from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.rewritten import message_of
 from qmtl.services.dagmanager.submission import submit
@@ -56,9 +57,8 @@ def command(act: Act, message: DagCommand, record: bytes | None = None) -> None:
         return
     decided_ms, content = expiry.decided_ms(act, message.issued_at_ms), repeats.content_digest(message)
     try:
-        require_id("command_id", message.command_id)
         expiry.require_in_time(act, message.issued_at_ms)
-        told = _decide(act, message)
+        told = _decide(act, message, _ids(message))
         outcome = DagCommandOutcome(message.command_id, True, "", told, decided_ms, content)
     except (CommandRefused, InvalidDag) as error:
         outcome = DagCommandOutcome(message.command_id, False, error.code, str(error), decided_ms, content)
@@ -66,12 +66,29 @@ def command(act: Act, message: DagCommand, record: bytes | None = None) -> None:
     act.note(AdminAct.COMMANDED, message.command_id, detail=outcome.detail, digest=digest)
 
 
-def _decide(act: Act, message: DagCommand) -> str:
+def _ids(message: DagCommand) -> Faults:
+    """What is wrong with the ids of a command."""
+    faults = Faults()
+    ids = {"command_id": message.command_id}
+    if isinstance(message, StartRelease | SetComputeContext):
+        ids["world_id"] = message.world_id
+    for field, text in ids.items():
+        if (fault := fault_of(field, text)) is not None:
+            faults.add_told(InvalidName, fault.path, fault.was, fault.rule, fault.remedy)
+    return faults
+
+
+def _decide(act: Act, message: DagCommand, faults: Faults) -> str:
     """Do what is commanded, and say what was done.
+
+    Args:
+        faults: of its ids; those of a message in it are told with them.
 
     Raises:
         CommandRefused, InvalidDag: it can't be; nothing was done.
     """
+    if not isinstance(message, StartRelease):
+        faults.refuse_any()
     match message:
         case SetTrafficWeight():
             return _weigh(act, message)
@@ -88,7 +105,7 @@ def _decide(act: Act, message: DagCommand) -> str:
         case ClearContextHits():
             return context.clear(act, message)
         case StartRelease():
-            return release.start(act, message)
+            return release.start(act, message, faults)
         case ReportBacktest():
             return release.report(act, message)
         case AbandonRelease():

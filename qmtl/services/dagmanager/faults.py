@@ -59,7 +59,7 @@ class Faults:
         kind = _KINDS.get(told[0].code, InvalidDag) if len({one.code for one in told}) == 1 else InvalidDag
         if self.count == 1:
             raise kind(told[0].what, told[0].remedy, told)
-        raise kind(f"the DAG message has {self.count} faults:\n{lines(told, more)}", "", told, more)
+        raise kind(f"what was sent has {self.count} faults:\n{lines(told, more)}", "", told, more)
 
 
 def lines(reasons: tuple[Reason, ...], more: int) -> str:

@@ -27,17 +27,20 @@ from qmtl.foundation.common.identity import (
     schema_hash,
     settle,
 )
+from qmtl.foundation.common.names import is_name
 from qmtl.foundation.contracts.dag import Artifact, ComputeNode
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import PositionTarget
 from qmtl.foundation.wire.avro import Schema, avro_schema
 from qmtl.foundation.wire.compat import major
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
+from qmtl.runtime.indicators.builtin import Builtin
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, code_hash
 from qmtl.runtime.indicators.tag_query import TagQueryParams
 from qmtl.services.dagmanager.cycles import cycles
 from qmtl.services.dagmanager.faults import Faults, spelled
-from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft
+from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft, NodeRead, placed_artifacts, sound
+from qmtl.services.dagmanager.placed import Placed, check_edges, place_nodes
 
 _CODE: Final[Mapping[str, str]] = {name: code_hash(name) for name in BUILTINS}
 _WRITTEN: Final[Mapping[str, type[Any]]] = {
@@ -130,10 +133,10 @@ def resolve(message: DagMessage, at_ms: int, held: Held = nobody) -> Graph:
     draft = Draft(
         message.strategy_id,
         message.meta,
-        tuple(enumerate(message.nodes)),
+        [sound(f"nodes[{place}]", one) for place, one in enumerate(message.nodes)],
         tuple(enumerate(message.signals)),
         {one.name for one in message.nodes},
-        message.artifacts,
+        placed_artifacts(message.artifacts),
     )
     return resolve_draft(draft, at_ms, held, Faults())
 
@@ -141,21 +144,26 @@ def resolve(message: DagMessage, at_ms: int, held: Held = nobody) -> Graph:
 def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph:
     """As `resolve`, for as much of a message as could be read; what was wrong with the rest is in `faults` already.
 
+    Each thing is asked of all nodes that have what it takes to answer, sound or not: a fault does not hide another one, save those that
+    may be gone with it.
+
     Raises:
         InvalidDag: any reason in `faults`, found here or before.
     """
-    placed = _placed(draft.nodes, faults)
-    _check_edges(placed, draft.names or (), faults)
+    placed = place_nodes(draft.nodes, faults)
+    check_edges(placed, draft.names or (), faults)
     artifacts, files = _artifacts(draft, faults)
     alone = {
-        name: found
-        for name, one in placed.items()
-        if (found := check_alone(one.node, one.path, faults, files)) is not None
+        key: found
+        for key, one in placed.nodes.items()
+        if (found := check_alone(one, faults, files)) is not None
     }
+    inputs = {key: placed.reads(one) for key, one in placed.nodes.items()}
     resolved = _Resolved(held, at_ms, faults)
-    for name in _in_order(placed, faults):
-        if name in alone and all(read in resolved.done for read in placed[name].node.inputs):
-            resolved.add(placed[name], alone[name])
+    for key in _in_order(placed, inputs, faults):
+        one, reads = placed.nodes[key], inputs[key]
+        if key in alone and placed.are_all(one, reads) and resolved.can_add(reads):
+            resolved.add(key, one, alone[key], reads)
     _check_signals(draft, placed, faults)
     faults.refuse_any()
     done = resolved.done
@@ -177,53 +185,6 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
 def commit_hash(node_ids: Iterable[str], signals: Sequence[str], version: str) -> str:
     """What a version of a strategy consists of, in whatever order its nodes were sent."""
     return blake3_hex(canonical_bytes({"nodes": sorted(node_ids), "signals": signals, "version": version}))
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A node with its path in the message."""
-
-    path: str
-    node: DagNode
-
-
-def _placed(nodes: Sequence[tuple[int, DagNode]], faults: Faults) -> dict[str, _Placed]:
-    """The nodes by name; of those that share one the first."""
-    out: dict[str, _Placed] = {}
-    for place, one in nodes:
-        if one.name in out:
-            faults.add_told(
-                DuplicateName,
-                f"nodes[{place}].name",
-                f"{spelled(one.name)}, the name of {out[one.name].path} too",
-                "each node has a name of its own",
-                "Rename one of them.",
-            )
-        else:
-            out[one.name] = _Placed(f"nodes[{place}]", one)
-    return out
-
-
-def _check_edges(placed: Mapping[str, _Placed], names: Collection[str], faults: Faults) -> None:
-    for one in placed.values():
-        for port, name in enumerate(one.node.inputs):
-            path = f"{one.path}.inputs[{port}]"
-            if name not in names:
-                faults.add(
-                    MissingDependency,
-                    path,
-                    name,
-                    "it is no node of the message",
-                    "Add the node, or name another.",
-                )
-            elif name in placed and placed[name].node.interval != one.node.interval:
-                faults.add_told(
-                    InvalidDag,
-                    path,
-                    f"{spelled(name)} with an interval of {placed[name].node.interval} s",
-                    f"{spelled(one.node.name)} has one of {one.node.interval} s, and an edge has one",
-                    "Use one interval along an edge.",
-                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,64 +221,116 @@ class Alone:
         )
 
 
-def _artifacts(draft: Draft, faults: Faults) -> tuple[tuple[Artifact, ...], Mapping[str, str] | None]:
-    """The artifacts of a message, and the checksums by what nodes may call them; `None` if they could not be read."""
+_UNTOLD: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What nodes may call the artifacts of a message.
+
+    Attributes:
+        checksums: by names and checksums; `_UNTOLD` where nobody can tell.
+        unsound: the fields by which one that could not be read may be called.
+    """
+
+    checksums: Mapping[str, str]
+    unsound: Collection[str]
+
+    def has_none(self, called: str) -> bool:
+        """Whether no artifact is called so, nor may have been meant to be."""
+        return (
+            called not in self.checksums and ("name" if is_name(called) else "checksum") not in self.unsound
+        )
+
+
+def _artifacts(draft: Draft, faults: Faults) -> tuple[tuple[Artifact, ...], Files | None]:
+    """The artifacts of a message, and what nodes may call them; `None` if they could not be read."""
     files: dict[str, str] = {}
+    unsound: set[str] = set()
     sizes: dict[str, int] = {}
+    named: set[str] = set()
     out = []
-    for place, one in enumerate(draft.artifacts or ()):
-        path = f"artifacts[{place}]"
-        if one.name is not None and one.name in files:
+    for read in draft.artifacts or ():
+        path, one = read.path, read.artifact
+        is_file = "checksum" not in read.unsound
+        unsound.update(read.unsound)
+        if one.name is not None and one.name in named:
             rule = "each artifact has a name of its own"
             faults.add(DuplicateName, f"{path}.name", one.name, rule, "Rename one of them.")
-        if sizes.setdefault(one.checksum, one.size) != one.size:
+            files[one.name] = _UNTOLD
+        elif one.name is not None:
+            named.add(one.name)
+        if is_file and "size" not in read.unsound and sizes.setdefault(one.checksum, one.size) != one.size:
             rule = f"an artifact with the same checksum has {sizes[one.checksum]} bytes"
             faults.add(InvalidDag, f"{path}.size", one.size, rule, "Compute its checksum again.")
-        files[one.checksum] = one.checksum
-        if one.name is not None:
-            files.setdefault(one.name, one.checksum)
+        if is_file:
+            files[one.checksum] = one.checksum
+        for called in read.names:
+            files.setdefault(called, one.checksum if is_file else _UNTOLD)
         out.append(Artifact(one.checksum, one.path, one.size, one.framework or "", one.dtype or ""))
-    return tuple(out), None if draft.artifacts is None else files
+    return tuple(out), None if draft.artifacts is None else Files(files, unsound)
 
 
-def _used(node: DagNode, path: str, files: Mapping[str, str] | None, faults: Faults) -> list[str]:
-    """The checksums of the artifacts that a node names, sorted."""
+def _used(one: NodeRead, files: Files | None, faults: Faults) -> list[str] | None:
+    """The checksums of the artifacts that a node names, sorted; `None` if they can't be told."""
+    node, path = one.node, one.path
+    is_told = ARTIFACTS not in one.unsound
     if ARTIFACTS in node.params:
         rule = "a node names its artifacts beside its parameters"
         faults.add_told(InvalidParameter, f"{path}.params.{ARTIFACTS}", "there", rule, "Leave it out.")
+        is_told = False
+    if not node.artifacts:
+        return [] if is_told else None
     if files is None:
-        return []
+        return None
     for place, name in enumerate(node.artifacts):
-        if name not in files:
+        where = f"{path}.{ARTIFACTS}[{place}]"
+        if files.has_none(name) and where not in one.told:
             rule = "it is no artifact of the message"
-            where = f"{path}.{ARTIFACTS}[{place}]"
             faults.add(MissingDependency, where, name, rule, "Add the artifact, or name another.")
-    return sorted({files[name] for name in node.artifacts if name in files})
+    found = {files.checksums.get(name, _UNTOLD) for name in node.artifacts}
+    return sorted(found) if is_told and _UNTOLD not in found else None
 
 
-def check_alone(
-    node: DagNode, path: str, faults: Faults, files: Mapping[str, str] | None = None
-) -> Alone | None:
-    """What can be said of a node without its inputs, if its parameters are sound.
+_OWN_CONTENT: Final = frozenset({"node_type", "interval", "period", "params"})
+"""Fields that are hashed as they are said."""
+
+
+def check_alone(one: NodeRead, faults: Faults, files: Files | None = None) -> Alone | None:
+    """What can be said of a node without its inputs, if its content is sound so far.
 
     Args:
-        files: checksums of artifacts by what a node may call them; `None` if they are not known.
+        files: what a node may call artifacts; `None` if they are not known.
     """
+    node, unsound = one.node, one.unsound
     builtin = BUILTINS.get(node.node_type)
-    if builtin is None:
+    if builtin is not None:
+        _check_claims(one, builtin, faults)
+    elif "node_type" not in unsound:
         faults.add(
             UnknownNodeType,
-            f"{path}.node_type",
+            f"{one.path}.node_type",
             node.node_type,
             "no node type has that name",
             f"Built in are {', '.join(sorted(BUILTINS))}.",
         )
+    params = _params(one, builtin, faults)
+    used = _used(one, files, faults)
+    if builtin is None or params is None or used is None or not _OWN_CONTENT.isdisjoint(unsound):
         return None
-    if len(node.inputs) != builtin.ports:
+    if used:
+        params[ARTIFACTS] = used
+    return Alone(node, params, canonical_json(params))
+
+
+def _check_claims(one: NodeRead, builtin: Builtin, faults: Faults) -> None:
+    """Hold what a node says of its type to what the type is."""
+    node, path = one.node, one.path
+    if one.inputs is not None and len(one.inputs) != builtin.ports:
         faults.add_told(
             InvalidDag,
             f"{path}.inputs",
-            f"{len(node.inputs)} inputs",
+            f"{len(one.inputs)} inputs",
             f"a node of type {node.node_type!r} takes {builtin.ports}",
             "Give one node per port, in the order of the ports.",
         )
@@ -347,26 +360,33 @@ def check_alone(
             f"no version of the messages of the built-in {node.node_type!r} has it; today's has {SCHEMA[node.node_type]}",
             "Leave it out, or publish to a version of QMTL that knows it.",
         )
+
+
+def _params(one: NodeRead, builtin: Builtin | None, faults: Faults) -> dict[str, Any] | None:
+    """The functional parameters of a node, if they are sound; of one without a type that there is, what no type may have is told."""
+    if "params" in one.unsound:
+        return None
+    node = one.node
     try:
         params = functional_params(node.params)
-        parsed = builtin.parse(own_params(params), node.period)
-        if node.node_type == SOURCE:
-            params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
-        if isinstance(parsed, TagQueryParams):
-            parsed.require_interval(node.interval)
-            params["query_tags"] = list(parsed.query_tags)  # and a query what it asks for
-        if used := _used(node, path, files, faults):
-            params[ARTIFACTS] = used
-        canon = canonical_json(params)
+        if builtin is not None:
+            parsed = builtin.parse(own_params(params), node.period)
+            if node.node_type == SOURCE:
+                params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
+            if isinstance(parsed, TagQueryParams):
+                if "interval" not in one.unsound:
+                    parsed.require_interval(node.interval)
+                params["query_tags"] = list(parsed.query_tags)  # and a query what it asks for
+        canonical_json(params)
     except (InvalidDag, InvalidValue) as error:
         kind = type(error) if isinstance(error, InvalidDag) else InvalidParameter
         head, _, rule = error.what.rstrip(".").partition("; ")
-        faults.add_told(kind, f"{path}.params", f"wrong ({head})", rule, error.remedy)
+        faults.add_told(kind, f"{one.path}.params", f"wrong ({head})", rule, error.remedy)
         return None
-    return Alone(node, params, canon)
+    return params
 
 
-def _check_signals(draft: Draft, placed: Mapping[str, _Placed], faults: Faults) -> None:
+def _check_signals(draft: Draft, placed: Placed, faults: Faults) -> None:
     seen: set[str] = set()
     for place, name in draft.signals:
         path = f"signals[{place}]"
@@ -376,11 +396,11 @@ def _check_signals(draft: Draft, placed: Mapping[str, _Placed], faults: Faults) 
             faults.add(
                 MissingDependency, path, name, "it is no node of the message", "Name one of its nodes."
             )
-        elif name in placed and not is_target(placed[name].node.node_type):
+        elif not any(map(is_target, placed.types_of(name))):
             faults.add_told(
                 InvalidDag,
                 path,
-                f"{spelled(name)} of type {spelled(placed[name].node.node_type)}",
+                f"{spelled(name)} of type {spelled(placed.nodes[name].node.node_type)}",
                 "a signal is a position target",
                 "Let a position_target node end the strategy.",
             )
@@ -393,23 +413,24 @@ def is_target(node_type: str) -> bool:
     return builtin is None or builtin.output is PositionTarget
 
 
-def _in_order(placed: Mapping[str, _Placed], faults: Faults) -> list[str]:
+def _in_order(placed: Placed, inputs: Mapping[str, Sequence[str]], faults: Faults) -> list[str]:
     """As `in_order`; tells of the cycles."""
-    inputs = {name: [read for read in one.node.inputs if read in placed] for name, one in placed.items()}
+    nodes = placed.nodes
     out = in_order(inputs)
-    if len(out) < len(placed):
+    if len(out) < len(nodes):
         free = set(out)
         stuck = {
-            name: [read for read in reads if read not in free]
-            for name, reads in inputs.items()
-            if name not in free
+            key: [read for read in reads if read not in free]
+            for key, reads in inputs.items()
+            if key not in free
         }
         for cycle in cycles(stuck):
-            shown = " -> ".join(cycle[:10]) + (f" -> ... {len(cycle) - 10} more" if len(cycle) > 10 else "")
+            names = [nodes[key].name or "" if is_name(key) else nodes[key].shown for key in cycle[:10]]
+            shown = " -> ".join(names) + (f" -> ... {len(cycle) - 10} more" if len(cycle) > 10 else "")
             faults.add_told(
                 DagCycle,
-                f"{placed[cycle[0]].path}.inputs",
-                f"a part of the cycle {shown} -> {cycle[0]}",
+                f"{nodes[cycle[0]].path}.inputs",
+                f"a part of the cycle {shown} -> {names[0]}",
                 "a graph has none",
                 "Express feedback as a lagged input.",
             )
@@ -456,9 +477,12 @@ class _Resolved:
         self._at_ms = at_ms
         self._faults = faults
 
-    def add(self, one: _Placed, alone: Alone) -> None:
+    def can_add(self, reads: Iterable[str]) -> bool:
+        return all(read in self.done for read in reads)
+
+    def add(self, key: str, one: NodeRead, alone: Alone, reads: Sequence[str]) -> None:
         node = one.node
-        dependencies = tuple(self.done[name].node.node_id for name in node.inputs)
+        dependencies = tuple(self.done[read].node.node_id for read in reads)
         code = _CODE[node.node_type]
         content = node_content(
             node.node_type, node.interval, node.period, alone.params, dependencies, alone.compat, code
@@ -469,7 +493,7 @@ class _Resolved:
                 NodeIdMismatch,
                 f"{one.path}.node_id",
                 node.node_id,
-                f"the content of {spelled(node.name)} gives {settled.node_id}",
+                f"the content of {one.shown} gives {settled.node_id}",
                 "Leave node_id out.",
             )
         if settled.collided:
@@ -477,7 +501,7 @@ class _Resolved:
         self._contents[settled.node_id] = content
         known = self._existing.get(settled.node_id)
         row = known or alone.row(settled.node_id, dependencies, self._at_ms)
-        self.done[node.name] = GraphNode(node.name, row, SCHEMA[node.node_type])
+        self.done[key] = GraphNode(node.name, row, SCHEMA[node.node_type])
 
     def _content_of(self, node_id: str) -> bytes | None:
         """What an id stands for, among the nodes that exist and those of this very message."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -124,22 +124,63 @@ class _Head(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRead:
+    """As much of a node as could be read.
+
+    Attributes:
+        path: of the node in its message.
+        node: a field that is not sound has a value there that nobody has said.
+        name: as it was said, even if it may be no name; `None` if it is no text.
+        inputs: as they were said, by port, `None` for one that is no text; `None` if they are no list, or may have been meant otherwise.
+        unsound: the fields that were told of, and those that a field which nobody knows may have been meant to be.
+        told: the paths of what was told of.
+    """
+
+    path: str
+    node: DagNode
+    name: str | None
+    inputs: Sequence[str | None] | None
+    unsound: Collection[str] = ()
+    told: Collection[str] = ()
+
+    @property
+    def shown(self) -> str:
+        """The name, for an error."""
+        return spelled(self.name) if self.name is not None else "the node"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRead:
+    """As much of an artifact as could be read, in the words of `NodeRead`.
+
+    Attributes:
+        names: what nodes may call it, its name and its checksum as they were said.
+    """
+
+    path: str
+    artifact: DagArtifact
+    names: Sequence[str]
+    unsound: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """As much of a message as could be read.
 
     Attributes:
-        nodes: the sound ones, each with its place in the message.
+        strategy_id: empty if it is none.
+        nodes: in the order of the message, those among them that are objects.
         signals: the names in it that are names, each with its place.
-        artifacts: `None` if they could not be read.
+        artifacts: `None` if they are no list.
         names: of all nodes, the unsound ones too, so that a reader of one is not called dangling; `None` if there is no list of nodes.
     """
 
     strategy_id: str = ""
     meta: DagMeta = field(default_factory=DagMeta)
-    nodes: Sequence[tuple[int, DagNode]] = ()
+    nodes: Sequence[NodeRead] = ()
     signals: Sequence[tuple[int, str]] = ()
     names: Collection[str] | None = None
-    artifacts: Sequence[DagArtifact] | None = ()
+    artifacts: Sequence[ArtifactRead] | None = ()
 
 
 def parse_message(data: bytes) -> DagMessage:
@@ -157,9 +198,9 @@ def parse_message(data: bytes) -> DagMessage:
         schema_version="v1",
         strategy_id=draft.strategy_id,
         meta=draft.meta,
-        nodes=[one for _, one in draft.nodes],
+        nodes=[one.node for one in draft.nodes],
         signals=[name for _, name in draft.signals],
-        artifacts=list(draft.artifacts or ()),
+        artifacts=[one.artifact for one in draft.artifacts or ()],
     )
 
 
@@ -181,7 +222,25 @@ def read_head(raw: Raw, faults: Faults) -> Draft:
 
 def read_node(one: object, suspicious: bool, path: str, faults: Faults) -> DagNode | None:
     """A node of a message, if it is sound; all that is wrong with its form goes to `faults`."""
-    part = _Part(faults, suspicious)
+    return _sound_node(one, path, _Part(faults, suspicious))
+
+
+def sound(path: str, node: DagNode) -> NodeRead:
+    """A node of which all could be read."""
+    return NodeRead(path, node, node.name, node.inputs)
+
+
+def placed_artifacts(artifacts: Iterable[DagArtifact]) -> list[ArtifactRead]:
+    """Artifacts of which all could be read."""
+    return [
+        ArtifactRead(
+            f"artifacts[{place}]", one, [one.checksum] if one.name is None else [one.checksum, one.name]
+        )
+        for place, one in enumerate(artifacts)
+    ]
+
+
+def _sound_node(one: object, path: str, part: _Part) -> DagNode | None:
     part.clean(one, path)
     if not isinstance(one, dict):
         part.add(InvalidDag, path, one, "an object is required", FORM)
@@ -191,18 +250,91 @@ def read_node(one: object, suspicious: bool, path: str, faults: Faults) -> DagNo
     return None if part.told else node
 
 
+_UNSAID: Final[Mapping[str, Any]] = {"name": "_", "node_type": "?", "interval": 1}
+"""What a node has that it can't be without and that was not soundly said: no type has that name."""
+
+_UNSAID_FILE: Final[Mapping[str, Any]] = {"path": "_", "checksum": "blake3:" + "0" * 64, "size": 0}
+"""The same of an artifact."""
+
+
+def _remains(found: Mapping[str, Any], path: str, part: _Part) -> NodeRead:
+    """What there is of a node that is not sound: each of its fields is judged for itself.
+
+    A field that nobody knows may be another one, misspelt: so nobody says what such a node has left out.
+    """
+    fields = DagNode.model_fields.keys()
+    unsound = part.unsound(fields, path)
+    if not found.keys() <= fields:
+        unsound |= fields - found.keys()
+    said = {key: found[key] for key in found if key in fields and key not in unsound}
+    files = _texts(found.get("artifacts"), f"{path}.artifacts", part)
+    if files is not None:
+        said["artifacts"] = [text if text is not None and len(text) <= MAX_NAME else "" for text in files]
+    name = found.get("name")
+    is_twice = isinstance(found, Doubled) and "name" in found.keys_twice
+    return NodeRead(
+        path,
+        DagNode.model_validate({**_UNSAID, **said}),
+        name if isinstance(name, str) and not is_twice else None,
+        _texts(found.get("inputs", None if "inputs" in unsound else []), f"{path}.inputs", part),
+        unsound,
+        part.told,
+    )
+
+
+def _texts(found: object, path: str, part: _Part) -> list[str | None] | None:
+    if not isinstance(found, list) or path in part.told:
+        return None
+    return [one if isinstance(one, str) else None for one in found]
+
+
 def _read_head(found: Mapping[str, Any], top: _Part) -> Draft:
     top.clean({name: value for name, value in found.items() if name != "nodes"}, "")
     top.doubled(found, "")
     top.strangers(found, (*_Head.model_fields, "schema_version", "nodes"), "")
     _read_version(found, top)
     head = top.read(_Head, {name: value for name, value in found.items() if name in _Head.model_fields}, "")
+    if head is not None and not top.told:
+        return Draft(
+            head.strategy_id,
+            _named(head.meta, top),
+            signals=_signals(head.signals),
+            artifacts=placed_artifacts(head.artifacts),
+        )
+    strategy_id = found.get("strategy_id")
     return Draft(
-        head.strategy_id if head is not None else "",
-        _named(head.meta, top) if head is not None else DagMeta(),
+        strategy_id if isinstance(strategy_id, str) and "strategy_id" not in top.told else "",
+        _read_meta(found.get("meta"), top),
         signals=_signals(found.get("signals")),
-        artifacts=head.artifacts if head is not None else None,
+        artifacts=_read_artifacts(found.get("artifacts", []), top),
     )
+
+
+def _read_meta(raw: object, top: _Part) -> DagMeta:
+    if not isinstance(raw, dict) or "meta" in top.told:
+        return DagMeta()
+    known = DagMeta.model_fields.keys() & raw.keys() - top.unsound(DagMeta.model_fields, "meta")
+    return _named(DagMeta.model_validate({key: raw[key] for key in known}), top)
+
+
+def _read_artifacts(raw: object, top: _Part) -> list[ArtifactRead] | None:
+    if not isinstance(raw, list) or "artifacts" in top.told:
+        return None
+    unsound: dict[int, set[str]] = {}
+    for told in top.told:
+        if at := _OF_ARTIFACT.match(told):
+            unsound.setdefault(int(at[1]), set()).add(at[2] or "")
+    return [
+        _read_artifact(one, f"artifacts[{place}]", unsound.get(place, ())) for place, one in enumerate(raw)
+    ]
+
+
+def _read_artifact(one: object, path: str, unsound: Collection[str]) -> ArtifactRead:
+    found = one if isinstance(one, dict) else {}
+    known = {key: found[key] for key in DagArtifact.model_fields.keys() & found.keys() - unsound}
+    made = DagArtifact.model_validate({**_UNSAID_FILE, **known})
+    names = [text for key in ("checksum", "name") if isinstance(text := found.get(key), str)]
+    return ArtifactRead(path, made, names, {*unsound, *(_UNSAID_FILE.keys() - found.keys())})
 
 
 def _named(meta: DagMeta, top: _Part) -> DagMeta:
@@ -236,24 +368,27 @@ def _read_version(found: Mapping[str, Any], top: _Part) -> None:
 
 def _read_nodes(
     found: Mapping[str, Any], suspicious: bool, top: _Part
-) -> tuple[list[tuple[int, DagNode]], set[str] | None]:
+) -> tuple[list[NodeRead], set[str] | None]:
     raw = found.get("nodes")
-    sound: list[tuple[int, DagNode]] = []
+    nodes: list[NodeRead] = []
     names: set[str] = set()
     if not isinstance(raw, list) or not raw:
         top.clean(raw, "nodes")
         top.add(InvalidDag, "nodes", raw, "a list of at least one node is required", "Add a node.")
-        return sound, None
+        return nodes, None
     if len(raw) > MAX_NODES:
         top.add(DagTooLarge, "nodes", raw, f"at most {MAX_NODES} are allowed", "Split the strategy.")
-        return sound, None
+        return nodes, None
     for place, one in enumerate(raw):
         if isinstance(one, dict) and isinstance(one.get("name"), str):
             names.add(one["name"])
-        node = read_node(one, suspicious, f"nodes[{place}]", top.faults)
+        path, part = f"nodes[{place}]", _Part(top.faults, suspicious)
+        node = _sound_node(one, path, part)
         if node is not None:
-            sound.append((place, node))
-    return sound, names
+            nodes.append(sound(path, node))
+        elif isinstance(one, dict):
+            nodes.append(_remains(one, path, part))
+    return nodes, names
 
 
 def _signals(raw: object) -> list[tuple[int, str]]:
@@ -265,6 +400,8 @@ def _signals(raw: object) -> list[tuple[int, str]]:
 # ---- fields -------------------------------------------------------------------------------------------------------
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,60}")
+_FIELD: Final = re.compile(r"[a-z_]+(?=[.\[]|\Z)")
+_OF_ARTIFACT: Final = re.compile(r"artifacts\[(\d+)\](?:\.([a-z_]+)(?=[.\[]|\Z))?")
 
 _NAME: Final = (InvalidName, f"{NAME_RULE}, {MAX_NAME} at most", "Rename it.")
 _RULES: Final[Mapping[str, tuple[type[InvalidDag], str, str]]] = {
@@ -397,6 +534,12 @@ class _Part:
                     f"Known are {', '.join(known)}.",
                 )
         return {key: value for key, value in found.items() if key in known}
+
+    def unsound(self, fields: Iterable[str], path: str) -> set[str]:
+        """Those of the fields at a path of which, or of something in which, anything was told."""
+        start = len(path) + 1 if path else 0
+        under = (_FIELD.match(told, start) for told in self.told if told.startswith(path))
+        return {at[0] for at in under if at is not None}.intersection(fields)
 
     def read(self, model: type[_Model], found: Mapping[str, Any], path: str) -> _Model | None:
         try:

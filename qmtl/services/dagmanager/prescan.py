@@ -30,7 +30,7 @@ from qmtl.services.dagmanager.graph import (
     is_target,
     nobody,
 )
-from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_node
+from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_node, sound
 from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
 
 MEMO_BYTES: Final = 200_000_000
@@ -132,7 +132,7 @@ class Prescan:
         node = None if raw is None else read_node(raw.value, raw.suspicious, "", faults)
         if node is not None and node.artifacts:
             return None  # what they are follows from the rest of the message
-        alone = None if node is None else check_alone(node, "", faults)
+        alone = None if node is None else check_alone(sound("", node), faults)
         if node is None or alone is None or faults.count:
             return None
         row = alone.row("", (), 0)

@@ -13,7 +13,6 @@ from typing import Final
 
 from qmtl.foundation.common.canonical import blake3_hex
 from qmtl.foundation.common.errors import CommandRefused, OtherMessage, ReleaseActive
-from qmtl.foundation.common.ids import require_id
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
@@ -57,17 +56,19 @@ _FIRST: Final = "there was no version beside which it could have had a part"
 # ---- what is commanded ---------------------------------------------------------------------------------------------------
 
 
-def start(act: Act, message: StartRelease) -> str:
+def start(act: Act, message: StartRelease, faults: Faults) -> str:
     """Begin a release: its message is judged as a submission of it would be, and nothing of it is created.
 
+    Args:
+        faults: what is known to be wrong with the command already, which is told with the rest.
+
     Raises:
-        InvalidDag: a submission would be refused; with every reason.
+        InvalidDag: a submission would be refused, or there are faults; with every reason.
         ReleaseActive: another one of the strategy is under way.
         CommandRefused: the version has traffic already, or another one waits for its topics, or nobody has said a context.
     """
-    require_id("world_id", message.world_id)
     asked = DagSubmission(message.command_id, message.world_id, message.dag_json, act.at_ms, CANARY_SHARE)
-    graph, draft = drafted(act.catalogue, asked, Faults(), prescan=act.prescan)
+    graph, draft = drafted(act.catalogue, asked, faults, prescan=act.prescan)
     context.require_said(act)
     world_id, strategy_id = message.world_id, graph.strategy_id
     if (other := act.catalogue.release_of(world_id, strategy_id)) is not None:
