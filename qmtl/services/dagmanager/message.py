@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -18,7 +19,7 @@ from qmtl.foundation.common.errors import (
     UnknownDagVersion,
 )
 from qmtl.foundation.common.names import MAX_NAME, MAX_TAG, NAME_PATTERN, NAME_RULE, is_name
-from qmtl.services.dagmanager.faults import Faults, kind_of, shortened, spelled
+from qmtl.services.dagmanager.faults import MAX_REASONS, Faults, kind_of, shortened, spelled
 from qmtl.services.dagmanager.raw import FORM, Doubled, Odd, Raw, read_raw
 
 MAX_NODES: Final = 10_000
@@ -260,12 +261,10 @@ _UNSAID_FILE: Final[Mapping[str, Any]] = {"path": "_", "checksum": "blake3:" + "
 def _remains(found: Mapping[str, Any], path: str, part: _Part) -> NodeRead:
     """What there is of a node that is not sound: each of its fields is judged for itself.
 
-    A field that nobody knows may be another one, misspelt: so nobody says what such a node has left out.
+    A field that nobody knows may be one that the node leaves out, misspelt: what it says there nobody knows either.
     """
     fields = DagNode.model_fields.keys()
-    unsound = part.unsound(fields, path)
-    if not found.keys() <= fields:
-        unsound |= fields - found.keys()
+    unsound = part.unsound(fields, path) | _meant(found)
     said = {key: found[key] for key in found if key in fields and key not in unsound}
     files = _texts(found.get("artifacts"), f"{path}.artifacts", part)
     if files is not None:
@@ -280,6 +279,24 @@ def _remains(found: Mapping[str, Any], path: str, part: _Part) -> NodeRead:
         unsound,
         part.told,
     )
+
+
+_SURELY_OTHERS: Final = 40
+"""Characters of a key that is no field's name misspelt."""
+
+
+def _meant(found: Mapping[str, Any]) -> set[str]:
+    """The fields that a node leaves out and may have under a key that looks like theirs; all of them where there are too many keys to
+    look at."""
+    fields = DagNode.model_fields
+    strangers = [key for key in found if key not in fields]
+    absent = [name for name in fields if name not in found]
+    if len(strangers) > MAX_REASONS:
+        return set(absent)
+    near = (
+        get_close_matches(key.lower(), absent, len(absent)) for key in strangers if len(key) <= _SURELY_OTHERS
+    )
+    return {name for names in near for name in names}
 
 
 def _texts(found: object, path: str, part: _Part) -> list[str | None] | None:
