@@ -16,7 +16,7 @@ from qmtl.foundation.contracts.release import StartRelease
 from qmtl.services.dagmanager.admission import admit
 from tests.services.dagmanager.desk import Desk
 from tests.services.dagmanager.test_diffing import a_desk, chunks
-from tests.services.graphs import T0, crossing, strategy, text
+from tests.services.graphs import T0, crossing, sma, strategy, text
 
 DAG = text(strategy(crossing()))
 UNANSWERABLE = ["", "  ", "\n", "i" * 201, "i" * 5_000]
@@ -107,3 +107,37 @@ def test_the_longest_ids_make_rows_and_keys(desk: Desk) -> None:
     desk.send(RetireStrategy("r" * 200, "w" * 200, "s" * 200, T0))
     assert desk.table("dag.outcomes").get("r" * 200).accepted
     desk.seal()
+
+
+@pytest.mark.parametrize("name", ["c", "a b"], ids=["sound id", "no id"])
+@pytest.mark.parametrize("world", ["w1", "w:1"], ids=["sound world", "no world"])
+def test_ids_that_are_none_hide_no_fault_of_a_message(desk: Desk, name: str, world: str) -> None:
+    """A submission, a diff and a release are refused for the same reasons."""
+    message = text(strategy([*crossing(), sma("round", 0, "round"), sma("a|b", 3, "nobody")]))
+    desk.send(
+        DagSubmission(name, world, message, T0, execution_domain="live"),
+        DiffRequest(name, "s1", message, T0, world, "live"),
+        StartRelease(name, world, message, T0),
+    )
+    said = [desk.table("dag.diffs").get(name), *chunks(desk, name), desk.table("dag.outcomes").get(name)]
+    wrong = [
+        *(["_id was the text 'a b'"] if name == "a b" else []),
+        *(["world_id was the text 'w:1'"] if world == "w:1" else []),
+        "nodes[5].period was ",
+        "nodes[6].name was ",
+        "nodes[6].inputs[0] was ",
+        "nodes[5].inputs was a part of the cycle round -> round",
+    ]
+    assert len(said) == 3
+    for one in said:
+        assert not one.accepted
+        reasons = [line for line in one.detail.splitlines() if "was sent" not in line]
+        assert len(reasons) == len(wrong)
+        assert all(fault in line for fault, line in zip(wrong, reasons, strict=True)), one.detail
+
+
+def test_both_ids_of_a_command_are_told(desk: Desk) -> None:
+    desk.send(SetComputeContext("a b", "w:1", "live", T0))
+    outcome = desk.table("dag.outcomes").get("a b")
+    assert (outcome.accepted, outcome.code) == (False, "QMTL-508")
+    assert outcome.detail.index("command_id was ") < outcome.detail.index("world_id was ")
