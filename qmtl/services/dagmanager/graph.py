@@ -314,13 +314,15 @@ def check_alone(one: NodeRead, faults: Faults, files: Files | None = None) -> Al
             "no node type has that name",
             f"Built in are {', '.join(sorted(BUILTINS))}.",
         )
-    params = _params(one, builtin, faults)
+    found = _params(one, builtin, faults)
     used = _used(one, files, faults)
-    if builtin is None or params is None or used is None or not _OWN_CONTENT.isdisjoint(unsound):
+    if builtin is None or found is None or used is None or not _OWN_CONTENT.isdisjoint(unsound):
         return None
+    params, canon = found
     if used:
         params[ARTIFACTS] = used
-    return Alone(node, params, canonical_json(params))
+        canon = canonical_json(params)
+    return Alone(node, params, canon)
 
 
 def _check_claims(one: NodeRead, builtin: Builtin, faults: Faults) -> None:
@@ -362,8 +364,9 @@ def _check_claims(one: NodeRead, builtin: Builtin, faults: Faults) -> None:
         )
 
 
-def _params(one: NodeRead, builtin: Builtin | None, faults: Faults) -> dict[str, Any] | None:
-    """The functional parameters of a node, if they are sound; of one without a type that there is, what no type may have is told."""
+def _params(one: NodeRead, builtin: Builtin | None, faults: Faults) -> tuple[dict[str, Any], str] | None:
+    """The functional parameters of a node and their canonical JSON, if they are sound; where no type is known, what no type may have is
+    told."""
     if "params" in one.unsound:
         return None
     node = one.node
@@ -377,13 +380,12 @@ def _params(one: NodeRead, builtin: Builtin | None, faults: Faults) -> dict[str,
                 if "interval" not in one.unsound:
                     parsed.require_interval(node.interval)
                 params["query_tags"] = list(parsed.query_tags)  # and a query what it asks for
-        canonical_json(params)
+        return params, canonical_json(params)
     except (InvalidDag, InvalidValue) as error:
         kind = type(error) if isinstance(error, InvalidDag) else InvalidParameter
         head, _, rule = error.what.rstrip(".").partition("; ")
         faults.add_told(kind, f"{one.path}.params", f"wrong ({head})", rule, error.remedy)
         return None
-    return params
 
 
 def _check_signals(draft: Draft, placed: Placed, faults: Faults) -> None:
