@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
@@ -96,7 +96,16 @@ class Builtin(Protocol):
             period: of the node.
 
         Raises:
-            InvalidParameter: an unknown, missing or out-of-range parameter, or a period that no node of this type can have.
+            InvalidParameter: the first of `refusals`.
+        """
+        ...
+
+    def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:
+        """All that is wrong: unknown, missing and out-of-range parameters, and a period that no node of this type can have.
+
+        Args:
+            params: the functional parameters of the node.
+            period: of the node.
         """
         ...
 
@@ -109,35 +118,35 @@ class Builtin(Protocol):
         ...
 
 
-def refuse_unknown(node_type: str, params: Mapping[str, object], known: tuple[str, ...]) -> None:
-    """Refuses parameters that are not `known`, and then missing ones, the first by name.
+def refuse_first(refusals: Iterator[InvalidParameter]) -> None:
+    """Raises: InvalidParameter, the first one, if there is any."""
+    for refused in refusals:
+        raise refused
 
-    Raises:
-        InvalidParameter: naming the parameter and what is known.
-    """
+
+def strangers(
+    node_type: str, params: Mapping[str, object], known: tuple[str, ...]
+) -> Iterator[InvalidParameter]:
+    """Refusals of parameters that are not `known`, and then of missing ones, each by name with what is known."""
+    takes = ", ".join(known) or "none"
     for name in sorted(params):
         if name not in known:
-            takes = ", ".join(known) or "none"
-            raise InvalidParameter(
+            yield InvalidParameter(
                 f"parameter {name!r} of a {node_type} node is unknown; it takes {takes}.",
                 "Leave it out or rename it.",
             )
     for name in known:
         if name not in params:
-            raise InvalidParameter(
+            yield InvalidParameter(
                 f"parameter {name!r} of a {node_type} node was missing; it is required.",
                 f"Add {name!r} to its params.",
             )
 
 
-def check_period(node_type: str, period: int, least: int = 0) -> None:
-    """Refuses a period that is no whole number from `least` to `MAX_PERIOD`.
-
-    Raises:
-        InvalidParameter: naming the type, the value and the range.
-    """
+def bad_period(node_type: str, period: int, least: int = 0) -> Iterator[InvalidParameter]:
+    """A refusal of a period that is no whole number from `least` to `MAX_PERIOD`, naming the type, the value and the range."""
     if type(period) is not int or not least <= period <= MAX_PERIOD:
-        raise InvalidParameter(
+        yield InvalidParameter(
             f"period of a {node_type} node was {kind(period)}; a whole number from {least} to {MAX_PERIOD} is required.",
             "Send how many inputs the node looks back on.",
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from qmtl.foundation.common.errors import InvalidValue
+from qmtl.foundation.common.errors import InvalidParameter, InvalidValue
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
-from qmtl.runtime.indicators.builtin import Inputs, check_period, refuse_unknown
+from qmtl.runtime.indicators.builtin import Inputs, bad_period, refuse_first, strangers
 
 _SIGN = "sign"
 
@@ -58,8 +58,11 @@ class Cross:
     output: type[NodeValue] = NodeValue
 
     def parse(self, params: Mapping[str, object], period: int) -> None:
-        refuse_unknown(self.name, params, ())
-        check_period(self.name, period)
+        refuse_first(self.refusals(params, period))
+
+    def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:
+        yield from strangers(self.name, params, ())
+        yield from bad_period(self.name, period)
 
     def resume(self, params: None, window: NodeWindow | None) -> _Cross:
         return _Cross(window)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from qmtl.foundation.common.errors import InvalidParameter
 from qmtl.foundation.common.money import text
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
-from qmtl.runtime.indicators.builtin import Inputs, check_period, kind, refuse_unknown
+from qmtl.runtime.indicators.builtin import Inputs, bad_period, kind, refuse_first, strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +54,35 @@ class Price:
     output: type[NodeValue] = NodeValue
 
     def parse(self, params: Mapping[str, object], period: int) -> PriceParams:
-        check_period(self.name, period)
-        refuse_unknown(self.name, params, ("symbols",))
-        symbols = params["symbols"]
-        if not isinstance(symbols, list | tuple) or not symbols:
-            raise InvalidParameter(
-                f"symbols of a price node was {kind(symbols)}; a list of at least one symbol is required.",
-                'Send a list such as ["BTC-USD"].',
-            )
-        for symbol in symbols:
-            if not isinstance(symbol, str) or not symbol:
-                raise InvalidParameter(
-                    f"symbols of a price node held {kind(symbol)}; each is a text of at least one character.",
-                    'Send a list such as ["BTC-USD"].',
-                )
-        if len(set(symbols)) != len(symbols):
-            raise InvalidParameter(
-                "symbols of a price node held a symbol twice; each counts once.", "Send it once."
-            )
+        refuse_first(self.refusals(params, period))
+        symbols = cast(Sequence[str], params["symbols"])
         return PriceParams(tuple(sorted(symbols)))
+
+    def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:
+        yield from bad_period(self.name, period)
+        yield from strangers(self.name, params, ("symbols",))
+        if "symbols" in params:
+            yield from _bad_symbols(params["symbols"])
 
     def resume(self, params: PriceParams, window: NodeWindow | None) -> _Price:
         return _Price(window)
+
+
+def _bad_symbols(symbols: object) -> Iterator[InvalidParameter]:
+    if not isinstance(symbols, list | tuple) or not symbols:
+        yield InvalidParameter(
+            f"symbols of a price node was {kind(symbols)}; a list of at least one symbol is required.",
+            'Send a list such as ["BTC-USD"].',
+        )
+        return
+    texts = [symbol for symbol in symbols if isinstance(symbol, str) and symbol]
+    if len(texts) < len(symbols):
+        other = next(symbol for symbol in symbols if not isinstance(symbol, str) or not symbol)
+        yield InvalidParameter(
+            f"symbols of a price node held {kind(other)}; each is a text of at least one character.",
+            'Send a list such as ["BTC-USD"].',
+        )
+    if len(set(texts)) != len(texts):
+        yield InvalidParameter(
+            "symbols of a price node held a symbol twice; each counts once.", "Send it once."
+        )

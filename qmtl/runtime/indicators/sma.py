@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from struct import Struct
 from typing import Final
 
-from qmtl.foundation.common.errors import InvalidValue
+from qmtl.foundation.common.errors import InvalidParameter, InvalidValue
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
-from qmtl.runtime.indicators.builtin import Inputs, check_period, refuse_unknown
+from qmtl.runtime.indicators.builtin import Inputs, bad_period, refuse_first, strangers
 
 _SUM = Context(prec=1000, traps=[Inexact, InvalidOperation])
 """Wide enough for the exact sum of any floats, which lie between 5e-324 and 2e308, so that the trap never springs."""
@@ -87,9 +87,12 @@ class Sma:
     output: type[NodeValue] = NodeValue
 
     def parse(self, params: Mapping[str, object], period: int) -> SmaParams:
-        refuse_unknown(self.name, params, ())
-        check_period(self.name, period, least=1)
+        refuse_first(self.refusals(params, period))
         return SmaParams(period)
+
+    def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:
+        yield from strangers(self.name, params, ())
+        yield from bad_period(self.name, period, least=1)
 
     def resume(self, params: SmaParams, window: NodeWindow | None) -> _Sma:
         return _Sma(params.period, window)

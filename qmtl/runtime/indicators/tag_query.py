@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 from statistics import median
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 from qmtl.foundation.common.errors import InvalidParameter
 from qmtl.foundation.common.identity import tag_query_params
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
-from qmtl.runtime.indicators.builtin import Inputs, check_period, kind, refuse_unknown
+from qmtl.runtime.indicators.builtin import Inputs, bad_period, kind, refuse_first, strangers
 
 MAX_QUERY_TAGS: Final = 20
 
@@ -106,25 +106,22 @@ class TagQuery:
     output: type[NodeValue] = NodeValue
 
     def parse(self, params: Mapping[str, object], period: int) -> TagQueryParams:
-        refuse_unknown(self.name, params, ("aggregate", "interval", "match_mode", "query_tags"))
-        check_period(self.name, period)
-        tags, mode, interval = params["query_tags"], params["match_mode"], params["interval"]
-        if not isinstance(tags, list | tuple):
-            raise _refused("query_tags", tags, f"a list of 1 to {MAX_QUERY_TAGS} tags is required")
-        if not isinstance(mode, str):
-            raise _refused("match_mode", mode, "'any' or 'all' is required")
-        if type(interval) is not int:
-            raise _refused("interval", interval, "a whole number of seconds is required")
-        asked = tag_query_params(tags, mode, interval)
-        if len(asked["query_tags"]) > MAX_QUERY_TAGS:
-            raise InvalidParameter(
-                f"query_tags of a tag_query node held {len(asked['query_tags'])} tags; at most {MAX_QUERY_TAGS} are allowed.",
-                "Ask for less.",
-            )
-        aggregate = params["aggregate"]
-        if not isinstance(aggregate, str) or aggregate not in AGGREGATES:
-            raise _refused("aggregate", aggregate, f"one of {', '.join(AGGREGATES)} is required")
-        return TagQueryParams(tuple(asked["query_tags"]), mode, interval, aggregate)
+        refuse_first(self.refusals(params, period))
+        tags, mode, interval = (params[name] for name in ("query_tags", "match_mode", "interval"))
+        asked = tag_query_params(cast(Sequence[str], tags), cast(str, mode), cast(int, interval))
+        return TagQueryParams(
+            tuple(asked["query_tags"]), asked["match_mode"], asked["interval"], cast(str, params["aggregate"])
+        )
+
+    def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:
+        yield from strangers(self.name, params, ("aggregate", "interval", "match_mode", "query_tags"))
+        yield from bad_period(self.name, period)
+        for name, check in _CHECKS.items():
+            try:
+                if name in params:
+                    check(params[name])
+            except InvalidParameter as refused:
+                yield refused
 
     def resume(self, params: TagQueryParams, window: NodeWindow | None) -> _TagQuery:
         return _TagQuery(params, window)
@@ -135,3 +132,40 @@ def _refused(name: str, value: object, rule: str) -> InvalidParameter:
         f"{name} of a tag_query node was {kind(value)}; {rule}.",
         'Send for example {"query_tags": ["crypto"], "match_mode": "any", "interval": 60, "aggregate": "mean"}.',
     )
+
+
+def _check_tags(tags: object) -> None:
+    if not isinstance(tags, list | tuple):
+        raise _refused("query_tags", tags, f"a list of 1 to {MAX_QUERY_TAGS} tags is required")
+    asked = tag_query_params(tags, "any", 1)["query_tags"]
+    if len(asked) > MAX_QUERY_TAGS:
+        raise InvalidParameter(
+            f"query_tags of a tag_query node held {len(asked)} tags; at most {MAX_QUERY_TAGS} are allowed.",
+            "Ask for less.",
+        )
+
+
+def _check_mode(mode: object) -> None:
+    if not isinstance(mode, str):
+        raise _refused("match_mode", mode, "'any' or 'all' is required")
+    tag_query_params(("any",), mode, 1)
+
+
+def _check_interval(interval: object) -> None:
+    if type(interval) is not int:
+        raise _refused("interval", interval, "a whole number of seconds is required")
+    tag_query_params(("any",), "any", interval)
+
+
+def _check_aggregate(aggregate: object) -> None:
+    if not isinstance(aggregate, str) or aggregate not in AGGREGATES:
+        raise _refused("aggregate", aggregate, f"one of {', '.join(AGGREGATES)} is required")
+
+
+_CHECKS: Final[Mapping[str, Callable[[object], None]]] = {
+    "query_tags": _check_tags,
+    "match_mode": _check_mode,
+    "interval": _check_interval,
+    "aggregate": _check_aggregate,
+}
+"""What each parameter is held to, alone."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Final
 
 from qmtl.foundation.common.errors import InvalidParameter, InvalidValue
 from qmtl.foundation.common.money import ZERO, parse_decimal, text
@@ -13,9 +14,10 @@ from qmtl.foundation.contracts.node import NodeWindow, PositionTarget
 from qmtl.runtime.indicators.builtin import (
     Inputs,
     PositionTargetValue,
-    check_period,
+    bad_period,
     kind,
-    refuse_unknown,
+    refuse_first,
+    strangers,
 )
 
 
@@ -77,18 +79,32 @@ class Target:
     output: type[PositionTarget] = PositionTarget
 
     def parse(self, params: Mapping[str, object], period: int) -> TargetParams:
-        refuse_unknown(self.name, params, ("long_percent", "short_percent"))
-        check_period(self.name, period)
-        return TargetParams(
-            _share("long_percent", params["long_percent"], Decimal(0), Decimal(1)),
-            _share("short_percent", params["short_percent"], Decimal(-1), Decimal(0)),
-        )
+        refuse_first(self.refusals(params, period))
+        return TargetParams(*(_share(name, params[name]) for name in _SHARES))
+
+    def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:
+        yield from strangers(self.name, params, tuple(_SHARES))
+        yield from bad_period(self.name, period)
+        for name in _SHARES:
+            try:
+                if name in params:
+                    _share(name, params[name])
+            except InvalidParameter as refused:
+                yield refused
 
     def resume(self, params: TargetParams, window: NodeWindow | None) -> _Target:
         return _Target(params, window)
 
 
-def _share(name: str, value: object, least: Decimal, most: Decimal) -> Decimal:
+_SHARES: Final[Mapping[str, tuple[Decimal, Decimal]]] = {
+    "long_percent": (Decimal(0), Decimal(1)),
+    "short_percent": (Decimal(-1), Decimal(0)),
+}
+"""The least and the most of each share."""
+
+
+def _share(name: str, value: object) -> Decimal:
+    least, most = _SHARES[name]
     refused = InvalidParameter(
         f"{name} of a position_target node was {kind(value)}; a number from {least} to {most} is required.",
         "Send a share of the equity, such as 0.5 for long and -0.5 for short.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from qmtl.foundation.common.errors import (
 )
 from qmtl.foundation.common.identity import (
     ARTIFACTS,
+    DISPLAY_METADATA,
     content_id,
     functional_params,
     node_content,
@@ -370,22 +371,56 @@ def _params(one: NodeRead, builtin: Builtin | None, faults: Faults) -> tuple[dic
     if "params" in one.unsound:
         return None
     node = one.node
+    wrong: list[InvalidDag | InvalidValue] = []
     try:
         params = functional_params(node.params)
-        if builtin is not None:
-            parsed = builtin.parse(own_params(params), node.period)
+    except InvalidParameter:
+        _tell_params(one, [*_tied(one, builtin)], faults)
+        return None
+    if builtin is not None:
+        own = own_params(params)
+        try:
+            parsed = builtin.parse(own, node.period)
             if node.node_type == SOURCE:
                 params["symbols"] = sorted(params["symbols"])  # a source is what it reads, in whatever order
             if isinstance(parsed, TagQueryParams):
                 if "interval" not in one.unsound:
                     parsed.require_interval(node.interval)
                 params["query_tags"] = list(parsed.query_tags)  # and a query what it asks for
-        return params, canonical_json(params)
-    except (InvalidDag, InvalidValue) as error:
+        except (InvalidDag, InvalidValue) as refused:
+            wrong += [*builtin.refusals(own, node.period)] or [refused]
+    canon = ""
+    try:
+        canon = canonical_json(params)
+    except InvalidValue as refused:
+        wrong.append(refused)
+    if wrong:
+        _tell_params(one, wrong, faults)
+        return None
+    return params, canon
+
+
+def _tell_params(one: NodeRead, wrong: Iterable[InvalidDag | InvalidValue], faults: Faults) -> None:
+    for error in wrong:
         kind = type(error) if isinstance(error, InvalidDag) else InvalidParameter
         head, _, rule = error.what.rstrip(".").partition("; ")
         faults.add_told(kind, f"{one.path}.params", f"wrong ({head})", rule, error.remedy)
-        return None
+
+
+def _tied(one: NodeRead, builtin: Builtin | None) -> Iterator[InvalidParameter]:
+    """What is wrong with parameters among which some may be none of any node, each of these once: its type is asked about the others."""
+    sound: dict[str, Any] = {}
+    for name, value in one.node.params.items():
+        try:
+            sound |= functional_params({name: value})
+        except InvalidParameter as refused:
+            yield refused
+    if builtin is not None:
+        every = {name: value for name, value in one.node.params.items() if name not in DISPLAY_METADATA}
+        beside_them = {other.what for other in builtin.refusals(own_params(every), one.node.period)}
+        for other in builtin.refusals(own_params(sound), one.node.period):
+            if other.what in beside_them:
+                yield other
 
 
 def _check_signals(draft: Draft, placed: Placed, faults: Faults) -> None:

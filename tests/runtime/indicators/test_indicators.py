@@ -211,6 +211,36 @@ def test_a_parameter_is_refused_with_its_name_kind_and_rule(
     assert refused.value.remedy
 
 
+@pytest.mark.parametrize(
+    "node_type, params, says",
+    [
+        ("sma", {"b": 1, "a": 1}, ["'a'", "'b'", "period of"]),
+        ("price", {"symbols": ["A", "A", ""], "a": 1}, ["period of", "'a'", "held the text ''", "twice"]),
+        ("price", {}, ["period of", "'symbols' of a price node was missing"]),
+        ("position_target", {"long_percent": 2, "short_percent": 2}, ["period of", "long_", "short_"]),
+        (
+            "tag_query",
+            {"query_tags": [], "match_mode": "x", "interval": 0, "aggregate": "x"},
+            ["period of", "query_tags", "match_mode", "interval", "aggregate"],
+        ),
+    ],
+)
+def test_all_that_is_wrong_is_told_and_the_first_of_it_raised(
+    node_type: str, params: dict[str, object], says: list[str]
+) -> None:
+    found = [refused.what for refused in BUILTINS[node_type].refusals(params, -1)]
+    assert len(found) == len(says)
+    assert all(word in what for word, what in zip(says, found, strict=True))
+    with pytest.raises(InvalidParameter) as first:
+        BUILTINS[node_type].parse(params, -1)
+    assert first.value.what == found[0]
+
+
+@pytest.mark.parametrize("node_type", sorted(BUILTINS))
+def test_of_what_is_sound_nothing_is_refused(node_type: str) -> None:
+    assert not [*BUILTINS[node_type].refusals(PARAMS[node_type], 5)]
+
+
 def test_sma_needs_a_window() -> None:
     with pytest.raises(
         InvalidParameter, match="period of a sma node was the number 0; a whole number from 1"

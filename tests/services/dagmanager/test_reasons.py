@@ -240,3 +240,39 @@ def test_a_cycle_through_a_node_is_told_whatever_else_is_wrong_with_it(name: str
     nodes[5]["inputs"] = ["back"]
     nodes.append(sma("back", 9, "odd"))
     assert ("QMTL-502", "nodes[5].inputs") in told(nodes)
+
+
+# ---- parameters ---------------------------------------------------------------------------------------------------------
+
+PARAMETERS: Final[Mapping[str, tuple[Node, str]]] = {
+    "share too large": ({"long_percent": 2}, "long_percent of a position_target node was the number 2"),
+    "share of another kind": ({"short_percent": "x"}, "short_percent of a position_target node was the text"),
+    "share that is not said": ({"short_percent": ABSENT}, "parameter 'short_percent' of a"),
+    "unknown": ({"window": 1}, "parameter 'window' of a position_target node is unknown"),
+    "another unknown": ({"width": 1}, "parameter 'width' of a position_target node is unknown"),
+    "a world": ({"world_id": "w"}, "params had 'world_id'"),
+    "a time": ({"as_of": 1}, "params had 'as_of'"),
+    "an environment within": ({"inner": [{"env_home": 1}]}, "params had 'env_home'"),
+    "a share that holds a world": ({"long_percent": {"world": 1}}, "params had 'world'"),
+    "a node set without its version": ({"node_set_version": "n"}, "node_set_version was 'n'"),
+    "artifacts": ({"artifacts": []}, "artifacts was there"),
+}
+
+
+@given(st.lists(st.sampled_from(list(PARAMETERS)), min_size=1, max_size=6, unique=True))
+def test_of_several_wrong_parameters_each_is_told_once(names: list[str]) -> None:
+    changed = [next(iter(PARAMETERS[name][0])) for name in names]
+    if len(set(changed)) < len(changed):
+        return
+    nodes = crossing()
+    params = nodes[4]["params"]
+    for name in names:
+        params |= PARAMETERS[name][0]
+    nodes[4]["params"] = {name: value for name, value in params.items() if value is not ABSENT}
+    with pytest.raises(InvalidDag) as caught:
+        admit(json.dumps(strategy(nodes)).encode(), T0)
+    found = [one.was if "params." not in one.path else "artifacts was there" for one in caught.value.reasons]
+    assert all(one.path.startswith("nodes[4].params") for one in caught.value.reasons)
+    assert len(found) == len(names), found
+    for name in names:
+        assert any(PARAMETERS[name][1] in one for one in found), found
