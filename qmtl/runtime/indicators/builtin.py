@@ -128,9 +128,9 @@ def strangers(
     node_type: str, params: Mapping[str, object], known: tuple[str, ...]
 ) -> Iterator[InvalidParameter]:
     """Refusals of parameters that are not `known`, and then of missing ones, each by name with what is known."""
-    takes = ", ".join(known) or "none"
     for name in sorted(params):
         if name not in known:
+            takes = ", ".join(known) or "none"
             yield InvalidParameter(
                 f"parameter {name!r} of a {node_type} node is unknown; it takes {takes}.",
                 "Leave it out or rename it.",
@@ -143,9 +143,14 @@ def strangers(
             )
 
 
+def is_period(period: int, least: int = 0) -> bool:
+    """Whether it is a whole number from `least` to `MAX_PERIOD`."""
+    return type(period) is int and least <= period <= MAX_PERIOD
+
+
 def bad_period(node_type: str, period: int, least: int = 0) -> Iterator[InvalidParameter]:
     """A refusal of a period that is no whole number from `least` to `MAX_PERIOD`, naming the type, the value and the range."""
-    if type(period) is not int or not least <= period <= MAX_PERIOD:
+    if not is_period(period, least):
         yield InvalidParameter(
             f"period of a {node_type} node was {kind(period)}; a whole number from {least} to {MAX_PERIOD} is required.",
             "Send how many inputs the node looks back on.",

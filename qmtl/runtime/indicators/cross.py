@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from qmtl.foundation.common.errors import InvalidParameter, InvalidValue
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
-from qmtl.runtime.indicators.builtin import Inputs, bad_period, refuse_first, strangers
+from qmtl.runtime.indicators.builtin import Inputs, bad_period, is_period, refuse_first, strangers
 
 _SIGN = "sign"
 
@@ -58,7 +58,8 @@ class Cross:
     output: type[NodeValue] = NodeValue
 
     def parse(self, params: Mapping[str, object], period: int) -> None:
-        refuse_first(self.refusals(params, period))
+        if params or not is_period(period):
+            refuse_first(self.refusals(params, period))
 
     def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:
         yield from strangers(self.name, params, ())

@@ -10,7 +10,7 @@ from qmtl.foundation.common.errors import InvalidParameter
 from qmtl.foundation.common.money import text
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
-from qmtl.runtime.indicators.builtin import Inputs, bad_period, kind, refuse_first, strangers
+from qmtl.runtime.indicators.builtin import Inputs, bad_period, is_period, kind, refuse_first, strangers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class Price:
     output: type[NodeValue] = NodeValue
 
     def parse(self, params: Mapping[str, object], period: int) -> PriceParams:
-        refuse_first(self.refusals(params, period))
+        if len(params) != 1 or not is_period(period) or [*_bad_symbols(params.get("symbols"))]:
+            refuse_first(self.refusals(params, period))
         symbols = cast(Sequence[str], params["symbols"])
         return PriceParams(tuple(sorted(symbols)))
 

@@ -12,7 +12,7 @@ from typing import Final
 from qmtl.foundation.common.errors import InvalidParameter, InvalidValue
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
-from qmtl.runtime.indicators.builtin import Inputs, bad_period, refuse_first, strangers
+from qmtl.runtime.indicators.builtin import Inputs, bad_period, is_period, refuse_first, strangers
 
 _SUM = Context(prec=1000, traps=[Inexact, InvalidOperation])
 """Wide enough for the exact sum of any floats, which lie between 5e-324 and 2e308, so that the trap never springs."""
@@ -87,7 +87,8 @@ class Sma:
     output: type[NodeValue] = NodeValue
 
     def parse(self, params: Mapping[str, object], period: int) -> SmaParams:
-        refuse_first(self.refusals(params, period))
+        if params or not is_period(period, least=1):
+            refuse_first(self.refusals(params, period))
         return SmaParams(period)
 
     def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:

@@ -15,6 +15,7 @@ from qmtl.runtime.indicators.builtin import (
     Inputs,
     PositionTargetValue,
     bad_period,
+    is_period,
     kind,
     refuse_first,
     strangers,
@@ -79,7 +80,8 @@ class Target:
     output: type[PositionTarget] = PositionTarget
 
     def parse(self, params: Mapping[str, object], period: int) -> TargetParams:
-        refuse_first(self.refusals(params, period))
+        if params.keys() != _SHARES.keys() or not is_period(period):
+            refuse_first(self.refusals(params, period))
         return TargetParams(*(_share(name, params[name]) for name in _SHARES))
 
     def refusals(self, params: Mapping[str, object], period: int) -> Iterator[InvalidParameter]:

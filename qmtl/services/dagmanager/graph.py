@@ -163,7 +163,7 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
     resolved = _Resolved(held, at_ms, faults)
     for key in _in_order(placed, inputs, faults):
         one, reads = placed.nodes[key], inputs[key]
-        if key in alone and placed.are_all(one, reads) and resolved.can_add(reads):
+        if key in alone and placed.are_all(one, reads) and resolved.done.keys() >= set(reads):
             resolved.add(key, one, alone[key], reads)
     _check_signals(draft, placed, faults)
     faults.refuse_any()
@@ -513,9 +513,6 @@ class _Resolved:
         self._existing: dict[str, ComputeNode] = {}
         self._at_ms = at_ms
         self._faults = faults
-
-    def can_add(self, reads: Iterable[str]) -> bool:
-        return all(read in self.done for read in reads)
 
     def add(self, key: str, one: NodeRead, alone: Alone, reads: Sequence[str]) -> None:
         node = one.node

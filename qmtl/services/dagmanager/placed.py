@@ -37,9 +37,8 @@ class Placed:
 
     def are_all(self, one: NodeRead, reads: Collection[str]) -> bool:
         """Whether these keys are all that one reads, and nobody can have meant others."""
-        if one.inputs is None or len(reads) < len(one.inputs):
-            return False
-        return not self.doubled or self.doubled.keys().isdisjoint(reads)
+        is_all = one.inputs is not None and len(reads) == len(one.inputs)
+        return is_all and (not self.doubled or self.doubled.keys().isdisjoint(reads))
 
     def may_have(self, name: str, interval: int) -> bool:
         """Whether a node that a name may mean has this interval, or none that could be read."""
@@ -75,11 +74,11 @@ def place_nodes(nodes: Sequence[NodeRead], faults: Faults) -> Placed:
     """The nodes of a message; tells of names that are there twice."""
     out = Placed({}, {}, {})
     for place, one in enumerate(nodes):
-        name, key = one.name, f"|{place}"
+        name, key = one.name, ""
         if name is None:
             pass
         elif one.unsound and not is_name(name):
-            out.odd.setdefault(name, key)
+            out.odd.setdefault(name, f"|{place}")
         elif (first := out.nodes.get(name)) is None:
             key = name
         else:
@@ -94,7 +93,7 @@ def place_nodes(nodes: Sequence[NodeRead], faults: Faults) -> Placed:
                 "each node has a name of its own",
                 "Rename one of them.",
             )
-        out.nodes[key] = one
+        out.nodes[key or f"|{place}"] = one
     return out
 
 
