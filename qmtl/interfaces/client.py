@@ -51,7 +51,7 @@ from qmtl.interfaces.standing import taken
 from qmtl.interfaces.tail import Tail
 from qmtl.services.dagmanager import repeats
 from qmtl.services.dagmanager.admission import admit
-from qmtl.services.dagmanager.context import Request, in_log
+from qmtl.services.dagmanager.context import SHUT_OUT, Request, in_log
 from qmtl.topology import PROTOTYPES
 
 IDLE_S: Final = 0.02
@@ -65,7 +65,8 @@ GC_ATTEMPTS: Final = 3
 _REMEDIES: Final = {
     Downgrade.DECISION_UNAVAILABLE.value: "Say a domain (--domain live, or another one with --as-of): the first one that is said is the log's.",
     Downgrade.MISSING_AS_OF.value: "Say the state of the data, too (--as-of).",
-    Downgrade.OTHER_CONTEXT.value: "Say the log's domain and state of the data (`qmtl service dagmanager context show`), or no context.",
+    Downgrade.OTHER_CONTEXT.value: "Say the log's domain and state of the data (`qmtl service dagmanager context show`), or no context. "
+    f"Is it another world's? {SHUT_OUT}",
 }
 
 _REFUSALS: Final = {

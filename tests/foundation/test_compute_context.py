@@ -58,7 +58,6 @@ def test_what_is_incomplete_computes_only_and_what_is_complete_is_as_it_was(
     assert (found.execution_domain.value, found.downgrade) == (granted, why)
     assert found.safe_mode == (why is not None)
     assert found.may_reuse == found.may_mark_versions == (why is None)
-    assert found.may_order == (granted == "live")
     assert found.context == (replace(asked, execution_domain=ExecutionDomain.BACKTEST) if why else asked)
 
 
@@ -68,10 +67,9 @@ def test_nothing_becomes_live_or_looser_by_being_evaluated_however_often(asked: 
     again = once.context.evaluate_safe_mode()
     assert (once.execution_domain is ExecutionDomain.LIVE) == (asked.execution_domain is ExecutionDomain.LIVE)
     assert again.execution_domain is once.execution_domain
-    assert once.may_order <= (once.execution_domain is ExecutionDomain.LIVE)
     if once.safe_mode:
         assert once.execution_domain is ExecutionDomain.BACKTEST
-        assert (once.may_order, once.may_reuse, once.may_mark_versions) == (False, False, False)
+        assert (once.may_reuse, once.may_mark_versions) == (False, False)
 
 
 @pytest.mark.parametrize(

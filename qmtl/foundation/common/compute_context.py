@@ -28,7 +28,7 @@ class Downgrade(Enum):
     DECISION_UNAVAILABLE = "decision_unavailable"
     MISSING_AS_OF = "missing_as_of"
     OTHER_CONTEXT = "other_context"
-    """What is there was computed of other data, or in another domain."""
+    """What is there was computed of other data, in another domain, or is another world's own."""
 
 
 DOMAIN_OF_MODE: Final[Mapping[str, ExecutionDomain]] = MappingProxyType(
@@ -124,11 +124,6 @@ class SafeContext:
     def may_mark_versions(self) -> bool:
         """Whether a version sentinel may be written for it."""
         return not self.safe_mode
-
-    @property
-    def may_order(self) -> bool:
-        """Whether orders of it may reach an exchange, as far as the domain has a say."""
-        return self.execution_domain is ExecutionDomain.LIVE and not self.safe_mode
 
 
 def compute_key(node_id: str, context: ComputeContext) -> str:

@@ -9,21 +9,35 @@ from qmtl.foundation.common.compute_context import ComputeContext, ExecutionDoma
 THE_CONTEXT = "compute"
 """The key of the one row of `dag.context`."""
 
+ALL_WORLDS = "all worlds"
+"""Stands for the world in the compute keys of a log whose worlds share what is computed; no world has it as its id, as an id has no space."""
+
 
 @dataclass(frozen=True, slots=True)
 class SaidContext:
-    """A context that was granted, with its parts as `ComputeContext` has them."""
+    """A context that was granted, with its parts as `ComputeContext` has them.
+
+    Attributes:
+        world_id: the world whose own it is; `ALL_WORLDS` where worlds share.
+        shared_worlds: whether strategies of any world use what is computed in it. A row of old does not say so and was shared; it
+            names the world that was said then, which is in its keys and keeps no other one out.
+    """
 
     world_id: str
     execution_domain: ExecutionDomain
     as_of: str
     partition: str
     dataset_fingerprint: str
+    shared_worlds: bool = True
 
     def read(self) -> ComputeContext:
         return ComputeContext(
             self.world_id, self.execution_domain, self.as_of, self.partition, self.dataset_fingerprint
         )
+
+    def admits(self, world_id: str) -> bool:
+        """Whether strategies of a world may use what is computed in it."""
+        return self.shared_worlds or self.world_id == world_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +45,12 @@ class SetComputeContext:
     """Say in which context all nodes compute from now on. What they have kept of another one is thrown away, and counted.
 
     Attributes:
-        world_id: under whose name the log computes, for the strategies of all of its worlds; not empty.
+        world_id: the world that has the log for its own; empty with `shared_worlds`.
         execution_domain: any name of a domain or mode, as in `domain_of`.
         as_of: the state of the dataset; a backtest or dry run needs one.
         partition: a tenant, strategy or portfolio within the world; no Kafka partition.
         dataset_fingerprint: of the very data behind `as_of`.
+        shared_worlds: the strategies of all worlds share what is computed. Only who says so shares.
     """
 
     command_id: str
@@ -45,6 +60,7 @@ class SetComputeContext:
     as_of: str = ""
     partition: str = ""
     dataset_fingerprint: str = ""
+    shared_worlds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

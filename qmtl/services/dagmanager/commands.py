@@ -165,12 +165,13 @@ def _roll_back(act: Act, message: RollBack) -> str:
             f"version {version.sentinel_id} was never active: a topic of it could not be made.",
             "Publish it again.",
         )
+    context.require_admitted(act, version.world_id)
     return _deploy(act, version)
 
 
 def _redo(act: Act, message: RedoDiff) -> str:
     version = _known(act, message.sentinel_id)
-    context.require_said(act)
+    context.require_said(act, version.world_id)
     again = DagSubmission(
         message.command_id,
         version.world_id,

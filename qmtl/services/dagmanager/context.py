@@ -16,6 +16,7 @@ from qmtl.foundation.common.compute_context import (
 from qmtl.foundation.common.errors import CommandRefused, InvalidName, InvalidParameter, PromotionHeld
 from qmtl.foundation.common.ids import fault_of, require_id
 from qmtl.foundation.contracts.context import (
+    ALL_WORLDS,
     THE_CONTEXT,
     ClearContextHits,
     LogContext,
@@ -26,10 +27,17 @@ from qmtl.foundation.contracts.context import (
 from qmtl.foundation.contracts.dag import AdminAct, DagSubmission
 from qmtl.foundation.contracts.diff import DiffRequest
 from qmtl.services.dagmanager.act import Act
+from qmtl.services.dagmanager.catalogue import HOLDING
 from qmtl.services.dagmanager.faults import Faults
 
 MAX_TEXT: Final = 400
 """Characters of a part of a context, and of a reason."""
+
+SHUT_OUT: Final = (
+    "Give the world a namespace of its own (`kafka://HOST:PORT/WORLD.DOMAIN`), or let all worlds share what is computed"
+    " (`qmtl service dagmanager context set --shared-worlds`)."
+)
+"""What to do for a world that has no part in what is computed on a log."""
 
 Request = TypeVar("Request", DagSubmission, DiffRequest)
 
@@ -40,10 +48,17 @@ def say(act: Act, message: SetComputeContext) -> str:
     """Let everything be computed in this context from now on.
 
     Raises:
-        CommandRefused: it names no domain, or could be granted in safe mode only: nothing of it might be kept.
+        CommandRefused: it names no domain, or could be granted in safe mode only: nothing of it might be kept. Or it shuts out a world of
+            which something is deployed, or names a world and shares all.
         InvalidName: its world is no id.
     """
-    require_id("world_id", message.world_id)
+    if not message.shared_worlds:
+        require_id("world_id", message.world_id)
+    elif message.world_id:
+        raise CommandRefused(
+            f"world_id was the text {message.world_id[:80]!a} and shared_worlds was true; a context that all worlds share is no world's own.",
+            "Say one of the two.",
+        )
     for name in _PARTS:
         _require_short(name, getattr(message, name))
     domain = domain_of(message.execution_domain)
@@ -52,21 +67,24 @@ def say(act: Act, message: SetComputeContext) -> str:
             f"execution_domain was the text {message.execution_domain[:80]!a}; no domain has that name.",
             f"There are {', '.join(DOMAIN_OF_MODE)}.",
         )
-    asked = ComputeContext(
-        message.world_id, domain, message.as_of, message.partition, message.dataset_fingerprint
+    said = SaidContext(
+        ALL_WORLDS if message.shared_worlds else message.world_id,
+        domain,
+        message.as_of,
+        message.partition,
+        message.dataset_fingerprint,
+        message.shared_worlds,
     )
-    downgrade = asked.evaluate_safe_mode().downgrade
+    downgrade = granted(None, said.read()).downgrade
     if downgrade is not None:
         raise CommandRefused(
             f"a context of {domain.value} without as_of is in safe mode ({downgrade.value}): nothing of it may be kept.",
             "Say as_of, the state of the dataset.",
         )
-    said = SaidContext(
-        message.world_id, domain, message.as_of, message.partition, message.dataset_fingerprint
-    )
     known = act.catalogue.context()
-    if known is not None and known.context == said:
-        return f"all is computed in {told(said)} already"
+    if known is not None and _is_as(known.context, said):
+        return f"all is computed in {told(known.context)} already"
+    _require_no_other(act, said)
     row = LogContext(THE_CONTEXT, said, act.at_ms)
     if known is not None:
         row = replace(known, context=said, since_ms=act.at_ms)
@@ -74,15 +92,36 @@ def say(act: Act, message: SetComputeContext) -> str:
     return f"all is computed in {told(said)} from now on"
 
 
+def _is_as(known: SaidContext, said: SaidContext) -> bool:
+    """Whether a context is what holds; one that worlds share is, whatever world a row of old names."""
+    return known == (replace(said, world_id=known.world_id) if said.shared_worlds else said)
+
+
+def _require_no_other(act: Act, said: SaidContext) -> None:
+    """Whatever is deployed is computed in the context of the log, so a world's own one comes when nothing of another world is.
+
+    Raises:
+        CommandRefused: something is.
+    """
+    for one in act.catalogue.versions():
+        if one.status in HOLDING and not said.admits(one.world_id):
+            raise CommandRefused(
+                f"version {one.sentinel_id} of another world than {said.world_id} is deployed, and would go on in a context that is not its own.",
+                "Retire what other worlds have here (`qmtl service dagmanager retire`), or let them share (`--shared-worlds`).",
+            )
+
+
 def begin(act: Act, safe: SafeContext) -> str:
-    """Let what is deployed first say the context of the log, in the step that deploys it: no other one comes in between.
+    """Let what is deployed first say the context of the log, its world's own, in the step that deploys it: no other one comes in between.
 
     Returns: what the audit is told of it; empty where a context was said before.
     """
     if act.catalogue.context() is not None:
         return ""
     one = safe.context
-    said = SaidContext(one.world_id, safe.execution_domain, one.as_of, one.partition, one.dataset_fingerprint)
+    said = SaidContext(
+        one.world_id, safe.execution_domain, one.as_of, one.partition, one.dataset_fingerprint, False
+    )
     act.catalogue.put_context(LogContext(THE_CONTEXT, said, act.at_ms))
     return f"all is computed in {told(said)} from now on"
 
@@ -104,17 +143,35 @@ def in_log(row: LogContext | None, request: Request) -> Request:
     )
 
 
-def require_said(act: Act) -> None:
-    """Nothing is deployed by the DAG Manager itself in no context.
+def require_said(act: Act, world_id: str) -> None:
+    """Nothing is deployed by the DAG Manager itself in no context, or for a world in another one's.
 
     Raises:
-        CommandRefused: nobody has said one.
+        CommandRefused: nobody has said one, or it is another world's own.
     """
     if act.catalogue.context() is None:
         raise CommandRefused(
             f"no context was said on this log; what is deployed would be in safe mode ({Downgrade.DECISION_UNAVAILABLE.value}).",
             "Say one with `qmtl service dagmanager context set`, or by publishing with --domain.",
         )
+    require_admitted(act, world_id)
+
+
+def require_admitted(act: Act, world_id: str) -> None:
+    """Nothing is deployed for a world in the context of another one.
+
+    Raises:
+        CommandRefused: the context is another world's own.
+    """
+    if why := shut_out(act.catalogue.context(), world_id):
+        raise CommandRefused(f"{why}.", SHUT_OUT)
+
+
+def shut_out(row: LogContext | None, world_id: str) -> str:
+    """Why a world has no part in what is computed here; empty where it has one."""
+    if row is None or row.context.admits(world_id):
+        return ""
+    return f"what is computed on this log is world {row.context.world_id}'s own, not world {world_id[:80]}'s"
 
 
 def clear(act: Act, message: ClearContextHits) -> str:
@@ -164,14 +221,15 @@ def require_cleared(act: Act) -> None:
 
 
 def granted(row: LogContext | None, asked: ComputeContext) -> SafeContext:
-    """What is granted to a context that somebody asks for, on a log that computes in this one.
+    """What is granted to a context that somebody asks for, on a log that computes in this one: every decision on it is made here.
 
-    The log computes for all of its worlds, so these are not compared.
+    The world is a part of it like every other one, but on a log whose worlds share what is computed.
     """
     safe = asked.evaluate_safe_mode()
     if safe.safe_mode or row is None:
         return safe
-    if replace(row.context.read(), world_id=asked.world_id) == asked:
+    said = row.context
+    if said.admits(asked.world_id) and replace(said.read(), world_id=asked.world_id) == asked:
         return safe
     backtest = replace(asked, execution_domain=ExecutionDomain.BACKTEST)
     return SafeContext(backtest, ExecutionDomain.BACKTEST, Downgrade.OTHER_CONTEXT)
@@ -204,7 +262,7 @@ def evaluated(row: LogContext | None, message: DiffRequest | DagSubmission, faul
             rule = f"at most {MAX_TEXT} characters are allowed"
             faults.add(InvalidParameter, name, getattr(message, name), rule, "Shorten it.")
     if not message.world_id.strip():  # nobody has decided anything for no world
-        return ComputeContext("nowhere", None).evaluate_safe_mode()
+        return granted(row, ComputeContext("nowhere", None))
     asked = ComputeContext(
         message.world_id, domain, message.as_of, message.partition, message.dataset_fingerprint
     )
@@ -219,7 +277,9 @@ def told(said: SaidContext) -> str:
         "dataset_fingerprint": said.dataset_fingerprint,
     }
     parts = [f"{name} {value}" for name, value in more.items() if value]
-    return ", ".join([f"{said.world_id}/{said.execution_domain.value}", *parts])
+    whose = f"{said.world_id}/{said.execution_domain.value}"
+    shared = ["shared by all worlds"] if said.shared_worlds and said.world_id != ALL_WORLDS else []
+    return ", ".join([whose, *parts, *shared])
 
 
 def _require_short(name: str, text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from qmtl.foundation.common.canonical import blake3_hex
@@ -65,11 +66,12 @@ def start(act: Act, message: StartRelease, faults: Faults) -> str:
     Raises:
         InvalidDag: a submission would be refused, or there are faults; with every reason.
         ReleaseActive: another one of the strategy is under way.
-        CommandRefused: the version has traffic already, or another one waits for its topics, or nobody has said a context.
+        CommandRefused: the version has traffic already, or another one waits for its topics, or nobody has said a context, or another world
+            has it for its own.
     """
     asked = DagSubmission(message.command_id, message.world_id, message.dag_json, act.at_ms, CANARY_SHARE)
     graph, draft = drafted(act.catalogue, asked, faults, prescan=act.prescan)
-    context.require_said(act)
+    context.require_said(act, message.world_id)
     world_id, strategy_id = message.world_id, graph.strategy_id
     if (other := act.catalogue.release_of(world_id, strategy_id)) is not None:
         raise ReleaseActive(
@@ -203,8 +205,9 @@ def _crossed(catalogue: Catalogue, release: Release) -> str:
 def _deploy(act: Act, release: Release) -> str:
     """Submit the message as a canary; the first version of a strategy gets all, as there is nobody to have the rest."""
     submission_id, share = release.release_id, CANARY_SHARE if release.beside_id else FULL_WEIGHT
-    rules = (context.require_said, *((context.require_cleared,) if release.beside_id else ()))
-    if why := _held(act, rules):
+    rules = (context.require_cleared,) if release.beside_id else ()
+    said = partial(context.require_said, world_id=release.world_id)
+    if why := _held(act, (said, *rules)):
         return _wait(act, release, why)
     kept: ReleaseMessage | None = act.step.table(_MESSAGES).get(submission_id)
     if kept is None or act.step.table("dag.diffs").get(submission_id) is not None:

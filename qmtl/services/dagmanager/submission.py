@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, Final, assert_never
 
 from qmtl.foundation.common.canonical import blake3_hex
-from qmtl.foundation.common.compute_context import SafeContext
+from qmtl.foundation.common.compute_context import Downgrade, SafeContext
 from qmtl.foundation.common.errors import (
     DagTooLarge,
     InvalidDag,
@@ -130,6 +130,10 @@ def _leave_alone(
     """Take a submission in safe mode: the nodes of the log compute in no context but its own, so nothing is deployed for it."""
     why = "" if safe.downgrade is None else safe.downgrade.value
     told = f"safe mode ({why}): no version is marked, and nothing is deployed"
+    if safe.downgrade is Downgrade.OTHER_CONTEXT and (
+        shut_out := context.shut_out(act.catalogue.context(), submission.world_id)
+    ):
+        told += f"; {shut_out}. {context.SHUT_OUT}"
     outcome = DagOutcome(
         submission.submission_id,
         submission.world_id,

@@ -244,7 +244,7 @@ class Nodes:
             elif not one.here:
                 values[one.node.node_id] = self._receive(step, one, bucket, bars, foreign)
             else:
-                values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars)
+                values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars, foreign)
             self._give(step, one, bucket.bucket_ms, values[one.node.node_id])
         if foreign:
             contexts = step.table("node.context")
@@ -321,8 +321,10 @@ class Nodes:
         bucket_ms: int,
         values: Mapping[str, Mapping[str, Output]],
         bars: Bars,
+        foreign: dict[str, None],
     ) -> dict[str, Output]:
-        """One step of a node for every symbol that an input has a value of in this bucket."""
+        """One step of a node for every symbol that an input has a value of in this bucket. One that has kept anything of another context is
+        noted in `foreign`."""
         out: dict[str, Output] = {}
         key = self._keys.of(one.node.node_id)
         for symbol, inputs in _inputs_of(one, values):
@@ -330,7 +332,7 @@ class Nodes:
             assert (
                 bar is not None
             )  # a value without a bar comes from another shard alone, and is not received
-            running = self._resume(step, one, symbol)
+            running = self._resume(step, one, symbol, foreign)
             value = running.step(inputs, bar)
             self._touched[one.node.node_id, symbol] = None
             if value is not None:
@@ -341,13 +343,25 @@ class Nodes:
         self._note(step, one, warm, bucket_ms)
         return out
 
-    def _resume(self, step: Step, one: PlanNode, symbol: str) -> Running:
+    def _resume(self, step: Step, one: PlanNode, symbol: str, foreign: dict[str, None]) -> Running:
         key = (one.node.node_id, symbol)
         running = self._running.get(key)
         if running is None:
+            self._disown(step, one.node.node_id, foreign)
             window = step.table("node.windows").get(*key)
             running = self._running[key] = BUILTINS[one.node.node_type].resume(one.params, window)
         return running
+
+    def _disown(self, step: Step, node_id: str, foreign: dict[str, None]) -> None:
+        """Use no window of a node whose state is of another key than its own here. What a context leaves behind goes in the step that ends it,
+        so there is none; but that a window is used must not rest on what another step did."""
+        states, key = step.table("node.state"), self._keys.of(node_id)
+        state: NodeState = states.get(node_id)
+        if state.compute_key == key:
+            return
+        if self._drop(step, (node_id,)) and state.compute_key and key:
+            foreign[node_id] = None
+        states.put(replace(state, status=NodeStatus.INITIALIZED, since_bucket_ms=0, compute_key=key))
 
     def _publish(
         self, step: Step, node: PlannedNode, symbol: str, bucket_ms: int, window: str, value: Output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +12,40 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qmtl.foundation.common.compute_context import ComputeContext, ExecutionDomain, domain_of
+from qmtl.foundation.common.canonical import blake3_hex
+from qmtl.foundation.common.compute_context import ComputeContext, ExecutionDomain, compute_key, domain_of
+from qmtl.foundation.common.ids import fault_of
 from qmtl.foundation.contracts.context import (
+    ALL_WORLDS,
+    THE_CONTEXT,
     ClearContextHits,
     LogContext,
     NodeContext,
     SaidContext,
     SetComputeContext,
 )
-from qmtl.foundation.contracts.dag import AdminAct, DagCommandOutcome, DagOutcome, RedoDiff, SetTrafficWeight
+from qmtl.foundation.contracts.dag import (
+    AdminAct,
+    DagCommandOutcome,
+    DagOutcome,
+    RedoDiff,
+    RetireStrategy,
+    RollBack,
+    SentinelStatus,
+    SetTrafficWeight,
+)
 from qmtl.foundation.contracts.diff import DiffChunk
-from qmtl.foundation.contracts.release import StartRelease
+from qmtl.foundation.contracts.release import ReportBacktest, StartRelease
+from qmtl.services.dagmanager.catalogue import HOLDING
+from qmtl.services.dagmanager.context import SHUT_OUT
+from qmtl.services.dagmanager.release import BACKTESTS
 from tests.services.dagmanager.desk import Desk
 from tests.services.dagmanager.test_diffing import a_desk, chunks, request
 from tests.services.dagmanager.test_versions import publish
 from tests.services.graphs import T0, crossing, strategy, submission, text
 
-LIVE = SaidContext("w", ExecutionDomain.LIVE, "", "", "")
+ROOT = Path(__file__).parents[3]
+LIVE = SaidContext("w1", ExecutionDomain.LIVE, "", "", "", False)
 BLANK: dict[str, Any] = {
     "world_id": "w1",
     "execution_domain": "",
@@ -50,8 +68,8 @@ def said(desk: Desk, message: Any) -> DagCommandOutcome:
     return found
 
 
-def set_to(desk: Desk, name: str = "c1", **parts: str) -> DagCommandOutcome:
-    asked = {"world_id": "w", "execution_domain": "live", **parts}
+def set_to(desk: Desk, name: str = "c1", **parts: Any) -> DagCommandOutcome:
+    asked = {"world_id": "w1", "execution_domain": "live", **parts}
     return said(desk, SetComputeContext(name, issued_at_ms=T0, **asked))
 
 
@@ -71,10 +89,11 @@ def row(desk: Desk) -> LogContext:
         ({"execution_domain": "backtest"}, "(missing_as_of)"),
         ({"execution_domain": "paper", "as_of": "  "}, "(missing_as_of)"),
         ({"partition": "p" * 401}, "partition was a text of 401 characters"),
+        ({"shared_worlds": True}, "world_id was the text 'w1' and shared_worlds was true"),
     ],
 )
 def test_a_context_that_can_be_granted_in_safe_mode_only_is_refused(
-    desk: Desk, parts: dict[str, str], told: str
+    desk: Desk, parts: dict[str, Any], told: str
 ) -> None:
     outcome = set_to(desk, **parts)
     assert (outcome.accepted, outcome.code) == (False, "QMTL-602")
@@ -85,7 +104,7 @@ def test_a_context_that_can_be_granted_in_safe_mode_only_is_refused(
 def test_a_context_is_kept_by_its_domain_and_said_twice_changes_nothing(desk: Desk) -> None:
     assert set_to(desk, execution_domain="paper", as_of="2026-11").accepted
     known = row(desk)
-    assert known.context == SaidContext("w", ExecutionDomain.DRYRUN, "2026-11", "", "")
+    assert known.context == SaidContext("w1", ExecutionDomain.DRYRUN, "2026-11", "", "", False)
     desk.tick(T0)
     assert "already" in set_to(desk, "c2", execution_domain="dryrun", as_of="2026-11").detail
     assert row(desk) == known
@@ -95,7 +114,7 @@ def test_a_context_is_kept_by_its_domain_and_said_twice_changes_nothing(desk: De
     ("asked", "safe_mode"),
     [
         ({"execution_domain": "dryrun", "as_of": "A"}, ""),
-        ({"execution_domain": "dryrun", "as_of": "A", "world_id": "another"}, ""),
+        ({"execution_domain": "dryrun", "as_of": "A", "world_id": "w2"}, "other_context"),
         ({"execution_domain": "dryrun", "as_of": "B"}, "other_context"),
         ({"execution_domain": "backtest", "as_of": "A"}, "other_context"),
         ({"execution_domain": "live"}, "other_context"),
@@ -134,7 +153,14 @@ CONTEXTS = st.fixed_dictionaries(
         "dataset_fingerprint": st.sampled_from(["", "", "", "f"]),
     }
 )
-LOGS = st.none() | st.sampled_from([{"as_of": "A", "execution_domain": "dryrun"}, {}])
+SHARED = {"world_id": "", "shared_worlds": True}
+LOGS = st.none() | st.sampled_from(
+    [
+        said | shared
+        for said in ({"as_of": "A", "execution_domain": "dryrun"}, dict[str, str]())
+        for shared in (SHARED, dict[str, object]())
+    ]
+)
 
 
 def answer(chunk: DiffChunk | DagOutcome) -> tuple[object, ...]:
@@ -146,7 +172,7 @@ def answer(chunk: DiffChunk | DagOutcome) -> tuple[object, ...]:
 @example(None, [("first", BLANK), ("first", BLANK | {"execution_domain": "live"}), ("first", BLANK)])
 @example({}, [("first", BLANK)])
 def test_what_a_diff_says_and_what_a_submission_of_it_does_agree(
-    log: dict[str, str] | None, asked: list[tuple[str, dict[str, Any]]]
+    log: dict[str, Any] | None, asked: list[tuple[str, dict[str, Any]]]
 ) -> None:
     """Whatever the message and its context are: the same is refused in the same words, the same is in safe mode and leaves the graph as it
     is, and what is deployed is of the context of the log, which the first of it has said in its own step."""
@@ -163,7 +189,9 @@ def test_what_a_diff_says_and_what_a_submission_of_it_does_agree(
             assert answer(found) == answer(told)
             if found.accepted and not found.safe_mode:
                 said = row(desk).context
-                assert replace(said, world_id=context["world_id"]).read() == context_of(context)
+                assert (said.world_id == ALL_WORLDS) is said.shared_worlds
+                whose = context["world_id"] if said.shared_worlds else said.world_id
+                assert replace(said, world_id=whose).read() == context_of(context)
                 if not before["dag.context"]:
                     assert said.world_id == context["world_id"]
                     (_, response) = [one for _, one in desk.emitted[noted:] if one.act is AdminAct.DIFFED]
@@ -175,6 +203,127 @@ def test_what_a_diff_says_and_what_a_submission_of_it_does_agree(
             assert after == before
             notes = [(one.act, one.subject) for _, one in desk.emitted[noted:]]
             assert notes == [(AdminAct.DIFFED, f"s{number}")] * 2
+
+
+OLD = SaidContext("w1", ExecutionDomain.LIVE, "", "", "")
+"""As a row of old is read, in which no word was said of other worlds."""
+
+
+@pytest.mark.parametrize("log", ["own", "shared", "old"])
+@pytest.mark.parametrize("world_id", ["w1", "w2"])
+def test_another_world_has_a_part_in_what_is_computed_only_where_that_was_said(
+    desk: Desk, log: str, world_id: str
+) -> None:
+    if log == "shared":
+        assert set_to(desk, world_id="", shared_worlds=True).accepted
+        assert row(desk).context == SaidContext(ALL_WORLDS, ExecutionDomain.LIVE, "", "", "", True)
+    elif log == "old":
+        desk.table("dag.context").put(LogContext(THE_CONTEXT, OLD, T0))
+        desk.again()
+    publish(desk, 8)
+    before = {name: desk.rows(name) for name in ("dag.nodes", "dag.queues", "dag.sentinels", "dag.tasks")}
+    sent = replace(submission(MESSAGES["first"], world_id), submission_id="x", execution_domain="live")
+    desk.send(request(MESSAGES["first"], world_id=world_id, execution_domain="live"), sent)
+    found: DagOutcome = desk.table("dag.diffs").get("x")
+    is_out = (log, world_id) == ("own", "w2")
+    assert (found.accepted, found.safe_mode) == (True, "other_context" if is_out else "")
+    assert chunks(desk)[0].safe_mode == found.safe_mode
+    assert bool(found.reused_nodes) is not is_out
+    if is_out:
+        assert found.detail.endswith(
+            f"what is computed on this log is world w1's own, not world w2's. {SHUT_OUT}"
+        )
+        assert before == {name: desk.rows(name) for name in before}
+
+
+def test_keys_of_a_log_whose_worlds_share_are_those_of_no_world() -> None:
+    node_id, parts = "blake3:" + "1" * 64, (ExecutionDomain.LIVE, "", "", "")
+    keys = {
+        whose: compute_key(node_id, SaidContext(whose, *parts).read()) for whose in ("w1", "w2", ALL_WORLDS)
+    }
+    assert len(set(keys.values())) == 3
+    assert fault_of("world_id", ALL_WORLDS) is not None
+
+
+@pytest.mark.parametrize("status", [SentinelStatus.PENDING, SentinelStatus.ACTIVE])
+def test_no_context_is_a_worlds_own_while_something_of_another_one_is_deployed(
+    desk: Desk, status: SentinelStatus
+) -> None:
+    """What is deployed would go on in it. What was retired does not, nor does it come back."""
+    set_to(desk, world_id="", shared_worlds=True)
+    for world_id in ("w1", "w2"):
+        sent = submission(MESSAGES["first"], world_id)
+        desk.send(replace(sent, submission_id=world_id, execution_domain="live"))
+        desk.send(request(MESSAGES["first"], f"r-{world_id}", world_id=world_id, execution_domain="live"))
+    if status is SentinelStatus.ACTIVE:
+        desk.report_all()
+    assert {one.status for one in desk.rows("dag.sentinels")} == {status}
+    before = row(desk)
+    refused = set_to(desk, "own")
+    assert (refused.code, row(desk)) == ("QMTL-602", before)
+    assert "of another world than w1 is deployed" in refused.detail
+    assert said(desk, RetireStrategy("out", "w2", "s1", T0)).accepted
+    assert set_to(desk, "own-again").accepted
+    assert row(desk).context == LIVE
+    gone = desk.table("dag.diffs").get("w2").sentinel_id
+    for command in (
+        RollBack("back", gone, T0),
+        RedoDiff("redo", gone, "v9", T0),
+        StartRelease("release", "w2", text(strategy(crossing(3, 21), version="v21")), T0),
+    ):
+        outcome = said(desk, command)
+        assert (outcome.accepted, outcome.code) == (False, "QMTL-602"), command
+        assert "is world w1's own, not world w2's" in outcome.detail
+    held = {one.world_id for one in desk.rows("dag.sentinels") if one.status in HOLDING}
+    assert held == {"w1"}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_that_worlds_share_is_said_once_and_is_another_context_than_a_worlds_own(
+    desk: Desk, old: bool
+) -> None:
+    if old:
+        desk.table("dag.context").put(LogContext(THE_CONTEXT, OLD, T0))
+        desk.again()
+    else:
+        set_to(desk, world_id="", shared_worlds=True)
+    before = row(desk)
+    assert "already" in set_to(desk, "c2", world_id="", shared_worlds=True).detail
+    assert row(desk) == before
+    assert "already" not in set_to(desk, "c3").detail
+    assert row(desk).context == LIVE
+    assert "from now on" in set_to(desk, "c4", world_id="", shared_worlds=True).detail
+    assert row(desk).context == SaidContext(ALL_WORLDS, ExecutionDomain.LIVE, "", "", "", True)
+
+
+def test_a_release_waits_while_its_log_is_another_worlds_own(desk: Desk) -> None:
+    set_to(desk, world_id="", shared_worlds=True)
+    desk.tick(T0)
+    message = text(strategy(crossing(3, 21), version="v21"))
+    assert said(desk, StartRelease("release", "w2", message, T0)).accepted
+    assert set_to(desk, "own").accepted
+    for number in range(BACKTESTS):
+        run = f"run-{number}"
+        report = ReportBacktest(run, "release", run, blake3_hex(message), True, T0)
+        assert said(desk, report).accepted
+    (release,) = desk.rows("dag.releases")
+    assert "waits: what is computed on this log is world w1's own" in release.detail
+    assert desk.rows("dag.sentinels") == []
+
+
+def test_who_may_use_what_is_decided_at_one_place() -> None:
+    """Beside the module that has the rule, one function asks it."""
+    callers = [
+        (path.name, name.name)
+        for path in sorted((ROOT / "qmtl").rglob("*.py"))
+        if path.name != "compute_context.py"
+        for name in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(name, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(name)
+        if isinstance(node, ast.Attribute | ast.Name)
+        and getattr(node, "attr", getattr(node, "id", "")) == "evaluate_safe_mode"
+    ]
+    assert callers == [("context.py", "granted")]
 
 
 def context_of(parts: dict[str, Any]) -> ComputeContext:
@@ -209,7 +358,7 @@ def test_of_two_who_say_the_first_context_one_is_deployed_and_the_other_one_told
     two = replace(one, submission_id="two", execution_domain="backtest", as_of="A")
     desk.send(one, two)
     assert [desk.table("dag.diffs").get(name).safe_mode for name in ("one", "two")] == ["", "other_context"]
-    assert row(desk) == LogContext("compute", replace(LIVE, world_id="w1"), T0)
+    assert row(desk) == LogContext("compute", LIVE, T0)
     desk.again()
     desk.send(replace(two, submission_id="three"))
     assert desk.table("dag.diffs").get("three").safe_mode == "other_context"

@@ -24,7 +24,13 @@ from qmtl.engine.failpoint import POINTS
 from qmtl.engine.simulate.explore import MEMORY
 from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.common.errors import TopicCollision, TopicMismatch
-from qmtl.foundation.contracts.context import ClearContextHits, NodeContext, SaidContext, SetComputeContext
+from qmtl.foundation.contracts.context import (
+    ALL_WORLDS,
+    ClearContextHits,
+    NodeContext,
+    SaidContext,
+    SetComputeContext,
+)
 from qmtl.foundation.contracts.dag import (
     FULL_WEIGHT,
     AdminAct,
@@ -56,7 +62,7 @@ from tests.services.graphs import strategy, submission
 OWNERS = [("w1", "s1"), ("w1", "s2"), ("w2", "s1")]
 SCHEMAS: list[dict[str, str]] = [{}, {}, dict.fromkeys(("price", "sma"), "blake3:" + "1" * 64)]
 STEPS_DAYS = (1, 7, 30, 100, 215)
-LIVE = SaidContext("w1", ExecutionDomain.LIVE, "", "", "")
+LIVE = SaidContext(ALL_WORLDS, ExecutionDomain.LIVE, "", "", "", True)
 VERSIONS_STAY_MS = (180 + 30) * DAY_MS
 NOT_OURS = (f"[{TopicCollision.code}]", f"[{TopicMismatch.code}]")
 PLACE = str(MEMORY) if MEMORY.is_dir() else None
@@ -101,7 +107,7 @@ class Life(RuleBasedStateMachine):
         """With nothing; with a strategy that runs; or with one that is over for so long that its topics are to go, unless a worker has
         not heard of it; or with one of which nothing is left."""
         self.desk.tick(self.now_ms)
-        self.send(SetComputeContext("context", "w1", "live", self.now_ms))
+        self.send(SetComputeContext("context", "", "live", self.now_ms, shared_worlds=True))
         if begun != "nothing":
             self.publish(0, OWNERS[0], FULL_WEIGHT, {})
             self.make(self.desk.rows("dag.tasks"), ok=True)

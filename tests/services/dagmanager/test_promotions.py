@@ -109,7 +109,7 @@ class Trial:
         self.was_stable.update([*after][:1])
 
     def hit(self) -> None:
-        known = SaidContext("w1", ExecutionDomain.LIVE, "", "", "")
+        known = SaidContext("w1", ExecutionDomain.LIVE, "", "", "", False)
         self.desk.send(NodeContext(0, known, self.count + 1, ("blake3:" + "1" * 64,)))
         waiting = self.versions(SentinelStatus.PENDING)
         self.held, self.returns, self.left = True, set(), set()

@@ -16,7 +16,7 @@ from qmtl.engine.log.port import Record, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
-from qmtl.foundation.contracts.context import THE_CONTEXT
+from qmtl.foundation.contracts.context import THE_CONTEXT, SetComputeContext
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagCommand, StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue
@@ -194,6 +194,10 @@ class Floor:
         self.work()
         found: StrategyVersion = self.view("dag.strategies").get(world_id, message["strategy_id"])
         return found
+
+    def share(self) -> None:
+        """Let strategies of all worlds share what is computed."""
+        self.command(SetComputeContext("share", "", "live", 0, shared_worlds=True))
 
     def command(self, command: DagCommand) -> None:
         """Have the DAG Manager decide on a command, and its row on the log; the node workers have not seen it yet."""

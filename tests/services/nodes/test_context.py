@@ -22,13 +22,13 @@ SYMBOL = PLACED["higher"][0][0]
 
 
 def say(floor: Floor, as_of: str) -> None:
-    floor.command(SetComputeContext(f"to-{as_of.strip()}{len(as_of)}", "w", "dryrun", 0, as_of))
+    floor.command(SetComputeContext(f"to-{as_of.strip()}{len(as_of)}", "w1", "dryrun", 0, as_of))
 
 
 def key_of(node_id: str, as_of: str) -> str:
     """In the context that was said for a state of the data; without one, in that of the first submission."""
     first = ComputeContext("w1", ExecutionDomain.LIVE)
-    return compute_key(node_id, ComputeContext("w", ExecutionDomain.DRYRUN, as_of) if as_of else first)
+    return compute_key(node_id, ComputeContext("w1", ExecutionDomain.DRYRUN, as_of) if as_of else first)
 
 
 def counted(floor: Floor) -> int:
@@ -109,7 +109,7 @@ def test_a_context_that_is_said_again_touches_nothing(tmp_path: Path) -> None:
     feed(floor, deployed, 4)
     floor.work()
     before = floor.view("node.windows").rows()
-    floor.command(SetComputeContext("again", "w", "paper", 0, "A"))
+    floor.command(SetComputeContext("again", "w1", "paper", 0, "A"))
     floor.work()
     assert floor.view("node.windows").rows() == before != []
     assert counted(floor) == 0

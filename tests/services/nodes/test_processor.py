@@ -218,6 +218,7 @@ def test_a_node_is_initialized_then_warms_up_then_is_active_for_good(floor: Floo
 
 
 def test_a_state_names_every_strategy_that_the_node_serves(floor: Floor) -> None:
+    floor.share()
     floor.deploy(mean_of(3))
     deployed = floor.deploy({**mean_of(3), "strategy_id": "s0"}, "w2")
     assert {row.strategies for row in floor.view("node.state").rows()} == {("w1/s1", "w2/s0")}
@@ -228,6 +229,7 @@ def test_a_state_names_every_strategy_that_the_node_serves(floor: Floor) -> None
 
 
 def test_a_shared_node_is_computed_once_and_serves_the_intents_of_every_strategy(floor: Floor) -> None:
+    floor.share()
     first = floor.deploy(strategy(crossing(2, 4, 0.4), "s1"))
     second = floor.deploy(strategy(crossing(2, 4, 0.7), "s2"))
     third = floor.deploy(strategy(crossing(2, 4, 0.4), "s1"), "w2")
@@ -263,6 +265,7 @@ def test_a_shared_node_is_computed_once_and_serves_the_intents_of_every_strategy
 
 
 def test_each_world_sees_each_bar_of_a_shared_source_once(floor: Floor) -> None:
+    floor.share()
     deployed = floor.deploy(mean_of(2))
     floor.deploy({**mean_of(3), "strategy_id": "s2"})
     floor.deploy(mean_of(2), "w2")
