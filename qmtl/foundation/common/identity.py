@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -62,6 +62,9 @@ _CODE = "qmtl built-in code hash v1"
 _ORDER = "qmtl client order id v1"
 _COLLISION: Final = "qmtl node id after a collision v1"
 _COLLISION_BYTES: Final = 64
+
+_COLLIDED_LENGTH: Final = len(NODE_ID_PREFIX) + 2 * _COLLISION_BYTES
+"""Characters of an id after a collision."""
 
 NODE_ID_FORM: Final = r"blake3:[0-9a-f]{64}(?:[0-9a-f]{64})?"
 """A pattern: 128 digits after a collision."""
@@ -229,7 +232,7 @@ def settle(content: bytes, held: Callable[[str], bytes | None]) -> Settled:
     """The id of a content among those that exist: its own if it is there already, else the first that is free.
 
     Equal content is reuse and never a collision. The answer follows from what is held alone, so a replay of the log gives it again.
-    Nodes are append-only; an id that was given up could be taken by content that has another one already.
+    An id that was given up could be taken by content that has another one already, so whoever gives ids up asks `passed_over`.
 
     Args:
         held: the content that an id stands for; `None` if it is free.
@@ -248,6 +251,21 @@ def settle(content: bytes, held: Callable[[str], bytes | None]) -> Settled:
         f"{MAX_COLLISIONS} ids of one content are held by others, the first is {collided[0]}.",
         "The table of nodes is damaged, or the hash is broken: restore it from the log.",
     )
+
+
+def passed_over(node_id: str, content: Callable[[], bytes]) -> Iterator[str]:
+    """The ids of a content before the one that it has: other content held them. While it is there they are not free.
+
+    Args:
+        content: asked for only where an id has the form of one after a collision.
+    """
+    if len(node_id) != _COLLIDED_LENGTH:
+        return
+    mine = content()
+    for collisions in range(MAX_COLLISIONS):
+        if (candidate := content_id(mine, collisions)) == node_id:
+            return
+        yield candidate
 
 
 def functional_params(params: Mapping[str, Any]) -> dict[str, Any]:

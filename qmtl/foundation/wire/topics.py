@@ -245,7 +245,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _events("dag.diff.acks", "request_id seq", "", (diff.AckChunk,), "people", days=7),
     _table("dag.diff.chunks", "request_id seq", "", (diff.DiffChunk,), "dagmanager"),
     _table("dag.diff.streams", "request_id", "", (diff.DiffStream,), "dagmanager"),
-    _events("queue", "tags interval", "", (dag.QueueUpdated, dag.QueueCollected), "dagmanager", days=30),
+    _events("queue", "tags interval", "tags interval", (dag.QueueUpdated, dag.QueueCollected), "dagmanager", days=30),
     _events("sentinel_weight", "sentinel_id", "", (dag.SentinelWeightUpdated,), "dagmanager", days=30),
     # Worlds.
     _events("world.commands", "world_id", "world_id", (world.CreateWorld, world.SetActivation), "people"),

@@ -1,7 +1,7 @@
 """Who needs the rows of nodes and artifacts, and what is left of nodes whose rows went: memory of the catalogue beside their tables.
 
 The row of a node is needed by every version and every queue that has it; once its time is over it stays as long as the row of another
-node reads it. That of an artifact is needed by the rows of nodes that use it. References are counted, and stored nowhere.
+node reads it, or was given another id because of it. That of an artifact is needed by the rows of nodes that use it. References are counted, and stored nowhere.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from qmtl.engine.table import Table
+from qmtl.foundation.common.identity import passed_over
 from qmtl.foundation.contracts.dag import Artifact, ComputeNode
 from qmtl.foundation.contracts.retention import TopicLife
 from qmtl.services.dagmanager.counting import add
+from qmtl.services.dagmanager.graph import content_of
 from qmtl.services.dagmanager.lines import Line
 from qmtl.services.dagmanager.naming import life_prefix
 from qmtl.services.dagmanager.node_artifacts import used_by
@@ -26,7 +28,7 @@ class Needs:
     Attributes:
         nodes: the rows of nodes, which are the catalogue's to keep.
         needed: by node, versions and queues that have it.
-        dependents: by node, rows of nodes that read it.
+        dependents: by node, rows of nodes that read it, and of those that would have its id if other content had not held it.
         users: by artifact, rows of nodes that use it.
         lives: by the prefix of ids, how far the names of topics went of nodes whose rows are gone.
         idle_nodes: those that nothing has, but not those whose time runs while the row of another one reads them.
@@ -85,7 +87,7 @@ class Needs:
         """Count what the row of a new node reads and uses; returns the nodes that are to be judged."""
         for checksum in add(self.users, used_by(node), +1):
             self.judge_artifact(checksum)
-        return add(self.dependents, dict.fromkeys(node.dependencies), +1)
+        return add(self.dependents, _leans_on(node), +1)
 
     def forget(self, node: ComputeNode) -> list[str]:
         """Take a row of a node off that is gone, and keep how far its names went; returns the nodes that are to be judged."""
@@ -96,7 +98,7 @@ class Needs:
             life = TopicLife(life_prefix(node.node_id), node.generation)
             self.tables["dag.lives"].put(life)
             self.lives[life.prefix] = life.generation
-        return add(self.dependents, dict.fromkeys(node.dependencies), -1)
+        return add(self.dependents, _leans_on(node), -1)
 
     # ---- artifacts -------------------------------------------------------------------------------------------------------
 
@@ -123,3 +125,9 @@ class Needs:
         self.idle_artifacts.drop(artifact.checksum)
         if artifact.unneeded_since_ms is not None:
             self.tables["dag.artifacts"].put(replace(artifact, unneeded_since_ms=None))
+
+
+def _leans_on(node: ComputeNode) -> dict[str, None]:
+    """The nodes whose rows one needs: those that it reads, and those whose ids it was not given, or it would be given one of them later,
+    beside the id that it has."""
+    return dict.fromkeys((*node.dependencies, *passed_over(node.node_id, lambda: content_of(node))))

@@ -260,5 +260,19 @@ def test_a_context_is_said_shown_and_what_crossed_it_holds_a_weight_until_it_is_
     assert cleared[0]["detail"] == f"{len(kept)} cross-context hits were cleared: meant"
     assert manage(capsys, mine, "weight", "--sentinel", canary, "--percent", "50").code == 0
     table = manage(capsys, mine, "context", "show").out.splitlines()[2].split()
-    assert table[:4] == [WORLD, "dryrun", "A", "p"]
+    assert table[:5] == [WORLD, "no", "dryrun", "A", "p"]
     assert table[-2:] == [str(len(kept)), "0"]
+    parts = ("--domain", "paper", "--as-of", "A", "--partition", "p", "--fingerprint", "f")
+    ran = manage(capsys, mine, "context", "set", "--shared-worlds", *parts)
+    here = here.replace(WORLD, "all worlds")
+    assert (ran.code, ran.out) == (0, f"all is computed in {here} from now on\n")
+    (shown,) = manage(capsys, mine, "context", "show", "--json").lines()
+    assert (shown["context"]["world_id"], shown["context"]["shared_worlds"]) == ("all worlds", True)
+
+
+@pytest.mark.parametrize("whose", [(), ("--world", WORLD, "--shared-worlds")])
+def test_a_context_is_of_one_world_or_of_all(
+    capsys: pytest.CaptureFixture[str], seen_deployed: Deployed, whose: tuple[str, ...]
+) -> None:
+    ran = manage(capsys, seen_deployed, "context", "set", *whose, "--domain", "live")
+    assert_one_screen(ran, "QMTL-801", 2, says=["--world", "--shared-worlds"])

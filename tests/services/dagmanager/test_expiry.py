@@ -30,7 +30,10 @@ from qmtl.foundation.contracts.release import StartRelease
 from qmtl.foundation.contracts.retention import SetRetention
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager import expiry, naming
+from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.graph import content_of
 from tests.services.dagmanager.desk import Desk
+from tests.services.dagmanager.test_admission import squatter
 from tests.services.dagmanager.test_indexes import Touches
 from tests.services.graphs import Node, crossing, price, sma, strategy, tag_query, target, text
 
@@ -123,6 +126,31 @@ def test_a_node_that_is_needed_again_begins_its_time_anew(desk: Desk) -> None:
     assert set(nodes_of(desk).values()) == {since_ms}
     desk.tick(since_ms + 30 * DAY_MS)
     assert nodes_of(desk) == {}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_node_stays_as_long_as_another_one_has_its_id_because_of_it(desk: Desk, restarts: bool) -> None:
+    """Else the first id would be free one day, and the same content would get it beside the one that it has."""
+    plain = next(one.node for one in admit(text(strategy(PLAIN)), NOON_MS).nodes if one.name == "fast")
+    taken = squatter(plain)
+    desk.table("dag.nodes").put(taken)
+    desk.again()
+    publish(desk, "one")
+    (mine,) = [row.node_id for row in desk.rows("dag.nodes") if content_of(row) == content_of(plain)]
+    assert mine != taken.node_id
+    for number in (1, 32, 90):
+        if restarts:
+            desk.again()
+        desk.tick(day(number))
+    publish(desk, "again", version="v2")
+    assert mine in desk.table("dag.diffs").get("again").reused_nodes
+    forget(desk, "out")
+    assert taken.node_id in {row.node_id for row in desk.rows("dag.nodes")}
+    desk.tick(desk.closed_ms + 30 * DAY_MS)
+    assert desk.rows("dag.nodes") == []
+    before = desk.memory()
+    desk.again()
+    assert desk.memory() == before
 
 
 @pytest.mark.parametrize("status", SentinelStatus)

@@ -18,6 +18,7 @@ from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.engine.worker import Worker
 from qmtl.foundation.common.errors import DagTooLarge
+from qmtl.foundation.contracts.context import SetComputeContext
 from qmtl.foundation.contracts.dag import (
     DagSubmission,
     Queue,
@@ -178,8 +179,10 @@ def test_a_second_strategy_reuses_the_nodes_that_exist_with_their_topics(desk: D
     assert len(desk.rows("dag.nodes")) == len(desk.rows("dag.queues")) == 8
 
 
-def test_the_same_strategy_in_another_world_needs_no_new_node_and_is_ready_at_once(desk: Desk) -> None:
-    desk.send(GOOD[0])
+def test_where_worlds_share_the_same_strategy_in_another_one_needs_no_new_node_and_is_ready_at_once(
+    desk: Desk,
+) -> None:
+    desk.send(SetComputeContext("share", "", "live", T0, shared_worlds=True), GOOD[0])
     desk.report_all()
     desk.send(GOOD[2])
     outcome = desk.table("dag.diffs").get(GOOD[2].submission_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +18,7 @@ from qmtl.foundation.common.compute_context import ExecutionDomain, compute_key
 from qmtl.foundation.contracts.context import THE_CONTEXT, LogContext, NodeContext, SaidContext
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
 from qmtl.foundation.contracts.market import Bar
-from qmtl.foundation.contracts.node import NodeState, NodeValue, PositionTarget
+from qmtl.foundation.contracts.node import NodeState, NodeStatus, NodeValue, PositionTarget
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.shards import shards_of
@@ -60,7 +60,7 @@ STRATEGY = StrategyVersion(
 
 
 def said(as_of: str) -> SaidContext:
-    return SaidContext("w", ExecutionDomain.DRYRUN, as_of, "", "")
+    return SaidContext("w", ExecutionDomain.DRYRUN, as_of, "", "", False)
 
 
 class Shard:
@@ -255,3 +255,27 @@ def test_each_value_is_computed_in_one_context_and_what_comes_of_another_is_coun
             key = compute_key(one.node_id, said(shard.context).read()) if shard.context else ""
             assert one.compute_key == key
         assert {one.node_id for one in shard.table("node.windows").items()} == set(map(id_of, shard.kept))
+
+
+@pytest.mark.parametrize(("left", "hits"), [("B", 1), ("", 0)])
+def test_a_window_is_used_only_where_its_nodes_state_is_of_the_key_of_here(
+    store: Store, left: str, hits: int
+) -> None:
+    """Whatever another step has left behind."""
+    floor = Floor(Shard(store, LOW), Shard(store, HIGH))
+    shard, mean = floor.low, id_of("mean")
+    shard.enter("A")
+    shard.take({"t_price": [floor.bar(1)]})
+    states = shard.table("node.state")
+    here = states.get(mean).compute_key
+    there = compute_key(mean, said(left).read()) if left else ""
+    states.put(replace(states.get(mean), compute_key=there, status=NodeStatus.ACTIVE))
+    given = []
+    for _ in range(3):
+        shard.restart()
+        given.append(mean in values(shard.take({"t_price": [floor.bar(shard.buckets + 1)]})))
+        row = shard.row()
+        assert row is not None
+        assert (row.hits, row.last_hits) == (hits, (mean,) * hits)
+        assert states.get(mean).compute_key == here
+    assert given == [False, True, True]  # it has warmed up again

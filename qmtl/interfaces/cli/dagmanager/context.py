@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render, session
 from qmtl.interfaces.cli.options import format_option, log_option, looking, wait_option
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def context() -> None:
-    """In which context all nodes of a log compute: of what data, in which domain.
+    """In which context all nodes of a log compute: of what data, in which domain, for one world or for all.
 
     What a node keeps belongs to the context in which it was computed. In another one nothing of it is used: it is dropped, counted, and the
     node begins anew; and no version gets more traffic until somebody has looked at it.
@@ -42,10 +43,11 @@ def show(log_address: str, as_json: bool) -> None:
         return
     said = row.context
     render.table(
-        ("WORLD", "DOMAIN", "AS OF", "PARTITION", "FINGERPRINT", "SINCE", "HITS", "UNCLEARED"),
+        ("WORLD", "SHARED", "DOMAIN", "AS OF", "PARTITION", "FINGERPRINT", "SINCE", "HITS", "UNCLEARED"),
         [
             (
                 said.world_id,
+                "yes" if said.shared_worlds else "no",
                 said.execution_domain.value,
                 said.as_of or "-",
                 said.partition or "-",
@@ -59,7 +61,10 @@ def show(log_address: str, as_json: bool) -> None:
 
 
 @context.command("set")
-@click.option("--world", "world_id", required=True, help="Under whose name the log computes.")
+@click.option("--world", "world_id", default="", help="The world that has the log for its own.")
+@click.option(
+    "--shared-worlds", is_flag=True, help="Strategies of all worlds share what is computed; instead of --world."
+)
 @click.option(
     "--domain", required=True, help="backtest, dryrun, live, shadow, or a mode that stands for one."
 )
@@ -71,6 +76,7 @@ def show(log_address: str, as_json: bool) -> None:
 @format_option
 def set_context(
     world_id: str,
+    shared_worlds: bool,
     domain: str,
     as_of: str,
     partition: str,
@@ -79,13 +85,20 @@ def set_context(
     wait_s: float,
     as_json: bool,
 ) -> None:
-    """Let all nodes compute in this context from now on."""
+    """Let all nodes compute in this context from now on, for the strategies of one world, or of all."""
     from qmtl.foundation.contracts.context import SetComputeContext
 
+    if bool(world_id) is shared_worlds:
+        raise UsageError(
+            "one of --world and --shared-worlds is required.",
+            "Name the world whose own the log is, or let all of them share what is computed.",
+        )
     parts = (world_id, domain, as_of, partition, fingerprint)
     with session.client(log_address, wait_s) as client:
         wish = client.next_command_id("context", *parts)
-        said = SetComputeContext(wish, world_id, domain, session.now_ms(), as_of, partition, fingerprint)
+        said = SetComputeContext(
+            wish, world_id, domain, session.now_ms(), as_of, partition, fingerprint, shared_worlds
+        )
         _tell(client.dag_command(said), as_json)
 
 
