@@ -224,7 +224,7 @@ class Client:
         """Send a command to the world service and wait for what became of it.
 
         Raises:
-            UnknownWorld, CommandRefused: it was refused; the outcome is on the log.
+            UnknownWorld, CommandRefused: it was refused; the outcome is on the log. PromotionHeld, as one of these.
             NoAnswer: the world service does not run.
         """
         same = command.command_id
@@ -232,8 +232,8 @@ class Client:
         answer.ask("world.commands", command, lambda other: other.command_id == same)
         outcome: CommandOutcome = self.wait(f"command {same!r} to world {command.world_id!r}", answer.find)
         if not outcome.accepted:
-            kind = UnknownWorld if outcome.code == UnknownWorld.code else CommandRefused
-            raise kind(f"the world service refused: {outcome.detail}")
+            kinds = {one.code: one for one in (UnknownWorld, PromotionHeld)}
+            raise kinds.get(outcome.code, CommandRefused)(f"the world service refused: {outcome.detail}")
         return outcome
 
     def dag_command(self, command: DagCommand) -> DagCommandOutcome:

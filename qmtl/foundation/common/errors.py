@@ -491,7 +491,8 @@ class CommandRefused(QmtlError):
 
 
 class PromotionHeld(CommandRefused):
-    """A version that should get more traffic while something was found that another context had computed, and nobody has cleared it."""
+    """A version that should get more traffic, or an order gate that should open, while something was found that another context had computed,
+    and nobody has cleared it."""
 
     code = "QMTL-604"
 

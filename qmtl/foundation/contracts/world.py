@@ -145,4 +145,16 @@ class CommandOutcome:
     detail: str
 
 
-WorldState: TypeAlias = World | Activation | CommandOutcome
+@dataclass(frozen=True, slots=True)
+class PromotionHold:
+    """What a task of the world service has heard of cross-context hits: while there are some that nobody has cleared, no gate is opened.
+
+    Attributes:
+        uncleared: how many there are, as the row of `dag.context` says.
+    """
+
+    task: int
+    uncleared: int
+
+
+WorldState: TypeAlias = World | Activation | CommandOutcome | PromotionHold

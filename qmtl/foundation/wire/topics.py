@@ -245,7 +245,14 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _events("dag.diff.acks", "request_id seq", "", (diff.AckChunk,), "people", days=7),
     _table("dag.diff.chunks", "request_id seq", "", (diff.DiffChunk,), "dagmanager"),
     _table("dag.diff.streams", "request_id", "", (diff.DiffStream,), "dagmanager"),
-    _events("queue", "tags interval", "tags interval", (dag.QueueUpdated, dag.QueueCollected), "dagmanager", days=30),
+    _events(
+        "queue",
+        "tags interval",
+        "tags interval",
+        (dag.QueueUpdated, dag.QueueCollected),
+        "dagmanager",
+        days=30,
+    ),
     _events("sentinel_weight", "sentinel_id", "", (dag.SentinelWeightUpdated,), "dagmanager", days=30),
     # Worlds.
     _events("world.commands", "world_id", "world_id", (world.CreateWorld, world.SetActivation), "people"),
@@ -259,6 +266,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         marked=True,
     ),
     _table("world.outcomes", "world_id command_id", "world_id", (world.CommandOutcome,), "worldservice"),
+    _table("world.holds", "task", "", (world.PromotionHold,), "worldservice", by_writer=True),
     # Compute nodes; each node's own topic is made at run time (`node_topic`).
     _table(
         "node.windows", "node_id symbol", "", (node.NodeWindow,), "nodes", by_writer=True, partitions=SHARDS

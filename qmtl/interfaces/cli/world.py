@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import count
 
 import click
 
@@ -142,9 +143,20 @@ def set_activation(
     with session.client(log_address) as client:
         known = client.view("activation").get(world_id, strategy_id, side)
         version = 0 if known is None else known.version
-        wish = command_id(
-            "activate", world_id, strategy_id, side, version, int(active), weight, int(freeze), sum(drain)
+        parts = (
+            "activate",
+            world_id,
+            strategy_id,
+            side,
+            version,
+            int(active),
+            weight,
+            int(freeze),
+            sum(drain),
         )
+        answered = client.view("world.outcomes")
+        ids = (command_id(*parts, *([turn] if turn else [])) for turn in count())
+        wish = next(one for one in ids if (found := answered.get(world_id, one)) is None or found.accepted)
         client.command(
             SetActivation(
                 wish,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TypeAlias, assert_never
 
-from qmtl.foundation.common.errors import CommandRefused, UnknownWorld
+from qmtl.foundation.common.errors import CommandRefused, PromotionHeld, UnknownWorld
 from qmtl.foundation.common.ids import fault_of
 from qmtl.foundation.contracts.world import (
     Activation,
@@ -17,6 +17,7 @@ from qmtl.foundation.contracts.world import (
     WorldSettings,
     WorldStatus,
 )
+from qmtl.services.worldservice.holding import opens
 
 Row: TypeAlias = World | Activation
 
@@ -24,13 +25,19 @@ ONE = Decimal(1)
 
 
 def decide(
-    command: WorldCommand, world: World | None, activation: Activation | None
+    command: WorldCommand,
+    world: World | None,
+    activation: Activation | None,
+    other: Activation | None = None,
+    held: str = "",
 ) -> tuple[Row | None, CommandOutcome]:
     """What a command changes, and what is told of it.
 
     Args:
         world: the world it names, if it exists.
         activation: the row it would replace, if it exists.
+        other: that of the strategy's other side, if it exists.
+        held: why nothing more may be opened now; empty where nothing is held.
 
     Returns: the new row, or None where nothing changes; and the outcome.
     """
@@ -38,7 +45,7 @@ def decide(
         case CreateWorld():
             return _create(command, world)
         case SetActivation():
-            return _activate(command, world, activation)
+            return _activate(command, world, activation, other, held)
         case _:
             assert_never(command)
 
@@ -75,7 +82,7 @@ def _settings_problem(settings: WorldSettings) -> str | None:
 
 
 def _activate(
-    command: SetActivation, world: World | None, known: Activation | None
+    command: SetActivation, world: World | None, known: Activation | None, other: Activation | None, held: str
 ) -> tuple[Row | None, CommandOutcome]:
     if world is None:
         return None, _refused(
@@ -106,6 +113,8 @@ def _activate(
     )
     if known is not None and _gate(known) == _gate(fresh):
         return None, _accepted(command)
+    if held and opens(known, fresh, other):
+        return None, _refused(command, PromotionHeld.code, held)
     return fresh, _accepted(command)
 
 

@@ -15,6 +15,7 @@ from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.engine.worker import Worker
+from qmtl.foundation.contracts.context import LogContext
 from qmtl.foundation.contracts.control import CloseMarker
 from qmtl.foundation.contracts.world import CreateWorld, SetActivation
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, is_reserved, marker_key
@@ -47,6 +48,15 @@ class Office:
             else:
                 key = encode_key(topic("world.commands").key_of(message))
                 self._writer.append("world.commands", 0, key, codec.encode(message))
+        self._writer.commit({}, "test", None)
+        self.work()
+
+    def hear(self, said: LogContext) -> None:
+        """The DAG Manager's word on the context of the log."""
+        self._writer.begin()
+        self._writer.append(
+            "dag.context", 0, encode_key(topic("dag.context").key_of(said)), codec.encode(said)
+        )
         self._writer.commit({}, "test", None)
         self.work()
 

@@ -63,7 +63,9 @@ def show(log_address: str, as_json: bool) -> None:
 @context.command("set")
 @click.option("--world", "world_id", default="", help="The world that has the log for its own.")
 @click.option(
-    "--shared-worlds", is_flag=True, help="Strategies of all worlds share what is computed; instead of --world."
+    "--shared-worlds",
+    is_flag=True,
+    help="Strategies of all worlds share what is computed; instead of --world.",
 )
 @click.option(
     "--domain", required=True, help="backtest, dryrun, live, shadow, or a mode that stands for one."
