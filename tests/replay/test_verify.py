@@ -89,6 +89,7 @@ def test_a_store_that_a_worker_wrote_is_equal_to_the_log(tmp_path: Path) -> None
         "world.state": (2, 2),
         "activation": (4, 4),
         "world.outcomes": (8, 8),
+        "world.holds": (0, 0),
     }
 
 
@@ -242,7 +243,7 @@ def test_without_a_store_the_log_alone_is_folded_and_its_positions_are_the_commi
         run_worldservice(log, tmp_path, BATCHES)
         report = report_of(log, tmp_path / "nowhere", tmp_path / "scratch")
         assert (report.against, report.differences) == (Against.NOTHING, [])
-        assert [one.equal for one in report.tables] == [None, None, None]
+        assert [one.equal for one in report.tables] == [None] * 4
         writer = log.writer("somebody")
         writer.begin()
         clock = TopicPartition("clock", 0)
@@ -258,7 +259,7 @@ def test_a_log_that_nobody_has_processed_folds_to_nothing(tmp_path: Path) -> Non
     assert (report.against, report.differences, [one.rows for one in report.tables]) == (
         Against.NOTHING,
         [],
-        [0, 0, 0],
+        [0] * 4,
     )
 
 

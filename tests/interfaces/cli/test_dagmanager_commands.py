@@ -256,9 +256,14 @@ def test_a_context_is_said_shown_and_what_crossed_it_holds_a_weight_until_it_is_
     ran = manage(capsys, mine, "weight", "--sentinel", canary, "--percent", "50")
     assert_one_screen(ran, "QMTL-604", 6, says=["context clear"])
     assert shares(mine)[CANARY] == 1_000
+    gate = ("world", "activation", "set", WORLD, "--strategy", "s1", "--side", "short", "--active")
+    for _ in range(2):
+        ran = call(capsys, *gate, "true", "--log", mine.address)
+        assert_one_screen(ran, "QMTL-604", 6, says=["context clear"])
     cleared = manage(capsys, mine, "context", "clear", "--reason", "meant", "--json").lines()
     assert cleared[0]["detail"] == f"{len(kept)} cross-context hits were cleared: meant"
     assert manage(capsys, mine, "weight", "--sentinel", canary, "--percent", "50").code == 0
+    assert call(capsys, *gate, "true", "--log", mine.address).code == 0
     table = manage(capsys, mine, "context", "show").out.splitlines()[2].split()
     assert table[:5] == [WORLD, "no", "dryrun", "A", "p"]
     assert table[-2:] == [str(len(kept)), "0"]

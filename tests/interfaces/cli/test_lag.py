@@ -234,7 +234,11 @@ def test_on_an_embedded_log_the_workers_are_said_to_be_unknown(
     assert {one["slot"] for one in found.values()} == {None}
     committed = log.committed("qmtl.worldservice", [CLOCK, COMMANDS])
     assert found["worldservice"]["tasks"] == {
-        "0": {"clock[0]": committed[CLOCK], "world.commands[0]": committed[COMMANDS]}
+        "0": {
+            "clock[0]": committed[CLOCK],
+            "dag.context[0]": 0,
+            "world.commands[0]": committed[COMMANDS],
+        }
     }
     assert found["trading"]["tasks"] == {"0": {}}
     shown = call(capsys, "worker", "list", "--log", address)
