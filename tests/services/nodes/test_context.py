@@ -114,3 +114,22 @@ def test_a_context_that_is_said_again_touches_nothing(tmp_path: Path) -> None:
     assert floor.view("node.windows").rows() == before != []
     assert counted(floor) == 0
     floor.close()
+
+
+def test_that_worlds_share_is_another_context_than_a_worlds_own(tmp_path: Path) -> None:
+    """Said of the very same data: other keys, and what was kept is dropped and counted."""
+    floor = Floor(tmp_path)
+    deployed = floor.deploy(two_sources())
+    feed(floor, deployed, 6)
+    floor.work()
+    keys = {row.node_id: row.compute_key for row in floor.view("node.state").rows()}
+    kept = {row.node_id for row in floor.view("node.windows").rows()}
+    assert len(kept) == 5
+    floor.share()
+    floor.work()
+    assert floor.view("node.windows").rows() == []
+    assert counted(floor) == len(kept)
+    now = {row.node_id: row.compute_key for row in floor.view("node.state").rows()}
+    assert keys.keys() == now.keys()
+    assert not {*keys.values()} & {*now.values()}
+    floor.close()
