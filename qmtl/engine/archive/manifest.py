@@ -216,6 +216,18 @@ def _manifest(told: Any) -> ArchiveManifest:
     )
 
 
+def name_in(url: str) -> str:
+    """The name of the manifest at the end of its URL; it is found under it in any store that has a copy.
+
+    Raises:
+        ArchiveAltered: no manifest is named there.
+    """
+    found = _NAME.search(url.partition("?")[0])
+    if found is None or found.end() != len(url.partition("?")[0]):
+        raise ArchiveAltered(f"{url[:200]!r} is no URL of a manifest.", AGAIN)
+    return found[0]
+
+
 def require_consistent(manifest: ArchiveManifest) -> None:
     """Hold the objects to the partitions: in order, apart from each other, inside of what was there, and all of it.
 

@@ -138,9 +138,9 @@ class Objects:
             )
         return self._asked(lambda: bytes(found.bytes()), name)
 
-    def names(self) -> Iterator[str]:
+    def names(self, within: str = "") -> Iterator[str]:
         try:
-            pages = iter(self._asked(self._store.list, ""))
+            pages = iter(self._asked(lambda: self._store.list(within or None), ""))
             while (page := self._asked(lambda: next(pages, None), "")) is not None:
                 yield from (one["path"] for one in page)
         except FileNotFoundError:

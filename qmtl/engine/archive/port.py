@@ -49,8 +49,8 @@ class ObjectStore(Protocol):
             ArchiveAltered: it is not there, or larger than it may be.
         """
 
-    def names(self) -> Iterator[str]:
-        """Names of all objects, in any order."""
+    def names(self, within: str = "") -> Iterator[str]:
+        """Names of all objects, or of those whose names begin with this and a slash, in any order."""
 
 
 def silent(what: str, done: int, total: int) -> None:

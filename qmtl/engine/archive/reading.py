@@ -21,9 +21,9 @@ MANIFEST_MOST_BYTES: Final = 256 << 20
 """About a million objects, or eight terabytes."""
 
 
-def manifests(store: ObjectStore) -> list[str]:
-    """Names of all manifests of a store, sorted."""
-    return sorted(name for name in store.names() if is_manifest(name))
+def manifests(store: ObjectStore, within: str = "") -> list[str]:
+    """Names of all manifests of a store, or of those of one life of a topic (`manifest.directory`), sorted."""
+    return sorted(name for name in store.names(within) if is_manifest(name))
 
 
 def load(store: ObjectStore, name: str) -> ArchiveManifest:

@@ -43,8 +43,8 @@ class Mortal:
         self._left -= 1
         self._store.put(name, data)
 
-    def names(self) -> Iterator[str]:
-        return self._store.names()
+    def names(self, within: str = "") -> Iterator[str]:
+        return self._store.names(within)
 
 
 class Altering:
@@ -59,8 +59,8 @@ class Altering:
         if kept is not None:
             self._store.put(name, kept)
 
-    def names(self) -> Iterator[str]:
-        return self._store.names()
+    def names(self, within: str = "") -> Iterator[str]:
+        return self._store.names(within)
 
 
 class Watched:
@@ -81,5 +81,5 @@ class Watched:
         self.gets += 1
         return self._store.get(name, most_bytes)
 
-    def names(self) -> Iterator[str]:
-        return self._store.names()
+    def names(self, within: str = "") -> Iterator[str]:
+        return self._store.names(within)

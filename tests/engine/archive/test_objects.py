@@ -15,6 +15,7 @@ import pytest
 
 from qmtl.bootstrap import open_store
 from qmtl.engine.archive.address import parse
+from qmtl.engine.archive.manifest import directory
 from qmtl.engine.archive.objects import Objects, Patience, in_memory, open_objects
 from qmtl.engine.archive.reading import load, manifests, restore, verify
 from qmtl.foundation.common.errors import (
@@ -26,7 +27,7 @@ from qmtl.foundation.common.errors import (
     UsageError,
 )
 from tests.engine.archive.bucket import Answer, Bucket, serving
-from tests.engine.archive.histories import PLACE, SMALL, SOME, archived, on_the_log, simulated
+from tests.engine.archive.histories import PLACE, SMALL, SOME, TOPIC, archived, on_the_log, simulated
 from tests.engine.archive.stores import contents
 
 ACCESS: Final = "AKIAVERYSECRETACCESS"
@@ -75,6 +76,9 @@ def test_a_bucket_a_directory_and_memory_hold_the_same_archive(tmp_path: Path, b
     assert held[0] == held[1] == held[2]
     for store in stores:
         assert manifests(store) == [made[0].name]
+        place = directory(TOPIC, made[0].topic_id)
+        assert manifests(store, place) == [made[0].name]
+        assert manifests(store, place[:-1]) == manifests(store, "nothing") == []
         manifest = load(store, made[0].name)
         verify(store, manifest)
         assert list(restore(store, manifest)) == on_the_log(log)
