@@ -25,6 +25,7 @@ from qmtl.foundation.contracts.dag import (
     VersionSentinel,
 )
 from qmtl.foundation.contracts.release import Release, ReleaseStage
+from qmtl.foundation.contracts.retention import ReportTopicArchived
 from qmtl.foundation.wire.keys import decode_key, is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.shards import is_settled
@@ -80,6 +81,7 @@ class Survey:
         crossed: how often a node had something that another context had computed.
         uncleared: how many of these nobody has cleared.
         releases: rows of `dag.releases` by stage, in the order of the stages.
+        archived, unarchived: reports of topics that were archived, and that could not be.
         thin: topics of the catalogue and of nodes that have fewer replicas than they are to have, as of the last look at each.
         kept: by code, reports of topics that could not be removed; in the order of the codes.
     """
@@ -102,6 +104,8 @@ class Survey:
     unneeded: int = 0
     expired: tuple[tuple[str, int], ...] = ()
     kept: tuple[tuple[str, int], ...] = ()
+    archived: int = 0
+    unarchived: int = 0
 
 
 class Surveyor:
@@ -130,6 +134,7 @@ class Surveyor:
         self._plans: dict[bytes, tuple[StrategyKey, frozenset[str]]] = {}
         self._handovers: set[bytes] = set()
         self._created, self._failed, self._stalled, self._repeated = 0, 0, 0, 0
+        self._archived, self._unarchived = 0, 0
         self._crossed, self._uncleared = 0, 0
         self._releases: dict[bytes, ReleaseStage] = {}
 
@@ -163,6 +168,8 @@ class Surveyor:
             len(self._unneeded),
             tuple(sorted(self._expired.items())),
             tuple(sorted(self._kept.items())),
+            self._archived,
+            self._unarchived,
         )
 
     def _count_thin(self) -> int:
@@ -243,6 +250,9 @@ class Surveyor:
                 self._repeated += found.act is AdminAct.REPEATED
                 if found.act is AdminAct.EXPIRED:
                     self._expired[found.subject] += int(found.detail)
+            case ReportTopicArchived():
+                self._archived += found.archived
+                self._unarchived += not found.archived
             case ReportTopicRemoved():
                 if not found.removed:
                     self._kept[found.code] += 1

@@ -8,7 +8,12 @@ from typing import Final, TypeAlias
 
 from qmtl.foundation.contracts.context import ClearContextHits, SetComputeContext
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
-from qmtl.foundation.contracts.retention import SetRetention
+from qmtl.foundation.contracts.retention import (
+    ArchiveTopic,
+    ReportTopicArchived,
+    SetRetention,
+    TopicArchive,
+)
 
 FULL_WEIGHT: Final = 10_000
 """All of a strategy's traffic, in basis points."""
@@ -128,8 +133,10 @@ class Queue:
         lag_alert_threshold: offsets that a reader may be behind, if the topic has a bound of its own; None, as the DAG Manager sets it:
             that of its class (`get_config`), which is that of the alert `QmtlLag`. `queue-stats` tells who is over it.
         role: of the topics of a node one is current.
-        spared: how often in a row it could not be removed, and `spared_at_ms` when it was tried last, by the clock's ticks; 0 and None
-            from when a version has the node again.
+        spared: how often in a row it could not be archived or removed, and `spared_at_ms` when it was tried last, by the clock's ticks;
+            0 and None from when a version has the node again.
+        archiving: its archive was asked for and not told of; `archivals`, how often that was asked for.
+        archive: None while it is not archived, or is used again.
     """
 
     topic: str
@@ -149,6 +156,9 @@ class Queue:
     role: QueueRole = QueueRole.CURRENT
     spared: int = 0
     spared_at_ms: int | None = None
+    archiving: bool = False
+    archivals: int = 0
+    archive: TopicArchive | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,15 +366,13 @@ class ReportTopicCreated:
 
 @dataclass(frozen=True, slots=True)
 class RemoveTopic:
-    """What the DAG Manager asks of the topic admin: a row of `dag.tasks`.
-
-    Attributes:
-        archive: everything in it is stored and read back first.
-    """
+    """What the DAG Manager asks of the topic admin: a row of `dag.tasks`. With `archive` the topic goes only if what `archived` names is there,
+    is read back whole, and has all that is in it; a row of old names none, and is not carried out."""
 
     topic: str
     node_id: str
     archive: bool
+    archived: TopicArchive | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,11 +443,7 @@ class RetireStrategy:
 
 @dataclass(frozen=True, slots=True)
 class CollectGarbage:
-    """Look for what can be removed now, and not at the next tick only.
-
-    Attributes:
-        sentinel: the id, or the version, of retired versions to which it is limited; empty for all.
-    """
+    """Look now, and not at the next tick only, for what can be archived or removed; of retired or failed versions alone that `sentinel` means."""
 
     command_id: str
     sentinel: str
@@ -485,11 +489,7 @@ class QueueUpdated:
 
 @dataclass(frozen=True, slots=True)
 class QueueCollected:
-    """A queue was removed, after `QueueUpdated` had told that it is no more.
-
-    Attributes:
-        action: `delete` or `archive`.
-    """
+    """A queue was removed, after `QueueUpdated` had told that it is no more; `action`: `delete`, or `archive` where it is archived."""
 
     type: str
     topic: str
@@ -516,12 +516,8 @@ class SentinelWeightUpdated:
 
 @dataclass(frozen=True, slots=True)
 class TagSet:
-    """How often the queues with a set of tags at an interval have changed: a row of `dag.tags`.
-
-    Attributes:
-        changed_at_ms: by the record that the last change came from.
-        told: how many of the changes `QueueUpdated` has told of.
-    """
+    """How often the queues with a set of tags at an interval have changed: a row of `dag.tags`. `changed_at_ms` is by the record that the last
+    change came from, and `told` how many of the changes `QueueUpdated` has told of."""
 
     tags: tuple[str, ...]
     interval: int
@@ -557,6 +553,8 @@ class AdminAct(Enum):
     HANDED_OVER = "handed_over"
     EXPIRED = "expired"
     REPEATED = "repeated"
+    ARCHIVED = "archived"
+    NOT_ARCHIVED = "not_archived"
 
 
 @dataclass(frozen=True, slots=True)
@@ -594,7 +592,7 @@ DagCommand: TypeAlias = (
     | AbandonRelease
     | SetRetention
 )
-TopicReport: TypeAlias = ReportTopicCreated | ReportTopicRemoved
-TopicTask: TypeAlias = CreateTopic | RemoveTopic
+TopicReport: TypeAlias = ReportTopicCreated | ReportTopicRemoved | ReportTopicArchived
+TopicTask: TypeAlias = CreateTopic | RemoveTopic | ArchiveTopic
 QueueEvent: TypeAlias = QueueUpdated | QueueCollected
 DagState: TypeAlias = ComputeNode | Queue | Edge | VersionSentinel | StrategyVersion | DagOutcome

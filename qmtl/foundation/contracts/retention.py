@@ -1,4 +1,4 @@
-"""How long what nobody needs stays in the tables of the graph, and what stays for good of what has gone."""
+"""How long what nobody needs stays in the tables of the graph, what is kept of topics that go, and what stays for good of what has gone."""
 
 from __future__ import annotations
 
@@ -40,6 +40,57 @@ class Retention:
     what: str
     keep_ms: int
     forgotten_until_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicArchive:
+    """Where the records of a topic are that nobody writes any more: all that were there then.
+
+    Attributes:
+        since_ms: when the DAG Manager was told of it, by the clock's ticks.
+        url: of its manifest; empty where the topic was gone by then, and there was nothing to store.
+        digest: of the manifest, and so of all records.
+    """
+
+    since_ms: int
+    url: str
+    digest: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveTopic:
+    """What the DAG Manager asks of the topic admin, a row of `dag.tasks`: everything in a topic is stored and read back, and the topic stays.
+
+    Attributes:
+        number: how often that was asked for of the topic, this time included.
+    """
+
+    topic: str
+    node_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTopicArchived:
+    """What became of an archive that was asked for.
+
+    Attributes:
+        number: of the task.
+        archived: it is stored, and was read back; or the topic is gone, and the code says so.
+        archive: URL of its manifest.
+        digest, records, broker_load_percent: as in `ReportTopicRemoved`.
+    """
+
+    topic: str
+    number: int
+    archived: bool
+    code: str
+    detail: str
+    archive: str = ""
+    records: int = 0
+    digest: str = ""
+    broker_load_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

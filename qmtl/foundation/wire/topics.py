@@ -237,8 +237,16 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
     _table("dag.release.messages", "release_id", "", (release.ReleaseMessage,), "dagmanager"),
     _table("dag.readers", "shard world_id strategy_id", "", (node.DagReader,), "dagmanager"),
     _table("dag.tags", "tags interval", "", (dag.TagSet,), "dagmanager"),
-    _table("dag.tasks", "topic", "", (dag.CreateTopic, dag.RemoveTopic), "dagmanager"),
-    _events("dag.reports", "topic", "", (dag.ReportTopicCreated, dag.ReportTopicRemoved), "topicadmin"),
+    _table(
+        "dag.tasks", "topic", "", (dag.CreateTopic, dag.RemoveTopic, retention.ArchiveTopic), "dagmanager"
+    ),
+    _events(
+        "dag.reports",
+        "topic",
+        "",
+        (dag.ReportTopicCreated, dag.ReportTopicRemoved, retention.ReportTopicArchived),
+        "topicadmin",
+    ),
     _events("dag.admin.log", "subject", "", (dag.AdminEntry,), "dagmanager"),
     # The diff by message: a row per chunk until it is acknowledged.
     _events("dag.diff.requests", "request_id", "", (diff.DiffRequest,), "people", days=7),

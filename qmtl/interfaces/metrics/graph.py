@@ -186,6 +186,12 @@ def _counts(found: Survey) -> Iterator[Metric]:
         kept.add_metric((code,), count)
     yield kept
     yield CounterMetricFamily(
+        "queue_archive_success", "Times that a topic of a node was archived.", found.archived
+    )
+    yield CounterMetricFamily(
+        "queue_archive_error", "Times that a topic of a node could not be archived.", found.unarchived
+    )
+    yield CounterMetricFamily(
         "qmtl_dag_diff_ack_timeouts",
         "Times that nobody acknowledged an answer to a diff request for 30 s of ticks.",
         found.stalled,

@@ -441,7 +441,9 @@ class Catalogue:
         """Find out what a queue is now, and note where those with its tags have changed by it."""
         queue = self._queues[topic]
         if queue.orphaned_at_ms is not None and self._is_wanted(queue):
-            queue = replace(queue, orphaned_at_ms=None, spared=0, spared_at_ms=None)  # it may begin anew
+            if queue.archiving:
+                self._tables["dag.tasks"].delete(queue.topic)
+            queue = used_again(queue)
             self._index(queue)
             self._tables["dag.queues"].put(queue)
         if self._sort(queue):
@@ -541,6 +543,11 @@ class Catalogue:
             if sentinel is not None:
                 add(self._read, dict.fromkeys(sentinel.node_ids), by)
         add(self._read, reader.found, by)
+
+
+def used_again(queue: Queue) -> Queue:
+    """A queue that a version has again: whatever is told of its archive is of what it was before."""
+    return replace(queue, orphaned_at_ms=None, spared=0, spared_at_ms=None, archiving=False, archive=None)
 
 
 def is_usable(queue: Queue) -> bool:

@@ -28,7 +28,7 @@ from qmtl.foundation.contracts.retention import SetRetention
 from qmtl.foundation.wire.registry import codec
 from qmtl.services.dagmanager import context, expiry, garbage, release, repeats
 from qmtl.services.dagmanager.act import Act
-from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue
+from qmtl.services.dagmanager.catalogue import HOLDING, OVER, Catalogue
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.queues import ask_for, lacking
 from qmtl.services.dagmanager.rewritten import message_of
@@ -218,11 +218,11 @@ def _collect(act: Act, message: CollectGarbage) -> str:
         chosen = [
             one.sentinel_id
             for one in act.catalogue.versions()
-            if one.sentinel_id in meant and one.status is SentinelStatus.RETIRED
+            if one.sentinel_id in meant and one.status in OVER
         ]
         if not chosen:
             raise CommandRefused(
-                f"sentinel was the text {message.sentinel!a:.200}; no retired version has it as its id, version or release tag.",
+                f"sentinel was the text {message.sentinel!a:.200}; no version that is retired or failed has it as its id, version or release tag.",
                 "`qmtl state dag.sentinels` shows what there is.",
             )
         rows = (act.catalogue.sentinel(one) for one in chosen)
@@ -230,10 +230,12 @@ def _collect(act: Act, message: CollectGarbage) -> str:
     if not act.step.closed_ms:
         return "nothing is removed before the clock's first tick"
     garbage.stamp(act)
+    archived = garbage.archive(act, among=among, at_once=True)
     count = garbage.collect(act, among=among, at_once=True)
     gone = {} if message.sentinel else expiry.mind(act)
     told = "".join(f", {number} rows of {table} went" for table, number in gone.items())
-    return f"{count} queues are being removed{told}"
+    before = f", {archived} are being archived" if archived else ""
+    return f"{count} queues are being removed{before}{told}"
 
 
 def _known(act: Act, text: str) -> VersionSentinel:

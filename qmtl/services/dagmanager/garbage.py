@@ -2,11 +2,14 @@
 
 Time is that of the clock's ticks, and what a message says of time is not believed: a tick stamps what has become an orphan since the
 last one, and counts from there.
+
+What is to be archived before it goes is archived as soon as nobody has it or writes it any more, long before it goes: its topic loses what
+is older than its retention all the while.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from heapq import nsmallest
@@ -27,7 +30,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.catalogue import Catalogue
-from qmtl.services.dagmanager.queues import condemn
+from qmtl.services.dagmanager.queues import condemn, store
 
 BATCH: Final = 50
 """Topics that are condemned at a tick; half of them while the brokers are busy, or may be."""
@@ -40,8 +43,11 @@ FRESH_MS: Final = 15 * 60_000
 
 FIRST_PAUSE_MS: Final = 60_000
 LONGEST_PAUSE_MS: Final = 7 * DAY_MS
-"""A topic that could not be removed is tried again after a minute, and after twice as long each time, up to this. So what can never be
+"""A topic that could not be archived or removed is tried again after a minute, and after twice as long each time, up to this. So what can never be
 archived keeps nobody else from going, and the admin log, which is kept for good, does not grow with the ticks."""
+
+URGENT_PAUSE_MS: Final = DAY_MS
+"""The longest one while retention has not taken all yet that could be archived."""
 
 _PACE: Final = "gc"
 
@@ -57,7 +63,7 @@ class QueueTag(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """How long an orphaned queue stays, and whether it is archived before it goes."""
+    """How long an orphaned queue stays, and whether it goes only if it is archived."""
 
     ttl_ms: int
     grace_ms: int
@@ -108,14 +114,37 @@ def due(catalogue: Catalogue, now_ms: int, *, at_once: bool = False) -> Iterator
     """
     for queue in catalogue.orphans():
         since_ms = queue.orphaned_at_ms
-        is_former = queue.role is QueueRole.FORMER
-        if catalogue.is_behind(queue.topic) if is_former else catalogue.is_read(queue.node_id):
+        if since_ms is None or _is_in_use(catalogue, queue):
             continue
-        if since_ms is None:
+        keeping = KEEPING[tag_of(catalogue, queue)]
+        if keeping.archive and queue.archive is None:
             continue
-        stays_until_ms = since_ms + KEEPING[tag_of(catalogue, queue)].stays_ms
+        stays_until_ms = since_ms + keeping.stays_ms
         turn_ms = max(stays_until_ms, _pauses_until(queue))
         if now_ms >= (stays_until_ms if at_once else turn_ms):
+            yield turn_ms, queue
+
+
+def _is_in_use(catalogue: Catalogue, queue: Queue) -> bool:
+    """Whether a worker may still write an orphan, or read it."""
+    is_former = queue.role is QueueRole.FORMER
+    return catalogue.is_behind(queue.topic) if is_former else catalogue.is_read(queue.node_id)
+
+
+def unarchived(catalogue: Catalogue, now_ms: int, *, at_once: bool = False) -> Iterator[tuple[int, Queue]]:
+    """The orphans that are to be archived and are not, each with the instant from which on; never one that a worker still computes.
+
+    Args:
+        at_once: as in `due`.
+    """
+    for queue in catalogue.orphans():
+        since_ms = queue.orphaned_at_ms
+        if since_ms is None or queue.archiving or queue.archive is not None:
+            continue
+        if _is_in_use(catalogue, queue) or not KEEPING[tag_of(catalogue, queue)].archive:
+            continue
+        turn_ms = max(since_ms, _pauses_until(queue))
+        if at_once or now_ms >= turn_ms:
             yield turn_ms, queue
 
 
@@ -123,7 +152,10 @@ def _pauses_until(queue: Queue) -> int:
     if queue.spared_at_ms is None:
         return 0
     doublings = min(queue.spared - 1, LONGEST_PAUSE_MS.bit_length())
-    return queue.spared_at_ms + min(FIRST_PAUSE_MS << doublings, LONGEST_PAUSE_MS)
+    has_all_until_ms = (queue.orphaned_at_ms or 0) + queue.retention_ms
+    is_urgent = queue.archive is None and queue.spared_at_ms < has_all_until_ms
+    longest_ms = URGENT_PAUSE_MS if is_urgent else LONGEST_PAUSE_MS
+    return queue.spared_at_ms + min(FIRST_PAUSE_MS << doublings, longest_ms)
 
 
 def note_load(act: Act, percent: int) -> None:
@@ -135,7 +167,7 @@ def note_load(act: Act, percent: int) -> None:
 
 
 def batch_size(act: Act) -> int:
-    """How many topics go at once: with the first ones, the figure comes that decides on the next.
+    """How many topics are archived, and how many go, at once: with the first ones, the figure comes that decides on the next.
 
     Where the load is measured, and the last figure is old, the brokers may be busy.
     """
@@ -144,6 +176,28 @@ def batch_size(act: Act) -> int:
         return BATCH
     may_be_busy = pace.broker_load_percent > BUSY_PERCENT or act.at_ms > pace.at_ms + FRESH_MS
     return BATCH // 2 if may_be_busy else BATCH
+
+
+def archive(act: Act, among: frozenset[str] | None = None, *, at_once: bool = False) -> int:
+    """Have orphans archived that are to be, a batch at most, in the order in which `collect` takes those that go; returns how many.
+
+    Args:
+        among, at_once: as in `collect`.
+    """
+    for queue in [one for one in act.catalogue.orphans() if one.archive is not None]:
+        # A worker that is heard of late may write it: then it is archived anew.
+        if _is_in_use(act.catalogue, queue):
+            act.catalogue.put_queue(replace(queue, archive=None), act.at_ms)
+    chosen = _first(act, unarchived(act.catalogue, act.at_ms, at_once=at_once), among)
+    for queue in chosen:
+        store(act, queue)
+    return len(chosen)
+
+
+def _first(act: Act, found: Iterable[tuple[int, Queue]], among: frozenset[str] | None) -> list[Queue]:
+    mine = [(turn_ms, one) for turn_ms, one in found if among is None or one.node_id in among]
+    chosen = nsmallest(batch_size(act), mine, key=lambda pair: (pair[0], pair[1].topic))
+    return [queue for _, queue in chosen]
 
 
 def collect(act: Act, among: frozenset[str] | None = None, *, at_once: bool = False) -> int:
@@ -156,10 +210,8 @@ def collect(act: Act, among: frozenset[str] | None = None, *, at_once: bool = Fa
         among: only those of these nodes; None, of any.
         at_once: as in `due`.
     """
-    found = due(act.catalogue, act.at_ms, at_once=at_once)
-    mine = [(turn_ms, one) for turn_ms, one in found if among is None or one.node_id in among]
-    chosen = nsmallest(batch_size(act), mine, key=lambda pair: (pair[0], pair[1].topic))
-    for _, queue in chosen:
+    chosen = _first(act, due(act.catalogue, act.at_ms, at_once=at_once), among)
+    for queue in chosen:
         condemn(act, queue, archive=KEEPING[tag_of(act.catalogue, queue)].archive)
     return len(chosen)
 

@@ -26,7 +26,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.diff import AckChunk, DiffRequest
 from qmtl.foundation.contracts.node import DagReader, NodeDeployment
 from qmtl.foundation.contracts.release import AbandonRelease, ReportBacktest, StartRelease
-from qmtl.foundation.contracts.retention import SetRetention
+from qmtl.foundation.contracts.retention import ReportTopicArchived, SetRetention
 from qmtl.foundation.wire.shards import is_settled, nodes_of
 from qmtl.foundation.wire.topics import TopicSpec
 from qmtl.services.dagmanager import buffering, context, diff_stream, expiry, garbage, handover, release
@@ -120,7 +120,7 @@ class DagManager:
             ):
                 if self._can_answer(step, arrival, "command_id", message.command_id):
                     command(act(message.command_id, message.issued_at_ms), message, arrival.value)
-            case ReportTopicCreated() | ReportTopicRemoved():
+            case ReportTopicCreated() | ReportTopicRemoved() | ReportTopicArchived():
                 report(act(message.topic), message)
             case NodeDeployment():
                 self._catalogue.put_reader(_reader(message, self._catalogue))
@@ -144,6 +144,7 @@ class DagManager:
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         act = self._act(step, "clock", bucket.bucket_ms)
         garbage.stamp(act)
+        garbage.archive(act)
         garbage.collect(act)
         garbage.forget_versions(act)
         buffering.mind(act)

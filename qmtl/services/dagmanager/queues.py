@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
-from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.common.errors import InvariantBroken, TopicChanged
 from qmtl.foundation.contracts.dag import (
     AdminAct,
     ComputeNode,
@@ -22,9 +22,10 @@ from qmtl.foundation.contracts.dag import (
     TagSet,
     TopicClass,
 )
+from qmtl.foundation.contracts.retention import ArchiveTopic, ReportTopicArchived, TopicArchive
 from qmtl.foundation.wire.topics import DAY_MS, get_config, node_topic
 from qmtl.services.dagmanager.act import Act, told_time
-from qmtl.services.dagmanager.catalogue import Catalogue
+from qmtl.services.dagmanager.catalogue import Catalogue, used_again
 from qmtl.services.dagmanager.naming import asset_of, release_of, topic_class, topic_name
 
 TTL_MS: Final = {
@@ -67,9 +68,8 @@ def next_queue(catalogue: Catalogue, node: ComputeNode, queue: Queue, at_ms: int
     """The topic that takes the place of a node's present one, and inherits all of it but its name and its history."""
     asset = asset_of(node, catalogue.node)
     name = topic_name(node, release_of(queue.topic), lambda name: catalogue.queue(name) is not None, asset)
-    return replace(
-        queue, topic=name, created_at_ms=at_ms, ready=False, orphaned_at_ms=None, role=QueueRole.NEXT
-    )
+    again = used_again(queue)
+    return replace(again, topic=name, created_at_ms=at_ms, ready=False, role=QueueRole.NEXT, archivals=0)
 
 
 def lacking(
@@ -120,10 +120,43 @@ def renamed(act: Act, queue: Queue, *, wanted: bool) -> None:
         ask_for(act, replace(queue, topic=queue_for(act.catalogue, again, release_of(queue.topic)).topic))
 
 
+def store(act: Act, queue: Queue) -> None:
+    """Have a topic archived, which stays as it is."""
+    number = queue.archivals + 1
+    act.catalogue.put_queue(replace(queue, archiving=True, archivals=number), act.at_ms)
+    act.step.table("dag.tasks").put(ArchiveTopic(queue.topic, queue.node_id, number))
+
+
+def stored(act: Act, queue: Queue, report: ReportTopicArchived) -> None:
+    """A topic is archived, or it is gone, and nothing is left of it to be archived. The pauses go on growing: one that somebody writes is
+    archived, and does not go, again and again."""
+    kept = TopicArchive(act.at_ms, report.archive, report.digest, report.records)
+    again = replace(queue, archiving=False, archive=kept)
+    act.catalogue.put_queue(again, act.at_ms)
+    act.step.table("dag.tasks").delete(queue.topic)
+    is_there = report.archive != ""
+    told = f"{report.records} records at {report.archive}" if is_there else f"[{report.code}] {report.detail}"
+    act.note(AdminAct.ARCHIVED, queue.topic, queue.node_id, told, report.digest)
+
+
+def not_stored(act: Act, queue: Queue, report: ReportTopicArchived) -> None:
+    """A topic could not be archived."""
+    again = replace(queue, archiving=False, spared=queue.spared + 1, spared_at_ms=act.at_ms)
+    act.catalogue.put_queue(again, act.at_ms)
+    act.step.table("dag.tasks").delete(queue.topic)
+    act.note(AdminAct.NOT_ARCHIVED, queue.topic, queue.node_id, f"[{report.code}] {report.detail}")
+
+
 def condemn(act: Act, queue: Queue, *, archive: bool) -> None:
-    """Have a topic removed: from now on nobody is told of it."""
-    act.catalogue.put_queue(replace(queue, removing=True), act.at_ms)
-    act.step.table("dag.tasks").put(RemoveTopic(queue.topic, queue.node_id, archive))
+    """Have a topic removed: from now on nobody is told of it.
+
+    Args:
+        archive: only if what its row names as its archive is there and has all that is in it.
+    """
+    act.catalogue.put_queue(replace(queue, removing=True, archiving=False), act.at_ms)
+    act.step.table("dag.tasks").put(
+        RemoveTopic(queue.topic, queue.node_id, archive, queue.archive if archive else None)
+    )
     act.note(AdminAct.CONDEMNED, queue.topic, queue.node_id, "archive" if archive else "delete")
 
 
@@ -142,8 +175,9 @@ def removed(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
 
 
 def spared(act: Act, queue: Queue, report: ReportTopicRemoved) -> None:
-    """A removal has failed and left the topic as it was."""
-    again = replace(queue, removing=False, spared=queue.spared + 1, spared_at_ms=act.at_ms)
+    """A removal has failed and left the topic as it was; where the topic has more than its archive, it is archived again before the next."""
+    archive = None if report.code == TopicChanged.code else queue.archive
+    again = replace(queue, removing=False, spared=queue.spared + 1, spared_at_ms=act.at_ms, archive=archive)
     act.catalogue.put_queue(again, act.at_ms)
     act.step.table("dag.tasks").delete(queue.topic)
     act.note(AdminAct.NOT_REMOVED, queue.topic, queue.node_id, f"[{report.code}] {report.detail}")

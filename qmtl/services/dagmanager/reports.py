@@ -15,9 +15,19 @@ from qmtl.foundation.contracts.dag import (
     TopicReport,
     VersionSentinel,
 )
+from qmtl.foundation.contracts.retention import ReportTopicArchived
 from qmtl.services.dagmanager.act import Act
 from qmtl.services.dagmanager.garbage import note_load
-from qmtl.services.dagmanager.queues import ask_for, forget, queue_for, removed, renamed, spared
+from qmtl.services.dagmanager.queues import (
+    ask_for,
+    forget,
+    not_stored,
+    queue_for,
+    removed,
+    renamed,
+    spared,
+    stored,
+)
 from qmtl.services.dagmanager.versions import activate, fail
 
 
@@ -34,6 +44,10 @@ def report(act: Act, message: TopicReport) -> None:
             note_load(act, message.broker_load_percent)
             if queue.removing:
                 _removed(act, queue, message)
+        case ReportTopicArchived():
+            note_load(act, message.broker_load_percent)
+            if queue.archiving and queue.archivals == message.number:
+                (stored if message.archived else not_stored)(act, queue, message)
         case _:
             assert_never(message)
 

@@ -1,4 +1,4 @@
-"""The effect beside the DAG Manager: makes and removes the topics that were asked for, and reports what it found.
+"""The effect beside the DAG Manager: makes, archives and removes the topics that were asked for, and reports what it found.
 
 A task is done in rounds of CREATE_TOPICS → VERIFY → WAIT → BACKOFF: the request is made, the cluster's metadata are looked at until they
 show every partition with a leader and the configuration that was asked for, and where they don't within the time of the round, the next
@@ -30,6 +30,7 @@ from qmtl.foundation.common.errors import (
     LogUnreachable,
     NoArchive,
     QmtlError,
+    TopicChanged,
     TopicCollision,
     TopicMismatch,
     TopicProtected,
@@ -45,6 +46,7 @@ from qmtl.foundation.contracts.dag import (
     TopicReport,
     TopicTask,
 )
+from qmtl.foundation.contracts.retention import ArchiveTopic, ReportTopicArchived
 from qmtl.foundation.wire.topics import CATALOGUE, TopicSpec
 
 ROUNDS: Final = 5
@@ -61,7 +63,7 @@ _KEPT: Final = frozenset(spec.name for spec in CATALOGUE)
 
 
 class Archive(Protocol):
-    """Stores topics before they go."""
+    """Stores topics that nobody writes any more, and says whether they may go."""
 
     def __call__(self, topic: str) -> Archived:
         """Store everything that is in a topic, and read it back.
@@ -71,7 +73,19 @@ class Archive(Protocol):
 
         Raises:
             UnknownTopic: no such topic, and nothing was stored of it.
-            QmtlError: it is not stored; the topic stays.
+            QmtlError: it is not stored.
+        """
+
+    def check(self, topic: str, where: str) -> None:
+        """Make sure that an archive is there, reading all of it, and that its topic has nothing that it lacks.
+
+        Args:
+            where: as it was told of when the topic was stored.
+
+        Raises:
+            UnknownTopic: the topic is gone.
+            TopicChanged: it has something that the archive has not.
+            QmtlError: the archive is not what was stored, or can't be read; the topic stays.
         """
 
 
@@ -114,12 +128,14 @@ class _TurnOver(LogUnreachable):
     """The cluster answers, and more of its time is needed than a transaction has."""
 
 
-_Report = TypeVar("_Report", ReportTopicCreated, ReportTopicRemoved)
+_Report = TypeVar(
+    "_Report", ReportTopicCreated, ReportTopicRemoved
+)  # of what is asked of the cluster in rounds
 _Refused: TypeAlias = Mapping[str, LogError]
 
 
 class TopicAdmin:
-    """Turns each task into a topic that is there or gone, and a report.
+    """Turns each task into a topic that is there, archived or gone, and a report.
 
     Tasks of one transaction are done together: one request removes all topics that are to go, another one makes all that are missing.
 
@@ -127,7 +143,7 @@ class TopicAdmin:
         topics: of the log.
         archive: of topics that are not to be lost; None where there is none, and they stay.
         patience: outlives the processor, which is made anew after a transaction that failed.
-        load: is written into the report of each removal; None where nobody measures it.
+        load: is written into the report of each archive and removal; None where nobody measures it.
     """
 
     name = "topicadmin"
@@ -180,17 +196,24 @@ class TopicAdmin:
             MissingRight: this client may not make or delete topics.
         """
         tasks, self._tasks = self._tasks, {}
-        creating, removing = list[CreateTopic](), list[RemoveTopic]()
+        creating, removing, storing = list[CreateTopic](), list[RemoveTopic](), list[ArchiveTopic]()
         for task in tasks.values():
             match task:
                 case CreateTopic():
                     creating.append(task)
                 case RemoveTopic():
                     removing.append(task)
+                case ArchiveTopic():
+                    storing.append(task)
                 case _:
                     assert_never(task)
         try:
-            reports: dict[str, TopicReport] = {**self._remove(removing), **self._create(creating)}
+            percent = self._load.percent() if (removing or storing) and self._load is not None else 0
+            reports: dict[str, TopicReport] = {
+                **self._remove(removing, percent),
+                **self._create(creating),
+                **{task.topic: self._store(task, percent) for task in storing},
+            }
         except _TurnOver:
             raise
         except LogUnreachable:
@@ -237,11 +260,42 @@ class TopicAdmin:
 
         return self._rounds(list(wanted), request, verify, give_up)
 
+    # ---- archiving ------------------------------------------------------------------------------------------------
+
+    def _store(self, task: ArchiveTopic, percent: int) -> ReportTopicArchived:
+        """
+        Raises:
+            LogUnreachable: nobody answers.
+        """
+        topic, number = task.topic, task.number
+        try:
+            kept = self._archives(topic)(topic)
+        except LogUnreachable:
+            raise
+        except QmtlError as error:
+            is_gone = isinstance(error, UnknownTopic) and self._is_gone(topic)
+            return ReportTopicArchived(
+                topic, number, is_gone, error.code, error.what, broker_load_percent=percent
+            )
+        return ReportTopicArchived(
+            topic, number, True, "", "", kept.where, kept.records, kept.digest, percent
+        )
+
+    def _archives(self, topic: str) -> Archive:
+        """
+        Raises:
+            NoArchive: there is none.
+        """
+        if self._archive is None:
+            raise NoArchive(
+                f"topic {topic!r} is archived before it goes, and there is no archive.", "Configure one."
+            )
+        return self._archive
+
     # ---- removing -------------------------------------------------------------------------------------------------
 
-    def _remove(self, tasks: Sequence[RemoveTopic]) -> Mapping[str, ReportTopicRemoved]:
+    def _remove(self, tasks: Sequence[RemoveTopic], percent: int) -> Mapping[str, ReportTopicRemoved]:
         out, gone = dict[str, ReportTopicRemoved](), dict[str, ReportTopicRemoved]()
-        percent = self._load.percent() if tasks and self._load is not None else 0
         for task in tasks:
             try:
                 gone[task.topic] = self._before_it_goes(task)
@@ -249,7 +303,7 @@ class TopicAdmin:
                 raise
             except QmtlError as error:
                 if isinstance(error, UnknownTopic) and self._is_gone(task.topic):  # nothing is left to lose
-                    gone[task.topic] = ReportTopicRemoved(task.topic, True, error.code, error.what)
+                    gone[task.topic] = _gone(task, error)
                 else:
                     out[task.topic] = _not_removed(task.topic, error)
             else:
@@ -271,12 +325,14 @@ class TopicAdmin:
         return self._topics.look_up([topic])[topic].found is None
 
     def _before_it_goes(self, task: RemoveTopic) -> ReportTopicRemoved:
-        """What is to be reported once a topic is gone, which is archived by then.
+        """What is to be reported once a topic is gone.
 
         Raises:
             TopicProtected: nobody removes it.
-            NoArchive: nobody can archive it.
-            QmtlError: it was not archived.
+            NoArchive: nobody can read its archive.
+            TopicChanged: it has something that its archive has not.
+            UnknownTopic: it is to be archived, and gone.
+            QmtlError: its archive is not what was stored.
         """
         topic = task.topic
         if topic in _KEPT or topic.startswith("__"):
@@ -286,12 +342,16 @@ class TopicAdmin:
             )
         if not task.archive:
             return ReportTopicRemoved(topic, True, "", "")
-        if self._archive is None:
-            raise NoArchive(
-                f"topic {topic!r} is archived before it goes, and there is no archive.", "Configure one."
+        archives, kept = self._archives(topic), task.archived
+        if kept is None or not kept.url:
+            if self._is_gone(topic):
+                raise UnknownTopic(f"the log has no topic {topic!r}.", "Nothing is left to be removed.")
+            raise TopicChanged(
+                f"topic {topic!r} is archived before it goes, and is not yet.",
+                "It is archived, and goes then.",
             )
-        kept = self._archive(topic)
-        return ReportTopicRemoved(topic, True, "", "", kept.where, kept.records, kept.digest)
+        archives.check(topic, kept.url)
+        return ReportTopicRemoved(topic, True, "", "", kept.url, kept.records, kept.digest)
 
     # ---- rounds ---------------------------------------------------------------------------------------------------
 
@@ -362,6 +422,14 @@ def _collision(name: str, other: str) -> TopicCollision:
 
 def _unsettled(name: str, what: str) -> TopicUnsettled:
     return TopicUnsettled(f"topic {name!r} {what} after {ROUNDS} requests.", "Check the cluster.")
+
+
+def _gone(task: RemoveTopic, error: UnknownTopic) -> ReportTopicRemoved:
+    """Of a topic that is to be archived before it goes and is gone: by a request whose report nobody has made, or by somebody else."""
+    kept = task.archived
+    if kept is None or not kept.url:
+        return ReportTopicRemoved(task.topic, True, error.code, error.what)
+    return ReportTopicRemoved(task.topic, True, "", "", kept.url, kept.records, kept.digest)
 
 
 def _not_created(name: str, error: QmtlError) -> ReportTopicCreated:

@@ -133,7 +133,7 @@ def test_garbage_is_collected_as_often_as_it_is_asked_for(
 ) -> None:
     before = len(mine.rows("dag.queues"))
     asked = [manage(capsys, mine, "gc", "--json").lines()[0] for _ in range(3)]
-    assert [one["detail"] for one in asked] == ["0 queues are being removed"] * 3
+    assert all(one["detail"].startswith("0 queues are being removed") for one in asked)
     sent = [one.command_id for one in mine.messages("dag.commands")]
     assert sent == [one["command_id"] for one in asked]
     assert len(set(sent)) == 3

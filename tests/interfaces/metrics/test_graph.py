@@ -43,6 +43,7 @@ from qmtl.foundation.contracts.dag import (
 from qmtl.foundation.contracts.diff import DiffRequest, DiffState
 from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.foundation.contracts.release import Release, ReleaseStage
+from qmtl.foundation.contracts.retention import ReportTopicArchived
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, SHARDS
@@ -72,6 +73,8 @@ COUNTS = (
     "compute_nodes_buffering_since_seconds",
     "cross_context_cache_hit_total",
     "cross_context_cache_hits_uncleared",
+    "queue_archive_success_total",
+    "queue_archive_error_total",
 )
 STAGES = ("backtests", "canary", "half", "deployed", "abandoned")
 
@@ -107,6 +110,7 @@ def counts_of(log: Log) -> list[float | None]:
     """What the tables hold, in the order of `COUNTS`."""
     queues = rows_of(log, "dag.queues")
     made = [one for one in messages_of(log, "dag.reports") if isinstance(one, ReportTopicCreated)]
+    stored = [one for one in messages_of(log, "dag.reports") if isinstance(one, ReportTopicArchived)]
     nodes = [one.buffering_since_ms for one in rows_of(log, "dag.nodes")]
     since = [one for one in nodes if one is not None]
     contexts = rows_of(log, "dag.context")
@@ -124,6 +128,8 @@ def counts_of(log: Log) -> list[float | None]:
         min((one / 1000 for one in since if one), default=None),
         sum(sum(one.hits) for one in contexts),
         sum(sum(one.hits) - one.cleared for one in contexts),
+        sum(one.archived for one in stored),
+        sum(not one.archived for one in stored),
     ]
 
 
@@ -220,6 +226,9 @@ ROWS: st.SearchStrategy[Row] = st.one_of(
         st.sampled_from(["", "QMTL-326", "QMTL-905"]),
     ),
     st.builds(
+        lambda name, ok: row("dag.reports", ReportTopicArchived(name, 1, ok, "", "")), NAMES_3, st.booleans()
+    ),
+    st.builds(
         lambda name, act: row("dag.admin.log", AdminEntry(act, name, "", "", 1)),
         NAMES_3,
         st.sampled_from([AdminAct.STALLED, AdminAct.GIVEN_UP]),
@@ -253,9 +262,11 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
         for batch in batches:
             commit(log, batch)
             found = surveyor.look()
-            *counts, oldest_ms, crossed, uncleared, releases, _, unneeded, expired, kept = astuple(found)
+            *counts, oldest_ms, crossed, uncleared, releases, _, unneeded, expired, kept, stored, lost = astuple(
+                found
+            )
             oldest_s = None if oldest_ms is None else oldest_ms / 1000
-            assert [*counts, oldest_s, crossed, uncleared] == counts_of(log)
+            assert [*counts, oldest_s, crossed, uncleared, stored, lost] == counts_of(log)
             assert list(releases) == releases_of(log)
             assert (unneeded, dict(expired)) == expiry_of(log)
             assert dict(kept) == kept_of(log)
@@ -328,8 +339,9 @@ def test_a_worker_of_the_dag_manager_tells_what_its_tables_hold(place: Path) -> 
 
         counted = counts_of(client.log)
         assert told() == counted
-        assert counted[3:] == [0, 0, counted[1], 0, 0, 0, 0, None, 0, 0]
+        assert counted[3:-1] == [0, 0, counted[1], 0, 0, 0, 0, None, 0, 0, 0]
         assert counted[2]
+        assert counted[-1], "there is no archive"
         lost = ReportTopicCreated("q", False, "QMTL-303", "another one is there")
         wrong = replace(rows_of(client.log, "dag.sentinels")[-1], traffic_weight=9_999)
         commit(client.log, [row("dag.reports", lost), row("dag.sentinels", wrong)])

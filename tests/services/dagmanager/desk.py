@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from unittest.mock import patch
 
 from qmtl.engine.processor import Arrival, Bucket
@@ -25,12 +25,15 @@ from qmtl.foundation.contracts.dag import (
 )
 from qmtl.foundation.contracts.diff import AckChunk, DiffChunk, DiffRequest
 from qmtl.foundation.contracts.node import NodeDeployment
+from qmtl.foundation.contracts.retention import ArchiveTopic, ReportTopicArchived
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
 from qmtl.services.dagmanager import graph
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.diff_stream import answer
 from qmtl.services.dagmanager.processor import DagManager
+
+MINUTE_MS: Final = 60_000
 
 Message: TypeAlias = (
     DagSubmission | DagCommand | TopicReport | NodeDeployment | NodeContext | DiffRequest | AckChunk
@@ -41,7 +44,7 @@ def topic_of(message: Message) -> str:
     match message:
         case DagSubmission():
             return "dag.submissions"
-        case ReportTopicCreated() | ReportTopicRemoved():
+        case ReportTopicCreated() | ReportTopicRemoved() | ReportTopicArchived():
             return "dag.reports"
         case NodeDeployment():
             return "node.deployments"
@@ -104,13 +107,11 @@ class AnyDesk(ABC):
 
     def remove_all(self) -> None:
         """Every topic that was to be removed was removed."""
-        self.send(
-            *(
-                ReportTopicRemoved(row.topic, True, "", "", f"at/{row.topic}" if row.archive else "")
-                for row in self.rows("dag.tasks")
-                if isinstance(row, RemoveTopic)
-            )
-        )
+        for row in self.rows("dag.tasks"):
+            if isinstance(row, RemoveTopic):
+                kept = row.archived
+                told = ("", 0, "") if kept is None else (kept.url, kept.records, kept.digest)
+                self.send(ReportTopicRemoved(row.topic, True, "", "", *told))
 
     def told(self, name: str) -> list[Any]:
         """The events of a topic."""
@@ -174,6 +175,17 @@ class Desk(AnyDesk):
             self._manager.on_bucket(self, Bucket(bucket_ms, {}))
             self.closed_ms = bucket_ms
             self._manager.flush(self)
+
+    def archive_all(self) -> None:
+        """Every topic that was to be archived was archived; and those that come with the next ticks, of a minute each."""
+        while asked := [row for row in self.rows("dag.tasks") if isinstance(row, ArchiveTopic)]:
+            self.send(
+                *(
+                    ReportTopicArchived(row.topic, row.number, True, "", "", f"at/{row.topic}", 3, "of it")
+                    for row in asked
+                )
+            )
+            self.tick(self.closed_ms + MINUTE_MS)
 
     def again(self) -> None:
         self._manager = DagManager()

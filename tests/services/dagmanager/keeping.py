@@ -18,6 +18,11 @@ KEPT_MS = 30 * 24 * 60 * 60 * 1000
 TOO_LATE = "QMTL-607"
 
 
+def id_of(message: Any) -> str:
+    """Of a submission or a command, or its outcome; empty of all else."""
+    return str(getattr(message, "submission_id", "") or getattr(message, "command_id", ""))
+
+
 @dataclass
 class Keeping:
     """Attributes:

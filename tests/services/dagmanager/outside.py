@@ -12,6 +12,7 @@ from qmtl.engine.processor import Arrival
 from qmtl.foundation.common.errors import (
     LogError,
     LogUnreachable,
+    QmtlError,
     TopicRefused,
     UnknownTopic,
 )
@@ -24,6 +25,7 @@ from qmtl.foundation.contracts.dag import (
     TopicReport,
     TopicTask,
 )
+from qmtl.foundation.contracts.retention import ArchiveTopic, ReportTopicArchived, TopicArchive
 from qmtl.foundation.wire.topics import node_topic
 from qmtl.services.dagmanager.topic_admin import (
     Archive,
@@ -38,8 +40,17 @@ def create(topic: str, partitions: int = 1) -> CreateTopic:
     return CreateTopic(topic, TopicClass.INDICATOR, partitions, spec.replication, spec.config())
 
 
+def store(topic: str, number: int = 1) -> ArchiveTopic:
+    return ArchiveTopic(topic, f"blake3:{topic}", number)
+
+
+def kept(topic: str) -> TopicArchive:
+    """What the vault keeps of a topic, as the DAG Manager notes it."""
+    return TopicArchive(1, f"at/{topic}", f"of {topic}", 3)
+
+
 def remove(topic: str, *, archive: bool = False) -> RemoveTopic:
-    return RemoveTopic(topic, f"blake3:{topic}", archive)
+    return RemoveTopic(topic, f"blake3:{topic}", archive, kept(topic) if archive else None)
 
 
 def there(topic: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> TopicDescription:
@@ -53,6 +64,8 @@ def summary(report: TopicReport) -> tuple[str, bool, str]:
             return report.topic, report.created, report.code
         case ReportTopicRemoved():
             return report.topic, report.removed, report.code
+        case ReportTopicArchived():
+            return report.topic, report.archived, report.code
 
 
 # ---- the outside ------------------------------------------------------------------------------------------------------
@@ -135,12 +148,18 @@ def flat(name: str) -> str:
 
 
 class Vault:
-    """An archive, of topics that the cluster has."""
+    """An archive, of topics that the cluster has.
 
-    def __init__(self, cluster: Topics, *errors: LogError) -> None:
+    Attributes:
+        kept: what is stored.
+        checked: what was read back before it was to go, in order.
+    """
+
+    def __init__(self, cluster: Topics, *errors: QmtlError) -> None:
         self._cluster = cluster
         self._errors = list(errors)
         self.kept: dict[str, Archived] = {}
+        self.checked: list[tuple[str, str]] = []
 
     def __call__(self, topic: str) -> Archived:
         if self._errors:
@@ -150,6 +169,13 @@ class Vault:
         if topic not in self.kept:
             raise UnknownTopic(f"there is no {topic}.")
         return self.kept[topic]
+
+    def check(self, topic: str, where: str) -> None:
+        if self._errors:
+            raise self._errors.pop(0)
+        if self._cluster.look_up([topic])[topic].found is None:
+            raise UnknownTopic(f"there is no {topic}.")
+        self.checked.append((topic, where))
 
 
 class Told:

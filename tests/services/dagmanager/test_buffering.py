@@ -290,6 +290,7 @@ def test_what_nobody_holds_is_not_made_anew_and_what_is_removed_is_not_old(desk:
     desk.tick(NOON_MS + 7 * DAY_MS)
     desk.tick(NOON_MS + 8 * DAY_MS)
     assert queues(desk, "cross").keys() == {QueueRole.CURRENT}
+    desk.archive_all()
     desk.tick(NOON_MS + 230 * DAY_MS)
     desk.remove_all()
     assert node(desk, "cross").buffering_since_ms is None

@@ -157,6 +157,7 @@ def test_what_looks_like_a_refused_name_is_not_collected(desk: Desk) -> None:
     work(desk, cluster)
     desk.send(OUT)
     desk.tick(NOON_MS + DAY_MS)
+    desk.archive_all()
     desk.tick(NOON_MS + 300 * DAY_MS)
     asked = {row.topic for row in desk.rows("dag.tasks") if isinstance(row, RemoveTopic)}
     assert asked == {f"{name}_v2" for name in first.values()}

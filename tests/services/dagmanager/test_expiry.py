@@ -76,6 +76,7 @@ def forget(desk: Desk, name: str) -> None:
     """Take the strategy out, and let all time pass that its topics and versions have; nobody needs its nodes from now on."""
     retire(desk, name)
     desk.tick(desk.closed_ms + DAY_MS)
+    desk.archive_all()
     desk.tick(desk.closed_ms + 210 * DAY_MS)
     desk.remove_all()
     desk.tick(desk.closed_ms + 1)

@@ -86,6 +86,7 @@ def test_a_queue_of_no_version_stays_as_long_as_its_class_says(
     desk.table("dag.queues").put(replace(mine, topic_class=kind))
     desk.again()
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(1 + stays_days) - 1)
     assert mine.topic not in removals(desk)
     desk.tick(day(1 + stays_days))
@@ -96,6 +97,7 @@ def test_a_queue_that_one_can_go_back_to_stays_longer_and_is_archived(desk: Desk
     queues = publish(desk)
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(211) - 1)
     assert removals(desk) == {}
     desk.tick(day(211))
@@ -112,6 +114,7 @@ def test_what_a_message_says_of_time_is_not_believed(desk: Desk) -> None:
     publish(desk)
     desk.send(replace(OUT, issued_at_ms=0), CollectGarbage("now", "", day(10_000)))
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(200))
     assert removals(desk) == {}
 
@@ -120,12 +123,14 @@ def test_a_queue_that_is_needed_again_begins_anew(desk: Desk) -> None:
     publish(desk)
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(200))
     publish(desk, "again")
     desk.send(replace(OUT, command_id="out-again", issued_at_ms=day(200)))
     desk.tick(day(220))
+    desk.archive_all()
     assert removals(desk) == {}
-    desk.tick(day(430))
+    desk.tick(day(431))
     assert removals(desk) != {}
 
 
@@ -136,6 +141,7 @@ def test_what_another_strategy_has_stays(desk: Desk) -> None:
     desk.report_all()
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(300))
     kept = {node for row in desk.rows("dag.sentinels") if row.strategy_id == "s2" for node in row.node_ids}
     removed = {row.node_id for row in desk.rows("dag.queues") if row.removing}
@@ -171,10 +177,12 @@ def test_what_a_worker_still_computes_stays_until_it_has_heard(desk: Desk) -> No
     row = desk.table("dag.strategies").get("w1", "s1")
     desk.send(NodeDeployment(2, row), OUT)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(500))
     assert removals(desk) == {}
     desk.send(NodeDeployment(2, desk.table("dag.strategies").get("w1", "s1")))
     desk.tick(day(501))
+    desk.archive_all()
     assert len(removals(desk)) == 5
 
 
@@ -187,6 +195,7 @@ def test_at_a_tick_no_more_go_than_a_batch(desk: Desk) -> None:
     desk.report_all()
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     for count in (BATCH, 2 * BATCH, 2 * BATCH + 2):
         desk.tick(day(300) + count)
         assert len(removals(desk)) == count
@@ -198,6 +207,7 @@ def test_while_the_brokers_are_busy_half_as_many_go(desk: Desk) -> None:
     desk.report_all()
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(300))
     for load, batch in ((80, BATCH), (81, BATCH // 2), (100, BATCH // 2), (0, BATCH)):
         done = min(removals(desk))
@@ -228,6 +238,7 @@ def test_a_figure_that_is_old_says_nothing_and_half_as_many_go_until_the_next_on
     desk.report_all()
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(300))
     assert len(removals(desk)) == 4
     desk.send(ReportTopicRemoved(min(removals(desk)), True, "", "", broker_load_percent=load))
@@ -243,6 +254,7 @@ def test_a_removal_that_failed_is_tried_again(desk: Desk) -> None:
     (topic, *_) = (row.topic for row in publish(desk))
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(300))
     desk.send(ReportTopicRemoved(topic, False, "QMTL-903", "the store does not answer"))
     assert topic not in removals(desk)
@@ -287,6 +299,7 @@ def test_whatever_cannot_be_removed_all_else_goes_and_one_day_that_too(
         stuck = frozenset(topics[place] for place in places)
         desk.send(OUT)
         desk.tick(day(1))
+        desk.archive_all()
         for minute in range(COUNT // 2):
             desk.tick(day(300) + minute * MINUTE_MS)
             answer(desk, stuck)
@@ -305,6 +318,7 @@ def test_what_cannot_be_removed_is_tried_after_growing_pauses_whoever_was_restar
     (topic, *_) = topics = [row.topic for row in publish(desk)]
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     for minute in range(40):
         desk.tick(day(300) + minute * MINUTE_MS)
         answer(desk, frozenset(topics))
@@ -322,6 +336,7 @@ def test_a_command_tries_at_once_what_could_not_be_removed_the_last_times(desk: 
     topics = frozenset(row.topic for row in publish(desk))
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     for minute in range(20):
         desk.tick(day(300) + minute * MINUTE_MS)
         answer(desk, topics)
@@ -334,6 +349,7 @@ def test_a_queue_that_was_needed_again_begins_anew_with_the_pauses(desk: Desk) -
     topics = frozenset(row.topic for row in publish(desk))
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     for minute in range(20):
         desk.tick(day(300) + minute * MINUTE_MS)
         answer(desk, topics)
@@ -346,6 +362,7 @@ def test_a_version_that_comes_back_while_its_topics_go_gets_new_ones(desk: Desk)
     (first,) = desk.rows("dag.sentinels")
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(300))
     desk.send(RollBack("back", first.sentinel_id, day(300)))
     assert desk.table("dag.strategies").get("w1", "s1").nodes == ()
@@ -363,6 +380,7 @@ def test_garbage_can_be_collected_by_command_and_of_one_version_alone(desk: Desk
     desk.report_all()
     desk.send(OUT, RetireStrategy("out-too", "w1", "s2", NOON_MS))
     desk.tick(day(1))
+    desk.archive_all()
     for queue in desk.rows("dag.queues"):  # as if the tick that is due had not come yet
         desk.table("dag.queues").put(replace(queue, orphaned_at_ms=NOON_MS - 300 * DAY_MS))
     desk.again()
@@ -384,6 +402,7 @@ def test_who_reads_queues_hears_that_they_are_gone(desk: Desk) -> None:
         ("crypto", "sma"): (),
     }
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(300))
     topics = set(removals(desk))
     desk.remove_all()
@@ -412,6 +431,7 @@ def test_of_a_forgotten_version_the_audit_has_what_it_takes_to_publish_it_again(
     (version,) = desk.rows("dag.sentinels")
     desk.send(OUT)
     desk.tick(day(1))
+    desk.archive_all()
     (version,) = desk.rows("dag.sentinels")
     desk.tick(day(211))
     assert [one for one in desk.told("dag.admin.log") if one.act is AdminAct.FORGOTTEN] == []
@@ -457,6 +477,7 @@ def test_a_version_that_failed_is_forgotten_as_one_that_is_retired(desk: Desk) -
     kept = {row.sentinel_id for row in desk.rows("dag.sentinels")}
     gone = failed(desk, 21)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(100))
     desk.send(OUT)  # what shares nodes with it is kept for longer
     desk.tick(day(211) - 1)
@@ -473,6 +494,7 @@ def test_a_version_that_failed_is_forgotten_as_one_that_is_retired(desk: Desk) -
 def test_a_version_that_failed_and_comes_again_is_no_longer_over(desk: Desk) -> None:
     gone = failed(desk, 21)
     desk.tick(day(1))
+    desk.archive_all()
     desk.tick(day(200))
     one = submission(strategy(crossing(3, 21), version="v2"))
     desk.send(DagSubmission("again", "w1", one.dag_json, day(200), execution_domain="live"))

@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,19 +40,20 @@ from qmtl.foundation.contracts.dag import (
     QueueRole,
     RedoDiff,
     RemoveTopic,
-    ReportTopicCreated,
-    ReportTopicRemoved,
     RetireStrategy,
     RollBack,
     SentinelStatus,
     SetTrafficWeight,
     StrategyStatus,
+    TopicTask,
 )
 from qmtl.foundation.contracts.node import NodeDeployment
+from qmtl.foundation.contracts.retention import ArchiveTopic
 from qmtl.foundation.wire.topics import DAY_MS
 from tests.services.dagmanager.desk import AnyDesk, Desk
 from tests.services.dagmanager.desk_on_log import HEARD, Death, DeskOnLog
-from tests.services.dagmanager.keeping import TOO_LATE, Keeping
+from tests.services.dagmanager.keeping import TOO_LATE, Keeping, id_of
+from tests.services.dagmanager.life_broker import Broker
 from tests.services.dagmanager.life_graphs import GRAPHS
 from tests.services.dagmanager.lives import tried
 from tests.services.dagmanager.traffic import ACTIVE, FAILED, PENDING, REFUSED, RETIRED, Traffic
@@ -67,18 +67,6 @@ VERSIONS_STAY_MS = (180 + 30) * DAY_MS
 NOT_OURS = (f"[{TopicCollision.code}]", f"[{TopicMismatch.code}]")
 PLACE = str(MEMORY) if MEMORY.is_dir() else None
 T0_MS = 1_700_000_000_000 // DAY_MS * DAY_MS
-
-
-def id_of(message: Any) -> str:
-    """Of a submission or a command, or its outcome; empty of all else."""
-    return str(getattr(message, "submission_id", "") or getattr(message, "command_id", ""))
-
-
-@dataclass
-class Broker:
-    """Topics that are there, and what they were asked to be of."""
-
-    topics: dict[str, str] = field(default_factory=dict)
 
 
 class Life(RuleBasedStateMachine):
@@ -115,8 +103,10 @@ class Life(RuleBasedStateMachine):
             self.compute(OWNERS[0], 0)
         if begun in ("over", "computed"):
             self.retire(OWNERS[0])
-            for days in (1, max(STEPS_DAYS)):
-                self.tick(days)
+            self.tick(1)
+            self.make(self.desk.rows("dag.tasks"), ok=True)
+            self.retain(1)
+            self.tick(max(STEPS_DAYS))
         if begun == "gone":
             self.pass_years()
 
@@ -180,30 +170,23 @@ class Life(RuleBasedStateMachine):
         tasks = self.desk.rows("dag.tasks")
         self.make(tasks if all_ else [choose.choice(tasks)] if tasks else [], ok=ok, code=code)
 
-    def make(self, chosen: list[CreateTopic | RemoveTopic], *, ok: bool, code: str = "QMTL-901") -> None:
+    def make(self, chosen: list[TopicTask], *, ok: bool, code: str = "QMTL-901") -> None:
         """The broker does what it is told to, or not."""
         for task in chosen:
             match task:
                 case CreateTopic():
-                    if ok:
-                        self.broker.topics.setdefault(
-                            task.topic, self.desk.table("dag.queues").get(task.topic).node_id
-                        )
                     queue = self.desk.table("dag.queues").get(task.topic)
-                    is_there = ok or task.topic in self.broker.topics
+                    told = self.broker.create(task, queue.node_id, ok=ok, code=code)
                     is_wanted = queue.role is QueueRole.CURRENT and not queue.removing
-                    if not is_there and is_wanted and code != "QMTL-322":
+                    if not told.created and is_wanted and code != "QMTL-322":
                         self.traffic.fail(queue.node_id)
-                    self.send(ReportTopicCreated(task.topic, is_there, "" if is_there else code, ""))
+                    self.send(told)
                 case RemoveTopic():
                     assert self.desk.table("dag.queues").get(task.topic).removing
-                    if ok:
-                        self.broker.topics.pop(task.topic, None)
-                    self.send(
-                        ReportTopicRemoved(
-                            task.topic, ok, "" if ok else "QMTL-901", "", "there" if task.archive else ""
-                        )
-                    )
+                    self.send(self.broker.remove(task, ok=ok, code="QMTL-901"))
+                case ArchiveTopic():
+                    assert self.desk.table("dag.queues").get(task.topic).archiving
+                    self.send(self.broker.store(task, ok=ok, code="QMTL-901"))
             self.traffic.settle(self.usable())
             self.keeping.see(self.needed())
 
@@ -217,6 +200,20 @@ class Life(RuleBasedStateMachine):
         self.keeping.tick(self.now_ms, self.needed())
         for node_id in self.held():
             self.held_until[node_id] = self.now_ms
+        kept = {node for one in self.traffic.named(RETIRED).values() for node in one.nodes}
+        used = self.held().union(*self.computed.values())
+        self.broker.tick(self.desk.rows("dag.queues"), kept, used, self.plans.values())
+
+    @precondition(lambda self: self.broker.topics)
+    @rule(choose=st.randoms(use_true_random=False), count=st.integers(1, 3))
+    def write(self, choose: Any, count: int) -> None:
+        """Into any topic, perhaps one that nobody should write any more."""
+        self.broker.write(choose.choice(sorted(self.broker.topics)), count)
+
+    @rule(count=st.integers(1, 9))
+    def retain(self, count: int) -> None:
+        """Retention takes of every topic, but where the archive is asked for and not done yet, or failed the last time."""
+        self.broker.retain(self.desk.rows("dag.queues"), count)
 
     def forget(self) -> None:
         """What is known no more was over for as long as one can go back to it."""
@@ -314,6 +311,7 @@ class Life(RuleBasedStateMachine):
             self.compute(owner, shard)
         for days in (1, 215, 1, 215, 1, 35):
             self.tick(days)
+            self.retain(1)
             self.make(self.desk.rows("dag.tasks"), ok=True)
         left = {name for name, rows in self.desk.all_rows().items() if rows}
         assert left <= {"dag.strategies", "dag.tags", "dag.lives", "dag.pace", "dag.context"}
@@ -417,6 +415,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def topics_are_those_of_the_queues(self) -> None:
         rows = self.desk.rows("dag.queues")
+        self.broker.agree(rows, self.desk.rows("dag.tasks"))
         assert self.broker.topics.items() <= {(row.topic, row.node_id) for row in rows}
         emits = {
             (edge.source, edge.target)

@@ -211,4 +211,5 @@ def test_a_topic_that_a_slow_shard_still_reads_for_a_query_is_not_collected(desk
     assert [one.removing for one in desk.rows("dag.queues") if one.node_id == node_id] == [False]
     desk.send(NodeDeployment(3, row_of(desk)))
     desk.tick(NOON_MS + 401 * DAY_MS)
+    desk.archive_all()
     assert [one.removing for one in desk.rows("dag.queues") if one.node_id == node_id] == [True]

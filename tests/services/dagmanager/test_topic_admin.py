@@ -9,9 +9,11 @@ import pytest
 from qmtl.engine.log.port import TopicDescription
 from qmtl.engine.processor import Arrival
 from qmtl.foundation.common.errors import (
-    LogError,
+    ArchiveAltered,
     LogUnreachable,
+    QmtlError,
     StoreUnavailable,
+    TopicChanged,
     UnknownTopic,
 )
 from qmtl.foundation.contracts.dag import (
@@ -21,6 +23,7 @@ from qmtl.foundation.contracts.dag import (
     ReportTopicRemoved,
     TopicTask,
 )
+from qmtl.foundation.contracts.retention import ReportTopicArchived, TopicArchive
 from qmtl.foundation.wire.topics import CATALOGUE
 from qmtl.services.dagmanager.topic_admin import (
     ROUNDS,
@@ -28,7 +31,17 @@ from qmtl.services.dagmanager.topic_admin import (
     TopicAdmin,
     Trouble,
 )
-from tests.services.dagmanager.outside import Cluster, Office, Told, Vault, create, remove, summary, there
+from tests.services.dagmanager.outside import (
+    Cluster,
+    Office,
+    Told,
+    Vault,
+    create,
+    remove,
+    store,
+    summary,
+    there,
+)
 
 # ---- making -----------------------------------------------------------------------------------------------------------
 
@@ -295,7 +308,18 @@ def test_a_topic_that_is_still_there_after_five_rounds_is_told_of_as_such() -> N
 # ---- archives ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_topic_is_archived_before_it_goes_and_the_report_says_where() -> None:
+def test_a_topic_is_archived_and_stays_and_the_report_says_where() -> None:
+    cluster = Cluster({"n_a": there("n_a"), "n_b": there("n_b")})
+    vault = Vault(cluster)
+    for number in (1, 2):
+        assert Office(cluster, vault).do(store("n_a", number)) == [
+            ReportTopicArchived("n_a", number, True, "", "", "at/n_a", 3, "of n_a")
+        ]
+    assert (list(cluster.topics), list(vault.kept)) == (["n_a", "n_b"], ["n_a"])
+    assert cluster.requests == []
+
+
+def test_a_topic_goes_once_its_archive_was_read_back_and_the_report_says_where_it_is() -> None:
     cluster = Cluster({"n_a": there("n_a"), "n_b": there("n_b")})
     vault = Vault(cluster)
     for _ in range(2):  # a repetition says the same, though the topic is gone by then
@@ -303,30 +327,57 @@ def test_a_topic_is_archived_before_it_goes_and_the_report_says_where() -> None:
             ReportTopicRemoved("n_a", True, "", "", "at/n_a", 3, "of n_a"),
             ReportTopicRemoved("n_b", True, "", ""),
         ]
-        assert (cluster.topics, list(vault.kept)) == ({}, ["n_a"])
+        assert (cluster.topics, vault.kept) == ({}, {}), "what goes is stored by then, or stays"
+        assert vault.checked == [("n_a", "at/n_a")]
+
+
+OLD = replace(remove("n_a", archive=True), archived=None)
+GONE = replace(remove("n_a", archive=True), archived=TopicArchive(1, "", "", 0))
 
 
 @pytest.mark.parametrize(
-    "error, code", [(StoreUnavailable("full."), "QMTL-321"), (UnknownTopic("what?"), "QMTL-304")]
+    "task, errors, code",
+    [
+        (remove("n_a", archive=True), [ArchiveAltered("a bit.")], "QMTL-904"),
+        (remove("n_a", archive=True), [TopicChanged("longer.")], "QMTL-905"),
+        (remove("n_a", archive=True), [StoreUnavailable("full.")], "QMTL-321"),
+        (remove("n_a", archive=True), [UnknownTopic("what?")], "QMTL-304"),
+        (OLD, [], "QMTL-905"),
+        (GONE, [], "QMTL-905"),
+    ],
 )
-def test_a_topic_that_is_not_archived_stays(error: LogError, code: str) -> None:
+def test_a_topic_of_which_the_archive_is_not_all_there_stays(
+    task: RemoveTopic, errors: list[QmtlError], code: str
+) -> None:
     cluster = Cluster({"n_a": there("n_a"), "n_b": there("n_b")})
-    reports = Office(cluster, Vault(cluster, error)).do(remove("n_a", archive=True), remove("n_b"))
+    reports = Office(cluster, Vault(cluster, *errors)).do(task, remove("n_b"))
     assert list(map(summary, reports)) == [("n_a", False, code), ("n_b", True, "")]
     assert list(cluster.topics) == ["n_a"]
     assert ("delete", ("n_a",)) not in cluster.requests
 
 
-def test_an_archive_that_can_not_read_the_log_is_asked_again() -> None:
+@pytest.mark.parametrize(
+    "errors, code", [([StoreUnavailable("full.")], "QMTL-321"), ([UnknownTopic("what?")], "QMTL-304")]
+)
+def test_what_could_not_be_archived_is_told_of(errors: list[QmtlError], code: str) -> None:
+    cluster = Cluster({"n_a": there("n_a"), "n_b": there("n_b")})
+    reports = Office(cluster, Vault(cluster, *errors)).do(store("n_a"), store("n_b"))
+    assert list(map(summary, reports)) == [("n_a", False, code), ("n_b", True, "")]
+    assert list(map(summary, Office(cluster).do(store("n_a")))) == [("n_a", False, "QMTL-326")]
+
+
+@pytest.mark.parametrize("task", [store("n_a"), remove("n_a", archive=True)])
+def test_an_archive_that_can_not_read_the_log_is_asked_again(task: TopicTask) -> None:
     cluster = Cluster({"n_a": there("n_a")})
     office = Office(cluster, Vault(cluster, LogUnreachable("no."), LogUnreachable("no.")))
-    assert list(map(summary, office.do(remove("n_a", archive=True)))) == [("n_a", True, "")]
+    assert list(map(summary, office.do(task))) == [("n_a", True, "")]
     assert len(office.turns) == 3
 
 
-def test_of_a_topic_that_is_gone_and_was_never_archived_the_report_says_so() -> None:
+@pytest.mark.parametrize("task", [store("n_a"), OLD, GONE])
+def test_of_a_topic_that_is_gone_and_was_never_archived_the_report_says_so(task: TopicTask) -> None:
     cluster = Cluster()
-    (report,) = Office(cluster, Vault(cluster)).do(remove("n_a", archive=True))
+    (report,) = Office(cluster, Vault(cluster)).do(task)
     assert summary(report) == ("n_a", True, "QMTL-304")
 
 

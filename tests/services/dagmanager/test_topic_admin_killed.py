@@ -34,7 +34,7 @@ from qmtl.services.dagmanager.topic_admin import (
     TopicAdmin,
 )
 from tests.engine.faults import Fault, FaultyLog
-from tests.services.dagmanager.outside import Vault, create, remove, summary, there
+from tests.services.dagmanager.outside import Vault, create, remove, store, summary, there
 
 # ---- kills ------------------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,8 @@ def run(
 NAMES = st.sampled_from(["n_a", "n-a", "N.A", "n_b", "n_c"])
 TASKS = st.lists(
     st.builds(create, NAMES, st.sampled_from([1, 2]))
-    | st.builds(lambda name, archive: remove(name, archive=archive), NAMES, st.booleans()),
+    | st.builds(lambda name, archive: remove(name, archive=archive), NAMES, st.booleans())
+    | st.builds(store, NAMES),
     min_size=1,
     max_size=6,
 )
@@ -233,15 +234,15 @@ def test_on_a_real_kafka_topics_come_and_go_as_they_are_asked_for(
             ],
         ),
         (
-            [remove("n_a"), remove("n_old", archive=True), remove("n_never"), remove("dag.tasks")],
+            [store("n_old"), remove("n_a"), remove("n_never"), remove("dag.tasks")],
             [
-                ("n_a", True, ""),
                 ("n_old", True, ""),
+                ("n_a", True, ""),
                 ("n_never", True, ""),
                 ("dag.tasks", False, "QMTL-325"),
             ],
         ),
-        ([create("n_a")], [("n_a", True, "")]),
+        ([create("n_a"), remove("n_old", archive=True)], [("n_a", True, ""), ("n_old", True, "")]),
     ]
     asked[0][0][-1] = replace(create("n_bad"), config={"cleanup.policy": "sometimes"})
     told: list[tuple[str, bool, str]] = []

@@ -165,7 +165,7 @@ def retire(world_id: str, strategy_id: str, log_address: str, wait_s: float, as_
     "--sentinel",
     metavar="ID|VERSION|TAG",
     default="",
-    help="Only what retired versions with this id, version or release tag have.",
+    help="Only what versions that are retired, or failed, with this id, version or release tag have.",
 )
 @log_option
 @wait_option
@@ -173,7 +173,8 @@ def retire(world_id: str, strategy_id: str, log_address: str, wait_s: float, as_
 def gc(sentinel: str, log_address: str, wait_s: float, as_json: bool) -> None:
     """Remove what nobody needs any more now, instead of at the next tick of the clock.
 
-    A topic goes once its time as an orphan is over, by the clock of the log; what is held or still computed never goes.
+    A topic goes once its time as an orphan is over, by the clock of the log; what is held or still computed never goes. One to which a
+    version can go back is archived first, soon after it became an orphan.
     """
     from qmtl.foundation.contracts.dag import CollectGarbage
 
