@@ -262,8 +262,8 @@ def test_a_survey_counts_what_the_topics_hold_however_often_it_looks(
         for batch in batches:
             commit(log, batch)
             found = surveyor.look()
-            *counts, oldest_ms, crossed, uncleared, releases, _, unneeded, expired, kept, stored, lost = astuple(
-                found
+            *counts, oldest_ms, crossed, uncleared, releases, _, unneeded, expired, kept, stored, lost = (
+                astuple(found)
             )
             oldest_s = None if oldest_ms is None else oldest_ms / 1000
             assert [*counts, oldest_s, crossed, uncleared, stored, lost] == counts_of(log)
