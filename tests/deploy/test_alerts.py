@@ -104,6 +104,7 @@ def test_the_document_lists_every_alert_with_its_runbook() -> None:
 
 
 CRITICAL = {
+    "QmtlClockStands",
     "QmtlWorkerDown",
     "QmtlWorkerHangs",
     "QmtlNobodyOwnsATask",
@@ -121,6 +122,7 @@ COUNTED = (
     "queues_total",
     "queue_create",
     "queue_remove",
+    "queue_archive_error",
     "qmtl_dag_diff_ack_timeouts",
     "cross_context_cache_hits_uncleared",
     "qmtl_topics_under_replicated",

@@ -25,7 +25,7 @@ BY_PROMETHEUS = frozenset({"instance", "job"})
 RULES = ("alerts.yml", "dagmanager.yml")
 SUFFIXES = ("_bucket", "_count", "_sum")
 NAMES = (
-    r"(?:qmtl|process|slo|diff_duration|queue_create|queue_remove|sentinel_gap|orphan_queue|compute_nodes|nodecache_resident|no_active|cross_context)_[a-z0-9_]+"
+    r"(?:qmtl|process|slo|diff_duration|queue_create|queue_remove|queue_archive|sentinel_gap|orphan_queue|compute_nodes|nodecache_resident|no_active|cross_context)_[a-z0-9_]+"
     r"|queues_total"
 )
 NAME = re.compile(rf"\b(?:{NAMES})\b")

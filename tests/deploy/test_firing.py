@@ -180,6 +180,7 @@ WORKERS = [
 ]
 
 POLLED = 'qmtl_worker_last_poll_timestamp_seconds{processor="nodes",instance="a"}'
+TICKED = "qmtl_clock_newest_timestamp_seconds"
 RESTORES = 'qmtl_task_phase{processor="nodes",instance="a",phase="restoring"}'
 POSITION = 'processor="nodes",task="0",topic="x",partition="0"'
 
@@ -220,6 +221,23 @@ TASKS = [
         {"qmtl": "3.."},
     ),
     Case("QmtlWorkerHangs", "not told", {POLLED: "0 _x9"}, {}),
+    Case("QmtlClockStands", "no tick for more than five minutes", {TICKED: "0x20"}, {"qmtl": "11.."}),
+    Case("QmtlClockStands", "a tick each minute", {TICKED: "0+60x20"}, {}),
+    Case("QmtlClockStands", "always five minutes behind", {TICKED: "-300+60x20"}, {}),
+    Case("QmtlClockStands", "ahead of the wall until that has come", {TICKED: "1000x20"}, {"qmtl": "5..12"}),
+    Case(
+        "QmtlClockStands",
+        "one worker knows of no tick yet",
+        {TICKED: "0+60x20", of(TICKED, 'instance="z"'): "0x20"},
+        {},
+    ),
+    Case(
+        "QmtlClockStands",
+        "that of another log goes on",
+        {TICKED: "0x20", of(TICKED, 'job="second"'): "0+60x20"},
+        {"qmtl": "11.."},
+    ),
+    Case("QmtlClockStands", "not told", {TICKED: "_x20"}, {}),
     *above("QmtlLag", f"qmtl_input_lag_offsets{{{POSITION}}}", 10_000, 5),
     *above("QmtlEventTimeLag", f"qmtl_input_lag_seconds{{{POSITION}}}", 300, 5),
     *above(
@@ -402,6 +420,7 @@ GRAPH = [
         {"qmtl": "4..28"},
         "1h",
     ),
+    *counted_by_log("DagQueueNotArchived", "queue_archive_error_total", 24, "1h"),
     *above("DagSentinelGap", "sentinel_gap_count", 0, 0),
     *above("DagHandoverStalls", "qmtl_dag_handovers_open", 0, 10),
     Case(
