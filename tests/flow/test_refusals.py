@@ -175,7 +175,7 @@ MESSAGES: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
     "hundreds of faults": (
         message(*({**FAST, "name": "|" + "\u001b[2J" * 50, "period": 0} for _ in range(300))),
         "QMTL-500",
-        ("has 601 faults", "more."),
+        ("has 901 faults", "more."),
     ),
     "terminal commands in a name": (
         whole_but({"name": "fast", "node_type": "\u001b[2J\u202e"}),
