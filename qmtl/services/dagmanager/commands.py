@@ -70,7 +70,9 @@ def _ids(message: DagCommand) -> Faults:
     """What is wrong with the ids of a command."""
     faults = Faults()
     ids = {"command_id": message.command_id}
-    if isinstance(message, StartRelease | SetComputeContext):
+    if isinstance(message, StartRelease) or (
+        isinstance(message, SetComputeContext) and not message.shared_worlds  # which is of no world
+    ):
         ids["world_id"] = message.world_id
     for field, text in ids.items():
         if (fault := fault_of(field, text)) is not None:

@@ -170,7 +170,7 @@ def assert_counts(found: Scrape, log: Log) -> None:
     assert found.get("qmtl_task_watermark_timestamp_seconds", **TASK) == newest.buckets[-1] / 1000
     written = sum(
         1
-        for name in ("world.state", "activation", "world.outcomes", "task.cuts")
+        for name in ("world.state", "activation", "world.outcomes", "world.holds", "task.cuts")
         for _ in read_all(log, all_partitions(log, name))
     )
     assert found.get("qmtl_records_written_total", **TASK) == written
@@ -229,6 +229,7 @@ def test_a_worker_on_kafka_shows_what_a_plain_client_sees(
             found_slots = slots(capsys, address)
             positions = {
                 "clock[0]": plain.position(CLOCK),
+                "dag.context[0]": 0,
                 "world.commands[0]": plain.position(COMMANDS),
             }
             assert {slot: one["tasks"] for slot, one in found_slots.items()} == {

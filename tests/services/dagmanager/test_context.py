@@ -304,7 +304,9 @@ def test_a_release_waits_while_its_log_is_another_worlds_own(desk: Desk) -> None
     assert set_to(desk, "own").accepted
     for number in range(BACKTESTS):
         run = f"run-{number}"
-        report = ReportBacktest(run, "release", run, blake3_hex(message), True, T0)
+        report = ReportBacktest(
+            run, "release", run, blake3_hex(message), True, T0, "", "d", number, T0, "0" * 64
+        )
         assert said(desk, report).accepted
     (release,) = desk.rows("dag.releases")
     assert "waits: what is computed on this log is world w1's own" in release.detail

@@ -138,8 +138,10 @@ class Desk:
         self.there: dict[str, StrategyVersion] = {"asks": self.asking}
         self.sources: dict[str, StrategyVersion] = {}
         self.answers: dict[int, list[str]] = {}
+        self.tags = {"asks": ["beta"]}
 
     def come(self, name: str, period: int, symbols: tuple[str, ...], tags: list[str], version: str) -> None:
+        self.tags[name] = tags
         self.there[name] = self.floor.deploy(tagged(name, period, symbols, tags, version))
 
     def go(self, name: str) -> None:
@@ -154,9 +156,9 @@ class Desk:
                     self.sources[node.topic] = replace(one, nodes=(node,))
         answers = [
             node.topic
-            for one in self.there.values()
+            for name, one in self.there.items()
             for node in one.nodes
-            if node.name in ("mean", "own") and node.topic.split("_")[0] in ("alpha", "beta")
+            if node.name in ("mean", "own") and not {"alpha", "beta"}.isdisjoint(self.tags[name])
         ]
         self.minutes += minutes
         self.answers |= {
