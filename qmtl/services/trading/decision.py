@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import assert_never
 
@@ -11,11 +12,11 @@ from qmtl.foundation.common.errors import InexactMoney
 from qmtl.foundation.common.money import ZERO, total
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, Order, OrderIntent, OrderRejection, Position
-from qmtl.foundation.contracts.world import PositionSide, World
+from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.runtime.sdk.watermark import WatermarkGate
 from qmtl.services.trading import portfolio
 from qmtl.services.trading.gate import Admitted, Refused, admit
-from qmtl.services.trading.orders import order_id_of, pending, place
+from qmtl.services.trading.orders import pending, place
 from qmtl.services.trading.settlement import instrument_of
 from qmtl.services.trading.sizing import OnTarget, Sized, Unsized, size
 
@@ -56,6 +57,90 @@ def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
             placed[holding] = total((placed.get(holding, ZERO), pending(order)))
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What becomes of an intent.
+
+    Attributes:
+        order: the one that it leads to; None where nothing is ordered.
+        refused: why nothing, or less than was wanted, is ordered, each with the numbers; empty where all is as wanted.
+    """
+
+    order: Order | None
+    refused: tuple[tuple[RejectionReason, str], ...] = ()
+
+
+def judge(
+    intent: OrderIntent,
+    world: World,
+    long: Activation | None,
+    short: Activation | None,
+    account: Account,
+    held: Decimal,
+    waiting: Decimal,
+    cut_ms: int,
+) -> Judged:
+    """Gate and sizing of one intent, on what the bucket before has left.
+
+    Args:
+        long, short: the gates of the strategy's sides.
+        held: the position, signed, base currency.
+        waiting: what open orders can still add to it, signed, those of this bucket among them.
+        cut_ms: the bucket whose cut the account, the position and the open orders are of; 0 is genesis.
+
+    Raises:
+        InexactMoney: the numbers are too long for an exact size.
+    """
+    passed = admit(
+        intent,
+        long,
+        short,
+        total((held, waiting)),
+        account.equity,
+        cut_ready=GATE.ready(cut_ms, cut_ms),
+        closed_bucket_ms=cut_ms,
+        needed_bucket_ms=cut_ms,
+    )
+    match passed:
+        case Refused(reason=reason, detail=detail):
+            return Judged(None, ((reason, detail),))
+        case Admitted():
+            refused = () if passed.refused is None else ((passed.refused, passed.detail),)
+        case _:
+            assert_never(passed)
+    sizing = size(
+        intent,
+        passed.target_percent,
+        passed.weight,
+        account.equity,
+        held,
+        waiting,
+        instrument_of(world, intent.symbol),
+    )
+    match sizing:
+        case Unsized(reason=reason, detail=detail):
+            return Judged(None, (*refused, (reason, detail)))
+        case OnTarget():
+            return Judged(None, refused)  # nothing more was wanted
+        case Sized(side=side, quantity=quantity, reduce_only=reduce_only):
+            return Judged(place(intent, side, quantity, reduce_only, cut_ms), refused)
+        case _:
+            assert_never(sizing)
+
+
+def rejection(intent: OrderIntent, reason: RejectionReason, detail: str) -> OrderRejection:
+    """The event that says that an intent, or a part of it, did not become an order."""
+    return OrderRejection(
+        intent.world_id,
+        intent.strategy_id,
+        intent.symbol,
+        intent.bucket_ms,
+        intent.intent_index,
+        reason,
+        detail,
+    )
+
+
 def _order_of(step: Step, intent: OrderIntent, cut_ms: int, placed: Decimal) -> Order | None:
     world: World | None = step.table("trade.worlds").get(intent.world_id)
     if world is None:
@@ -72,48 +157,16 @@ def _order_of(step: Step, intent: OrderIntent, cut_ms: int, placed: Decimal) -> 
     held = ZERO if position is None else position.quantity
     waiting = total((_waiting(step, intent, cut_ms), placed))
     gates = step.table("trade.gates")
-    passed = admit(
-        intent,
-        gates.get(intent.world_id, intent.strategy_id, PositionSide.LONG.value),
-        gates.get(intent.world_id, intent.strategy_id, PositionSide.SHORT.value),
-        total((held, waiting)),
-        account.equity,
-        cut_ready=GATE.ready(cut_ms, cut_ms),
-        closed_bucket_ms=cut_ms,
-        needed_bucket_ms=cut_ms,
-    )
-    match passed:
-        case Refused(reason=reason, detail=detail):
-            _reject(step, intent, reason, detail)
-            return None
-        case Admitted():
-            if passed.refused is not None:
-                _reject(step, intent, passed.refused, passed.detail)
-        case _:
-            assert_never(passed)
-    sizing = size(
-        intent,
-        passed.target_percent,
-        passed.weight,
-        account.equity,
-        held,
-        waiting,
-        instrument_of(world, intent.symbol),
-    )
-    match sizing:
-        case Unsized(reason=reason, detail=detail):
-            _reject(step, intent, reason, detail)
-            return None
-        case OnTarget():
-            return None  # nothing was wanted, so nothing was refused
-        case Sized(side=side, quantity=quantity, reduce_only=reduce_only):
-            order_id = order_id_of(intent, side)
-            if step.table("trade.orders").get(world.world_id, order_id) is not None:
-                _reject(step, intent, RejectionReason.DUPLICATE_INTENT, f"order {order_id} exists")
-                return None
-            return place(intent, side, quantity, reduce_only, cut_ms)
-        case _:
-            assert_never(sizing)
+    long = gates.get(intent.world_id, intent.strategy_id, PositionSide.LONG.value)
+    short = gates.get(intent.world_id, intent.strategy_id, PositionSide.SHORT.value)
+    found = judge(intent, world, long, short, account, held, waiting, cut_ms)
+    for reason, detail in found.refused:
+        _reject(step, intent, reason, detail)
+    order = found.order
+    if order is not None and step.table("trade.orders").get(world.world_id, order.order_id) is not None:
+        _reject(step, intent, RejectionReason.DUPLICATE_INTENT, f"order {order.order_id} exists")
+        return None
+    return order
 
 
 def _waiting(step: Step, intent: OrderIntent, cut_ms: int) -> Decimal:
@@ -127,15 +180,4 @@ def _waiting(step: Step, intent: OrderIntent, cut_ms: int) -> Decimal:
 
 
 def _reject(step: Step, intent: OrderIntent, reason: RejectionReason, detail: str) -> None:
-    step.emit(
-        "trade.rejections",
-        OrderRejection(
-            intent.world_id,
-            intent.strategy_id,
-            intent.symbol,
-            intent.bucket_ms,
-            intent.intent_index,
-            reason,
-            detail,
-        ),
-    )
+    step.emit("trade.rejections", rejection(intent, reason, detail))
