@@ -125,12 +125,13 @@ def refuse_first(refusals: Iterator[InvalidParameter]) -> None:
 
 
 def strangers(
-    node_type: str, params: Mapping[str, object], known: tuple[str, ...]
+    node_type: str, params: Mapping[str, object], known: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> Iterator[InvalidParameter]:
-    """Refusals of parameters that are not `known`, and then of missing ones, each by name with what is known."""
+    """Refusals of parameters that are neither `known` nor `optional`, and then of known ones that are missing, each by name with what is
+    taken."""
     for name in sorted(params):
-        if name not in known:
-            takes = ", ".join(known) or "none"
+        if name not in known and name not in optional:
+            takes = ", ".join((*known, *optional)) or "none"
             yield InvalidParameter(
                 f"parameter {name!r} of a {node_type} node is unknown; it takes {takes}.",
                 "Leave it out or rename it.",

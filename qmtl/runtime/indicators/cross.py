@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from qmtl.foundation.common.errors import InvalidParameter, InvalidValue
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
+from qmtl.runtime.columns import BarColumns, Column, Floats, Integers
 from qmtl.runtime.indicators.builtin import Inputs, bad_period, is_period, refuse_first, strangers
+from qmtl.runtime.indicators.columnar import folded
 
 _SIGN = "sign"
 
@@ -42,6 +46,22 @@ class _Cross:
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
         return NodeWindow(node_id, symbol, self._seen, (), {_SIGN: str(self._sign)} if self._sign else None)
 
+    def fold(self, ports: tuple[Floats, ...], bars: BarColumns, at: Integers) -> Column:
+        fast, slow = ports
+        self._seen += len(at)
+        signs = (fast > slow) * 1 - (fast < slow) * 1
+        apart = np.flatnonzero(signs)  # lines that touch say nothing and are not forgotten either
+        there = np.zeros(len(at), dtype=np.bool_)
+        if len(apart):
+            known = signs[apart]
+            turned = known != np.concatenate(([self._sign], known[:-1]))
+            there[apart[turned]] = True
+            if turned.any():
+                before = known[:-1][turned[1:]]
+                self._before = int(before[-1]) if len(before) else self._sign
+            self._sign = int(known[-1])
+        return Column(signs.astype(np.float64), there)
+
 
 @dataclass(frozen=True, slots=True)
 class Cross:
@@ -67,3 +87,8 @@ class Cross:
 
     def resume(self, params: None, window: NodeWindow | None) -> _Cross:
         return _Cross(window)
+
+    def columns(
+        self, params: None, inputs: tuple[Column, ...], bars: BarColumns, window: NodeWindow | None
+    ) -> tuple[Column, NodeWindow]:
+        return folded(_Cross(window), inputs, bars, window)

@@ -10,7 +10,9 @@ from qmtl.foundation.common.errors import InvalidParameter
 from qmtl.foundation.common.money import text
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
+from qmtl.runtime.columns import BarColumns, Column, Floats, Integers
 from qmtl.runtime.indicators.builtin import Inputs, bad_period, is_period, kind, refuse_first, strangers
+from qmtl.runtime.indicators.columnar import folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class _Price:
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
         return NodeWindow(node_id, symbol, self._seen)
 
+    def fold(self, ports: tuple[Floats, ...], bars: BarColumns, at: Integers) -> Column:
+        self._seen += len(at)
+        return Column.full(bars.close.floats())
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -67,6 +73,11 @@ class Price:
 
     def resume(self, params: PriceParams, window: NodeWindow | None) -> _Price:
         return _Price(window)
+
+    def columns(
+        self, params: PriceParams, inputs: tuple[Column, ...], bars: BarColumns, window: NodeWindow | None
+    ) -> tuple[Column, NodeWindow]:
+        return folded(_Price(window), inputs, bars, window)
 
 
 def _bad_symbols(symbols: object) -> Iterator[InvalidParameter]:

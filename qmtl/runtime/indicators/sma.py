@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from struct import Struct
 from typing import Final
 
+import numpy as np
+
 from qmtl.foundation.common.errors import InvalidParameter, InvalidValue
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow
+from qmtl.runtime.columns import BarColumns, Column, Floats, Integers
 from qmtl.runtime.indicators.builtin import Inputs, bad_period, is_period, refuse_first, strangers
+from qmtl.runtime.indicators.columnar import folded
+from qmtl.runtime.indicators.exact import mean, means, units, window_totals
 
 _SUM = Context(prec=1000, traps=[Inexact, InvalidOperation])
 """Wide enough for the exact sum of any floats, which lie between 5e-324 and 2e308, so that the trap never springs."""
-
-_MEAN = Context(prec=40)
-"""More than twice the digits of a float: the quotient is rounded once more only where it becomes a float."""
 
 
 _DOUBLE: Final = Struct(">d").pack
@@ -45,10 +47,13 @@ class _Sma:
         self._period = period
         self._divisor = Decimal(period)
         self._seen = 0 if window is None else window.seen
-        self._values = deque(() if window is None else window.values[-period:])
-        self._doubles = bytearray(b"".join([_DOUBLE(float(value) + 0.0) for value in self._values]))
+        self._fill(() if window is None else window.values[-period:])
+
+    def _fill(self, values: Sequence[Decimal]) -> None:
+        self._values = deque(values)
+        self._doubles = bytearray(b"".join([_DOUBLE(float(value) + 0.0) for value in values]))
         self._sum = Decimal(0)
-        for value in self._values:
+        for value in values:
             self._sum = _SUM.add(self._sum, value)
 
     def step(self, inputs: Inputs, bar: Bar) -> float | None:
@@ -65,13 +70,30 @@ class _Sma:
             del self._doubles[:_DOUBLE_BYTES]
         if len(self._values) < self._period:
             return None
-        return float(_MEAN.divide(self._sum, self._divisor))
+        return mean(self._sum, self._divisor)
 
     def basis(self, bar: Bar) -> bytes:
         return bytes(self._doubles)
 
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
         return NodeWindow(node_id, symbol, self._seen, tuple(self._values))
+
+    def fold(self, ports: tuple[Floats, ...], bars: BarColumns, at: Integers) -> Column:
+        """The sum as a difference of two sums over the column. It is the same number, and so its mean (`exact.means`) has the same bits."""
+        period, count = self._period, len(at)
+        kept = [float(value) for value in self._values][-period + 1 :] if period > 1 else []
+        joined = np.concatenate((np.array(kept, dtype=np.float64), ports[0]))
+        told = np.zeros(count, dtype=np.float64)
+        there = np.zeros(count, dtype=np.bool_)
+        full = len(joined) - period + 1
+        if full > 0:
+            whole, places = units(joined)
+            told[count - full :] = means(window_totals(whole, period), places, period)
+            there[count - full :] = True
+        self._seen += count
+        newest = [Decimal(repr(value)) for value in ports[0][-period:].tolist()]
+        self._fill([*self._values, *newest][-period:])
+        return Column(told, there)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +119,11 @@ class Sma:
 
     def resume(self, params: SmaParams, window: NodeWindow | None) -> _Sma:
         return _Sma(params.period, window)
+
+    def columns(
+        self, params: SmaParams, inputs: tuple[Column, ...], bars: BarColumns, window: NodeWindow | None
+    ) -> tuple[Column, NodeWindow]:
+        return folded(_Sma(params.period, window), inputs, bars, window)
 
 
 def _entered(value: float) -> Decimal:
