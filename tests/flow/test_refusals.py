@@ -118,7 +118,7 @@ MESSAGES: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
         ("fast", "slow"),
     ),
     "a node that reads itself": (whole_but({"name": "fast", "inputs": ["fast"]}), "QMTL-502", ("fast",)),
-    "unknown type": (whole_but({"name": "fast", "node_type": "ema"}), "QMTL-503", ("ema", "sma")),
+    "unknown type": (whole_but({"name": "fast", "node_type": "hull"}), "QMTL-503", ("hull", "sma")),
     "missing input": (message(PRICE, FAST, CROSS, TARGET), "QMTL-504", ("slow",)),
     "missing signal": (message(PRICE, FAST, SLOW, CROSS), "QMTL-504", ("target",)),
     "NaN": (GOOD.replace(b"-0.5", b"NaN"), "QMTL-506", ("NaN",)),
@@ -167,7 +167,7 @@ MESSAGES: dict[str, tuple[bytes, str, tuple[str, ...]]] = {
     "intervals that differ": (whole_but({"name": "cross", "interval": 120}), "QMTL-500", ("interval", "120")),
     "several faults": (
         message(
-            PRICE, {**FAST, "period": 0}, {**SLOW, "node_type": "ema"}, CROSS, TARGET, schema_version="v9"
+            PRICE, {**FAST, "period": 0}, {**SLOW, "node_type": "hull"}, CROSS, TARGET, schema_version="v9"
         ),
         "QMTL-500",
         ("[QMTL-509] schema_version", "[QMTL-500] nodes[1].period", "[QMTL-503] nodes[2].node_type"),

@@ -7,7 +7,7 @@ the last place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, Final, TypeAlias
 
@@ -112,10 +112,8 @@ def means(totals: Whole, places: int, count: int) -> Floats:
     divisor = count * 10**places
     if _are_floats(totals) and divisor < WHOLE_FLOAT:
         return np.asarray(totals / np.float64(divisor), dtype=np.float64)
-    size = Decimal(count)
-    return np.array(
-        [mean(Decimal(one).scaleb(-places, EXACT), size) for one in totals.tolist()], dtype=np.float64
-    )
+    # A power of ten in both changes no digit of what is left at 40 of them.
+    return np.array([mean(Decimal(one), Decimal(divisor)) for one in totals.tolist()], dtype=np.float64)
 
 
 def units(values: Floats) -> tuple[Whole, int]:
@@ -177,6 +175,16 @@ def sums(values: Whole, size: int) -> Whole:
     total = np.zeros(len(values) + 1, dtype=values.dtype)
     np.cumsum(values, out=total[1:])
     return np.asarray(total[size:] - total[:-size])
+
+
+BLOCK: Final = 1 << 14
+"""Buckets that are computed at once: few enough for a processor's cache, and for their prices to lie close together, so that squares of what
+they differ by fit into 64 bits."""
+
+
+def blocks(count: int) -> Iterator[tuple[int, int]]:
+    """So many buckets, in turns of `BLOCK`."""
+    return ((begin, min(begin + BLOCK, count)) for begin in range(0, count, BLOCK))
 
 
 def window_totals(values: Whole, size: int) -> Whole:

@@ -38,6 +38,8 @@ _ZERO: Final = Decimal(0)
 _SQUARES_BOUND: Final = 1 << 30
 """Below it size times the largest difference, twice that, and the square of either, fit into 64 bits."""
 
+_WHOLE_BOUND: Final = 1 << 62
+
 BANDS: Final = ("upper", "middle", "lower", "percent_b", "bandwidth")
 
 
@@ -130,8 +132,9 @@ class _Score(_Sums):
         differ = _differences(values, size)
         totals, spread = _spreads(differ, size)
         above = size * differ[size - 1 :] - totals
-        wide = python_integers(above)
-        square = quotients(wide * wide * (size - self._ddof), python_integers(spread) * size)
+        if max(largest(above) ** 2, largest(spread)) * size >= _WHOLE_BOUND:
+            above, spread = python_integers(above), python_integers(spread)
+        square = quotients(above * above * (size - self._ddof), spread * size)
         return Column(_signed(np.sqrt(square.values), above), square.there)
 
 
@@ -238,8 +241,9 @@ class _Correlation:
         if x.dtype != y.dtype:
             x, y = python_integers(x), python_integers(y)
         together = size * sums(x * y, size) - x_total * y_total
-        wide = python_integers(together)
-        square = quotients(wide * wide, python_integers(x_spread) * python_integers(y_spread))
+        if max(largest(together) ** 2, largest(x_spread) * largest(y_spread)) >= _WHOLE_BOUND:
+            together, x_spread, y_spread = map(python_integers, (together, x_spread, y_spread))
+        square = quotients(together * together, x_spread * y_spread)
         return Column(_signed(np.sqrt(square.values), together), square.there)
 
 

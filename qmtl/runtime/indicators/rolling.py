@@ -14,17 +14,13 @@ from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.runtime.columns import BarColumns, Column, Floats, Integers
 from qmtl.runtime.indicators.builtin import Inputs
-from qmtl.runtime.indicators.exact import entered
+from qmtl.runtime.indicators.exact import blocks, entered
 
 Row: TypeAlias = tuple[Decimal, ...]
 """The inputs of one bucket, exact."""
 
 _DOUBLE: Final = Struct(">d").pack
 _DOUBLE_BYTES: Final = 8
-
-BLOCK: Final = 1 << 14
-"""Buckets that are computed at once: few enough for a processor's cache, and for their prices to lie close together, so that squares of what
-they differ by fit into 64 bits."""
 
 
 class Statistic(Protocol):
@@ -117,8 +113,7 @@ class Rolling:
             for port in range(self._ports)
         )
         fresh = tuple(port + 0.0 for port in ports)  # of the two zeros there is one
-        for begin in range(0, count, BLOCK):
-            end = min(begin + BLOCK, count)
+        for begin, end in blocks(count):
             joined = tuple(
                 np.concatenate((old[max(0, len(old) - self._size + 1) :], new[begin:end]))
                 for old, new in zip(before, fresh, strict=True)

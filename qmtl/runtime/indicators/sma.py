@@ -17,7 +17,7 @@ from qmtl.foundation.contracts.node import NodeValue, NodeWindow
 from qmtl.runtime.columns import BarColumns, Column, Floats, Integers
 from qmtl.runtime.indicators.builtin import Inputs, bad_period, is_period, refuse_first, strangers
 from qmtl.runtime.indicators.columnar import folded
-from qmtl.runtime.indicators.exact import mean, means, units, window_totals
+from qmtl.runtime.indicators.exact import blocks, mean, means, units, window_totals
 
 _SUM = Context(prec=1000, traps=[Inexact, InvalidOperation])
 """Wide enough for the exact sum of any floats, which lie between 5e-324 and 2e308, so that the trap never springs."""
@@ -85,11 +85,12 @@ class _Sma:
         joined = np.concatenate((np.array(kept, dtype=np.float64), ports[0]))
         told = np.zeros(count, dtype=np.float64)
         there = np.zeros(count, dtype=np.bool_)
-        full = len(joined) - period + 1
-        if full > 0:
-            whole, places = units(joined)
-            told[count - full :] = means(window_totals(whole, period), places, period)
-            there[count - full :] = True
+        full = max(0, len(joined) - period + 1)
+        silent = count - full
+        for begin, end in blocks(full):
+            whole, places = units(joined[begin : end + period - 1])
+            told[silent + begin : silent + end] = means(window_totals(whole, period), places, period)
+        there[silent:] = True
         self._seen += count
         newest = [Decimal(repr(value)) for value in ports[0][-period:].tolist()]
         self._fill([*self._values, *newest][-period:])

@@ -14,7 +14,7 @@ from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.runtime.columns import BarColumns, Column, Floats, Integers, Scaled
 from qmtl.runtime.indicators.builtin import Inputs
-from qmtl.runtime.indicators.exact import EXACT, Whole, python_integers, quotients, ratio, sums
+from qmtl.runtime.indicators.exact import EXACT, Whole, python_integers, quotients, ratio, require_finite, sums
 from qmtl.runtime.indicators.indicator import Indicator, Parsed
 
 _ZERO: Final = Decimal(0)
@@ -42,6 +42,7 @@ class _Vwap:
     def step(self, inputs: Inputs, bar: Bar) -> float | None:
         if inputs[0] is None:
             return None
+        require_finite("vwap", inputs[0])
         self._seen += 1
         if len(self._rows) == self._period:
             prices, volume = self._rows.popleft()

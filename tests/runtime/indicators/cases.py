@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -84,28 +85,28 @@ wild = st.floats(allow_nan=False, allow_infinity=False)
 """Everything that a node may give, the smallest and the largest float among them."""
 
 
-@st.composite
-def bars(draw: st.DrawFn, count: int) -> list[Bar]:
+def bars(seed: int, count: int) -> list[Bar]:
     """Of few prices and volumes, some of them zero."""
-    prices = st.tuples(*[st.integers(1, 999)] * 4)
-    rows = draw(st.lists(st.tuples(prices, st.integers(0, 3)), min_size=count, max_size=count))
+    chance = Random(seed)
     out = []
-    for at, (four, volume) in enumerate(rows):
-        low, one, other, high = (Decimal(units) / 100 for units in sorted(four))
-        open_, close = (one, other) if four[0] <= four[1] else (other, one)
-        out.append(Bar(SYMBOL, at * MINUTE_MS, 60, open_, high, low, close, Decimal(volume) / 10))
+    for at in range(count):
+        low, open_, close, high = (Decimal(one) / 100 for one in sorted(chance.choices(range(1, 999), k=4)))
+        if chance.random() < 0.5:
+            open_, close = close, open_
+        volume = Decimal(chance.randrange(4)) / 10
+        out.append(Bar(SYMBOL, at * MINUTE_MS, 60, open_, high, low, close, volume))
     return out
 
 
 @st.composite
-def runs(draw: st.DrawFn, case: Case, most: int = 40) -> tuple[int, list[Inputs], list[Bar]]:
+def runs(draw: st.DrawFn, case: Case, most: int = 30) -> tuple[int, list[Inputs], list[Bar]]:
     """A period, and inputs with gaps and ties out of one kind of number, each with its bar."""
     period = draw(st.integers(case.least, case.least + 6))
     count = draw(st.integers(0, most))
     values = draw(st.sampled_from([few, prices, tame, wild, few | wild]))
     port = values if draw(st.booleans()) else st.none() | values
     rows = draw(st.lists(st.tuples(*[port] * case.ports), min_size=count, max_size=count))
-    return period, rows, draw(bars(count))
+    return period, rows, bars(draw(st.integers(0, 1 << 30)), count)
 
 
 def stepped(

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.foundation.common.errors import InvalidValue
 from qmtl.foundation.contracts.node import NodeWindow
+from qmtl.runtime.columns import BarColumns, Column
+from qmtl.runtime.data.bars import default_sources, read_bars
+from qmtl.runtime.indicators import exact
+from qmtl.runtime.indicators.columnar import Targets
 from qmtl.runtime.indicators.registry import BUILTINS, COLUMNAR, TAG_QUERY
-from tests.runtime.indicators.cases import CASES, Case, bits, columned, runs, stepped, written
+from tests.runtime.indicators.cases import (
+    CASES,
+    MINUTE_MS,
+    SYMBOL,
+    Case,
+    bits,
+    columned,
+    runs,
+    stepped,
+    written,
+)
 
 
 def test_every_built_in_node_is_tried_and_computes_in_columns() -> None:
@@ -21,18 +39,20 @@ def test_every_built_in_node_is_tried_and_computes_in_columns() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @given(st.data())
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_columns_are_the_steps_bit_for_bit_from_anywhere_on(case: Case, data: st.DataObject) -> None:
     """Steps up to somewhere, columns in chunks from there on, and steps again at the end; with windows that were written down and read again."""
     period, rows, market = data.draw(runs(case))
     expected, last = stepped(case, period, rows, market)
     cuts = data.draw(st.lists(st.integers(0, len(rows)), max_size=4))
+    block = data.draw(st.sampled_from([1, 3, exact.BLOCK]))
     found: list[Any] = []
     window: NodeWindow | None = None
     is_stepped = data.draw(st.booleans())
     for begin, end in itertools.pairwise(sorted([0, *cuts, len(rows)])):
         run = stepped if is_stepped else columned
-        told, after = run(case, period, rows[begin:end], market[begin:end], window)
+        with patch.object(exact, "BLOCK", block):
+            told, after = run(case, period, rows[begin:end], market[begin:end], window)
         found += told
         window = written(after) if data.draw(st.booleans()) else after
         is_stepped = data.draw(st.booleans())
@@ -41,3 +61,63 @@ def test_columns_are_the_steps_bit_for_bit_from_anywhere_on(case: Case, data: st
         assert written(window) == written(last)
         assert [*map(str, written(window).values)] == [*map(str, written(last).values)]
     assert all(math.isfinite(value) for value in found if isinstance(value, float))
+
+
+REAL = [
+    replace(bar, symbol=SYMBOL, open_time_ms=at * MINUTE_MS)
+    for at, bar in enumerate(itertools.islice(read_bars(default_sources()[0].path, SYMBOL, 60), 1500))
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_columns_of_real_prices_are_the_steps(case: Case) -> None:
+    """Of prices, whose sums fit into 64 bits, and of their exponential average, whose digits don't."""
+    closes = [float(bar.close) for bar in REAL]
+    average, _ = stepped(Case("ema"), 1, [(close,) for close in closes], REAL)
+    smooth = [value * 0.7 if isinstance(value, float) else None for value in average]
+    for ports in ((closes, smooth), (smooth, closes)):
+        rows = [*zip(*ports[: case.ports], strict=True)] if case.ports else [()] * len(REAL)
+        for period in (case.least, 30, 1000):
+            if period >= case.least:
+                found, window = columned(case, period, rows, REAL)
+                expected, last = stepped(case, period, rows, REAL)
+                assert bits(found) == bits(expected)
+                assert window == last
+            if not case.least:
+                break
+
+
+def test_targets_are_read_as_a_target_node_gives_them_and_in_chunks() -> None:
+    rows = [(signal,) for signal in (1.0, 1.0, None, -1.0, 0.0, 5.0)]
+    case = Case("position_target", {"long_percent": "0.25", "short_percent": "-0.5"})
+    target = COLUMNAR["position_target"]
+    market = REAL[: len(rows)]
+    told, _ = target.columns(
+        target.parse(case.params, 0),
+        (Column.of([signal for (signal,) in rows]),),
+        BarColumns.of(SYMBOL, 60, market),
+        None,
+    )
+    assert isinstance(told, Targets)
+    assert told.percents == (Decimal("0.25"), Decimal("-0.5"), Decimal(0))
+    assert told.index.tolist() == [0, 0, -1, 1, 2, 0]
+    assert told.there.tolist() == [True, True, False, True, True, True]
+    assert told.items() == stepped(case, 0, rows, market)[0]
+    assert told.chunk(1, 4).items() == told.items()[1:4]
+
+
+def test_what_is_remembered_has_the_names_that_it_had() -> None:
+    sma = COLUMNAR["sma"]
+    none = BarColumns.of(SYMBOL, 60, [])
+    _, fresh = sma.columns(sma.parse({}, 3), (Column.of([]),), none, None)
+    assert (fresh.node_id, fresh.symbol) == ("", SYMBOL)
+    window = NodeWindow("n", SYMBOL, 5, (Decimal(1), Decimal("0.1")))
+    assert sma.columns(sma.parse({}, 3), (Column.of([]),), none, window)[1] == window
+
+
+@pytest.mark.parametrize("lengths", [(1, 2), (2, 1), (0, 0), (3, 3)])
+def test_columns_of_another_length_than_the_bars_are_refused(lengths: tuple[int, int]) -> None:
+    cross = COLUMNAR["cross"]
+    ports = tuple(Column.of([1.0] * length) for length in lengths)
+    with pytest.raises(InvalidValue, match=r"input \d had \d buckets; the bars have 2"):
+        cross.columns(None, ports, BarColumns.of(SYMBOL, 60, REAL[:2]), None)

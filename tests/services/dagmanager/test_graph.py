@@ -312,7 +312,7 @@ def test_every_part_that_goes_round_gives_one_cycle_that_is_one(reads: list[list
         (crossing(), ("nowhere",), MissingDependency, "nowhere"),
         (crossing(), ("target", "target"), DuplicateName, "target"),
         (crossing(), ("cross",), InvalidDag, "cross"),
-        ([{**price(), "node_type": "ema"}], ("price",), UnknownNodeType, "ema"),
+        ([{**price(), "node_type": "hull"}], ("price",), UnknownNodeType, "hull"),
         ([price(), {**target(), "inputs": []}], ("target",), InvalidDag, "0 inputs"),
         ([price(), {**target(source="price"), "interval": 120}], ("target",), InvalidDag, "120"),
         (

@@ -53,7 +53,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "name of another kind": Fault("name", 7, 500),
     "name that is not said": Fault("name", ABSENT, 500),
     "name twice": Fault("name", "fast", 507),
-    "unknown type": Fault("node_type", "ema", 503),
+    "unknown type": Fault("node_type", "hull", 503),
     "type that is empty": Fault("node_type", "", 508),
     "type of another kind": Fault("node_type", ["sma"], 500),
     "bad interval": Fault("interval", 0, 500),
