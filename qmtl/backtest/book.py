@@ -127,14 +127,18 @@ class Book:
         self.orders[order.order_id] = order
         waiting.append(order)
 
+    def waits(self, symbol: str) -> bool:
+        """Whether an order waits for a bar of a symbol."""
+        return any(one.waiting.get(symbol) for one in self.strategies.values())
+
     def execute(self, bar: Bar) -> None:
-        """Fill what waits for a bar of its symbol, and book the fills; orders of the strategies in their order, each strategy's oldest first."""
+        """Fill what waits for a bar of its symbol, and book the fills; a strategy's in the order of their ids, as a table has them."""
         for one in self.strategies.values():
             waiting = one.waiting.get(bar.symbol)
             if not waiting:
                 continue
             left = []
-            for order in waiting:
+            for order in waiting if len(waiting) == 1 else sorted(waiting, key=_id):
                 if bar.open_time_ms < order.created_at_ms:
                     left.append(order)
                     continue
@@ -188,3 +192,7 @@ class Book:
 
     def _reject(self, intent: OrderIntent, reason: RejectionReason, detail: str) -> None:
         self.rejections.append(rejection(intent, reason, detail))
+
+
+def _id(order: Order) -> str:
+    return order.order_id
