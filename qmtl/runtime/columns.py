@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmtl.foundation.common.errors import InvalidBar, InvalidValue
-from qmtl.foundation.common.money import MAX_FACTOR_POINT, checked
+from qmtl.foundation.common.money import MAX_FACTOR_POINT, ZERO
 from qmtl.foundation.contracts.market import Bar, fault_of
 
 Floats = NDArray[np.float64]
@@ -67,7 +67,8 @@ class Scaled:
 
     def at(self, index: int) -> Decimal:
         """One value, exact, in normal form."""
-        return checked(Decimal(int(self.units[index])).scaleb(-self.places), "")
+        units = self.units.item(index)
+        return Decimal(units).scaleb(-self.places).normalize() if units else ZERO  # of 18 digits, which no context rounds
 
     def floats(self) -> Floats:
         """Each value as the float that is nearest to it."""

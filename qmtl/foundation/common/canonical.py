@@ -178,6 +178,15 @@ def _texts(value: Any, path: str, depth: int) -> bytes:
     return b"".join([b"s" + len(text).to_bytes(8, "big") + text for text in texts])
 
 
+def whole_frame(value: int) -> bytes:
+    """The canonical bytes of a whole number from 0 on; at once, as an instant is one."""
+    if value <= 0:
+        return canonical_bytes(value)
+    written = str(value)
+    kept = written.rstrip("0")
+    return _framed(b"n", f"{kept}e{len(written) - len(kept)}".encode())
+
+
 def _number(value: Number, path: str) -> bytes:
     sign, digits, exponent = _parts(value, path)
     return _framed(b"n", f"{sign}{digits}e{exponent}".encode())

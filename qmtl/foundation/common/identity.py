@@ -15,6 +15,7 @@ from qmtl.foundation.common.canonical import (
     canonical_json,
     derived_hex,
     spliced_bytes,
+    whole_frame,
 )
 from qmtl.foundation.common.errors import InvalidParameter, InvariantBroken, NodeIdMismatch
 from qmtl.foundation.common.names import MAX_TAG, NAME_RULE, is_name
@@ -60,6 +61,8 @@ MAX_COLLISIONS: Final = 8
 _NODE = "qmtl node id v1"
 _CODE = "qmtl built-in code hash v1"
 _ORDER = "qmtl client order id v1"
+_LIST_FRAME: Final = 9
+"""Bytes before the content of a canonical list: its tag and its length."""
 _COLLISION: Final = "qmtl node id after a collision v1"
 _COLLISION_BYTES: Final = 64
 
@@ -410,8 +413,21 @@ def client_order_id(
 
     Sent again after a crash, from another process or by another clock, the same intent has the same id; another intent has another.
     """
-    content = [_ORDER, world_id, strategy_id, symbol, side, bucket_ms, target_percent, intent_index]
-    return blake3_hex(canonical_bytes(content), length=16)
+    head = _order_head(world_id, strategy_id, symbol, side)
+    tail = _number_frame(target_percent), _number_frame(intent_index)
+    content = b"".join((head, whole_frame(bucket_ms), *tail))
+    return blake3_hex(b"l" + len(content).to_bytes(8, "big") + content, length=16)
+
+
+@lru_cache(maxsize=1024)
+def _order_head(*texts: str) -> bytes:
+    """The frames of the texts that a list of them begins with: an order's holding has many orders."""
+    return canonical_bytes([_ORDER, *texts])[_LIST_FRAME:]
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _number_frame(value: Decimal | int) -> bytes:
+    return canonical_bytes(value)
 
 
 def _tied(name: str) -> InvalidParameter:

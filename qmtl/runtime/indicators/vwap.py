@@ -14,7 +14,15 @@ from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.runtime.columns import BarColumns, Column, Floats, Integers, Scaled
 from qmtl.runtime.indicators.builtin import Inputs
-from qmtl.runtime.indicators.exact import EXACT, Whole, python_integers, quotients, ratio, require_finite, sums
+from qmtl.runtime.indicators.exact import (
+    EXACT,
+    Whole,
+    python_integers,
+    quotients,
+    ratio,
+    require_finite,
+    sums,
+)
 from qmtl.runtime.indicators.indicator import Indicator, Parsed
 
 _ZERO: Final = Decimal(0)

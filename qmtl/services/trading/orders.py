@@ -214,7 +214,9 @@ def apply_fill(order: Order, fill: Fill) -> FillOutcome:
     status = OrderStatus.FILLED if cum_quantity == order.quantity else OrderStatus.PARTIALLY_FILLED
     return Applied(
         replace(
-            transition(order, status, max(order.updated_at_ms, fill.fill_time_ms)),
+            order,
+            status=status,
+            updated_at_ms=max(order.updated_at_ms, fill.fill_time_ms),
             cum_quantity=cum_quantity,
             average_price=_average(order, fill, cum_quantity),
             last_seq=fill.seq,

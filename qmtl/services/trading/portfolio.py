@@ -97,17 +97,17 @@ def apply_fill(
     moved = signed(fill.side, fill.quantity)
     quantity = total((before.quantity, moved))
     cost, realised = _booked(before.quantity, before.cost, moved, fill.price)
-    after = _valued(
-        replace(
-            before,
-            quantity=quantity,
-            cost=cost,
-            average_cost=quotient(cost, quantity, AVERAGE_PLACES) if quantity else ZERO,
-            realised=total((before.realised, realised)),
-            fees=total((before.fees, fill.fee)),
-            fills=before.fills + 1,
-        ),
-        before.mark or fill.price,
+    price = before.mark or fill.price
+    after = replace(
+        before,
+        quantity=quantity,
+        cost=cost,
+        average_cost=quotient(cost, quantity, AVERAGE_PLACES) if quantity else ZERO,
+        realised=total((before.realised, realised)),
+        fees=total((before.fees, fill.fee)),
+        fills=before.fills + 1,
+        mark=price,
+        unrealised=_unrealised(quantity, cost, price),
     )
     cash = total((account.cash, negated(product(moved, fill.price)), negated(fill.fee)))
     return _kept(after), _kept(
@@ -135,7 +135,8 @@ def mark(position: Position, price: Decimal, as_of_ms: int) -> Position:
     if price <= 0:
         raise InvariantBroken(f"{position.symbol} was marked at {price}; a price is positive.")
     _require_forward(position.as_of_ms, as_of_ms, position.symbol)
-    return _kept(replace(_valued(position, price), as_of_ms=as_of_ms))
+    unrealised = _unrealised(position.quantity, position.cost, price)
+    return _kept(replace(position, mark=price, unrealised=unrealised, as_of_ms=as_of_ms))
 
 
 def revalue(account: Account, positions: Iterable[Position], as_of_ms: int) -> Account:
@@ -209,9 +210,8 @@ def _kept(row: _Row) -> _Row:
     return row
 
 
-def _valued(position: Position, price: Decimal) -> Position:
-    unrealised = total((product(position.quantity, price), negated(position.cost)))
-    return replace(position, mark=price, unrealised=unrealised)
+def _unrealised(quantity: Decimal, cost: Decimal, price: Decimal) -> Decimal:
+    return total((product(quantity, price), negated(cost)))
 
 
 def _require_same(position: Position, account: Account, fill: Fill, scope: str) -> None:
