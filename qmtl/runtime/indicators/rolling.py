@@ -15,6 +15,7 @@ from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.runtime.columns import BarColumns, Column, Floats, Integers
 from qmtl.runtime.indicators.builtin import Inputs
 from qmtl.runtime.indicators.exact import blocks, entered
+from qmtl.runtime.indicators.remembered import read, written
 
 Row: TypeAlias = tuple[Decimal, ...]
 """The inputs of one bucket, exact."""
@@ -72,7 +73,7 @@ class Rolling:
         self._make = make
         self._ends = ends
         self._seen = 0 if window is None else window.seen
-        values = () if window is None else window.values[-size * ports :]
+        values = read(window)[-size * ports :]
         self._fill([values[at : at + ports] for at in range(0, len(values), ports)])
 
     def _fill(self, rows: Sequence[Row]) -> None:
@@ -102,7 +103,7 @@ class Rolling:
         return bytes(self._doubles[: _DOUBLE_BYTES * self._ports] if self._ends else self._doubles)
 
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
-        return NodeWindow(node_id, symbol, self._seen, tuple([value for row in self._rows for value in row]))
+        return written(node_id, symbol, self._seen, [value for row in self._rows for value in row])
 
     def fold(self, ports: tuple[Floats, ...], bars: BarColumns, at: Integers) -> Column:
         count = len(at)

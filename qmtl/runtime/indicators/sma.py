@@ -18,10 +18,10 @@ from qmtl.runtime.columns import BarColumns, Column, Floats, Integers
 from qmtl.runtime.indicators.builtin import Inputs, bad_period, is_period, refuse_first, strangers
 from qmtl.runtime.indicators.columnar import folded
 from qmtl.runtime.indicators.exact import blocks, mean, means, units, window_totals
+from qmtl.runtime.indicators.remembered import read, written
 
 _SUM = Context(prec=1000, traps=[Inexact, InvalidOperation])
 """Wide enough for the exact sum of any floats, which lie between 5e-324 and 2e308, so that the trap never springs."""
-
 
 _DOUBLE: Final = Struct(">d").pack
 _DOUBLE_BYTES: Final = 8
@@ -47,7 +47,7 @@ class _Sma:
         self._period = period
         self._divisor = Decimal(period)
         self._seen = 0 if window is None else window.seen
-        self._fill(() if window is None else window.values[-period:])
+        self._fill(read(window)[-period:])
 
     def _fill(self, values: Sequence[Decimal]) -> None:
         self._values = deque(values)
@@ -76,7 +76,7 @@ class _Sma:
         return bytes(self._doubles)
 
     def to_window(self, node_id: str, symbol: str) -> NodeWindow:
-        return NodeWindow(node_id, symbol, self._seen, tuple(self._values))
+        return written(node_id, symbol, self._seen, self._values)
 
     def fold(self, ports: tuple[Floats, ...], bars: BarColumns, at: Integers) -> Column:
         """The sum as a difference of two sums over the column. It is the same number, and so its mean (`exact.means`) has the same bits."""

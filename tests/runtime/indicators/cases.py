@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeWindow
+from qmtl.foundation.wire.registry import codec
 from qmtl.runtime.columns import BarColumns, Column
 from qmtl.runtime.indicators.builtin import Inputs, Output
 from qmtl.runtime.indicators.registry import BUILTINS, COLUMNAR
@@ -131,10 +132,11 @@ def columned(
     return list(told.items()), after
 
 
-def written(window: NodeWindow) -> NodeWindow:
-    """A window as it is read again: of its numbers each has one form."""
-    values = tuple([value.normalize() if value else Decimal(0) for value in window.values])
-    return replace(window, values=values)
+def kept(window: NodeWindow) -> NodeWindow:
+    """A window as it is read again from its record."""
+    found = codec.decode(codec.encode(window))
+    assert isinstance(found, NodeWindow)
+    return found
 
 
 def bits(values: Sequence[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,9 +18,9 @@ TEXT = (Path(__file__).parents[3] / "docs" / "indicators.md").read_text()
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in TEXT.splitlines()
-    if line.startswith("| `")
+    if line.startswith("| `") and not line.startswith("| `node_type`")
 ]
-FIRST = {
+FIRST: dict[str, Callable[[Case, int], int]] = {
     "1": lambda case, period: 1,
     "n": lambda case, period: period,
     "n + 1": lambda case, period: period + 1,

@@ -24,6 +24,7 @@ from qmtl.foundation.contracts.node import NodeValue, NodeWindow, PositionTarget
 from qmtl.runtime.data.bars import default_sources, read_bars
 from qmtl.runtime.indicators.builtin import MAX_PERIOD, Inputs, Output, PositionTargetValue
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY, builtin, code_hash
+from qmtl.runtime.indicators.remembered import read
 from qmtl.runtime.indicators.tag_query import AGGREGATES
 from tests.runtime.indicators.cases import CASES
 
@@ -279,7 +280,7 @@ def test_sma_is_the_mean_of_the_last_inputs_and_silent_before(values: list[float
                 # The smallest number there is has no half: the mean of the numbers as they are written may be one more of it.
                 assert value == pytest.approx(mean, rel=1e-12, abs=spread * 1e-15 + math.ulp(0.0))
     assert window.seen == len(values)
-    assert window.values == tuple(Decimal(repr(value)) for value in values[-period:])
+    assert read(window) == tuple(Decimal(repr(value)) for value in values[-period:])
 
 
 @pytest.mark.parametrize("period", [1, 5, 20, 500])
