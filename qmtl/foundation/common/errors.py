@@ -636,6 +636,27 @@ class TooManyQueries(QmtlError):
     exit_code = 6
 
 
+class MissingExtra(QmtlError):
+    """Something that needs a package which is not installed; the remedy names the extra that brings it."""
+
+    code = "QMTL-812"
+    exit_code = 2
+
+
+class OtherData(QmtlError):
+    """Bars that are not those on which a run was made."""
+
+    code = "QMTL-813"
+    exit_code = 8
+
+
+class NothingToReport(QmtlError):
+    """A run that traded nothing yet, so that there is nothing to judge."""
+
+    code = "QMTL-814"
+    exit_code = 6
+
+
 # ---- archive --------------------------------------------------------------------------------------------------
 
 

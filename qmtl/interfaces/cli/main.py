@@ -56,6 +56,10 @@ VERBS: Final[Mapping[str, Verb]] = {
         "qmtl.interfaces.cli.worker:worker", "Run processors against a log, and see who runs them."
     ),
     "lag": Verb("qmtl.interfaces.cli.lag:lag", "Show how far behind the log every processor is, and why."),
+    "report": Verb(
+        "qmtl.interfaces.cli.report:report",
+        "Write what a run was worth: figures, charts, trades, as HTML and tables.",
+    ),
     "topology": Verb(
         "qmtl.interfaces.cli.topology:topology", "Draw every processor with what it reads, owns and writes."
     ),
