@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flow.driving import Result, embedded, run_demo, write_bars
+from tests.flow.driving import Place, Result, embedded, run_demo, write_bars
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,12 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, bars: dict[str, Path]) -> Result:
+def undisturbed_place(tmp_path_factory: pytest.TempPathFactory, bars: dict[str, Path]) -> Place:
+    """Where `undisturbed` runs; its log may be read, never written."""
+    return embedded(tmp_path_factory.mktemp("undisturbed"), bars)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_place: Place) -> Result:
     """What a run of the short bars gives on an embedded log."""
-    return run_demo(embedded(tmp_path_factory.mktemp("undisturbed"), bars))
+    return run_demo(undisturbed_place)

@@ -132,26 +132,26 @@ def _equity(result: RunResult, performance: Performance) -> str:
         height=290,
         label=_compact,
     )
-    falls = chart(
-        "Drawdown",
-        f"share below the highest equity so far; the deepest is {words.figure(depth)}",
-        [Line(times, curve.drawdowns(), "fall", True)],
-        span=span,
-        height=150,
-        label=_percent,
-        with_zero=True,
-    )
+    falls = _empty("Equity never fell below an earlier height.")
+    if performance["drawdown_from"].value is not None:
+        drawn = chart(
+            "Drawdown",
+            f"share below the highest equity so far; the deepest is {words.figure(depth)}",
+            [Line(times, curve.drawdowns(), "fall", True)],
+            span=span,
+            height=150,
+            label=_percent,
+            with_zero=True,
+        )
+        falls = f"<figure>{drawn}<figcaption>{_depth(performance)}</figcaption></figure>"
     return (
         f'<figure><p class="key dim">{key}</p>{top}<figcaption>Equity in {shown(result.settings.currency)}, '
-        f"after fees and slippage.</figcaption></figure><h3>Drawdown</h3><figure>{falls}<figcaption>{_depth(performance)}"
-        "</figcaption></figure>"
+        f"after fees and slippage.</figcaption></figure><h3>Drawdown</h3>{falls}"
     )
 
 
 def _depth(performance: Performance) -> str:
     begin, end, back = (performance[name] for name in ("drawdown_from", "drawdown_to", "drawdown_recovered"))
-    if begin.value is None:
-        return "Equity never fell below an earlier height."
     after = "not recovered by the end" if back.value is None else f"recovered {words.figure(back)}"
     return shown(
         f"Deepest {words.figure(performance['max_drawdown'])}: from {words.figure(begin)} to {words.figure(end)}, {after} (UTC)."
@@ -190,7 +190,7 @@ def _price(bars: BarColumns, closed: Sequence[Trade], result: RunResult) -> str:
         height=230,
         label=_compact,
     )
-    told = f"{len(own):,} fills, {len(closed):,} trades." if own else "No fills."
+    told = f"Fills: {len(own):,}. Trades: {len(closed):,}." if own else "No fills."
     return f"<h3>{shown(bars.symbol)}</h3><figure>{drawing}<figcaption>{told}</figcaption></figure>"
 
 
@@ -276,7 +276,7 @@ def _trades(closed: Sequence[Trade]) -> str:
         return _empty("No trade was closed.")
     head = "".join(f'<th scope="col"{_n(is_number)}>{name}</th>' for name, is_number in _TRADE_COLUMNS)
     rows = "".join(_trade(place, one) for place, one in enumerate(closed[:TRADES_SHOWN], 1))
-    told = f"{len(closed):,} trades" + (
+    told = f"Trades: {len(closed):,}" + (
         f"; the first {TRADES_SHOWN} are shown, all are in the CSV." if len(closed) > TRADES_SHOWN else "."
     )
     return (

@@ -19,7 +19,7 @@ body{margin:0 auto;max-width:960px;padding:28px 20px 60px;color:var(--fg);font:1
 h1{font-size:24px;line-height:1.25;margin:0 0 4px}h2{font-size:17px;margin:36px 0 8px}h3{font-size:14px;margin:18px 0 4px}
 p{margin:4px 0 10px}.dim,small,figcaption{color:var(--dim);font-size:13px}a{color:var(--equity)}
 nav a{margin-right:14px;font-size:13px}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(148px,1fr));gap:10px;margin:18px 0 4px;padding:0}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(138px,1fr));gap:10px;margin:18px 0 4px;padding:0}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:9px 12px;margin:0}
 .card dt{color:var(--dim);font-size:12px}.card dd{margin:0;font-size:19px;font-weight:600;font-variant-numeric:tabular-nums;white-space:nowrap}
 .loss{color:var(--fall)}.gain{color:var(--entry)}

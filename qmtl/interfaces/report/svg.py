@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
 from typing import Final
 
 import numpy as np
 
 from qmtl.interfaces.report.thin import thinned
+from qmtl.interfaces.report.words import shown
 from qmtl.runtime.columns import Floats, Integers
 
 WIDTH: Final = 880
@@ -19,10 +19,10 @@ LEFT: Final = 76
 RIGHT: Final = 14
 TOP: Final = 12
 BOTTOM: Final = 26
-MAX_MARKS: Final = 1_500
+MAX_MARKS: Final = 600
 """Marks of one kind in a chart; of those that would lie on each other one is drawn."""
 
-_CELL: Final = 3
+_CELL: Final = 5
 _STEPS_MS: Final = tuple(
     step * 1000
     for step in (
@@ -91,19 +91,19 @@ def chart(
         return bottom - (value - low) / (high - low) * (bottom - TOP)
 
     out = [
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(f"{name}: {about}")}">',
-        f"<title>{escape(name)}</title>",
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{shown(f"{name}: {about}")}">',
+        f"<title>{shown(name)}</title>",
     ]
     for tick in ticks:
         at = y(tick)
         kind = "axis" if tick == 0 else "grid"
         out.append(f'<path class="{kind}" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        out.append(f'<text class="y" x="{LEFT - 8}" y="{at + 3.5:.1f}">{escape(label(tick))}</text>')
+        out.append(f'<text class="y" x="{LEFT - 8}" y="{at + 3.5:.1f}">{shown(label(tick))}</text>')
     for moment, text in time_ticks(begin, end):
         at = x(moment)
         out.append(f'<path class="grid" d="M{at:.1f} {TOP}V{bottom}"/>')
         kind = "x last" if at > WIDTH - RIGHT - 30 else "x"
-        out.append(f'<text class="{kind}" x="{at:.1f}" y="{height - 8}">{escape(text)}</text>')
+        out.append(f'<text class="{kind}" x="{at:.1f}" y="{height - 8}">{shown(text)}</text>')
     for one in drawn:
         if not len(one.times):
             continue

@@ -122,11 +122,13 @@ def days_of(row: Row) -> Integers:
 
 
 def aggregate(row: Row) -> Answer:
-    unit = {"monthly": "M", "quarterly": "Q", "yearly": "Y"}[row["inputs"]["convert_to"]]
-    if unit != "Q":
-        return ratios.compounded(days_of(row), returns_of(row), unit)[1].tolist()  # type: ignore[arg-type]
-    months, values = ratios.compounded(days_of(row), returns_of(row), "M")
-    return [ratios.total_return(values[months // 3 == one]) for one in sorted(set((months // 3).tolist()))]
+    unit, days, values = row["inputs"]["convert_to"], days_of(row), returns_of(row)
+    if unit == "yearly":
+        return ratios.compounded(days, values, "Y")[1].tolist()
+    months, grown = ratios.compounded(days, values, "M")
+    if unit == "monthly":
+        return grown.tolist()
+    return [ratios.total_return(grown[months // 3 == one]) for one in sorted(set((months // 3).tolist()))]
 
 
 def sharpe(row: Row) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
 
 import numpy as np
@@ -205,9 +206,9 @@ def test_a_run_without_fills_has_undefined_figures_and_no_error() -> None:
         lambda: Convention(periods_per_year=0.0),
     ],
 )
-def test_what_is_no_curve_and_no_convention_is_refused(wrong: object) -> None:
+def test_what_is_no_curve_and_no_convention_is_refused(wrong: Callable[[], object]) -> None:
     with pytest.raises(InvalidValue):
-        wrong()  # type: ignore[operator]
+        wrong()
 
 
 def test_fills_are_looked_up_by_time_not_by_place() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from random import Random
 
 import numpy as np
 import pytest
@@ -122,10 +123,10 @@ def test_trades_and_what_is_open_part_the_fills(fills: list[Fill], matching: Mat
 @settings(max_examples=30)
 @given(histories(), st.randoms(use_true_random=False))
 def test_the_order_in_which_fills_are_handed_over_makes_no_difference(
-    fills: list[Fill], chance: object
+    fills: list[Fill], chance: Random
 ) -> None:
     shuffled = list(fills)
-    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    chance.shuffle(shuffled)
     for matching in Matching:
         assert trades_of(shuffled, matching) == trades_of(fills, matching)
 
