@@ -7,14 +7,17 @@ import json
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qmtl.bootstrap import open_log, prepare
+from qmtl.engine.log.port import Log
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.contracts.trade import Account
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
+from qmtl.interfaces.report import from_log
 from qmtl.interfaces.report.from_log import result_from_log
 from qmtl.runtime.data.bars import BarSource
 from qmtl.runtime.performance.kpi import Convention, performance_of
@@ -48,14 +51,15 @@ def test_a_report_says_what_the_portfolio_says(
     assert told["strategy"] == STRATEGY
     assert told["files"] == [
         str(out),
-        *(str(out.with_suffix("") / f"{one}.csv") for one in ("trades", "fills", "equity")),
+        *(str(tmp_path / "deep" / "run-tables" / f"{one}.csv") for one in ("trades", "fills", "equity")),
     ]
-    with (out.with_suffix("") / "trades.csv").open(newline="") as source:
+    with (tmp_path / "deep" / "run-tables" / "trades.csv").open(newline="") as source:
         rows = list(csv.DictReader(source))
     assert sum(Decimal(one["gross"]) for one in rows) == Decimal(account["realised"])
     source_text = out.read_text(encoding="utf-8")
     assert source_text.startswith("<!DOCTYPE html>")
-    assert undisturbed["tables"]["dag_versions"][0]["sentinel_id"] in source_text
+    for said in (undisturbed["tables"]["dag_versions"][0]["sentinel_id"], "as_of", "<td>the same</td>"):
+        assert said in source_text
 
 
 @pytest.mark.usefixtures("undisturbed")
@@ -158,6 +162,34 @@ def test_other_bars_are_refused(
         assert code in ran.err, files
         assert ran.code != 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("undisturbed")
+@pytest.mark.parametrize(
+    ("kept", "code", "says"),
+    [(0, "QMTL-814", "no fills"), (-1, "QMTL-813", "the portfolio has")],
+    ids=["none", "one less"],
+)
+def test_fills_that_are_not_there_are_told(
+    kept: int,
+    code: str,
+    says: str,
+    undisturbed_place: Place,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = from_log._of_world
+
+    def fewer(log: Log, name: str, world_id: str) -> list[Any]:
+        found = whole(log, name, world_id)
+        return found[:kept] if name == "trade.fills" else found
+
+    monkeypatch.setattr(from_log, "_of_world", fewer)
+    ran = report(capsys, undisturbed_place, "--out", str(tmp_path / "report.html"))
+    assert ran.code != 0
+    assert code in ran.err
+    assert says in ran.err
 
 
 def test_a_log_on_which_nobody_has_begun_has_no_world(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def demo(
         }
         render.json_line(out)
         return
-    _show(found, hashes, picture, where, state_dir)
+    _show(found, hashes, picture, where, state_dir, bars)
 
 
 def _source(text: str, make: Any) -> Any:
@@ -110,7 +111,14 @@ def _source(text: str, make: Any) -> Any:
     return make(symbol, Path(path))
 
 
-def _show(found: dict[str, Any], hashes: dict[str, str], picture: Path, where: str, state_dir: Path) -> None:
+def _show(
+    found: dict[str, Any],
+    hashes: dict[str, str],
+    picture: Path,
+    where: str,
+    state_dir: Path,
+    bars: tuple[str, ...],
+) -> None:
     for one in found.values():
         shown = one.rows[-ROWS_SHOWN:]
         before = len(one.rows) - len(shown)
@@ -125,10 +133,12 @@ def _show(found: dict[str, Any], hashes: dict[str, str], picture: Path, where: s
     default_log = f"embedded:{DEFAULT_STATE_DIR / 'log'}"
     log = "" if where == default_log else f" --log {where}"
     dirs = "" if state_dir == DEFAULT_STATE_DIR else f" --state-dir {state_dir}"
+    data = "".join(f" --data {shlex.quote(one)}" for one in bars)
     render.line()
     render.line("Next")
     for command in (
         f"qmtl topic list{log}",
+        f"qmtl report{log}{data}",
         f"qmtl state trade.portfolio{log}",
         f"qmtl topic read trade.fills --limit 5{log}",
         f"qmtl replay verify{log}{dirs}",

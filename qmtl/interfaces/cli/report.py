@@ -118,7 +118,7 @@ def report(
         result = result_from_log(log, world_id, strategy_id, sources)
     found = performance_of(result, convention)
     written = [out]
-    directory = tables or out.with_suffix("")
+    directory = tables or out.with_name(f"{out.stem}-tables")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page(result, found), encoding="utf-8")

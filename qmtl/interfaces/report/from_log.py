@@ -8,8 +8,9 @@ from typing import Any
 
 from qmtl.engine.log.port import Log
 from qmtl.engine.view import TableView
-from qmtl.foundation.common.errors import NothingToReport, OtherData, UnknownId, UnknownWorld
+from qmtl.foundation.common.errors import InvalidValue, NothingToReport, OtherData, UnknownId, UnknownWorld
 from qmtl.foundation.common.money import text
+from qmtl.foundation.contracts.context import THE_CONTEXT, LogContext
 from qmtl.foundation.contracts.dag import StrategyVersion
 from qmtl.foundation.contracts.trade import Account, Fill, Order
 from qmtl.foundation.contracts.world import World
@@ -62,7 +63,10 @@ def result_from_log(
         for one in sorted(sources, key=lambda source: source.symbol)
     )
     settings = world.settings
-    curve = curve_of(settings.initial_cash, own, bars, interval)
+    try:
+        curve = curve_of(settings.initial_cash, own, bars, interval)
+    except InvalidValue as error:
+        raise OtherData(error.what, "Give the bars that the run was on.") from None
     account: Account | None = (
         TableView(log, "trade.portfolio", codec).refresh().get(world_id, f"strategy:{chosen}", "")
     )
@@ -84,6 +88,7 @@ def result_from_log(
         curve,
         {
             **_version(versions, chosen),
+            **_context(log),
             "Fingerprint of the data": fingerprint,
             "World is bound to": settings.dataset_fingerprint or "no data",
             "Equity of the portfolio": "the same" if at_end else "of another bucket, not compared",
@@ -103,7 +108,8 @@ def _chosen(
     orders: Sequence[Order],
     versions: Sequence[StrategyVersion],
 ) -> str:
-    known = sorted({one.strategy_id for one in (*fills, *orders, *versions)})
+    names: set[str] = {one.strategy_id for one in fills} | {one.strategy_id for one in orders}
+    known = sorted(names | {one.strategy_id for one in versions})
     named = ", ".join(known[:_SHOWN]) + (" …" if len(known) > _SHOWN else "") or "none"
     if strategy_id is None:
         if len(known) == 1:
@@ -143,6 +149,14 @@ def _version(versions: Sequence[StrategyVersion], strategy_id: str) -> dict[str,
         "Signals": ", ".join(found.signals),
         "Nodes": ", ".join(one.node_id for one in found.nodes),
     }
+
+
+def _context(log: Log) -> dict[str, str]:
+    """The state of the data in which the log's nodes compute."""
+    row: LogContext | None = TableView(log, "dag.context", codec).refresh().get(THE_CONTEXT)
+    if row is None:
+        return {}
+    return {"Domain": row.context.execution_domain.value, "as_of": row.context.as_of or "none"}
 
 
 def _package() -> str:

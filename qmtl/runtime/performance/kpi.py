@@ -133,10 +133,15 @@ def performance_of(result: RunResult, convention: Convention | None = None) -> P
     """The figures of a run.
 
     Raises:
-        InvalidValue: fills that make no trades (`trades_of`).
+        InvalidValue: fills that make no trades (`trades_of`), or a period that is no multiple of the interval.
     """
     wanted = convention or Convention()
-    period = max(wanted.period or 0, result.interval)
+    period = wanted.period or result.interval
+    if period % result.interval:
+        raise InvalidValue(
+            f"period was {period} s; it is a multiple of the bars' {result.interval} s.",
+            "Give another period.",
+        )
     meant = Convention(
         period,
         wanted.periods_per_year or SECONDS_PER_YEAR / period,

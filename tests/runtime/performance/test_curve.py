@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qmtl.foundation.common.errors import InvalidValue
 from qmtl.foundation.contracts.trade import Fill, Side
 from qmtl.runtime.performance.curve import EquityCurve, curve_of
-from qmtl.runtime.performance.kpi import Convention, Unit, performance_of
+from qmtl.runtime.performance.kpi import Convention, Performance, Unit, performance_of
 from qmtl.runtime.performance.result import RunResult
 from qmtl.runtime.performance.trades import Matching
 from tests.runtime.performance.runs import MINUTE_MS, columns, fill, larger, result
@@ -158,13 +158,19 @@ def test_conventions_change_what_they_say_and_nothing_else() -> None:
         "matching": Convention(matching=Matching.AVERAGE),
     }
     found = {name: performance_of(run, one) for name, one in changed.items()}
+
+    def value(one: Performance, name: str) -> float:
+        told = one[name].value
+        assert told is not None
+        return float(told)
+
     assert found["ddof"]["volatility"].value == pytest.approx(
-        usual["volatility"].value * math.sqrt(299 / 300)
+        value(usual, "volatility") * math.sqrt(299 / 300)
     )
     assert found["days"]["volatility"].value == pytest.approx(
-        usual["volatility"].value * math.sqrt(252 / 525_600)
+        value(usual, "volatility") * math.sqrt(252 / 525_600)
     )
-    assert found["rate"]["sharpe"].value < usual["sharpe"].value
+    assert value(found["rate"], "sharpe") < value(usual, "sharpe")
     assert found["log"]["volatility"].value != usual["volatility"].value
     assert "600 s, 52560 periods" in found["period"]["sharpe"].formula
     for one in found.values():
@@ -209,6 +215,12 @@ def test_a_run_without_fills_has_undefined_figures_and_no_error() -> None:
 def test_what_is_no_curve_and_no_convention_is_refused(wrong: Callable[[], object]) -> None:
     with pytest.raises(InvalidValue):
         wrong()
+
+
+@pytest.mark.parametrize("period", [30, 90])
+def test_a_return_covers_whole_bars(period: int) -> None:
+    with pytest.raises(InvalidValue, match="multiple"):
+        performance_of(result([], [columns("AAA", [100, 101])]), Convention(period=period))
 
 
 def test_fills_are_looked_up_by_time_not_by_place() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qmtl.foundation.common.errors import InvalidValue
 from qmtl.foundation.contracts.market import Bar
-from qmtl.foundation.contracts.trade import Fill, Side
+from qmtl.foundation.contracts.trade import Fill, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.performance.trades import Direction, Matching, Trades, traded_value, trades_of
@@ -111,7 +111,9 @@ def test_trades_and_what_is_open_part_the_fills(fills: list[Fill], matching: Mat
         assert sum(one.quantity for one in own) == 2 * sum(one.quantity for one in closed) + sum(
             abs(one.quantity) for one in opened
         )
-        assert sum(one.fee for one in own) == sum(one.fees for one in (*closed, *opened))
+        assert sum(one.fee for one in own) == sum(one.fees for one in closed) + sum(
+            one.fees for one in opened
+        )
         assert sum(one.quantity * one.price for one in own) == sum(
             one.entry_value + one.exit_value for one in closed
         ) + sum(abs(one.cost) for one in opened)
@@ -136,7 +138,7 @@ def test_the_order_in_which_fills_are_handed_over_makes_no_difference(
 def test_average_costs_realise_what_the_portfolio_realises(fills: list[Fill]) -> None:
     settings = WorldSettings("USD", Decimal(1000), Decimal(0), Decimal(0), ())
     account = portfolio.open_account("w", "strategy:s", settings, 0)
-    positions = {}
+    positions: dict[str, Position] = {}
     ordered = sorted(fills, key=lambda one: (one.fill_time_ms, one.symbol, one.order_id, one.seq))
     for one in ordered:
         positions[one.symbol], account = portfolio.apply_fill(
