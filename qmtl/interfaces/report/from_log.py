@@ -114,6 +114,8 @@ def _chosen(
     if strategy_id is None:
         if len(known) == 1:
             return known[0]
+        if not known:
+            raise NothingToReport(f"world {world_id!r} has no strategy.", "`qmtl dag publish` gives it one.")
         raise UnknownId(
             f"world {world_id!r} has {len(known)} strategies: {named}.", "Name one with --strategy."
         )

@@ -15,7 +15,7 @@ body{max-width:none;padding:0;font-size:10pt}section{break-inside:avoid}section.
 .scroll{overflow:visible}tr{break-inside:avoid}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 *{box-sizing:border-box}
 html{background:var(--bg)}
-body{margin:0 auto;max-width:960px;padding:28px 20px 60px;color:var(--fg);font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;overflow-wrap:anywhere}
+body{margin:0 auto;max-width:1000px;padding:28px 20px 60px;color:var(--fg);font:15px/1.5 system-ui,"DejaVu Sans",sans-serif;overflow-wrap:anywhere}
 h1{font-size:24px;line-height:1.25;margin:0 0 4px}h2{font-size:17px;margin:36px 0 8px}h3{font-size:14px;margin:18px 0 4px}
 p{margin:4px 0 10px}.dim,small,figcaption{color:var(--dim);font-size:13px}a{color:var(--equity)}
 nav a{margin-right:14px;font-size:13px}
@@ -36,7 +36,7 @@ i.equity{border-color:var(--equity)}i.held{border-color:var(--held);border-top-s
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:4px 10px 4px 0;border-bottom:1px solid var(--rule);vertical-align:top}
 th{color:var(--dim);font-weight:600}thead th{white-space:nowrap}.names th{white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}td.w{white-space:nowrap}
-.trades td,.trades th{padding-right:8px;font-size:12px}
+.trades td,.trades th{padding:3px 6px 3px 0;font-size:11px}
 .heat th,.heat td{text-align:right;padding:4px 6px;white-space:nowrap}.heat th:first-child{text-align:left}
 .empty{background:var(--card);border:1px dashed var(--rule);border-radius:8px;padding:14px;color:var(--dim)}
 code{font:12px ui-monospace,"DejaVu Sans Mono",monospace}

@@ -74,6 +74,11 @@ def moment(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def short_moment(at_ms: int) -> str:
+    """The same without seconds where it has none."""
+    return moment(at_ms).removesuffix(":00") if at_ms % 60_000 == 0 else moment(at_ms)
+
+
 def figure(one: Figure) -> str:
     """Its value, or a dash where it is undefined."""
     value = one.value
