@@ -557,6 +557,62 @@ class InvalidBarsFile(QmtlError):
     exit_code = 7
 
 
+class ConflictingBars(QmtlError):
+    """Two bars of one symbol, interval and time that are not the same."""
+
+    code = "QMTL-703"
+    exit_code = 7
+
+
+class CatalogueLocked(QmtlError):
+    """Another process writes the catalogue."""
+
+    code = "QMTL-704"
+    exit_code = 7
+
+
+class CatalogueDamaged(QmtlError):
+    """A file of a catalogue that is missing, or not as it was written."""
+
+    code = "QMTL-705"
+    exit_code = 7
+
+
+class NotInCatalogue(QmtlError):
+    """No catalogue, or one without the series or the commit that was asked for."""
+
+    code = "QMTL-706"
+    exit_code = 7
+
+
+class CatalogueUnwritable(QmtlError):
+    """A disk that is full, or a right that is missing; the catalogue is as it was."""
+
+    code = "QMTL-707"
+    exit_code = 7
+
+
+class HistoryUnavailable(QmtlError):
+    """An exchange that did not answer, or refused."""
+
+    code = "QMTL-708"
+    exit_code = 7
+
+
+class LibraryMissing(QmtlError):
+    """A library of an extra that is not installed."""
+
+    code = "QMTL-709"
+    exit_code = 7
+
+
+class DataIncomplete(QmtlError):
+    """Data that has fewer bars, a longer gap or an older end than its terms allow."""
+
+    code = "QMTL-710"
+    exit_code = 7
+
+
 # ---- command line and tools -----------------------------------------------------------------------------------
 
 

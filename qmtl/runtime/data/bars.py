@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, cast
-
-from blake3 import blake3
 
 from qmtl.foundation.common.errors import InvalidBar, InvalidBarsFile, InvalidValue
 from qmtl.foundation.common.money import parse_decimal, text
 from qmtl.foundation.contracts.market import Bar
+from qmtl.runtime.data.fingerprint import FINGERPRINT_PREFIX, Fingerprint
+from qmtl.runtime.data.lines import MAX_LINE_BYTES, read_lines
+
+__all__ = [
+    "COLUMNS",
+    "FINGERPRINT_PREFIX",
+    "MAX_LINE_BYTES",
+    "BarSource",
+    "dataset_fingerprint",
+    "default_sources",
+    "infer_interval",
+    "read_bars",
+]
 
 COLUMNS = ("open_time_ms", "open", "high", "low", "close", "volume")
 _OPEN_TIME, _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(len(COLUMNS))
 _HEADER = ",".join(COLUMNS)
 _BYTE_ORDER_MARK = "\ufeff"
-
-MAX_LINE_BYTES = 4096
-
-FINGERPRINT_PREFIX = "blake3:"
-
-_FINGERPRINT = b"qmtl bars v1\n"
-_GZIP_MAGIC = b"\x1f\x8b"
 _TIME = re.compile(r"[0-9]{1,15}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _MARKET = Path(__file__).parent / "market"
@@ -112,16 +112,12 @@ def dataset_fingerprint(sources: Iterable[BarSource]) -> str:
     for one, other in pairwise(ordered):
         if one.symbol == other.symbol:
             raise InvalidValue(f"symbol {one.symbol!r} had two files; each has one.", "Join the files.")
-    digest = blake3(_FINGERPRINT)
+    digest = Fingerprint()
     for source in ordered:
-        # The length of the symbol begins with a zero byte, which no row has: one symbol's bytes end where the next one's begin.
-        symbol = source.symbol.encode()
-        digest.update(len(symbol).to_bytes(8, "big") + symbol)
+        digest.begin(source.symbol)
         for bar in _bars(Path(source.path), source.symbol, 1, 1):
-            numbers = (bar.open, bar.high, bar.low, bar.close, bar.volume)
-            row = ",".join((str(bar.open_time_ms), *(text(number) for number in numbers)))
-            digest.update(row.encode() + b"\n")
-    return FINGERPRINT_PREFIX + digest.hexdigest()
+            digest.add(bar.open_time_ms, bar.open, bar.high, bar.low, bar.close, bar.volume)
+    return digest.text()
 
 
 def default_sources() -> tuple[BarSource, ...]:
@@ -202,72 +198,29 @@ def _number(row: _Row, column: int) -> Decimal:
 
 
 def _rows(path: Path) -> Iterator[_Row]:
-    try:
-        with _opened(path) as file:
-            yield from _fields(path, file)
-    except OSError as error:
-        # gzip.BadGzipFile is one too: a damaged checksum or a member that is no gzip.
-        why = error.strerror or str(error)
-        raise InvalidBarsFile(
-            f"{path} could not be read: {why}.", "Check its name, its rights, and copy it again."
-        ) from error
-    except (EOFError, zlib.error) as error:
-        raise InvalidBarsFile(f"{path} was a damaged gzip file: {error}.", "Copy the file again.") from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as plain:
-        packed = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-        plain.seek(0)
-        if not packed:
-            yield plain
-            return
-        with gzip.GzipFile(fileobj=plain) as unpacked:
-            yield cast(IO[bytes], unpacked)
-
-
-def _fields(path: Path, file: IO[bytes]) -> Iterator[_Row]:
-    header = _line(path, 1, file)
-    if header is None:
-        raise InvalidBarsFile(
-            f"{path.name} was empty; its first line names its columns.", f"Begin it with {_HEADER}."
-        )
-    names = header.removeprefix(_BYTE_ORDER_MARK).split(",")
-    _require_columns(path, names)
-    order = [names.index(column) for column in COLUMNS]
-    count = 1
-    while (line := _line(path, count + 1, file)) is not None:
-        count += 1
+    order: list[int] = []
+    count = 0
+    for count, line in enumerate(read_lines(path), start=1):
         fields = line.split(",")
+        if count == 1:
+            fields[0] = fields[0].removeprefix(_BYTE_ORDER_MARK)
+            _require_columns(path, fields)
+            order = [fields.index(column) for column in COLUMNS]
+            continue
         if len(fields) != len(COLUMNS):
             raise InvalidBarsFile(
                 f"{path.name} line {count} had {len(fields)} fields; {len(COLUMNS)} are required.",
                 f"Send one value each for {_HEADER}.",
             )
         yield _Row(path, count, tuple(fields[at] for at in order))
+    if count == 0:
+        raise InvalidBarsFile(
+            f"{path.name} was empty; its first line names its columns.", f"Begin it with {_HEADER}."
+        )
     if count == 1:
         raise InvalidBarsFile(
             f"{path.name} held no bar; a line per bar follows the first.", "Send at least one bar."
         )
-
-
-def _line(path: Path, number: int, file: IO[bytes]) -> str | None:
-    raw = file.readline(MAX_LINE_BYTES + 1)
-    if not raw:
-        return None
-    if len(raw) > MAX_LINE_BYTES:
-        raise InvalidBarsFile(
-            f"{path.name} line {number} was longer than {MAX_LINE_BYTES} bytes; a bar is shorter.",
-            "Check its line ends.",
-        )
-    try:
-        return raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise InvalidBarsFile(
-            f"{path.name} line {number} was not UTF-8: byte {raw[error.start]:#04x} at place {error.start + 1}.",
-            "Save the file as UTF-8 text.",
-        ) from None
 
 
 def _require_columns(path: Path, names: list[str]) -> None:
