@@ -1,0 +1,107 @@
+"""`qmtl data`: files and an exchange's history come into a catalogue, what is wrong is told, and the rest goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from qmtl.runtime.data.bars import BarSource, dataset_fingerprint
+from tests.interfaces.cli.running import call
+from tests.runtime.data.exchange import MINUTE_MS, START_MS, Exchange, rows_of, serving
+from tests.runtime.data.walk import SYMBOL, as_csv, minute
+
+Capture = pytest.CaptureFixture[str]
+
+
+def written(path: Path, begin: int, end: int) -> Path:
+    """Minutes, of which every tenth is absent."""
+    return as_csv(path, [minute(at) for at in range(begin, end) if at % 10 != 9])
+
+
+def harmed(directory: Path) -> str:
+    """Flips a bit of one part, and says which."""
+    path = min(directory.glob("bars/*/*/*.parquet"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return path.name
+
+
+def test_files_are_imported_looked_at_repaired_and_verified(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QMTL_CATALOGUE", str(tmp_path / "c"))
+    one, two = written(tmp_path / "one.csv", 0, 30), written(tmp_path / "two.csv", 20, 60)
+    broken = tmp_path / "broken.csv"
+    broken.write_bytes(one.read_bytes()[:-3])
+    series = ("--symbol", SYMBOL, "--interval", "1m")
+    ran = call(capsys, "data", "import", str(one), str(broken), str(two), *series, "--json")
+    assert ran.code == 7
+    assert "QMTL-702" in ran.err
+    assert "broken.csv line 28" in ran.err
+    first, second, third = ran.lines()
+    assert (first["bars"], second["imported"], third["bars"], third["known"]) == (27, False, 27, 9)
+
+    (listed,) = call(capsys, "data", "list", "--fingerprint", "--json").lines()
+    whole = written(tmp_path / "whole.csv", 0, 60)
+    assert listed["dataset_fingerprint"] == dataset_fingerprint([BarSource(SYMBOL, whole)])
+    assert (listed["bars"], listed["as_of"]) == (54, third["as_of"])
+    (before,) = call(capsys, "data", "list", "--as-of", "1", "--json").lines()
+    assert (before["bars"], before["as_of"]) == (27, first["as_of"])
+    assert [row["bars"] for row in call(capsys, "data", "log", "--json").lines()] == [27, 27]
+
+    assert [gap["bars"] for gap in call(capsys, "data", "gaps", "--json").lines()] == [1] * 5
+    sound = call(capsys, "data", "verify", "--min-coverage", "90", "--max-gap", "1")
+    assert (sound.code, "yes" in sound.out) == (0, True)
+    late = ("--now", "2030-01-01T00:00:00Z", "--max-age", "1h")
+    for terms, word in ((("--max-gap", "0"), "gap of 1"), (late, "ms before")):
+        ran = call(capsys, "data", "verify", *terms)
+        assert (ran.code, "QMTL-710" in ran.err, word in ran.err) == (7, True, True)
+
+    full = as_csv(tmp_path / "full.csv", [minute(at) for at in range(35)])
+    (repaired,) = call(capsys, "data", "repair", str(full), *series, "--json").lines()
+    assert (repaired["bars"], repaired["gaps_left"]) == (3, 2)
+
+    name = harmed(tmp_path / "c")
+    ran = call(capsys, "data", "verify", "--json")
+    assert (ran.code, ran.lines()[0]["whole"]) == (7, False)
+    assert "QMTL-705" in ran.err
+    assert name in ran.err
+
+
+def test_history_of_an_exchange_is_fetched_once(tmp_path: Path, capsys: Capture) -> None:
+    with serving(Exchange(rows_of(30), START_MS + 25 * MINUTE_MS)) as exchange:
+        settings = tmp_path / "settings.json"
+        settings.write_text(json.dumps(exchange.settings()))
+        command = (
+            *("data", "fetch", "--exchange", "binance", "--symbol", "BTC/USDT", "--interval", "1m"),
+            *("--from", str(START_MS), "--to", str(START_MS + 40 * MINUTE_MS)),
+            *("--catalogue", str(tmp_path / "c"), "--settings", str(settings), "--retries", "0", "--json"),
+        )
+        (first,) = call(capsys, *command).lines()
+        assert (first["bars"], first["skipped"]) == (25, 0)
+        (second,) = call(capsys, *command).lines()
+        assert (second["bars"], second["skipped"], second["as_of"]) == (0, 25, first["as_of"])
+        exchange.faults = [503]
+        exchange.now_ms += MINUTE_MS
+        ran = call(capsys, *command)
+        assert (ran.code, "QMTL-708" in ran.err) == (7, True)
+
+
+@pytest.mark.parametrize(
+    "words, code, told",
+    [
+        (("list",), 7, "QMTL-706"),
+        (("import", "absent.csv", "--symbol", "X", "--interval", "60"), 7, "QMTL-702"),
+        (("import", "x", "--symbol", "X", "--interval", "60", "--columns", "close"), 2, "QMTL-801"),
+        (("import", "x", "--symbol", "X", "--interval", "60", "--columns", "price=p"), 1, "QMTL-101"),
+        (("verify", "--max-age", "1h"), 2, "QMTL-801"),
+    ],
+)
+def test_what_can_not_be_done_is_told(
+    tmp_path: Path, capsys: Capture, words: tuple[str, ...], code: int, told: str
+) -> None:
+    ran = call(capsys, "data", *words, "--catalogue", str(tmp_path / "c"))
+    assert (ran.code, told in ran.err) == (code, True)
