@@ -20,7 +20,7 @@ RUN = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
 
-DOCUMENTS = ("README.md", "docs/operations.md", "docs/dagmanager.md", "docs/report.md")
+DOCUMENTS = ("README.md", "docs/operations.md", "docs/dagmanager.md", "docs/data.md", "docs/report.md")
 
 
 def commands() -> list[str]:
