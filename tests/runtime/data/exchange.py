@@ -57,7 +57,7 @@ def rows_of(count: int, without: Sequence[int] = ()) -> list[Row]:
             f"{10_003 + at}.00000003",
             f"{9_999 + at}.00000007",
             f"{10_002 + at}.12345679",
-            f"{at}.12345678",
+            f"{900_000_000 + at}.12345678",
         )
         for at in range(count)
         if at not in without
@@ -68,7 +68,8 @@ def rows_of(count: int, without: Sequence[int] = ()) -> list[Row]:
 class Exchange:
     """What it has, and what goes wrong with its next answers about bars, one after another.
 
-    Faults: a status (429, 418, 500, 503), `half` a page, a page with a row `twice`, an answer that is `cut` off, one that `refuses`.
+    Faults: a status (429, 418, 500, 503), `half` a page, every row `twice`, a `liar` that says two things of one minute, an answer that is
+    `cut` off, one that `refuses`; anything else is none.
     """
 
     rows: list[Row]
@@ -115,6 +116,8 @@ class Exchange:
                 return 400, {"code": -1121, "msg": "Invalid symbol."}
             case "cut":
                 return 0, page
+            case _:
+                pass
         return 200, page
 
     @staticmethod

@@ -64,7 +64,7 @@ def files_in(directory: Path) -> dict[str, bytes]:
     }
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.data())
 def test_any_split_and_order_of_the_same_bars_is_the_same_data_and_no_commit_changes(
     data: st.DataObject,
@@ -96,6 +96,7 @@ def test_any_split_and_order_of_the_same_bars_is_the_same_data_and_no_commit_cha
             assert list(catalogue.columns(SYMBOL, 60, as_of=digest).bars()) == bars
 
 
+@settings(max_examples=25)
 @given(st.sets(st.integers(0, 60), min_size=1), st.integers(-3, 64), st.integers(-3, 64))
 def test_a_range_is_what_opens_from_its_begin_on_and_before_its_end(
     minutes: set[int], begin: int, end: int
