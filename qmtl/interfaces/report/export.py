@@ -129,7 +129,7 @@ def _arrow(name: str) -> Any:
     except ImportError:
         raise MissingExtra(
             "Parquet was asked for, and pyarrow is not installed.",
-            "Install it: `pip install 'qmtl[parquet]'`; or leave --parquet out, CSV is written always.",
+            "Install it: `pip install 'qmtl[data]'`; or leave --parquet out, CSV is written always.",
         ) from None
 
 
