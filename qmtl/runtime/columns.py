@@ -68,7 +68,9 @@ class Scaled:
     def at(self, index: int) -> Decimal:
         """One value, exact, in normal form."""
         units = self.units.item(index)
-        return Decimal(units).scaleb(-self.places).normalize() if units else ZERO  # of 18 digits, which no context rounds
+        return (
+            Decimal(units).scaleb(-self.places).normalize() if units else ZERO
+        )  # of 18 digits, which no context rounds
 
     def floats(self) -> Floats:
         """Each value as the float that is nearest to it."""
