@@ -234,5 +234,5 @@ def test_parquet_holds_the_same_rows_or_says_which_extra_brings_it(
                 )
                 assert told == list(values), name
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtra, match=r"qmtl\[parquet\]"):
+    with pytest.raises(MissingExtra, match=r"qmtl\[data\]"):
         export.write_parquet(tables[0], tmp_path / "none.parquet")
