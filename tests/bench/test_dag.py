@@ -71,7 +71,7 @@ def test_it_tells_what_a_submission_and_a_start_take_by_the_size_of_the_graph(tm
     assert list(found) == ["50", "100", "flat"]
     for size in ("50", "100"):
         row = found[size]
-        assert set(row) == {*admission.SHARES, "queues", "start_s", "tables_mb", "process_mb"}
+        assert set(row) == {*admission.SHARES, "queues", "start_s", "starts_s", "tables_mb", "process_mb"}
         assert row["queues"] == 2 * int(size)
         assert all(row[share]["cpu_ms"]["p95"] > 0 for share in admission.SHARES)
         assert row["start_s"] > 0
