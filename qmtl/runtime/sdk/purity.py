@@ -103,13 +103,24 @@ def _breaches(function: FunctionType) -> Iterator[tuple[str, str, str]]:
             elif isinstance(value, FunctionType) and id(value) not in met and _is_own(value, own):
                 met.add(id(value))
                 left.append(value)
-            elif isinstance(value, _MUTABLE):
+            elif (changing := _changing(value)) is not None:
                 yield (
                     where,
-                    f"{name}, a {type(value).__name__} that can be changed",
+                    f"{name}, a {type(changing).__name__} that can be changed",
                     "Make it a tuple, a frozenset or a types.MappingProxyType, or params of the node.",
                 )
         yield from _of_code(one.__code__, one.__qualname__)
+
+
+def _changing(value: object) -> object | None:
+    """What can be changed of a captured value: the value itself, or something in a tuple."""
+    left = [value]
+    for one in left:  # grows while it is read
+        if isinstance(one, _MUTABLE):
+            return one
+        if isinstance(one, tuple):
+            left.extend(one)
+    return None
 
 
 def _of_code(code: CodeType, where: str) -> Iterator[tuple[str, str, str]]:
