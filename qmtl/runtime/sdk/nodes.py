@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from qmtl.foundation.common.canonical import canonical_json
 from qmtl.foundation.common.code_identity import function_hash
 from qmtl.foundation.common.errors import (
     InvalidDag,
@@ -412,6 +413,7 @@ def _nodes(node: Node, read: object) -> tuple[Node, ...]:
 def _require_builtin(node: Node, params: Mapping[str, Any], period: int) -> None:
     """Hold parameters to those of their type, with the name of the node."""
     try:
+        canonical_json(params)
         builtin(node.node_type).parse(functional_params(params), period)
     except (InvalidDag, InvalidValue) as refused:
         raise _of(node, refused) from None
@@ -419,6 +421,7 @@ def _require_builtin(node: Node, params: Mapping[str, Any], period: int) -> None
 
 def _require_params(node: ProcessingNode, params: Mapping[str, Any]) -> None:
     try:
+        canonical_json(params)
         PythonNode(NodeValue).parse(functional_params(params), node.period or 1)
     except (InvalidDag, InvalidValue) as refused:
         raise _of(node, refused) from None

@@ -215,7 +215,7 @@ class PythonNode:
         if "params" in params and not isinstance(params["params"], Mapping):
             yield _refused("params", params["params"], "an object is required")
         ports, bars = params.get("ports"), params.get("bars")
-        is_sized = "bars" in params and type(bars) is int and 0 <= bars <= MAX_SLOTS
+        is_sized = "bars" in params and type(bars) is int and 0 <= bars <= MAX_SLOTS // 4
         if "bars" in params and not is_sized:
             yield _refused("bars", bars, f"a whole number from 0 to {MAX_SLOTS // 4} is required")
         if "ports" not in params:

@@ -56,8 +56,9 @@ class Ring:
         self.values.append(value)
         self.count += 1
         if len(self.values) >= self._ahead:
-            del self.buckets_ms[: -self._period]
-            del self.values[: -self._period]
+            # New lists, so that those which a window was made of only ever grow.
+            self.buckets_ms = self.buckets_ms[-self._period :]
+            self.values = self.values[-self._period :]
 
     def digest(self) -> bytes:
         """Of the slots that are in it: their number in 8 bytes and the sum in 64, big-endian."""
@@ -159,42 +160,47 @@ class Slots(ReadOnly, Sequence[Slot]):
                 f"a window of {count!r} slots was asked for; a whole number from 1 to the node's period {ring._period} is required.",
                 "Give the node the period that its function looks back.",
             )
-        return Window(tuple(ring.buckets_ms[-count:]), tuple(ring.values[-count:]))
+        end = len(ring.values)
+        return Window(ring.buckets_ms, ring.values, end - count if end > count else 0, end)
 
 
 class Window(ReadOnly):
     """The newest slots of a port as they were at one bucket: a value that nothing changes any more."""
 
-    __slots__ = ("_buckets_ms", "_values")
-    _buckets_ms: tuple[int, ...]
-    _values: tuple[float, ...]
+    __slots__ = ("_within",)
+    _within: tuple[list[int], list[float], int, int]
 
-    def __init__(self, buckets_ms: tuple[int, ...], values: tuple[float, ...]) -> None:
-        object.__setattr__(self, "_buckets_ms", buckets_ms)
-        object.__setattr__(self, "_values", values)
+    def __init__(self, buckets_ms: list[int], values: list[float], begin: int, end: int) -> None:
+        """Made at one cost whatever its length: of lists that only ever grow, from one place to another."""
+        object.__setattr__(self, "_within", (buckets_ms, values, begin, end))
 
     def __len__(self) -> int:
-        return len(self._values)
+        _, _, begin, end = self._within
+        return end - begin
 
     def latest(self) -> Slot | None:
         """The newest (bucket_ms, value); None of an empty one."""
-        return (self._buckets_ms[-1], self._values[-1]) if self._values else None
+        buckets_ms, values, begin, end = self._within
+        return (buckets_ms[end - 1], values[end - 1]) if end > begin else None
 
     def rows(self) -> tuple[Slot, ...]:
         """All (bucket_ms, value), oldest first."""
-        return tuple(zip(self._buckets_ms, self._values, strict=True))
+        return tuple(zip(self.buckets_ms(), self.values(), strict=True))
 
     def values(self) -> tuple[float, ...]:
         """The values alone, oldest first."""
-        return self._values
+        _, values, begin, end = self._within
+        return tuple(values[begin:end])
 
     def buckets_ms(self) -> tuple[int, ...]:
         """The buckets alone, oldest first."""
-        return self._buckets_ms
+        buckets_ms, _, begin, end = self._within
+        return tuple(buckets_ms[begin:end])
 
     def sum(self) -> float:
         """The sum of the values, exact and rounded once."""
-        return fsum(self._values)
+        _, values, begin, end = self._within
+        return fsum(values[begin:end])
 
     def mean(self) -> float:
         """The sum divided by how many there are, each rounded once.
@@ -202,11 +208,12 @@ class Window(ReadOnly):
         Raises:
             ViewMisused: there are none.
         """
-        if not self._values:
+        _, values, begin, end = self._within
+        if end == begin:
             raise ViewMisused(
                 "the mean of an empty window was asked for; it has none.", "Ask for its length first."
             )
-        return fsum(self._values) / len(self._values)
+        return fsum(values[begin:end]) / (end - begin)
 
 
 def _fixed(kind: str, name: Any) -> ViewMisused:

@@ -117,7 +117,7 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
     (date, "datetime of the module datetime"),
     (date_of_module, "the module datetime"),
     (dice, "the module random"),
-    (dice_by_name, "can't be told"),
+    (dice_by_name, "chance of the module random"),
     (dice_of_arrays, "the module numpy.random"),
     (dice_inside, "the module random"),
     (dice_within, "the module random"),

@@ -161,6 +161,18 @@ def test_the_digest_of_a_ring_is_that_of_its_slots_whenever_it_was_asked_for(
     assert ring.digest() == Ring(period, ring.to_window()).digest()
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 200))
+def test_a_window_that_was_taken_stays_as_it_was(period: int, count: int, later: int) -> None:
+    ring = Ring(period)
+    for at in range(period):
+        ring.push(at, float(at))
+    window = Slots(ring).newest(min(count, period))
+    before = (window.rows(), window.values(), window.mean(), window.latest(), len(window))
+    for at in range(later):
+        ring.push(period + at, -1.0)
+    assert (window.rows(), window.values(), window.mean(), window.latest(), len(window)) == before
+
+
 def test_equal_numbers_of_other_buckets_or_ports_have_another_basis() -> None:
     made = params(period=2)
     runs = [
@@ -346,8 +358,8 @@ def test_a_crossing_in_one_function_turns_where_the_averages_do() -> None:
     made = params(("price",), 9, params={"fast": 3, "slow": 8})
     found, _, _ = run([(close,) for close in closes], authored.crossing, made)  # type: ignore[misc]
     sides = [
-        None if at < 8 else fmean(closes[at - 2 : at + 1]) > fmean(closes[at - 7 : at + 1])
+        None if at < 7 else fmean(closes[at - 2 : at + 1]) > fmean(closes[at - 7 : at + 1])
         for at in range(60)
     ]
-    turns = [at for at in range(9, 60) if sides[at] is not sides[at - 1]]
+    turns = [at for at in range(8, 60) if sides[at] is not sides[at - 1]]
     assert [at for at, one in enumerate(found) if one is not None] == turns
