@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from qmtl.foundation.common.errors import InvalidStrategy
+from qmtl.runtime.indicators.builtin import kind
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
 from qmtl.runtime.sdk.nodes import BuiltinNode, Node
 
@@ -39,10 +41,16 @@ def builtin(
 
 def _make(node_type: str, *inputs: Node | int, period: int | None = None, **rest: Any) -> BuiltinNode:
     """Nodes by port, and behind them the period, if the node has one."""
-    *nodes, last = inputs or (None,)
-    if isinstance(last, int) and period is None:
-        return builtin(node_type, nodes, last, **rest)  # type: ignore[arg-type]
-    return builtin(node_type, inputs, period, **rest)  # type: ignore[arg-type]
+    nodes = [one for one in inputs if isinstance(one, Node)]
+    if len(nodes) == len(inputs):
+        return builtin(node_type, nodes, period, **rest)
+    last = inputs[-1]
+    if len(nodes) < len(inputs) - 1 or isinstance(last, Node) or period is not None:
+        raise InvalidStrategy(
+            f"a {node_type} node was given {', '.join(map(kind, inputs))}; it takes nodes by port, and then its period.",
+            f"Write for example {node_type}(node, period=10).",
+        )
+    return builtin(node_type, nodes, last, **rest)
 
 
 def __getattr__(name: str) -> Callable[..., BuiltinNode]:

@@ -175,10 +175,9 @@ def _impure(value: object, name: str, own: str) -> str | None:
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         if name in REFUSED_BUILTINS and getattr(builtins, name, None) is value:
             return f"the built-in {name}"
-        owner = getattr(value, "__self__", None)
-        module: str = getattr(value, "__module__", None) or (
-            owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
-        )
+        owner: object = getattr(value, "__self__", None)
+        of_owner = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
+        module: str = getattr(value, "__module__", None) or of_owner
         top = module.partition(".")[0]
         is_bad = top != own and top in sys.stdlib_module_names and top not in ALLOWED_MODULES
         return f"{name} of the module {module}" if is_bad else None

@@ -130,12 +130,6 @@ class Slots(ReadOnly, Sequence[Slot]):
     def __iter__(self) -> Iterator[Slot]:
         return iter(self[:])
 
-    def __eq__(self, other: object) -> bool:
-        """Whether it holds the same slots as another sequence."""
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"Slots({tuple(self)!r})"
 

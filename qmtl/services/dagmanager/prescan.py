@@ -34,7 +34,7 @@ from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_n
 from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
 
 MEMO_BYTES: Final = 200_000_000
-"""Room for the texts, of 223 bytes, of 105,000 nodes that exist, of each of which the graph has the rest, or of 88,000 that don't exist
+"""Room for the texts, of 223 bytes, of 105,000 nodes that exist, of each of which the graph has the rest, or of 87,000 that don't exist
 yet, with what 35,000 of these come to. What a text and a node share is counted for both, as either may outlive the other."""
 
 
@@ -399,7 +399,8 @@ def _size_own(row: ComputeNode) -> int:
     """Of a row, and of what it has from a text. A row with its id has it from one that may be forgotten, so it counts for both."""
     canon = row.params_canon
     size = getsizeof(canon) if canon.isascii() else getsizeof("") + _WIDEST * len(canon)
-    texts = (row.node_type, row.schema_compat_id, row.code, row.code_hash)
+    # That of a built-in type is one for all nodes of it.
+    texts = (row.node_type, row.schema_compat_id, *((row.code, row.code_hash) if row.code else ()))
     return size + sum(map(getsizeof, (row, *texts, row.tags, *row.tags)))
 
 

@@ -409,8 +409,8 @@ class Nodes:
         self._drop(step, (node_id,))
         states = step.table("node.state")
         state: NodeState = states.get(node_id)
-        why = {"cause_code": error.code, "cause": _cause(error)}
-        states.put(replace(state, status=NodeStatus.ERROR, since_bucket_ms=bucket_ms, **why))
+        stopped = replace(state, status=NodeStatus.ERROR, since_bucket_ms=bucket_ms)
+        states.put(replace(stopped, cause_code=error.code, cause=_cause(error)))
 
     def _disown(self, step: Step, node_id: str, foreign: dict[str, None]) -> None:
         """Use no window of a node whose state is of another key than its own here. What a context leaves behind goes in the step that ends it,

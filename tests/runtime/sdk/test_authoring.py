@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -244,7 +244,7 @@ MISTAKES: list[tuple[Callable[[], object], type[QmtlError], tuple[str, ...]]] = 
     (lambda: processing(params={"x": float("nan")}), InvalidStrategy, ("'mine'", "$.params.x")),
     (lambda: processing(tags=["a|b"]), InvalidStrategy, ("'mine'", "a|b")),
     (lambda: ProcessingNode([], authored.average, name="mine"), InvalidStrategy, ("'mine'", "at least one node")),
-    (lambda: ProcessingNode(["price"], authored.average, name="mine"), InvalidStrategy, ("'mine'", "'price'")),  # type: ignore[list-item]
+    (lambda: ProcessingNode(cast(Any, ["price"]), authored.average, name="mine"), InvalidStrategy, ("'mine'", "'price'")),
     (lambda: ProcessingNode({"a b": price()}, authored.average, name="mine"), InvalidStrategy, ("'mine'", "ports")),
     (lambda: ProcessingNode(price(), authored.average, name="a/b"), InvalidStrategy, ("'average'", "a/b")),
     (lambda: StreamInput(tags=["crypto"]), InvalidStrategy, ("at least one symbol", "TagQueryNode")),
@@ -262,7 +262,7 @@ MISTAKES: list[tuple[Callable[[], object], type[QmtlError], tuple[str, ...]]] = 
     (lambda: Strategy("1m", 0), InvalidStrategy, ("the strategy Strategy", "period")),
     (lambda: Strategy("1m").nodes, InvalidStrategy, ("no setup",)),
     (lambda: Strategy("1m").add_nodes("price"), InvalidStrategy, ("the text 'price'",)),
-    (lambda: Strategy("1m").add_nodes([price(), 3]), InvalidStrategy, ("the number 3",)),
+    (lambda: Strategy("1m").add_nodes(cast(Any, [price(), 3])), InvalidStrategy, ("the number 3",)),
 ]  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def test_a_worker_without_the_code_says_so_and_how_to_mend_it_and_one_with_it_be
         assert (again.status, again.cause, again.cause_code) == (NodeStatus.ACTIVE, "", "")
         first = min(one.bucket_ms for one in floor.outputs(mine, "fast"))
         assert first == T0 + 23 * STEP_MS, "it warms up again"
-        late = [one for one in intents(floor, "python_cross")]
+        late = intents(floor, "python_cross")
         assert late
         assert set(late) <= set(intents(floor, "builtin_cross")) | {late[0]}
 
