@@ -170,11 +170,10 @@ def _impure(value: object, name: str, own: str) -> str | None:
         top = value.__name__.partition(".")[0]
         is_bad = top in sys.stdlib_module_names and top not in ALLOWED_MODULES
         return f"the module {value.__name__}" if is_bad else None
-    if isinstance(value, BuiltinFunctionType) and getattr(builtins, value.__name__, None) is value:
-        return f"the built-in {value.__name__}" if value.__name__ in REFUSED_BUILTINS else None
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
-        if name in REFUSED_BUILTINS and getattr(builtins, name, None) is value:
-            return f"the built-in {name}"
+        built_in: object = getattr(builtins, value.__name__, None)
+        if built_in is value:
+            return f"the built-in {value.__name__}" if value.__name__ in REFUSED_BUILTINS else None
         owner: object = getattr(value, "__self__", None)
         of_owner = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
         module: str = getattr(value, "__module__", None) or of_owner
@@ -185,4 +184,8 @@ def _impure(value: object, name: str, own: str) -> str | None:
 
 
 def _is_own(value: Callable[..., Any], own: str) -> bool:
-    return (value.__module__ or "").partition(".")[0] == own
+    """Whether its code counts and not its name, as `function_hash` has it: neither the standard library's nor of a package with a version."""
+    top = (value.__module__ or "").partition(".")[0]
+    if top in ("", "__main__", own):
+        return True
+    return top not in sys.stdlib_module_names and not getattr(sys.modules.get(top), "__version__", None)

@@ -152,3 +152,25 @@ def test_a_node_that_fails_stops_alone_for_all_symbols_and_stays_so_until_it_is_
         floor.work()
         assert state(floor, bad.node_id) == found
         assert len(floor.outputs(mine, "bad")) == len(values)
+
+
+def test_a_function_that_moved_is_found_where_it_was_said_last() -> None:
+    """The node is the same, so it is there once; every place that its strategies say is tried."""
+    moved = message(PythonCross("1m"))
+    for node in moved["nodes"]:
+        if "code" in node:
+            node["code"] = node["code"].replace(HERE, "gone.away")
+    with a_floor() as floor:
+        first = floor.deploy({**moved, "strategy_id": "first"})
+        floor.feed(first, {"BTC-USD": CLOSES[:12]})
+        floor.work()
+        node_id = first.nodes[1].node_id
+        assert state(floor, node_id).cause_code == "QMTL-411"
+        assert floor.view("dag.nodes").get(node_id).code == "gone.away:average"
+        second = floor.deploy(message(PythonCross("1m")))
+        assert second.nodes[1].node_id == node_id
+        assert floor.view("dag.nodes").get(node_id).code == f"{HERE}:average"
+        floor.feed(first, {"BTC-USD": CLOSES})
+        floor.work()
+        assert state(floor, node_id).status is NodeStatus.ACTIVE
+        assert intents(floor, "first") == intents(floor, "python_cross") != []
