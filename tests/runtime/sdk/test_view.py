@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from statistics import fmean
 from typing import Any, cast
@@ -185,6 +186,27 @@ def test_equal_numbers_of_other_buckets_or_ports_have_another_basis() -> None:
     ]
     bases = [run(events, lambda view: 0.0, made)[1][-1] for events in runs]
     assert len(set(bases)) == len(runs)
+
+
+@pytest.mark.parametrize("bars", [0, 2])
+@pytest.mark.parametrize("field", ["open", "high", "low", "close", "volume"])
+def test_another_bar_has_another_basis_as_far_as_it_is_seen(bars: int, field: str) -> None:
+    """The bar of the bucket always, an earlier one where the node keeps it."""
+
+    def basis(*seen: Bar) -> bytes:
+        running = PythonRunning(params(("a",), 1, bars=bars), 60, lambda view: 0.0, None)
+        for one in seen:
+            running.step((1.0,), one)
+        return running.basis(seen[-1])
+
+    def other(one: Bar) -> Bar:
+        numbers = {field: getattr(one, field) + 1}
+        return replace(one, **numbers)
+
+    plain = basis(bar(0), bar(1), bar(2))
+    assert basis(bar(0), bar(1), other(bar(2))) != plain
+    assert (basis(bar(0), other(bar(1)), bar(2)) != plain) is (bars > 1)
+    assert basis(other(bar(0)), bar(1), bar(2)) == plain
 
 
 # ---- what may not be ---------------------------------------------------------------------------------------------------
