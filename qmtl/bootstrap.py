@@ -26,6 +26,7 @@ from qmtl.foundation.common.compute_context import ExecutionDomain
 from qmtl.foundation.common.errors import InvalidTopology, LogUnreachable, NoCatalogue, UsageError
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE
+from qmtl.runtime.sdk.functions import Functions
 from qmtl.services.clock.edge import GROUP as CLOCK_GROUP
 from qmtl.services.clock.edge import Clock, wall_ms
 from qmtl.services.clock.rule import EVERY_S
@@ -254,17 +255,34 @@ def rights_of(processor: Processor) -> Rights:
     )
 
 
-def outside_of(log: Log, load: BrokerLoad | None = None, archive: str | None = None) -> Outside:
-    """What the effects of a process reach.
+CODE: Final = "QMTL_CODE"
+"""The environment's name for the packages that have the functions of Python nodes, with commas between them."""
+
+
+def functions_of(packages: Sequence[str] = ()) -> Functions:
+    """The functions of authors that a worker may run: of these packages, and of those that the environment names.
+
+    Raises:
+        UsageError: a package that is no name of one.
+    """
+    said = (one.strip() for one in os.environ.get(CODE, "").split(","))
+    return Functions([*packages, *filter(None, said)])
+
+
+def outside_of(
+    log: Log, load: BrokerLoad | None = None, archive: str | None = None, code: Sequence[str] = ()
+) -> Outside:
+    """What the effects of a process reach, and the functions that its nodes run.
 
     Args:
         load: without one, what the environment says.
         archive: URL of the store of topics that go; without one, what the environment says.
+        code: packages with functions of Python nodes, beside those that the environment names.
 
     Raises:
         UsageError: the environment says what can't be used.
     """
-    return Outside(log, archive_of(log, archive), load=load or broker_load_of())
+    return Outside(log, archive_of(log, archive), load=load or broker_load_of(), functions=functions_of(code))
 
 
 def make_workers(

@@ -10,6 +10,7 @@ from qmtl.engine.log.port import TopicDescription, Topics, TopicStanding
 from qmtl.engine.processor import Processor
 from qmtl.foundation.common.errors import InvalidTopology, LogError, UnknownProcessor
 from qmtl.foundation.wire.topics import CATALOGUE, topic
+from qmtl.runtime.sdk.functions import Functions
 from qmtl.services.clock.rule import NAME as CLOCK
 from qmtl.services.dagmanager.processor import DagManager
 from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad, Patience, TopicAdmin
@@ -20,12 +21,13 @@ from qmtl.services.worldservice.processor import WorldService
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What effects may reach; a processor that is no effect ignores it."""
+    """What effects may reach, and the functions of authors that nodes may run; who needs none of it ignores it."""
 
     topics: Topics
     archive: Archive | None = None
     patience: Patience = field(default_factory=Patience)
     load: BrokerLoad | None = None
+    functions: Functions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ TOPOLOGY: Final[tuple[Stage, ...]] = (
         lambda outside: TopicAdmin(outside.topics, outside.archive, outside.patience, outside.load),
     ),
     Stage("world", "keeps worlds and opens or closes their order gates", lambda outside: WorldService()),
-    Stage("one graph", "computes every shared node once", lambda outside: Nodes()),
+    Stage("one graph", "computes every shared node once", lambda outside: Nodes(outside.functions)),
     Stage("world", "gates, sizes, executes and books", lambda outside: Trading()),
 )
 

@@ -20,7 +20,7 @@ RUN = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
 
-DOCUMENTS = ("README.md", "docs/operations.md", "docs/dagmanager.md", "docs/data.md", "docs/report.md")
+DOCUMENTS = ("README.md", "docs/operations.md", "docs/dagmanager.md", "docs/strategies.md", "docs/data.md", "docs/report.md")
 
 
 def commands() -> list[str]:
@@ -52,8 +52,15 @@ def test_every_marked_command_of_the_documents_runs_in_order(tmp_path: Path, is_
         assert done.stdout.strip(), command
 
 
-@pytest.mark.parametrize("program", PYTHON.findall((ROOT / "README.md").read_text()))
-def test_every_marked_program_of_the_readme_runs(program: str, tmp_path: Path) -> None:
+PROGRAMS = [
+    program
+    for name in ("README.md", "docs/strategies.md")
+    for program in PYTHON.findall((ROOT / name).read_text())
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_marked_program_of_the_documents_runs(program: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

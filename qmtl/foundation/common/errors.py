@@ -364,6 +364,30 @@ class ClockTaken(QmtlError):
     code = "QMTL-410"
 
 
+class CodeMissing(QmtlError):
+    """A compute function that a worker was not told of, or can't load: its node is in state error until it can."""
+
+    code = "QMTL-411"
+
+
+class CodeDiffers(QmtlError):
+    """A compute function that is found where a node says, and is another one than that which was published."""
+
+    code = "QMTL-412"
+
+
+class ComputeFailed(QmtlError):
+    """A compute function that raised, or gave what is no output: its node is in state error and says no more."""
+
+    code = "QMTL-413"
+
+
+class ViewMisused(QmtlError, LookupError):
+    """A view that was asked for what it has not, or was to be changed."""
+
+    code = "QMTL-414"
+
+
 # ---- DAG messages -----------------------------------------------------------------------------------------
 
 
@@ -420,7 +444,7 @@ class DagCycle(InvalidDag):
 
 
 class UnknownNodeType(InvalidDag):
-    """A node type that is not built in."""
+    """A node type that is neither built in nor `python`."""
 
     code = "QMTL-503"
 
@@ -471,6 +495,18 @@ class TagsTooCommon(InvalidDag):
     """More queues with the same tags at the same interval than an event can name, or more answers to a tag query than a plan can."""
 
     code = "QMTL-511"
+
+
+class InvalidStrategy(InvalidDag):
+    """A strategy or a node that was written in a way in which it can't be published; the error names the node."""
+
+    code = "QMTL-512"
+
+
+class ImpureFunction(InvalidStrategy):
+    """A compute function whose result may hang on more than its view: on the clock, on chance, on what changes outside of it."""
+
+    code = "QMTL-513"
 
 
 # ---- worlds and commands ------------------------------------------------------------------------------------

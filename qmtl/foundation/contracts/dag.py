@@ -101,6 +101,7 @@ class ComputeNode:
         generation: which of its names of topics is the present one, or the next; also those count that were refused because somebody
             else's topic looks alike. None comes again: a new row begins behind those that rows which went have had (`TopicLife`).
         unneeded_since_ms: the first tick that found no version and no queue that has it; None while one has.
+        code: of a Python node, where its function was found when it was published last: `package.module:qualname`. No part of its id.
     """
 
     node_id: str
@@ -118,6 +119,7 @@ class ComputeNode:
     buffering_since_ms: int | None = None
     generation: int = 1
     unneeded_since_ms: int | None = None
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,7 @@ class PlannedNode:
 
     Attributes:
         dependencies: node ids of the inputs by port; of a tag query those that answer it, in the order of their topics.
+        code, code_hash: of a Python node, where its function is and which it has to be; empty of a built-in.
     """
 
     name: str
@@ -244,6 +247,8 @@ class PlannedNode:
     topic: str
     partitions: int
     reused: bool
+    code: str = ""
+    code_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)

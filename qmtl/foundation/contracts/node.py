@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from qmtl.foundation.common.commit_log import TextKey, commit_key, partition_key
 from qmtl.foundation.contracts.dag import StrategyVersion
+from qmtl.foundation.contracts.market import Bar
 
 
 class NodeStatus(Enum):
@@ -85,6 +86,14 @@ NodeOutput: TypeAlias = NodeValue | PositionTarget
 
 
 @dataclass(frozen=True, slots=True)
+class PortWindow:
+    """What came in at one port of a Python node: buckets, ascending, and the value of each."""
+
+    buckets_ms: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NodeWindow:
     """What a node remembers of one symbol between buckets: a row of `node.windows`.
 
@@ -92,6 +101,8 @@ class NodeWindow:
         seen: inputs so far.
         values: the last inputs, oldest first, at most `period`, as exact decimals.
         memory: what else the node needs, by name.
+        ports: of a Python node, the last `period` inputs of each port, oldest first.
+        bars: of a Python node that asks for them, the last bars, oldest first.
     """
 
     node_id: str
@@ -99,6 +110,8 @@ class NodeWindow:
     seen: int
     values: tuple[Decimal, ...] = ()
     memory: dict[str, str] | None = None
+    ports: tuple[PortWindow, ...] = ()
+    bars: tuple[Bar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +120,7 @@ class NodeState:
 
     Attributes:
         compute_key: under which its windows in `node.windows` were computed; empty while nobody has said a context.
+        cause_code, cause: of a node in state error, why, and what to do; empty of every other.
     """
 
     node_id: str
@@ -114,6 +128,8 @@ class NodeState:
     since_bucket_ms: int
     strategies: tuple[str, ...] = ()
     compute_key: str = ""
+    cause_code: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

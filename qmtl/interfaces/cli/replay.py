@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,11 +163,13 @@ def _side(value: bytes | None) -> str:
 def run_command(names: tuple[str, ...], log_address: str, as_json: bool) -> None:
     """Compute every output anew from the inputs, by the interleaving that the live run wrote down, and compare the bytes.
 
-    Nothing on the log is touched. Without names: every processor but the effects. Exit code 9 says that something differs, or
+    Nothing on the log is touched. The functions of Python nodes are those in the packages that QMTL_CODE names. Without names: every processor but the effects. Exit code 9 says that something differs, or
     that the log no longer holds all that was read.
     """
+    from qmtl.bootstrap import functions_of
     from qmtl.topology import NOWHERE, TOPOLOGY, stage
 
+    nowhere = replace(NOWHERE, functions=functions_of())
     chosen = [stage(name) for name in names] or [one for one in TOPOLOGY if one.make(NOWHERE).tables]
     reports = []
     with (
@@ -178,7 +181,7 @@ def run_command(names: tuple[str, ...], log_address: str, as_json: bool) -> None
             prototype = one.make(NOWHERE)
             for where in all_partitions(log, prototype.anchor):
                 place = Path(scratch) / f"{prototype.name}-{where.partition}"
-                reports.append(rerun(log, codec, partial(one.make, NOWHERE), where.partition, place, advance))
+                reports.append(rerun(log, codec, partial(one.make, nowhere), where.partition, place, advance))
     _show_reruns(reports, as_json)
     differing = [(report, one) for report in reports for one in report.differences]
     if differing:

@@ -30,6 +30,8 @@ DEFAULT_STATE_DIR = Path(".qmtl/worker")
 LOOPBACK: Final = "127.0.0.1"
 REMOVES: Final = "topicadmin"
 """The processor that removes topics."""
+COMPUTES: Final = "nodes"
+"""The processor that runs functions of authors."""
 _SHOWN_POSITIONS: Final = 4
 
 
@@ -98,6 +100,13 @@ def worker() -> None:
     default=None,
     help=f"Of the clock: seconds from tick to tick, {EVERY_S} by default.",
 )
+@click.option(
+    "--code",
+    "packages",
+    multiple=True,
+    metavar="PACKAGE",
+    help="Of nodes: a package whose functions Python nodes may run, beside those in QMTL_CODE. May be given again.",
+)
 def run_worker(
     name: str,
     log_address: str,
@@ -111,6 +120,7 @@ def run_worker(
     metrics_port: int | None,
     metrics_host: str,
     every_s: int | None,
+    packages: tuple[str, ...],
 ) -> None:
     """Run the processor NAME, or the clock, until SIGTERM or Ctrl-C; what is in flight is finished first, a restore is left for the
     next start.
@@ -127,6 +137,10 @@ def run_worker(
         stage(name)  # a wrong name is told before a broker is asked for
         if every_s is not None:
             raise UsageError(f"--every was {every_s} for {name}; only the clock has it.", "Leave it out.")
+    if packages and name != COMPUTES:
+        raise UsageError(
+            f"--code was given for {name}; only {COMPUTES} run functions of authors.", "Leave it out."
+        )
     settings = TaskSettings(
         state_dir / "tasks",
         poll_records or POLL_RECORDS,
@@ -145,6 +159,7 @@ def run_worker(
         slot,
         metrics,
         ticking=ticking,
+        code=packages,
     )
 
 
@@ -174,6 +189,7 @@ def run_processors(
     archive: str | None = None,
     before: Callable[[Log], None] | None = None,
     ticking: Ticking | None = None,
+    code: Sequence[str] = (),
 ) -> None:
     """Open the log, join the groups and step until a signal comes.
 
@@ -183,6 +199,7 @@ def run_processors(
         archive: URL of the store of topics that go; None for what the environment says.
         before: what is to be done on the log before anything runs.
         ticking: how it ticks the clock; None where it does not.
+        code: packages whose functions Python nodes may run.
     """
     from qmtl.bootstrap import ARCHIVE, make_clock, make_workers, open_log, outside_of, prepare
     from qmtl.engine.worker import IDLE_S, collect_seldom
@@ -198,7 +215,7 @@ def run_processors(
     signal.signal(signal.SIGINT, stop)
     log = open_log(address, settings=kafka)
     try:
-        outside = outside_of(log, load, archive)
+        outside = outside_of(log, load, archive, code)
         if lacks_archive(names, outside):
             render.note(
                 f"warning: no store of archives is given ({ARCHIVE}, or `archive` in a server's file): "

@@ -46,6 +46,8 @@ def planned(node: ComputeNode, queue: Queue | None, name: str, reused: bool) -> 
         queue.topic,
         queue.partitions,
         reused,
+        node.code,
+        node.code_hash if node.code else "",
     )
 
 

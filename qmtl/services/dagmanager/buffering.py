@@ -51,7 +51,7 @@ def is_buffering(catalogue: Catalogue, known: ComputeNode, schema_hash: str) -> 
 
 
 def change_schema(act: Act, node: ComputeNode) -> None:
-    """Note another schema of a node that is there, and since when it is buffering, if its topic may have records already.
+    """Note another schema of a node that is there, and where its function is now, and since when it is buffering, if its topic may have records already.
 
     A schema is the node's and not a version's: one that fails or is retired takes nothing back.
     """
@@ -62,7 +62,9 @@ def change_schema(act: Act, node: ComputeNode) -> None:
         since_ms = act.step.closed_ms if since_ms is None else since_ms
         detail = f"{known.schema_hash} to {node.schema_hash}"
         act.note(AdminAct.BUFFERED, node.node_id, node.node_id, detail)
-    act.catalogue.put_node(replace(known, schema_hash=node.schema_hash, buffering_since_ms=since_ms))
+    act.catalogue.put_node(
+        replace(known, schema_hash=node.schema_hash, buffering_since_ms=since_ms, code=node.code)
+    )
 
 
 def _is_other(known: ComputeNode, schema_hash: str) -> bool:

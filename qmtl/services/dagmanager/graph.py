@@ -24,48 +24,21 @@ from qmtl.foundation.common.identity import (
     functional_params,
     node_content,
     own_params,
-    schema_compat_id,
-    schema_hash,
     settle,
 )
 from qmtl.foundation.common.names import is_name
 from qmtl.foundation.contracts.dag import Artifact, ComputeNode
-from qmtl.foundation.contracts.market import Bar
-from qmtl.foundation.contracts.node import PositionTarget
-from qmtl.foundation.wire.avro import Schema, avro_schema
-from qmtl.foundation.wire.compat import major
-from qmtl.foundation.wire.versions import schema_dir, stored_versions
 from qmtl.runtime.indicators.builtin import Builtin
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, code_hash
 from qmtl.runtime.indicators.tag_query import TagQueryParams
+from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
 from qmtl.services.dagmanager.cycles import cycles
 from qmtl.services.dagmanager.faults import Faults, spelled
+from qmtl.services.dagmanager.kinds import COMPAT, SCHEMA, SCHEMAS, TYPES, NodeType, is_target, kind_of
 from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft, NodeRead, placed_artifacts, sound
 from qmtl.services.dagmanager.placed import Placed, check_edges, place_nodes
 
 _CODE: Final[Mapping[str, str]] = {name: code_hash(name) for name in BUILTINS}
-_WRITTEN: Final[Mapping[str, type[Any]]] = {
-    name: Bar if name == SOURCE else one.output for name, one in BUILTINS.items()
-}
-"""What lies in the topic of a node of each type; a source's has bars."""
-
-_STORED: Final[Mapping[str, Sequence[Schema]]] = {
-    name: [schema for _, schema in stored_versions(schema_dir(), one.__name__)]
-    for name, one in _WRITTEN.items()
-}
-
-SCHEMA: Final[Mapping[str, str]] = {name: schema_hash(avro_schema(one)) for name, one in _WRITTEN.items()}
-"""Of what this code writes into the topic of a node of each type. A node has it whatever its author says."""
-
-SCHEMAS: Final[Mapping[str, frozenset[str]]] = {
-    name: frozenset(map(schema_hash, schemas)) for name, schemas in _STORED.items()
-}
-"""Of all versions of that schema: an author with an older release says an older one."""
-
-COMPAT: Final[Mapping[str, str]] = {
-    name: schema_compat_id(f"qmtl.{name}", major(schemas)) for name, schemas in _STORED.items()
-}
-"""The major of the same schema among all of its versions: what a node of each type keeps until it writes what older code can't read."""
 
 Held = Callable[[str], ComputeNode | None]
 """The node that an id stands for, `None` if it is free."""
@@ -78,11 +51,13 @@ class GraphNode:
     Attributes:
         node: the one that exists, if it does.
         schema_hash: of its messages' schema from now on, that of the running code.
+        code: where its author says that its function is.
     """
 
     name: str
     node: ComputeNode
     schema_hash: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,23 +177,29 @@ class Alone:
     canon: str
 
     @property
-    def compat(self) -> str:
-        return COMPAT[self.node.node_type]
+    def kind(self) -> str:
+        return kind_of(self.node.node_type, self.node.params)
+
+    @property
+    def code_hash(self) -> str:
+        """A built-in has that of its type whatever its author says; a Python node has said it."""
+        return _CODE.get(self.node.node_type) or self.node.code_hash or ""
 
     def row(self, node_id: str, dependencies: tuple[str, ...], at_ms: int) -> ComputeNode:
-        node = self.node
+        node, kind = self.node, self.kind
         return ComputeNode(
             node_id,
             node.node_type,
             node.interval,
             node.period,
-            _CODE[node.node_type],
-            self.compat,
+            self.code_hash,
+            COMPAT[kind],
             self.canon,
             dependencies,
             tuple(sorted(set(node.tags))),
             at_ms,
-            schema_hash=SCHEMA[node.node_type],
+            schema_hash=SCHEMA[kind],
+            code=node.code or "",
         )
 
 
@@ -304,8 +285,10 @@ def check_alone(one: NodeRead, faults: Faults, files: Files | None = None) -> Al
         files: what a node may call artifacts; `None` if they are not known.
     """
     node, unsound = one.node, one.unsound
-    builtin = BUILTINS.get(node.node_type)
-    if builtin is not None:
+    builtin = TYPES.get(kind_of(node.node_type, {} if "params" in unsound else node.params))
+    if isinstance(builtin, PythonNode):
+        _check_python(one, faults)
+    elif builtin is not None:
         _check_claims(one, builtin, faults)
     elif "node_type" not in unsound:
         faults.add(
@@ -313,12 +296,14 @@ def check_alone(one: NodeRead, faults: Faults, files: Files | None = None) -> Al
             f"{one.path}.node_type",
             node.node_type,
             "no node type has that name",
-            f"Built in are {', '.join(sorted(BUILTINS))}.",
+            f"Built in are {', '.join(sorted(BUILTINS))}; a function of one's own is a {PYTHON} node.",
         )
     found = _params(one, builtin, faults)
     used = _used(one, files, faults)
     if builtin is None or found is None or used is None or not _OWN_CONTENT.isdisjoint(unsound):
         return None
+    if isinstance(builtin, PythonNode) and (node.code_hash is None or "code_hash" in unsound):
+        return None  # told of before
     params, canon = found
     if used:
         params[ARTIFACTS] = used
@@ -337,6 +322,14 @@ def _check_claims(one: NodeRead, builtin: Builtin, faults: Faults) -> None:
             f"a node of type {node.node_type!r} takes {builtin.ports}",
             "Give one node per port, in the order of the ports.",
         )
+    if node.code is not None:
+        faults.add(
+            InvalidDag,
+            f"{path}.code",
+            node.code,
+            f"the built-in {node.node_type!r} is a part of QMTL",
+            "Leave it out.",
+        )
     expected = _CODE[node.node_type]
     if node.code_hash is not None and node.code_hash != expected:
         faults.add_told(
@@ -346,26 +339,58 @@ def _check_claims(one: NodeRead, builtin: Builtin, faults: Faults) -> None:
             f"the built-in {node.node_type!r} has {expected}",
             "Leave it out, or publish with the version that computed it.",
         )
-    compat = COMPAT[node.node_type]
+    _check_wire(one, node.node_type, faults)
+
+
+def _check_python(one: NodeRead, faults: Faults) -> None:
+    """Hold what a Python node says of itself together: which function it is and where, and how many inputs it has names for."""
+    node, path = one.node, one.path
+    for name, said in (("code", node.code), ("code_hash", node.code_hash)):
+        if said is None and name not in one.unsound:
+            faults.add_told(
+                InvalidDag,
+                f"{path}.{name}",
+                "missing",
+                f"a {PYTHON} node says which function it runs, and where it is",
+                "Write the message with qmtl's own SDK.",
+            )
+    ports = None if "params" in one.unsound else node.params.get("ports")
+    if one.inputs is not None and isinstance(ports, list) and len(ports) != len(one.inputs):
+        faults.add_told(
+            InvalidDag,
+            f"{path}.inputs",
+            f"{len(one.inputs)} inputs",
+            f"its params name {len(ports)} ports, and each input is one",
+            "Give one node per port, in the order of the ports.",
+        )
+    if "params" not in one.unsound:
+        _check_wire(one, kind_of(node.node_type, node.params), faults)
+
+
+def _check_wire(one: NodeRead, kind: str, faults: Faults) -> None:
+    """Hold what a node says of its messages to what they are."""
+    node, path = one.node, one.path
+    what = f"{'' if node.node_type == PYTHON else 'built-in '}{node.node_type!r}"
+    compat = COMPAT[kind]
     if node.schema_compat_id not in (None, compat):
         faults.add(
             NodeIdMismatch,
             f"{path}.schema_compat_id",
             node.schema_compat_id,
-            f"the messages of the built-in {node.node_type!r} have {compat}",
+            f"the messages of the {what} have {compat}",
             "Leave it out, or publish with the version that writes the other format.",
         )
-    if node.schema_hash is not None and node.schema_hash not in SCHEMAS[node.node_type]:
+    if node.schema_hash is not None and node.schema_hash not in SCHEMAS[kind]:
         faults.add_told(
             NodeIdMismatch,
             f"{path}.schema_hash",
             f"the text {node.schema_hash!r}",
-            f"no version of the messages of the built-in {node.node_type!r} has it; today's has {SCHEMA[node.node_type]}",
+            f"no version of the messages of the {what} has it; today's has {SCHEMA[kind]}",
             "Leave it out, or publish to a version of QMTL that knows it.",
         )
 
 
-def _params(one: NodeRead, builtin: Builtin | None, faults: Faults) -> tuple[dict[str, Any], str] | None:
+def _params(one: NodeRead, builtin: NodeType | None, faults: Faults) -> tuple[dict[str, Any], str] | None:
     """The functional parameters of a node and their canonical JSON, if they are sound; where no type is known, what no type may have is
     told."""
     if "params" in one.unsound:
@@ -407,7 +432,7 @@ def _tell_params(one: NodeRead, wrong: Iterable[InvalidDag | InvalidValue], faul
         faults.add_told(kind, f"{one.path}.params", f"wrong ({head})", rule, error.remedy)
 
 
-def _tied(one: NodeRead, builtin: Builtin | None) -> Iterator[InvalidParameter]:
+def _tied(one: NodeRead, builtin: NodeType | None) -> Iterator[InvalidParameter]:
     """What is wrong with parameters among which some may be none of any node, each of these once: its type is asked about the others."""
     sound: dict[str, Any] = {}
     for name, value in one.node.params.items():
@@ -433,7 +458,7 @@ def _check_signals(draft: Draft, placed: Placed, faults: Faults) -> None:
             faults.add(
                 MissingDependency, path, name, "it is no node of the message", "Name one of its nodes."
             )
-        elif not any(map(is_target, placed.types_of(name))):
+        elif not any(map(is_target, placed.kinds_of(name))):
             faults.add_told(
                 InvalidDag,
                 path,
@@ -442,12 +467,6 @@ def _check_signals(draft: Draft, placed: Placed, faults: Faults) -> None:
                 "Let a position_target node end the strategy.",
             )
         seen.add(name)
-
-
-def is_target(node_type: str) -> bool:
-    """A type that is not known has been told of already."""
-    builtin = BUILTINS.get(node_type)
-    return builtin is None or builtin.output is PositionTarget
 
 
 def _in_order(placed: Placed, inputs: Mapping[str, Sequence[str]], faults: Faults) -> list[str]:
@@ -515,11 +534,16 @@ class _Resolved:
         self._faults = faults
 
     def add(self, key: str, one: NodeRead, alone: Alone, reads: Sequence[str]) -> None:
-        node = one.node
+        node, kind = one.node, alone.kind
         dependencies = tuple(self.done[read].node.node_id for read in reads)
-        code = _CODE[node.node_type]
         content = node_content(
-            node.node_type, node.interval, node.period, alone.params, dependencies, alone.compat, code
+            node.node_type,
+            node.interval,
+            node.period,
+            alone.params,
+            dependencies,
+            COMPAT[kind],
+            alone.code_hash,
         )
         settled = settle(content, self._content_of)
         if node.node_id is not None and node.node_id not in (settled.node_id, content_id(content)):
@@ -535,7 +559,7 @@ class _Resolved:
         self._contents[settled.node_id] = content
         known = self._existing.get(settled.node_id)
         row = known or alone.row(settled.node_id, dependencies, self._at_ms)
-        self.done[key] = GraphNode(node.name, row, SCHEMA[node.node_type])
+        self.done[key] = GraphNode(node.name, row, SCHEMA[kind], node.code or "")
 
     def _content_of(self, node_id: str) -> bytes | None:
         """What an id stands for, among the nodes that exist and those of this very message."""

@@ -19,6 +19,7 @@ from qmtl.foundation.common.errors import (
     UnknownDagVersion,
 )
 from qmtl.foundation.common.names import MAX_NAME, MAX_TAG, NAME_PATTERN, NAME_RULE, is_name
+from qmtl.runtime.sdk.functions import CODE_PATTERN, CODE_RULE, MAX_CODE
 from qmtl.services.dagmanager.faults import MAX_REASONS, Faults, kind_of, shortened, spelled
 from qmtl.services.dagmanager.raw import FORM, Doubled, Odd, Raw, read_raw
 
@@ -79,6 +80,7 @@ class DagNode(_Strict):
     metadata: dict[str, Any] = {}
     schema_hash: PlainDigest | None = None
     artifacts: Annotated[list[Annotated[str, Field(max_length=MAX_NAME)]], Field(max_length=MAX_INPUTS)] = []
+    code: Annotated[str, Field(pattern=CODE_PATTERN, max_length=MAX_CODE)] | None = None
 
 
 class DagArtifact(_Strict):
@@ -458,6 +460,7 @@ _RULES: Final[Mapping[str, tuple[type[InvalidDag], str, str]]] = {
         f"a whole number from 1 to {MAX_PERIOD} is required",
         "Send how far the node looks back.",
     ),
+    "code": (InvalidName, CODE_RULE, "Name the function of the node."),
     "code_hash": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
     "node_id": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),
     "schema_hash": (NodeIdMismatch, "it must be 'blake3:' and 64 lowercase hex digits", "Leave it out."),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qmtl.foundation.common.errors import DuplicateName, InvalidDag, MissingDependency
 from qmtl.foundation.common.names import is_name
 from qmtl.services.dagmanager.faults import Faults, spelled
+from qmtl.services.dagmanager.kinds import kind_of
 from qmtl.services.dagmanager.message import NodeRead
 
 
@@ -47,11 +48,11 @@ class Placed:
         one = self.nodes.get(name)
         return one is None or one.node.interval == interval or "interval" in one.unsound
 
-    def types_of(self, name: str) -> Collection[str]:
-        """The types of the nodes that a name may mean; one that could not be read is a type that there is not."""
+    def kinds_of(self, name: str) -> Collection[str]:
+        """The kinds of the nodes that a name may mean; one that could not be read is a kind that there is not."""
         if (shared := self.doubled.get(name)) is not None:
-            return shared.types
-        return (self.nodes[name].node.node_type,) if name in self.nodes else ("",)
+            return shared.kinds
+        return (_kind(self.nodes[name]),) if name in self.nodes else ("",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,15 @@ class Shared:
     """
 
     intervals: set[int]
-    types: set[str]
+    kinds: set[str]
 
     def add(self, one: NodeRead) -> None:
         self.intervals.add(0 if "interval" in one.unsound else one.node.interval)
-        self.types.add(one.node.node_type)
+        self.kinds.add(_kind(one))
+
+
+def _kind(one: NodeRead) -> str:
+    return "" if one.unsound and "params" in one.unsound else kind_of(one.node.node_type, one.node.params)
 
 
 def place_nodes(nodes: Sequence[NodeRead], faults: Faults) -> Placed:

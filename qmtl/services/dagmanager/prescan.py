@@ -27,14 +27,14 @@ from qmtl.services.dagmanager.graph import (
     check_alone,
     commit_hash,
     in_order,
-    is_target,
     nobody,
 )
+from qmtl.services.dagmanager.kinds import gives_targets
 from qmtl.services.dagmanager.message import MAX_NODES, Draft, read_head, read_node, sound
 from qmtl.services.dagmanager.raw import MAX_BYTES, RawReader
 
 MEMO_BYTES: Final = 200_000_000
-"""Room for the texts, of 223 bytes, of 105,000 nodes that exist, of each of which the graph has the rest, or of 88,000 that don't exist
+"""Room for the texts, of 223 bytes, of 105,000 nodes that exist, of each of which the graph has the rest, or of 87,000 that don't exist
 yet, with what 35,000 of these come to. What a text and a node share is counted for both, as either may outlive the other."""
 
 
@@ -399,7 +399,9 @@ def _size_own(row: ComputeNode) -> int:
     """Of a row, and of what it has from a text. A row with its id has it from one that may be forgotten, so it counts for both."""
     canon = row.params_canon
     size = getsizeof(canon) if canon.isascii() else getsizeof("") + _WIDEST * len(canon)
-    return size + sum(map(getsizeof, (row, row.node_type, row.schema_compat_id, row.tags, *row.tags)))
+    # That of a built-in type is one for all nodes of it.
+    texts = (row.node_type, row.schema_compat_id, *((row.code, row.code_hash) if row.code else ()))
+    return size + sum(map(getsizeof, (row, *texts, row.tags, *row.tags)))
 
 
 # ---- the parts of a message's text --------------------------------------------------------------------------------
@@ -490,6 +492,7 @@ def _at(row: ComputeNode, at_ms: int) -> ComputeNode:
         made.buffering_since_ms,
         made.generation,
         made.unneeded_since_ms,
+        made.code,
     ) = _TIMELESS(row)
     made.created_at_ms = at_ms
     made.__class__ = ComputeNode
@@ -499,7 +502,7 @@ def _at(row: ComputeNode, at_ms: int) -> ComputeNode:
 
 def _named(one: Known, row: ComputeNode) -> GraphNode:
     made: Any = _OpenNamed()
-    made.name, made.schema_hash = one.name, one.row.schema_hash
+    made.name, made.schema_hash, made.code = one.name, one.row.schema_hash, one.row.code
     made.node = row
     made.__class__ = GraphNode
     named: GraphNode = made
@@ -515,5 +518,5 @@ def _ordered(nodes: Sequence[Known]) -> list[Known] | None:
 
 def _are_signals(names: Sequence[str], done: Mapping[str, GraphNode]) -> bool:
     return len(set(names)) == len(names) and all(
-        name in done and is_target(done[name].node.node_type) for name in names
+        name in done and gives_targets(done[name].node) for name in names
     )

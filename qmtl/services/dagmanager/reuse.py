@@ -14,7 +14,8 @@ from typing import Final
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
 from qmtl.runtime.indicators.registry import TAG_QUERY
 from qmtl.services.dagmanager.catalogue import Catalogue, is_usable
-from qmtl.services.dagmanager.graph import commit_hash, is_target
+from qmtl.services.dagmanager.graph import commit_hash
+from qmtl.services.dagmanager.kinds import gives_targets
 from qmtl.services.dagmanager.prescan import Known, Prescan, Standing
 from qmtl.services.dagmanager.submission import room_of, sentinel_id_of, surely_fits
 
@@ -44,7 +45,7 @@ def reused(catalogue: Catalogue, request: DiffRequest, prescan: Prescan) -> Comp
         return None
     names = [name for _, name in head.signals]
     signals = [
-        there.mapped.node_id for one in names if (there := named.get(one)) and is_target(there.node.node_type)
+        there.mapped.node_id for one in names if (there := named.get(one)) and gives_targets(there.node)
     ]
     if not len(set(names)) == len(names) == len(signals):
         return None
@@ -86,7 +87,10 @@ def _stand(catalogue: Catalogue, prescan: Prescan, one: Known, reads: tuple[str,
     if last is not None and last.reads == reads and last.node is node and last.queue is queue:
         last.seen = catalogue.state
         return last
-    is_plain = node.buffering_since_ms is None and found.schema_hash == node.schema_hash
+    is_plain = node.buffering_since_ms is None and (found.schema_hash, found.code) == (
+        node.schema_hash,
+        node.code,
+    )
     if not is_plain or node.node_type == TAG_QUERY:
         return None
     mapped = MappedNode(node.node_id, one.name, queue.topic, NodeOrigin.REUSED)

@@ -214,7 +214,7 @@ class Draft:
     Attributes:
         nodes: the ones that are new.
         queues: the ones to be asked for, in graph order.
-        changed: nodes that are there and whose schema is another one from now on.
+        changed: nodes that are there and whose schema is another one from now on, or where their function is.
         there: by its place in the graph, what queue a node has already, whatever becomes of it.
     """
 
@@ -298,8 +298,8 @@ def _draft(catalogue: Catalogue, submission: DagSubmission, graph: Graph) -> Dra
         else:
             reused[node_id] = None
             is_changed = one.schema_hash != known.schema_hash
-            if is_changed:
-                changed.append(replace(known, schema_hash=one.schema_hash))
+            if is_changed or one.code != known.code:
+                changed.append(replace(known, schema_hash=one.schema_hash, code=one.code))
             if (is_changed or known.buffering_since_ms is not None) and is_buffering(
                 catalogue, known, one.schema_hash
             ):
@@ -374,6 +374,7 @@ def _check_room(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Answe
 def room_of(name: str, node: ComputeNode) -> int:
     """Bytes at most of a node in a plan."""
     texts = _WIDEST * (len(name) + len(node.params_canon))
+    texts += len(node.code) + LONGEST_ID * bool(node.code)
     return texts + LONGEST_ID * (1 + len(node.dependencies)) + _REST
 
 
@@ -420,6 +421,7 @@ def _require_plan(catalogue: Catalogue, graph: Graph, draft: Draft, answers: Ans
     made = [one.node for one in graph.nodes]
     size += _WIDEST * (_lengths(graph.nodes, _NAME) + _lengths(made, _CANON))
     size += LONGEST_ID * _lengths(made, _INPUTS) + (LONGEST_ID + _REST) * len(made)
+    size += _lengths(made, _CODE) + LONGEST_ID * sum(bool(one.code) for one in made)
     if size < MAX_VALUE_BYTES and not answers:
         return
     nodes = (() if beside is None else beside.nodes) + tuple(
@@ -447,6 +449,7 @@ _NAME: Final = attrgetter("name")
 _NODE_ID: Final = attrgetter("node.node_id")
 _CANON: Final = attrgetter("params_canon")
 _INPUTS: Final = attrgetter("dependencies")
+_CODE: Final = attrgetter("code")
 
 
 def _lengths(rows: Iterable[Any], part: Callable[[Any], Sized]) -> int:

@@ -17,7 +17,9 @@ from qmtl.foundation.contracts.dag import ComputeNode, Queue
 from qmtl.foundation.contracts.node import NodeValue
 from qmtl.runtime.indicators.registry import BUILTINS, TAG_QUERY
 from qmtl.runtime.indicators.tag_query import TagQueryParams
+from qmtl.runtime.sdk.python_node import PYTHON
 from qmtl.services.dagmanager.indexes import COMPUTE_TAGS
+from qmtl.services.dagmanager.kinds import gives_targets
 
 MAX_ANSWERS: Final = 1_000
 """Nodes that answer one query, at most: a plan names them all."""
@@ -40,6 +42,8 @@ def question_of(node: ComputeNode) -> TagQueryParams | None:
 
 def is_number(node: ComputeNode) -> bool:
     """Whether a node emits numbers; one of a type that is not known any more emits nothing."""
+    if node.node_type == PYTHON:
+        return not gives_targets(node)
     known = BUILTINS.get(node.node_type)
     return known is not None and known.output is NodeValue
 

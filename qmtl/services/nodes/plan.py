@@ -18,14 +18,19 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import Final
 
 from qmtl.foundation.common.identity import own_params
 from qmtl.foundation.common.traffic import is_canarys, require_weight
 from qmtl.foundation.contracts.dag import Canary, PlannedNode, Split, StrategyVersion, TopicClass
+from qmtl.foundation.contracts.node import NodeValue
 from qmtl.foundation.wire.shards import nodes_of, shards_of
 from qmtl.foundation.wire.topics import TopicSpec, node_topic
 from qmtl.runtime.indicators.price import PriceParams
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
+from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
+
+_PYTHON: Final = PythonNode(NodeValue)
 
 StrategyKey = tuple[str, str]
 """World id, strategy id."""
@@ -72,6 +77,7 @@ class PlanNode:
         strategies: every strategy that it is part of, sorted.
         sources: ids of the sources that it is computed from, as its ports lead to them; a source's own id alone. Empty where it is
             read for the intents alone and nothing is computed with it: then no bars of theirs are read here.
+        codes: of a Python node, where the strategies that have it say that its function is, sorted.
         here: whether the node lives on this shard. One that does not is read from its topic.
     """
 
@@ -82,6 +88,12 @@ class PlanNode:
     strategies: tuple[StrategyKey, ...]
     sources: tuple[str, ...]
     here: bool = True
+    codes: tuple[str, ...] = ()
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it runs a function that an author wrote."""
+        return self.node.node_type == PYTHON
 
     @property
     def is_source(self) -> bool:
@@ -127,6 +139,7 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
     signals: dict[str, list[Signal]] = {}
     strategies: dict[str, set[StrategyKey]] = {}
     worlds: dict[str, set[str]] = {}
+    codes: dict[str, set[str]] = {}
     ends: list[int] = []
     for one in sorted(deployments, key=lambda row: (row.world_id, row.strategy_id)):
         key = (one.world_id, one.strategy_id)
@@ -135,6 +148,8 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
         for node in nodes_of(one):
             ordered.setdefault(node.node_id, node)
             strategies.setdefault(node.node_id, set()).add(key)
+            if node.code:
+                codes.setdefault(node.node_id, set()).add(node.code)
         for node_id in _own(one):
             worlds.setdefault(node_id, set()).add(one.world_id)
         for split, after_ms in _splits(one):
@@ -149,14 +164,13 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
     nodes = tuple(
         PlanNode(
             node,
-            BUILTINS[node.node_type].parse(
-                own_params(json.loads(node.params_canon, parse_float=Decimal)), node.period
-            ),
+            _parsed(node),
             tuple(signals.get(node_id, ())),
             tuple(sorted(worlds.get(node_id, ()))),
             tuple(sorted(strategies[node_id])),
             sources[node_id] if node_id in needed else (),
             home[node_id] == shard,
+            tuple(sorted(codes.get(node_id, ()))),
         )
         for node_id, node in ordered.items()
         if node_id in needed or node_id in signals
@@ -168,6 +182,14 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
         for one in nodes
     }
     return Plan(nodes, topics, ordered, min(ends, default=None))
+
+
+def _parsed(node: PlannedNode) -> object:
+    """The parameters in the form of the node's type; whatever a Python node gives, they have one form."""
+    params = own_params(json.loads(node.params_canon, parse_float=Decimal))
+    if node.node_type == PYTHON:
+        return _PYTHON.parse(params, node.period)
+    return BUILTINS[node.node_type].parse(params, node.period)
 
 
 def begun_anew(before: Plan, after: Plan) -> frozenset[str]:

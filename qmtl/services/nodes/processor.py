@@ -18,6 +18,9 @@ input windows: what it keeps belongs to that key. In another context nothing of 
 A shard hears of another context at its own time. So a value says under which key it was computed, and on another shard nothing is computed with
 one of another key; each node that gave such values in a bucket is counted too. What was computed before anybody said a context is not used in one
 either, and not counted: nothing was crossed, as there was but one.
+
+A Python node runs a function that its author wrote, which a worker has or has not. Without it, and once it has failed, the node is in state error with
+its cause in `node.state`; it gives nothing from that bucket on, for no symbol, and what reads it gets nothing. All others go on.
 """
 
 from __future__ import annotations
@@ -30,7 +33,15 @@ from qmtl.engine.letters import Cause, letter_of
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
 from qmtl.engine.table import Table
 from qmtl.foundation.common.commit_log import input_window_hash
-from qmtl.foundation.common.errors import DuplicateRecord, InvalidBar, PoisonRecord
+from qmtl.foundation.common.errors import (
+    CodeDiffers,
+    CodeMissing,
+    ComputeFailed,
+    DuplicateRecord,
+    InvalidBar,
+    PoisonRecord,
+    QmtlError,
+)
 from qmtl.foundation.contracts.context import NO_CONTEXT, LogContext, NodeContext
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
@@ -48,11 +59,14 @@ from qmtl.foundation.wire.shards import needed_by, nodes_of, shards_of
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Inputs, Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
+from qmtl.runtime.sdk.functions import Functions
+from qmtl.runtime.sdk.python_node import PythonParams, PythonRunning
 from qmtl.services.nodes.context import NAMED, ComputeKeys
 from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, taken_over
 from qmtl.services.nodes.resident import window_bytes
 
 DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
+_LONGEST_CAUSE: Final = 1000
 IDLE_AFTER: Final = 60
 """Buckets of the clock for which a source that owes a bar is waited for; then the others go on without it, and it is late."""
 
@@ -71,7 +85,9 @@ class Nodes:
     tables = ("node.deployments", "node.state", "node.windows", "node.context")
     emits = ("trade.intents", "trade.market")
 
-    def __init__(self) -> None:
+    def __init__(self, functions: Functions | None = None) -> None:
+        """Args: functions, those that Python nodes may run; without any only what is registered in this process."""
+        self._functions = Functions() if functions is None else functions
         self._plan = Plan()
         self._shard = 0
         self._inputs: tuple[Input, ...] = (DEPLOYMENTS, CONTEXT, CLOCK)
@@ -155,8 +171,10 @@ class Nodes:
         for node_id in here:
             state: NodeState = states.get(node_id)
             key = self._keys.of(node_id)
-            if node_id in hits:
-                state = replace(state, status=NodeStatus.INITIALIZED, since_bucket_ms=0)
+            if node_id in hits or state.status is NodeStatus.ERROR:
+                state = replace(
+                    state, status=NodeStatus.INITIALIZED, since_bucket_ms=0, cause_code="", cause=""
+                )
             states.put(replace(state, compute_key=key))
 
     def _deploy(self, step: Step, strategy: StrategyVersion) -> None:
@@ -327,18 +345,26 @@ class Nodes:
         noted in `foreign`."""
         out: dict[str, Output] = {}
         key = self._keys.of(one.node.node_id)
+        if one.is_python and not self._may_run(step, one, bucket_ms):
+            return out
+        given: list[tuple[str, str, Output]] = []
         for symbol, inputs in _inputs_of(one, values):
             bar = _bar_of(one, symbol, bars)
             assert (
                 bar is not None
             )  # a value without a bar comes from another shard alone, and is not received
             running = self._resume(step, one, symbol, foreign)
-            value = running.step(inputs, bar)
             self._touched[one.node.node_id, symbol] = None
+            try:
+                value = running.step(inputs, bar)
+            except ComputeFailed as failed:
+                self._stop(step, one.node.node_id, failed, bucket_ms)
+                return {}
             if value is not None:
-                out[symbol] = value
-                window = input_window_hash(symbol, inputs, running.basis(bar), key)
-                self._publish(step, one.node, symbol, bucket_ms, window, value)
+                given.append((symbol, input_window_hash(symbol, inputs, running.basis(bar), key), value))
+        for symbol, window, value in given:
+            out[symbol] = value
+            self._publish(step, one.node, symbol, bucket_ms, window, value)
         warm = NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP
         self._note(step, one, warm, bucket_ms)
         return out
@@ -349,8 +375,42 @@ class Nodes:
         if running is None:
             self._disown(step, one.node.node_id, foreign)
             window = step.table("node.windows").get(*key)
-            running = self._running[key] = BUILTINS[one.node.node_type].resume(one.params, window)
+            running = self._running[key] = self._begin(one, window)
         return running
+
+    def _begin(self, one: PlanNode, window: NodeWindow | None) -> Running:
+        if not one.is_python:
+            running: Running = BUILTINS[one.node.node_type].resume(one.params, window)
+            return running
+        function = self._functions.find(one.codes, one.node.code_hash)
+        assert isinstance(one.params, PythonParams)  # as the plan parses those of its type
+        return PythonRunning(one.params, one.node.interval, function, window)
+
+    def _may_run(self, step: Step, one: PlanNode, bucket_ms: int) -> bool:
+        """Whether a Python node is computed. One that has failed is not, until it is deployed anew; one whose function this worker has
+        not is not, until a worker has it: then it begins with its warm-up."""
+        states = step.table("node.state")
+        state: NodeState = states.get(one.node.node_id)
+        if state.cause_code == ComputeFailed.code:
+            return False
+        try:
+            self._functions.find(one.codes, one.node.code_hash)
+        except (CodeMissing, CodeDiffers) as refused:
+            if state.cause != _cause(refused):
+                self._stop(step, one.node.node_id, refused, bucket_ms)
+            return False
+        if state.status is NodeStatus.ERROR:
+            fresh = replace(state, status=NodeStatus.INITIALIZED, since_bucket_ms=0, cause_code="", cause="")
+            states.put(fresh)
+        return True
+
+    def _stop(self, step: Step, node_id: str, error: QmtlError, bucket_ms: int) -> None:
+        """A node that can't go on is in state error, with its cause, and keeps nothing. Everything else goes on."""
+        self._drop(step, (node_id,))
+        states = step.table("node.state")
+        state: NodeState = states.get(node_id)
+        stopped = replace(state, status=NodeStatus.ERROR, since_bucket_ms=bucket_ms)
+        states.put(replace(stopped, cause_code=error.code, cause=_cause(error)))
 
     def _disown(self, step: Step, node_id: str, foreign: dict[str, None]) -> None:
         """Use no window of a node whose state is of another key than its own here. What a context leaves behind goes in the step that ends it,
@@ -453,6 +513,10 @@ def _inputs_of(one: PlanNode, values: Mapping[str, Mapping[str, Output]]) -> lis
             if isinstance(value, float):
                 found.setdefault(symbol, []).append(value)
     return [(symbol, tuple(found[symbol])) for symbol in sorted(found)]
+
+
+def _cause(error: QmtlError) -> str:
+    return str(error)[:_LONGEST_CAUSE]
 
 
 def _letter(arrival: Arrival, code: str, cause: str, task: int) -> DeadLetter:

@@ -28,7 +28,7 @@ from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.contracts.retention import ArchiveTopic, ReportTopicArchived
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import topic
-from qmtl.services.dagmanager import graph
+from qmtl.services.dagmanager import kinds
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.diff_stream import answer
 from qmtl.services.dagmanager.processor import DagManager
@@ -90,7 +90,7 @@ class AnyDesk(ABC):
 
     def code(self) -> AbstractContextManager[Any]:
         """Inside of it the running code is that of the version."""
-        return patch.dict(graph.SCHEMA, self._schemas)
+        return patch.dict(kinds.SCHEMA, self._schemas)
 
     def table(self, topic: str) -> Table:
         return self._tables[topic]

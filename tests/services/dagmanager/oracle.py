@@ -4,7 +4,7 @@ The rule. A value is a tag byte, the length of its payload in 8 bytes big-endian
 false with none; `n` for a number as `<digits>e<power>` without trailing zeros; `s` for UTF-8 text; `l` for the elements of a list;
 `m` for the pairs of a mapping in the order of the keys' bytes. A node is the list of a title, its type, interval, period, params,
 sorted inputs, inputs by port, compatibility id and code hash; its id `blake3:` and the hash of that. The sorted checksums of the
-artifacts that it uses are a parameter of it. The version is called `version` or `strategy_version`.
+artifacts that it uses are a parameter of it. A Python node has the code hash that it says, and where its function lies is no part of it. The version is called `version` or `strategy_version`.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ def content(one: dict[str, Any], ports: list[str], used: list[str]) -> list[Any]
         params["query_tags"] = sorted(set(params["query_tags"]))
     if used:
         params["artifacts"] = used
+    format_, code = kind, hashed(["qmtl built-in code hash v1", kind, "1"])
+    if kind == "python":
+        code = one["code_hash"]
+        format_ = "python.target" if params["gives"] == "target" else kind
     interval = one["interval"]
     if isinstance(interval, str):
         interval = int(interval[:-1]) * SECONDS[interval[-1]]
@@ -104,6 +108,6 @@ def content(one: dict[str, Any], ports: list[str], used: list[str]) -> list[Any]
         params,
         sorted(ports),
         ports,
-        one.get("schema_compat_id", f"qmtl.{kind}.v1"),
-        hashed(["qmtl built-in code hash v1", kind, "1"]),
+        one.get("schema_compat_id", f"qmtl.{format_}.v1"),
+        code,
     ]

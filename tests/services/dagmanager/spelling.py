@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from qmtl.services.dagmanager.admission import admit
-from qmtl.services.dagmanager.graph import SCHEMA, SCHEMAS
+from qmtl.services.dagmanager.kinds import SCHEMA, SCHEMAS
 from tests.services.graphs import T0, Node, cross, crossing, price, sma, strategy, target, text
 
 Step = Callable[[Random, Any], Any]

@@ -32,11 +32,11 @@ from qmtl.foundation.wire.avro import avro_schema
 from qmtl.foundation.wire.topics import DAY_MS
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE
-from qmtl.services.dagmanager import graph
+from qmtl.services.dagmanager import kinds
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.diffing import difference
 from qmtl.services.dagmanager.garbage import BATCH
-from qmtl.services.dagmanager.graph import SCHEMA, SCHEMAS
+from qmtl.services.dagmanager.kinds import SCHEMA, SCHEMAS
 from qmtl.services.dagmanager.prescan import Prescan
 from tests.services.dagmanager.desk import Desk
 from tests.services.graphs import T0, crossing, price, sma, strategy, submission, target, text
@@ -169,7 +169,7 @@ def test_after_an_upgrade_a_node_that_writes_otherwise_is_reused_in_buffering_mo
     assert node(desk, "cross") == known  # until somebody submits it
     again = submission(message("s2", said={"cross": min(SCHEMAS["cross"])}))
     with monkeypatch.context() as code:
-        code.setitem(graph.SCHEMA, "cross", OTHER)
+        code.setitem(kinds.SCHEMA, "cross", OTHER)
         draft = difference(desk._manager._catalogue, DiffRequest("r", "s2", again.dag_json, T0))
     desk.send(again)
     assert node(desk, "cross") == replace(known, schema_hash=OTHER, buffering_since_ms=NOON_MS)

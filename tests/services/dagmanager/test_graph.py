@@ -27,7 +27,8 @@ from qmtl.foundation.wire.compat import differences
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE
 from qmtl.services.dagmanager.cycles import cycles
-from qmtl.services.dagmanager.graph import COMPAT, Graph, resolve
+from qmtl.services.dagmanager.graph import Graph, resolve
+from qmtl.services.dagmanager.kinds import COMPAT
 from qmtl.services.dagmanager.message import parse_message
 from tests.services.graphs import T0, Node, cross, crossing, price, sma, strategy, target, text
 

@@ -13,7 +13,7 @@ from qmtl.foundation.common.identity import schema_hash
 from qmtl.foundation.contracts.dag import DagOutcome, DagSubmission, RedoDiff, RollBack, VersionSentinel
 from qmtl.foundation.contracts.node import PositionTarget
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
-from qmtl.services.dagmanager.graph import SCHEMA
+from qmtl.services.dagmanager.kinds import SCHEMA
 from qmtl.services.dagmanager.message import parse_message
 from qmtl.services.dagmanager.rewritten import message_of
 from tests.services.dagmanager.desk import Desk

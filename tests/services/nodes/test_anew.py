@@ -17,7 +17,7 @@ from qmtl.foundation.wire.shards import shards_of
 from qmtl.foundation.wire.topics import SHARDS
 from qmtl.interfaces.dag_queues import queue_stats
 from qmtl.replay.rerun import rerun
-from qmtl.services.dagmanager import buffering, graph
+from qmtl.services.dagmanager import buffering, kinds
 from qmtl.services.nodes.processor import Nodes
 from tests.services.graphs import T0, cross, price, sma, strategy, target
 from tests.services.nodes.floor import STEP_MS, Floor
@@ -44,7 +44,7 @@ def two_sources() -> dict[str, Any]:
 
 def upgrade(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version of QMTL takes over that writes means otherwise, and another strategy has the one mean of them, which is noted then."""
-    monkeypatch.setitem(graph.SCHEMA, "sma", OTHER)
+    monkeypatch.setitem(kinds.SCHEMA, "sma", OTHER)
     floor.restart_desk()
     nodes = [price("low", PLACED["higher"][0]), sma("mean", 3, "low"), target(source="mean")]
     floor.deploy(strategy(nodes, "s2"))
