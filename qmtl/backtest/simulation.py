@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from qmtl.backtest.run import Run, backtest
 from qmtl.foundation.common.errors import CommandRefused, InvalidDag, InvalidValue
 from qmtl.foundation.common.identity import own_params
+from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, OrderRejection, Position
 from qmtl.foundation.contracts.world import (
     Activation,
     CreateWorld,
@@ -64,7 +65,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Simulated:
-    """A backtest that is done.
+    """A backtest that is done: what it ran on, and what it has come to.
 
     Attributes:
         messages: as they were given.
@@ -86,6 +87,32 @@ class Simulated:
     interval: int
     start_ms: int
     end_ms: int
+
+    @property
+    def intents(self) -> Sequence[OrderIntent]:
+        return self.run.intents
+
+    @property
+    def orders(self) -> Mapping[str, Order]:
+        """By id, as they ended."""
+        return self.run.book.orders
+
+    @property
+    def fills(self) -> Sequence[Fill]:
+        return self.run.book.fills
+
+    @property
+    def rejections(self) -> Sequence[OrderRejection]:
+        return self.run.book.rejections
+
+    def rows(self) -> Iterator[Position | Account]:
+        """The portfolio at the end."""
+        return self.run.book.rows()
+
+    @property
+    def computed(self) -> int:
+        """How many different nodes there were to compute."""
+        return self.run.computed
 
 
 DEFAULT_TERMS: Final = Terms()

@@ -59,7 +59,7 @@ class Backtested:
     @property
     def rejections(self) -> dict[str, int]:
         """How many intents, or parts of one, became no order, by reason."""
-        counted = Counter(one.reason.value for one in self.simulated.run.book.rejections)
+        counted = Counter(one.reason.value for one in self.simulated.rejections)
         return dict(sorted(counted.items()))
 
     def write(self, directory: str | Path, *, parquet: bool = True) -> list[Path]:

@@ -16,6 +16,7 @@ from qmtl.foundation.common.errors import InvalidDag, InvariantBroken, QmtlError
 from qmtl.foundation.contracts.trade import Side
 from qmtl.interfaces.report.from_backtest import result_of
 from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.performance.curve import curve_of
 from qmtl.services.dagmanager.admission import admit
 from tests.runtime.data.walk import START_MS, of, walk
 
@@ -61,10 +62,10 @@ def test_the_order_of_the_bars_makes_no_difference(order: list[str], ends: tuple
     other = simulate([message()], {symbol: given_[symbol] for symbol in order})
     assert list(other.bars) == list(one.bars) == list(SYMBOLS)
     assert (other.world, other.gates, other.fingerprint) == (one.world, one.gates, one.fingerprint)
-    assert (other.run.intents, other.run.book.fills) == (one.run.intents, one.run.book.fills)
-    assert list(other.run.book.orders.values()) == list(one.run.book.orders.values())
-    assert list(other.run.book.rows()) == list(one.run.book.rows())
-    assert result_of(one).curve.final == one.run.book.strategies["crossing"].account.equity
+    assert (other.intents, other.fills) == (one.intents, one.fills)
+    assert list(other.orders.values()) == list(one.orders.values())
+    assert list(other.rows()) == list(one.rows())
+    result_of(one)  # holds the equity that fills and bars give against that of the account
 
 
 @settings(max_examples=10)
@@ -73,7 +74,7 @@ def test_strategies_of_one_world_trade_as_each_alone_and_share_their_nodes(names
     given_ = {symbol: bars(symbol) for symbol in SYMBOLS}
     slow = {"x": 9, "y": 9, "z": 12}
     together = simulate([message(name, slow=slow[name]) for name in names], given_)
-    assert together.run.computed == 8  # of 15: x and y are one graph, and z shares its source and an average
+    assert together.computed == 8  # of 15: x and y are one graph, and z shares its source and an average
     for name in names:
         alone = simulate([message(name, slow=slow[name])], given_)
         assert result_of(together, name).fills == result_of(alone).fills
@@ -88,16 +89,16 @@ def test_strategies_of_one_world_trade_as_each_alone_and_share_their_nodes(names
 def test_a_closed_gate_lets_nothing_through(is_long: bool) -> None:
     done = simulate([message()], {one: bars(one) for one in SYMBOLS}, Terms(long=is_long, short=not is_long))
     held = {symbol: Decimal(0) for symbol in SYMBOLS}
-    for fill in done.run.book.fills:
+    for fill in done.fills:
         held[fill.symbol] += fill.quantity if fill.side is Side.BUY else -fill.quantity
         assert held[fill.symbol] >= 0 if is_long else held[fill.symbol] <= 0
-    assert done.run.book.fills
-    assert done.run.book.rejections
+    assert done.fills
+    assert done.rejections
 
 
 def test_a_weight_scales_what_is_ordered() -> None:
     whole, half = (
-        simulate([message()], {one: bars(one) for one in SYMBOLS}, Terms(weight=weight)).run.book.fills
+        simulate([message()], {one: bars(one) for one in SYMBOLS}, Terms(weight=weight)).fills
         for weight in (Decimal(1), Decimal("0.5"))
     )
     assert half[0].quantity == pytest.approx(whole[0].quantity / 2, abs=Decimal("0.0001"))
@@ -154,9 +155,10 @@ def test_what_no_log_would_take_is_refused(case: str) -> None:
         simulate(messages, given_, terms)
 
 
-def test_fills_that_do_not_give_the_equity_of_the_account_are_a_bug() -> None:
+def test_fills_that_do_not_give_the_equity_of_the_account_are_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     done = simulate([message()], {one: bars(one) for one in SYMBOLS})
-    done.run.book.fills.pop()
+    place = "qmtl.interfaces.report.from_backtest.curve_of"
+    monkeypatch.setattr(place, lambda cash, fills, *rest: curve_of(cash, fills[1:], *rest))
     with pytest.raises(InvariantBroken, match="fills and bars give an equity"):
         result_of(done)
 

@@ -37,15 +37,14 @@ def test_a_backtest_leaves_the_orders_fills_and_books_of_the_processors(undistur
     log = open_log(undisturbed_place.log, read_only=True)
     try:
         done = simulate([strategy_message(data)], bars, Terms(world_id=WORLD))
-        book = done.run.book
         (world,) = (one for one in rows(log, "world.state") if one.world_id == WORLD)
         assert (done.world, done.fingerprint, done.end_ms) == (world, data.fingerprint, data.end_ms)
         assert sorted(done.gates, key=repr) == sorted(rows(log, "activation"), key=repr)
-        assert len(book.fills) > 5
-        assert sorted(done.run.intents, key=repr) == sorted(events(log, "trade.intents"), key=repr)
-        assert sorted(book.orders.values(), key=repr) == sorted(rows(log, "trade.orders"), key=repr)
-        assert sorted(book.fills, key=repr) == sorted(rows(log, "trade.fills"), key=repr)
-        assert sorted(book.rejections, key=repr) == sorted(events(log, "trade.rejections"), key=repr)
-        assert sorted(book.rows(), key=repr) == sorted(rows(log, "trade.portfolio"), key=repr)
+        assert len(done.fills) > 5
+        assert sorted(done.intents, key=repr) == sorted(events(log, "trade.intents"), key=repr)
+        assert sorted(done.orders.values(), key=repr) == sorted(rows(log, "trade.orders"), key=repr)
+        assert sorted(done.fills, key=repr) == sorted(rows(log, "trade.fills"), key=repr)
+        assert sorted(done.rejections, key=repr) == sorted(events(log, "trade.rejections"), key=repr)
+        assert sorted(done.rows(), key=repr) == sorted(rows(log, "trade.portfolio"), key=repr)
     finally:
         log.close()

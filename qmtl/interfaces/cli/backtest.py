@@ -158,7 +158,6 @@ def _show(done: Backtested, written: list[Path]) -> None:
 
     simulated, result = done.simulated, done.result
     (graph,) = simulated.graphs
-    run = simulated.run
     bars = ", ".join(f"{symbol} {len(one)}" for symbol, one in simulated.bars.items())
     refused: list[tuple[Any, Any]] = [(f"  {reason}", count) for reason, count in done.rejections.items()]
     rows = [
@@ -169,8 +168,8 @@ def _show(done: Backtested, written: list[Path]) -> None:
         ("from", words.moment(simulated.start_ms)),
         ("to", words.moment(simulated.end_ms)),
         ("bars", f"{bars}; of {words.duration(simulated.interval * 1000)}"),
-        ("nodes", run.computed),
-        ("intents", len(run.intents)),
+        ("nodes", simulated.computed),
+        ("intents", len(simulated.intents)),
         ("orders", len(result.orders)),
         ("fills", len(result.fills)),
         ("rejections", sum(done.rejections.values())),

@@ -36,8 +36,11 @@ def write_files(done: Backtested, directory: Path, *, parquet: bool = True) -> l
     """
     if parquet:
         require_parquet()
-    result, run = done.result, done.simulated.run
-    tables = (*tables_of(result, done.performance.trades), *order_tables(result.orders, run.book.rejections))
+    result = done.result
+    tables = (
+        *tables_of(result, done.performance.trades),
+        *order_tables(result.orders, done.simulated.rejections),
+    )
     written = [directory / REPORT]
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,7 @@ def result_object(done: Backtested) -> dict[str, Any]:
     """What was run, on what, on which terms, and what came of it; money as text, times in epoch ms."""
     simulated, result, performance = done.simulated, done.result, done.performance
     (graph,) = simulated.graphs
-    terms, meant, run = simulated.terms, performance.convention, simulated.run
+    terms, meant = simulated.terms, performance.convention
     return {
         "strategy": graph.strategy_id,
         "version": graph.version,
@@ -98,8 +101,8 @@ def result_object(done: Backtested) -> dict[str, Any]:
                 for one in simulated.world.settings.instruments
             },
         },
-        "computed_nodes": run.computed,
-        "intents": len(run.intents),
+        "computed_nodes": simulated.computed,
+        "intents": len(simulated.intents),
         "orders": len(result.orders),
         "fills": len(result.fills),
         "rejections": done.rejections,
