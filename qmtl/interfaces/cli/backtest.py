@@ -75,13 +75,21 @@ def _instruments(
     metavar="LENGTH",
     help="Of the bars, where the strategy says none, or where all bars of the files lie further apart. Seconds, or as 1m, 1h, 1d.",
 )
-@click.option("--cash", callback=_number, default="100000", show_default=True, help="To begin with.")
+@click.option(
+    "--cash", metavar="MONEY", callback=_number, default="100000", show_default=True, help="To begin with."
+)
 @click.option("--currency", default="USD", show_default=True, help="Of the cash.")
 @click.option(
-    "--fee-rate", callback=_number, default="0.001", show_default=True, help="Share of what is traded."
+    "--fee-rate",
+    metavar="SHARE",
+    callback=_number,
+    default="0.001",
+    show_default=True,
+    help="Share of what is traded.",
 )
 @click.option(
     "--slippage-rate",
+    metavar="SHARE",
     callback=_number,
     default="0.0005",
     show_default=True,
@@ -130,7 +138,7 @@ def backtest(
     """Run a strategy over bars, and show what it has traded and what that was worth.
 
     FILE is a Python file with a Strategy in it, FILE.py:CLASS where it has several, package.module:CLASS, or a DAG message (FILE.json). The
-    orders are those that the processors give on the same bars; no log and no broker is needed.
+    orders are those that the processors give on the same bars. It needs no log and no broker.
     """
     from qmtl.backtest.simulation import Terms
     from qmtl.interfaces.offline import run_offline
@@ -148,7 +156,7 @@ def backtest(
     if done.unread:
         render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
     if as_json:
-        render.json_line({**result_object(done), "files": [str(one) for one in written]})
+        render.json_line({**result_object(done), "written": [str(one) for one in written]})
         return
     _show(done, written)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import inspect
 import json
 import math
 import statistics
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from qmtl import Runner, Terms
 from qmtl.foundation.common.errors import InvalidStrategy
 from qmtl.interfaces.backtest_results import read_results
+from qmtl.interfaces.cli.backtest import backtest
 from qmtl.interfaces.report import export
 from qmtl.interfaces.report.backtest_files import result_object
 from qmtl.runtime.columns import BarColumns
@@ -197,7 +199,7 @@ def test_python_and_the_command_line_say_the_same(strategy: str, tmp_path: Path,
     range_ = ("--from", str(at(20)), "--to", "2018-04-04T03:00:00Z")
     ran = call(capsys, "backtest", strategy, "--data", text, *range_, "--cash", "1000", "--json")
     told = json.loads(ran.out)
-    assert told.pop("files") == []
+    assert told.pop("written") == []
     message = load_strategy(strategy)
     done = Runner.offline(
         message, data=[text], start=at(20), end="2018-04-04T03:00:00Z", terms=Terms(cash=Decimal(1000))
@@ -337,3 +339,8 @@ def test_a_runner_takes_a_strategy_and_nothing_else() -> None:
     for other in others:
         with pytest.raises(InvalidStrategy, match="a Strategy"):
             Runner.offline(other)
+
+
+def test_no_flag_says_how_a_strategy_runs() -> None:
+    asked = set(inspect.signature(Runner.offline).parameters) | {one.name for one in backtest.params}
+    assert not {one for one in asked if one is None or "mode" in one or "live" in one or "paper" in one}
