@@ -95,19 +95,19 @@ class Simulated:
     @property
     def orders(self) -> Mapping[str, Order]:
         """By id, as they ended."""
-        return self.run.book.orders
+        return self.run.orders
 
     @property
     def fills(self) -> Sequence[Fill]:
-        return self.run.book.fills
+        return self.run.fills
 
     @property
     def rejections(self) -> Sequence[OrderRejection]:
-        return self.run.book.rejections
+        return self.run.rejections
 
     def rows(self) -> Iterator[Position | Account]:
         """The portfolio at the end."""
-        return self.run.book.rows()
+        return self.run.rows()
 
     @property
     def computed(self) -> int:
