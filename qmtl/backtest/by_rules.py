@@ -101,8 +101,9 @@ def _settle(book: Book, bars: Mapping[str, BarColumns], due: list[tuple[int, str
             tell("trade.orders", book.orders[fill.order_id])
             tell("trade.fills", fill)
             traded.add(symbol)
-    book.value(bucket_ms)
-    _tell_of(book, traded, tell)
+    if traded:  # an order that waited when another came may have been filled before
+        book.value(bucket_ms)
+        _tell_of(book, traded, tell)
 
 
 def _tell_of(book: Book, symbols: Collection[str], tell: Tell) -> None:

@@ -130,7 +130,7 @@ def test_a_ledger_leaves_what_the_rules_leave(
     assert sorted(fast.rows(), key=repr) == sorted(slow.rows(), key=repr)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(run=runs(), rows=st.integers(1, 9))
 def test_what_is_recorded_is_the_same_bytes_whoever_goes_through_it(
     tmp_path_factory: pytest.TempPathFactory,
