@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from qmtl.backtest.simulation import DEFAULT_TERMS, Progress, Simulated, Terms, reads_of, simulate
-from qmtl.foundation.common.errors import InvalidStrategy, NotInCatalogue
+from qmtl.bootstrap import functions_of
+from qmtl.foundation.common.errors import ComputeFailed, InvalidStrategy, NotInCatalogue
 from qmtl.foundation.common.instants import epoch_ms
 from qmtl.foundation.common.money import text
 from qmtl.interfaces.report.from_backtest import result_of
@@ -62,6 +63,15 @@ class Backtested:
         counted = Counter(one.reason.value for one in self.simulated.rejections)
         return dict(sorted(counted.items()))
 
+    @property
+    def faults(self) -> tuple[ComputeFailed, ...]:
+        """What became of nodes whose function failed, by the bucket: from then on such a node gave nothing, and all else went on."""
+        found = sorted(self.simulated.faults, key=lambda one: (one.bucket_ms, one.name))
+        return tuple(
+            ComputeFailed(f"the node {one.name!r} failed: {one.error.what}", one.error.remedy)
+            for one in found
+        )
+
     def write(self, directory: str | Path, *, parquet: bool = True) -> list[Path]:
         """Write the report, the tables and `result.json`; the same run gives the same bytes.
 
@@ -92,8 +102,14 @@ def run_offline(
     terms: Terms = DEFAULT_TERMS,
     convention: Convention | None = None,
     progress: Progress | None = None,
+    code: Sequence[str] = (),
 ) -> Backtested:
-    """As `Runner.offline`, with text in place of a strategy, too."""
+    """As `Runner.offline`, with text in place of a strategy, too.
+
+    Args:
+        code: packages with the functions of a DAG message, beside those that the environment names.
+    """
+    functions = functions_of(code)
     told = progress or (lambda what, done, total: None)
     told("load", 0, 1)
     loaded = _loaded(strategy)
@@ -107,7 +123,9 @@ def run_offline(
     told("read bars", 0, 1)
     read = _read(data, start_ms, end_ms, as_of, symbols, length or reads, sparse=interval is not None)
     told("read bars", 1, 1)
-    simulated = simulate([message], read.bars, terms, progress=progress, fingerprint=read.fingerprint)
+    simulated = simulate(
+        [message], read.bars, terms, progress=progress, fingerprint=read.fingerprint, functions=functions
+    )
     told("figures", 0, 1)
     result = result_of(simulated, as_of=read.as_of)
     found = performance_of(result, convention)

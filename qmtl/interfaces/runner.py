@@ -27,6 +27,8 @@ class Runner:
     ) -> Backtested:
         """Run a strategy over bars in this process, without a log, a broker or a gateway.
 
+        A node whose function fails gives nothing from there on, as on a log; `faults` of what is returned says which and why.
+
         Args:
             strategy: an object or a class of one, or a DAG message.
             data: `SYMBOL=FILE` for each symbol (CSV or Parquet), the directory of a catalogue, or columns by symbol; nothing for the bars that
@@ -40,6 +42,7 @@ class Runner:
 
         Raises:
             InvalidDag: the strategy is refused.
+            CodeMissing, CodeDiffers: a function of a DAG message is not in this process, or another one is.
             InvalidBarsFile, InvalidBar, ConflictingBars, NotInCatalogue: the data are; with file and line.
             UsageError, InvalidValue, CommandRefused: what else was said is.
         """

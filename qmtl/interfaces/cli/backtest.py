@@ -103,6 +103,13 @@ def _instruments(
     metavar="SYMBOL=TICK,LOT,MINIMUM",
     help="Limits of orders, repeatable; by default those that are published, or the finest steps.",
 )
+@click.option(
+    "--code",
+    "code",
+    multiple=True,
+    metavar="PACKAGE",
+    help="Of a DAG message: a package whose functions its Python nodes may run, beside those in QMTL_CODE; repeatable.",
+)
 @convention_options
 @click.option(
     "--out",
@@ -130,6 +137,7 @@ def backtest(
     fee_rate: Decimal,
     slippage_rate: Decimal,
     instruments: tuple[Instrument, ...],
+    code: tuple[str, ...],
     convention: Convention,
     out: Path | None,
     parquet: bool,
@@ -149,7 +157,18 @@ def backtest(
         require_parquet()  # before the run, which may take long
     terms = Terms(currency, cash, fee_rate, slippage_rate, instruments)
     with render.progress() as advance:
-        done = run_offline(strategy, data, start_ms, end_ms, as_of, interval, terms, convention, advance)
+        done = run_offline(
+            strategy,
+            data,
+            start_ms,
+            end_ms,
+            as_of,
+            interval,
+            terms=terms,
+            convention=convention,
+            progress=advance,
+            code=code,
+        )
         advance("write", 0, 1)
         written = [] if out is None else done.write(out, parquet=parquet)
         advance("write", 1, 1)
@@ -157,8 +176,12 @@ def backtest(
         render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
     if as_json:
         render.json_line({**result_object(done), "written": [str(one) for one in written]})
-        return
-    _show(done, written)
+    else:
+        _show(done, written)
+    for fault in done.faults[1:]:
+        render.note(fault)
+    if done.faults:
+        raise done.faults[0]
 
 
 def _show(done: Backtested, written: list[Path]) -> None:
