@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -54,7 +54,7 @@ class DrawnNode:
         interval: seconds.
         inputs: ids of the nodes that it reads, by port.
         strategies: those that have it on the log as `world/strategy`, sorted.
-        shared_with: of these, those beside the one of the picture; of a picture of many strategies all of them, where they are several.
+        shared_with: of these, those beside the one of the picture; empty in a picture of many strategies.
         status: where it is in its life; None where no worker has taken it up.
         cause: of a node in state error, why.
         behind: names of nodes in error that it is computed from, nearest first: it gives nothing.
@@ -88,6 +88,8 @@ class DrawnNode:
         count = len(self.shared_with)
         if self.reuse is not Reuse.SHARED:
             return {Reuse.NEW: "new", Reuse.OWN: "not shared", Reuse.IDLE: "there, unused"}[self.reuse]
+        if not count:
+            return f"in {len(self.strategies)} strategies"
         return f"shared with {count} strateg{'y' if count == 1 else 'ies'}"
 
     @property
@@ -138,7 +140,7 @@ def of_log(log: Log, world_id: str = "", strategy_id: str = "") -> Picture:
             planned.setdefault(node.node_id, node)
         signals.update(one.signals, () if one.canary is None else one.canary.signals)
     drafts = [_of_plan(node) for node in planned.values()]
-    mine = {_key(one) for one in chosen} if strategy_id else frozenset()
+    mine = {_key(one) for one in chosen} if strategy_id else None
     what = f"strategy {strategy_id}" if strategy_id else f"{len(chosen)} strategies"
     worlds = sorted({one.world_id for one in chosen} | ({world_id} if world_id else set()))
     where = f"world {worlds[0]}" if len(worlds) == 1 else f"{len(worlds)} worlds"
@@ -230,7 +232,7 @@ def _drawn(
     log: Log,
     drafts: Sequence[_Draft],
     rows: Iterable[StrategyVersion],
-    mine: Iterable[str],
+    own: Set[str] | None,
     signals: set[str],
 ) -> tuple[DrawnNode, ...]:
     having: dict[str, set[str]] = {}
@@ -240,7 +242,6 @@ def _drawn(
     states: dict[str, NodeState] = {one.node_id: one for one in _view(log, "node.state").rows()}
     queues: list[Queue] = _view(log, "dag.queues").rows()
     there = {one.node_id for one in queues if one.role is QueueRole.CURRENT and not one.removing}
-    own = frozenset(mine)
     homes = _homes(drafts)
     broken: dict[str, tuple[str, ...]] = {}
     out = []
@@ -248,8 +249,7 @@ def _drawn(
     for one in drafts:
         inputs = tuple([node_id for node_id in one.inputs if node_id in ids])
         whose = sorted(having.get(one.node_id, ()))
-        others = [key for key in whose if key not in own]
-        others = others if own or len(others) > 1 else []
+        others = [] if own is None else [key for key in whose if key not in own]
         state = states.get(one.node_id)
         fails = state is not None and state.status is NodeStatus.ERROR
         behind = tuple(dict.fromkeys(name for read in inputs for name in broken[read]))
@@ -262,7 +262,7 @@ def _drawn(
                 one.interval,
                 one.period,
                 inputs,
-                _reuse(whose, others, is_there=one.node_id in there),
+                _reuse(whose, is_shared=bool(others) or len(whose) > 1, is_there=one.node_id in there),
                 tuple(whose),
                 tuple(others),
                 None if state is None else state.status,
@@ -280,8 +280,8 @@ def _homes(drafts: Sequence[_Draft]) -> Mapping[str, int]:
     return shards_of((one.plan for one in drafts), SHARDS)
 
 
-def _reuse(whose: Sequence[str], others: Sequence[str], *, is_there: bool) -> Reuse:
-    if others:
+def _reuse(whose: Sequence[str], *, is_shared: bool, is_there: bool) -> Reuse:
+    if is_shared:
         return Reuse.SHARED
     if whose:
         return Reuse.OWN

@@ -17,8 +17,9 @@ GAP_Y: Final = 56
 MARGIN: Final = 24
 HEAD: Final = 44
 FOOT: Final = 48
-LETTERS: Final = 28
-"""Of a name, in a box; longer ones are cut, and whole in its title."""
+NAME_LETTERS: Final = 24
+LIFE_LETTERS: Final = 20
+"""Of a text in a box; longer ones are cut, and whole in its title."""
 
 _BEND: Final = 12
 _LEGEND: Final = (
@@ -48,8 +49,12 @@ def drawing(picture: Picture) -> str:
     """The picture as an SVG document; the same for the same picture."""
     places = {one.node_id: at for at, one in enumerate(picture.nodes)}
     layers = layered([[places[read] for read in one.inputs] for one in picture.nodes])
-    middles = centres(layers, lambda vertex: WIDTH if vertex < layers.nodes else _BEND, GAP_X)
-    across = max((middles[one] + WIDTH / 2 for one in range(layers.nodes)), default=0.0)
+
+    def width_of(vertex: int) -> float:
+        return WIDTH if vertex < layers.nodes else _BEND
+
+    middles = centres(layers, width_of, GAP_X)
+    across = max((middle + width_of(vertex) / 2 for vertex, middle in middles.items()), default=0.0)
     width = max(across + 2 * MARGIN, _LEAST_WIDTH, MARGIN * 2 + 7.6 * len(picture.title))
     shift = (width - across) / 2
     height = HEAD + len(layers.rows) * (HEIGHT + GAP_Y) - GAP_Y + FOOT if layers.rows else HEAD + FOOT
@@ -110,10 +115,9 @@ def _way(edge: tuple[int, ...], end: float, x: dict[int, float], top: dict[int, 
 
 
 def _box(one: DrawnNode, left: float, top: float) -> str:
-    name = one.name if len(one.name) <= LETTERS else f"{one.name[: LETTERS - 1]}…"
     signal = " · signal" if one.is_signal else ""
     status = "none" if one.status is None else one.status.value
-    life = one.life if len(one.life) <= LETTERS else f"{one.life[: LETTERS - 1]}…"
+    life = f"silent behind {one.behind[0]}" if one.behind else one.life
     about = [
         f"{one.name}: {one.node_type}, period {one.period}, {one.interval} s",
         one.node_id,
@@ -125,14 +129,18 @@ def _box(one: DrawnNode, left: float, top: float) -> str:
     return (
         f'<g class="{one.reuse.value}"><title>{shown("; ".join(about))}</title>'
         f'<rect class="box" x="{left:.1f}" y="{top:.1f}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>'
-        f'<text class="name" x="{inside:.1f}" y="{top + 21:.1f}">{shown(name)}</text>'
+        f'<text class="name" x="{inside:.1f}" y="{top + 21:.1f}">{shown(_cut(one.name, NAME_LETTERS))}</text>'
         f'<text x="{inside:.1f}" y="{top + 38:.1f}">{shown(one.node_type)} {one.period} · {one.interval} s{signal}</text>'
         f'<text class="sharing" x="{inside:.1f}" y="{top + 54:.1f}">{one.sharing}</text>'
         f'<text class="id right" x="{right:.1f}" y="{top + 54:.1f}">{one.short_id}</text>'
         f'<text class="right" x="{right:.1f}" y="{top + 70:.1f}">task {one.task}</text>'
         f'<circle class="{status}" cx="{left + 18:.1f}" cy="{top + 66:.1f}" r="4"/>'
-        f'<text x="{left + 28:.1f}" y="{top + 70:.1f}">{shown(life)}</text></g>'
+        f'<text x="{left + 28:.1f}" y="{top + 70:.1f}">{shown(_cut(life, LIFE_LETTERS))}</text></g>'
     )
+
+
+def _cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
 def _legend(nodes: Sequence[DrawnNode], height: float) -> list[str]:

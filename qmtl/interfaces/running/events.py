@@ -39,8 +39,8 @@ class PublishedNode:
     """
 
     name: str
-    node_id: str
     node_type: str
+    node_id: str
     origin: NodeOrigin
 
 

@@ -54,18 +54,16 @@ class Feeding:
             self.close()
             raise
 
-    @property
-    def traded_ms(self) -> int:
-        """The newest bucket that trading has closed; not before the first bar."""
-        return max(self._traded.poll(), self.start_ms)
+    def step(self) -> int:
+        """Feed some more, if trading has come near.
 
-    def step(self) -> bool:
-        """Feed some more, if trading has come near; True once it has closed the last bucket."""
-        traded_ms = self.traded_ms
+        Returns: the newest bucket that trading has closed; not before the first bar.
+        """
+        traded_ms = max(self._traded.poll(), self.start_ms)
         for feed in self._feeds:
             if not feed.done and feed.closed_ms - traded_ms < BUCKETS_AHEAD * self._step_ms:
                 feed.push(BUCKETS_PER_PUSH)
-        return traded_ms >= self.end_ms
+        return traded_ms
 
     def close(self) -> None:
         for feed in self._feeds:

@@ -54,13 +54,15 @@ def publish(
 
 
 def _nodes(graph: Graph, version: VersionSentinel, outcome: DagOutcome) -> tuple[PublishedNode, ...]:
-    """The nodes as the version has them, inputs first; their types as the message says."""
+    """The nodes of the version, inputs first, as the message calls them: one that differs from it in names alone is the same version."""
+    said = {one.node.node_id: (one.name, one.node.node_type) for one in graph.nodes}
     types = {one.name: one.node.node_type for one in graph.nodes}
     origins = _origins(outcome.new_nodes, outcome.reused_nodes, outcome.buffering_nodes)
     return tuple(
-        PublishedNode(name, node_id, types[name], origins.get(node_id, NodeOrigin.REUSED))
+        PublishedNode(
+            *said.get(node_id, (name, types.get(name, ""))), node_id, origins.get(node_id, NodeOrigin.REUSED)
+        )
         for name, node_id in zip(version.names, version.node_ids, strict=True)
-        if name in types
     )
 
 

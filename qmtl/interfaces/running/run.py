@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
-from qmtl.foundation.common.errors import CommandRefused, InvalidDag, UnknownWorld
+from qmtl.foundation.common.errors import CommandRefused, InvalidDag, NoAnswer, UnknownWorld
 from qmtl.foundation.contracts.dag import DagOutcome
 from qmtl.interfaces.client import IDLE_S, Client
 from qmtl.interfaces.running.address import log_address
@@ -116,7 +117,7 @@ def follow(
             if options.bars is None:
                 yield from _until_stopped(client, follower, stopped)
             else:
-                yield from _until_traded(client, follower, outcome, options.bars, stopped)
+                yield from _until_traded(client, follower, outcome, options, options.bars, stopped)
 
 
 def _message(strategy: Strategy | type[Strategy] | bytes | str, options: RunOptions) -> bytes:
@@ -138,6 +139,7 @@ def _until_traded(
     client: Client,
     follower: Follower,
     outcome: DagOutcome,
+    options: RunOptions,
     bars: BarsRead,
     stopped: Callable[[], bool],
 ) -> Iterator[RunEvent]:
@@ -149,16 +151,23 @@ def _until_traded(
         yield Stopped("refused")
         return
     with closing(Feeding(client.log, deployed, bars)) as feeding:
+        moved_s, reached_ms = monotonic(), -1
         while not stopped():
-            is_done = feeding.step()
-            if not is_done and client.workers:
-                client.pump()
-            yield from follower.poll(0.0 if client.workers or is_done else IDLE_S)
-            if is_done:
+            traded_ms = feeding.step()
+            if traded_ms >= feeding.end_ms:
                 yield from follower.drain()
                 yield Completed(feeding.end_ms)
                 yield Stopped("completed")
                 return
+            busy = bool(client.workers) and client.pump()
+            yield from follower.poll(0.0 if client.workers else IDLE_S)
+            if busy or traded_ms > reached_ms:
+                moved_s, reached_ms = monotonic(), traded_ms
+            elif monotonic() - moved_s > options.wait_s:
+                raise NoAnswer(
+                    f"trading stands still behind the bucket {traded_ms} for {options.wait_s:g} s; the bars go to {feeding.end_ms}.",
+                    "Start all workers: `qmtl worker run NAME` for each of `qmtl topology`.",
+                )
     yield Stopped("stopped")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import xml.etree.ElementTree as ET
 from itertools import combinations, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmtl.interfaces.graph import svg, terminal
 from qmtl.interfaces.graph.layout import centres, crossings, layered
+from qmtl.interfaces.graph.picture import DrawnNode, Picture, Reuse
 from qmtl.interfaces.graph.routing import DOWN, LEFT, RIGHT, UP, Net, cells, tracks
 
 
@@ -66,6 +70,63 @@ def test_no_vertex_lies_on_its_neighbour(reads: list[list[int]], width: int, gap
         for left, right in pairwise(row):
             assert edges(right)[0] - edges(left)[1] >= gap - 1e-6
     assert not at or abs(min(edges(one)[0] for one in at)) < 1e-6
+
+
+def drawn(reads: list[list[int]]) -> Picture:
+    ids = [f"blake3:{node:064x}" for node in range(len(reads))]
+    return Picture(
+        "a graph",
+        tuple(
+            DrawnNode(
+                ids[node],
+                f"node{node}",
+                "sma",
+                60,
+                1,
+                tuple(ids[read] for read in inputs),
+                Reuse.NEW,
+                (),
+                (),
+                None,
+                0,
+                "",
+                (),
+                0,
+                False,
+            )
+            for node, inputs in enumerate(reads)
+        ),
+    )
+
+
+@given(graphs())
+def test_no_line_of_a_picture_leaves_its_frame(reads: list[list[int]]) -> None:
+    root = ET.fromstring(svg.drawing(drawn(reads)))
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    for path in root.iter("{http://www.w3.org/2000/svg}path"):
+        if path.attrib["class"] != "edge":
+            continue
+        for part in re.findall(r"[MCV][^MCV]+", path.attrib["d"]):
+            numbers = [float(one) for one in part[1:].split()]
+            across, down = ([], numbers) if part[0] == "V" else (numbers[::2], numbers[1::2])
+            assert all(0 <= one <= width for one in across)
+            assert all(0 <= one <= height for one in down)
+
+
+@given(graphs())
+def test_every_box_of_a_drawing_is_whole_and_as_many_lines_come_in_as_nodes_read_others(
+    reads: list[list[int]],
+) -> None:
+    drawing = terminal.drawing(drawn(reads), 100_000)
+    lines = drawing.split("\n")
+    for node, inputs in enumerate(reads):
+        (row,) = [at for at, line in enumerate(lines) if re.search(rf"│ node{node} +│", line)]
+        column = lines[row].index(f"│ node{node} ")
+        edge = re.match("┌─+┐", lines[row - 1][column:])
+        assert edge is not None
+        above = lines[row - 2][column : column + len(edge[0])] if row > 2 else ""
+        assert above.count("▼") == len(set(inputs))
+        assert re.match("└[─┬]+┘", lines[row + 4][column:])
 
 
 @st.composite

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from qmtl import ProcessingNode, Strategy, StreamInput
 from qmtl.bootstrap import open_log
 from qmtl.engine.view import TableView, all_partitions, read_all
-from qmtl.foundation.common.errors import NoGateway, UsageError
+from qmtl.foundation.common.errors import NoAnswer, NoGateway, UsageError
 from qmtl.foundation.contracts.dag import SentinelStatus
 from qmtl.foundation.contracts.diff import NodeOrigin
 from qmtl.foundation.contracts.node import NodeStatus
@@ -42,6 +44,7 @@ from qmtl.interfaces.running.words import as_json, told
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.reading import BarsRead
 from qmtl.runtime.sdk.builtins import builtin
+from qmtl.topology import NAMES
 from tests.runtime.sdk import authored
 from tests.services.graphs import T0, crossing, strategy, text
 from tests.services.nodes.floor import bars_of
@@ -218,6 +221,27 @@ def test_what_was_written_before_is_told_where_it_is_asked_for(place: Path) -> N
     again = run(place, Cross(), RunOptions(since_ms=0, bars=bars()))
     assert of(again, Intent) == of(before, Intent)
     assert of(again, Filled) == of(before, Filled)
+
+
+def test_bars_that_nobody_trades_end_a_run_that_has_waited_for_them(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qmtl.topology.NAMES", tuple(one for one in NAMES if one != "trading"))
+    monkeypatch.setattr("qmtl.interfaces.running.run.monotonic", count(0, 20).__next__)
+    with pytest.raises(NoAnswer, match=f"stands still behind the bucket {T0} for 30 s"):
+        run(place, Cross(), RunOptions(domain="live", bars=bars(CLOSES[:3])))
+
+
+def test_a_version_that_differs_in_names_alone_is_told_by_the_names_of_who_runs_it(place: Path) -> None:
+    plain = strategy(crossing(2, 3), "s1")
+    renamed = json.loads(json.dumps(plain).replace('"fast"', '"quick"'))
+    first, again = (run(place, text(one))[0] for one in (plain, renamed))
+    assert isinstance(first, Submitted)
+    assert isinstance(again, Submitted)
+    assert again.sentinel_id == first.sentinel_id
+    assert [one.name for one in again.nodes] == [
+        "quick" if one.name == "fast" else one.name for one in first.nodes
+    ]
 
 
 # ---- once ---------------------------------------------------------------------------------------------------------------
