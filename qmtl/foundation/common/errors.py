@@ -582,6 +582,13 @@ class NoAnswer(QmtlError):
     exit_code = 6
 
 
+class NoGateway(QmtlError):
+    """The address of a gateway, in a version that has none: strategies run on the address of a log."""
+
+    code = "QMTL-611"
+    exit_code = 6
+
+
 # ---- market data --------------------------------------------------------------------------------------------
 
 
