@@ -25,6 +25,7 @@ from qmtl.runtime.sdk.python_node import ComputeFn
 
 _MAIN = "__main__"
 _MAIN_HERE = "__qmtl_checked__"
+_SHOWN = 200
 
 
 def load(place: Place) -> ComputeFn:
@@ -34,24 +35,43 @@ def load(place: Place) -> ComputeFn:
         CodeMissing, CodeDiffers: it is not where it was, or another one lies there.
     """
     module, _, qualname = place.code.partition(":")
-    try:
-        return Functions([module]).find([place.code], place.code_hash)
-    except CodeMissing:
-        if place.file is None or not Path(place.file).is_file():
-            raise
+    if module != _MAIN:
+        try:
+            return Functions([module]).find([place.code], place.code_hash)
+        except CodeMissing:
+            if place.file is None:
+                raise
     name = _MAIN_HERE if module == _MAIN else module
-    if name not in sys.modules or module != _MAIN:
-        spec = importlib.util.spec_from_file_location(name, place.file)
-        assert spec is not None
-        assert spec.loader is not None
-        made = importlib.util.module_from_spec(spec)
-        sys.modules[name] = made
-        spec.loader.exec_module(made)
+    _import_file(name, place)
     return Functions([name]).find([f"{name}:{qualname}"], place.code_hash)
+
+
+def _import_file(name: str, place: Place) -> None:
+    """Run a file as a module of this name, once."""
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == place.file:
+        return
+    spec = None if place.file is None else importlib.util.spec_from_file_location(name, place.file)
+    if spec is None or spec.loader is None:
+        raise CodeMissing(
+            f"the function {place.code} lies in no file; a check loads it in processes of its own.",
+            "Write it into a file.",
+        )
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made
+    try:
+        spec.loader.exec_module(made)
+    except Exception as error:  # whatever an author's module does while it is imported
+        said = error.what if isinstance(error, QmtlError) else str(error)
+        raise CodeMissing(
+            f"the module of the function {place.code} could not be imported: {type(error).__name__} ({said[:_SHOWN]}).",
+            "Mend it; what it is to do as a program goes behind `if __name__ == '__main__':`.",
+        ) from error
 
 
 def main(arguments: Sequence[str]) -> None:
     path, *held = arguments
+    sys.argv[1:] = []  # what an author's module may read
     setup: Setup = pickle.loads(Path(path).read_bytes())
     conditions: Conditions = pickle.loads(bytes.fromhex(held[0]))
     answers = os.fdopen(os.dup(1), "wb", buffering=0)

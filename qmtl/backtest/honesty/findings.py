@@ -198,8 +198,8 @@ class Settling:
 
     Attributes:
         warm_up: bars that it needs at least: the periods along its longest path.
-        settled: bars after the later beginning from which on it was within the last place of the prices, in the worst of all runs; None
-            where it was not until the end of the data.
+        settled: from which bar after the later beginning on, counted from 1, it was within the last place of the prices, in the worst of
+            all runs; None where it was not until the end of the data.
         largest: the largest difference behind its warm-up, 0 where there was none.
         missing: buckets behind its warm-up in which one run gave something and the other nothing, or another target.
     """

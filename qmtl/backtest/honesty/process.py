@@ -18,9 +18,11 @@ from qmtl.backtest.honesty.program import Program
 from qmtl.backtest.honesty.subject import Place, Refused, Setup
 from qmtl.backtest.honesty.told import Trace
 from qmtl.backtest.honesty.trial import Trial
-from qmtl.foundation.common.errors import CodeMissing, TrialLost
+from qmtl.foundation.common.errors import CodeMissing, TrialLost, UsageError
 
 _SHOWN = 300
+_INSIDE = "QMTL_CHECK_PROCESS"
+"""Said in the environment of these processes, so that a module which begins a check while it is imported begins no more of them."""
 
 
 def places_of(program: Program, packages: Sequence[str] = ()) -> tuple[Place, ...]:
@@ -65,6 +67,7 @@ class Process:
             "PYTHONHASHSEED": str(conditions.hash_seed),
             "OPENBLAS_NUM_THREADS": "1",  # a process with threads can't be copied whole
             "OMP_NUM_THREADS": "1",
+            _INSIDE: "1",
         }
         if conditions.elsewhere:
             said |= {"TZ": "Pacific/Kiritimati", "LANG": "C", "LC_ALL": "C", "HOME": str(directory)}
@@ -142,7 +145,16 @@ class Process:
 
 @contextmanager
 def processes(setup: Setup, conditions: Sequence[Conditions]) -> Iterator[Sequence[Process]]:
-    """One process under each of these conditions. They start beside each other."""
+    """One process under each of these conditions. They start beside each other.
+
+    Raises:
+        UsageError: this is one of them already.
+    """
+    if _INSIDE in os.environ:
+        raise UsageError(
+            "a check was begun while the module of a strategy was imported.",
+            "Put it behind `if __name__ == '__main__':`.",
+        )
     with tempfile.TemporaryDirectory(prefix="qmtl-check-") as directory, ExitStack() as stack:
         path = Path(directory) / "setup"
         path.write_bytes(pickle.dumps(setup, protocol=pickle.HIGHEST_PROTOCOL))

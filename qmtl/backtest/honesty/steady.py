@@ -30,7 +30,8 @@ ELSEWHERE: Final[Sequence[tuple[Cause, Conditions, str]]] = (
 )
 """Processes beside the first, each with one thing changed. One that differs under the first of them differs under all, so its cause is that one."""
 
-CHUNKS: Final = (1, 7, 64)
+CHUNKS: Final = (7, 64, 1024)
+"""Bars of a chunk. Chunks of one are what goes on record by record."""
 
 
 @dataclass(frozen=True, slots=True)

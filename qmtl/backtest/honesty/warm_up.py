@@ -167,8 +167,8 @@ def _settling(
     counts = np.concatenate(
         (coarse, np.setdiff1d(apart, np.searchsorted(bars.bucket_ms, both)) if is_number else apart)
     )
-    end = int(counts.max()) + 1 if len(counts) else 0
-    settled = None if end == len(bars) and end > warm_up else max(end, 0)
+    last = int(counts.max()) + 1 if len(counts) else 0
+    settled = None if last == len(bars) and last > warm_up else last + 1
     return Settling(one.name, one.node_id, warm_up, settled, largest, len(alone))
 
 

@@ -107,7 +107,7 @@ def failure_of(report: Report) -> CheckFailed:
 def render_findings(report: Report, as_json: bool) -> None:
     """What the checks did and found, on stdout."""
     if as_json:
-        render.json_object(_plain(report))
+        render.json_object(findings_object(report))
         return
     render.line(f"Checked over {report.buckets} buckets of {', '.join(report.symbols)}.")
     render.line()
@@ -126,10 +126,10 @@ def render_findings(report: Report, as_json: bool) -> None:
             for one in report.settlings
         ]
         render.table(
-            ("NODE", "WARM-UP", "SETTLED AFTER", "LARGEST DIFFERENCE", "OTHER ANSWERS"),
+            ("NODE", "WARM-UP", "SAME FROM BAR", "LARGEST DIFFERENCE", "OTHER ANSWERS"),
             rows_of_nodes,
-            title="Bars until a node gives the same wherever the data begin",
-            numbers=("WARM-UP", "SETTLED AFTER", "LARGEST DIFFERENCE", "OTHER ANSWERS"),
+            title="From which bar on a node gives the same wherever the data begin",
+            numbers=("WARM-UP", "SAME FROM BAR", "LARGEST DIFFERENCE", "OTHER ANSWERS"),
         )
     for check in report.checks:
         for note in check.notes:
@@ -156,7 +156,8 @@ def _reached(one: Finding) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _plain(report: Report) -> dict[str, Any]:
+def findings_object(report: Report) -> dict[str, Any]:
+    """The same as a value that `json` can write."""
     return {
         "clean": report.is_clean,
         "buckets": report.buckets,
@@ -177,7 +178,7 @@ def _plain(report: Report) -> dict[str, Any]:
                 "node": one.node,
                 "node_id": one.node_id,
                 "warm_up": one.warm_up,
-                "settled_after": one.settled,
+                "same_from_bar": one.settled,
                 "largest_difference": one.largest,
                 "other_answers": one.missing,
             }

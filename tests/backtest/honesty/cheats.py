@@ -9,6 +9,8 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from qmtl import CacheView, ProcessingNode, Strategy, StreamInput, Target, builtin
 from qmtl.backtest.honesty.findings import Cause
 from tests.backtest.honesty.markets import MINUTE_MS, START_MS, SYMBOLS, closes_of
@@ -18,6 +20,7 @@ SIGNS = tuple([1 if after > now else -1 for now, after in pairwise(CLOSES)])
 NEXT = MappingProxyType(dict(pairwise(CLOSES)))
 NAMES = frozenset({"a", "bb", "ccc", "dddd", "eeeee", "ffffff", "ggggggg"})
 FIRST: Any = MappingProxyType({symbol: [] for symbol in SYMBOLS})
+LAST_RUN: Any = MappingProxyType({"close": {}})
 BY_BUCKET: Any = MappingProxyType({"close": {}})
 
 
@@ -77,6 +80,14 @@ def by_whoever_came_first(view: CacheView) -> float:
     return found
 
 
+def out_of_an_earlier_run(view: CacheView) -> float:
+    """The close of the next bar, if it has seen it before."""
+    known = LAST_RUN["close"]
+    found: float = known.get((view.symbol, view.bucket_ms + MINUTE_MS), _close(view))
+    known[view.symbol, view.bucket_ms] = _close(view)
+    return found
+
+
 def clock(view: CacheView) -> float:
     """Seconds of the clock, through a module that may be named."""
     found: float = getattr(dataclasses, "sys").modules["time"].time() % 1000  # noqa: B009
@@ -88,6 +99,24 @@ def date(view: CacheView) -> float:
     modules = getattr(dataclasses, "sys").modules  # noqa: B009
     found: float = modules["datetime"].datetime.now().year
     return found
+
+
+def elapsed(view: CacheView) -> float:
+    """How long it takes to ask how late it is."""
+    time = getattr(dataclasses, "sys").modules["time"]  # noqa: B009
+    begun: float = time.perf_counter()
+    return round(float(time.perf_counter()) - begun, 6)
+
+
+def entropy(view: CacheView) -> float:
+    """A byte of the system's."""
+    found: float = getattr(dataclasses, "sys").modules["os"].urandom(1)[0]  # noqa: B009
+    return found
+
+
+def generator(view: CacheView) -> float:
+    """A generator of numpy that was told no seed."""
+    return float(getattr(np, "ran" + "dom").default_rng().random())
 
 
 def chance(view: CacheView) -> float:
@@ -128,6 +157,10 @@ CHEATS: dict[str, tuple[Any, set[Cause]]] = {
     "running_sum": (running_sum, {Cause.HIDDEN_STATE}),
     "since_the_first": (since_the_first, {Cause.START_OF_DATA}),
     "by_whoever_came_first": (by_whoever_came_first, {Cause.ORDER}),
+    "out_of_an_earlier_run": (out_of_an_earlier_run, {Cause.HIDDEN_STATE}),
+    "elapsed": (elapsed, {Cause.CLOCK}),
+    "entropy": (entropy, {Cause.CHANCE}),
+    "generator": (generator, {Cause.CHANCE}),
     "clock": (clock, {Cause.CLOCK}),
     "date": (date, {Cause.CLOCK}),
     "chance": (chance, {Cause.CHANCE}),

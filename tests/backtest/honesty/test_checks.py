@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,13 +14,22 @@ import pytest
 from qmtl import CacheView, Strategy, StreamInput, builtin, dag_message
 from qmtl.backtest.honesty.captured import Search
 from qmtl.backtest.honesty.check import check, program_of
+from qmtl.backtest.honesty.child import load
 from qmtl.backtest.honesty.findings import Cause, Check, Report
 from qmtl.backtest.honesty.process import places_of, processes
 from qmtl.backtest.honesty.steady import HERE
-from qmtl.backtest.honesty.subject import Setup, Subject
+from qmtl.backtest.honesty.subject import Place, Setup, Subject
 from qmtl.backtest.honesty.trading import apart
 from qmtl.backtest.honesty.trial import PLAIN
-from qmtl.foundation.common.errors import CodeMissing, InvalidDag, InvalidValue, TrialLost
+from qmtl.foundation.common.code_identity import function_hash
+from qmtl.foundation.common.errors import (
+    CodeDiffers,
+    CodeMissing,
+    InvalidDag,
+    InvalidValue,
+    TrialLost,
+    UsageError,
+)
 from qmtl.runtime.sdk.loading import load_strategy, message_of
 from tests.backtest.honesty import cheats
 from tests.backtest.honesty.cheats import CHEATS
@@ -89,7 +99,7 @@ def test_honest_strategies_give_no_finding(tmp_path: Path, monkeypatch: pytest.M
     told: list[tuple[str, int, int]] = []
     report = check(
         [
-            message_of(load_strategy(str(file), 60)),
+            message_of(load_strategy(str(file)), 60),
             *(dag_message(one(default_interval="1m")) for one in (PythonCross, BuiltinCross)),
         ],
         market(),
@@ -135,6 +145,36 @@ class Dies:
 class Raises:
     def answer(self, subject: Subject) -> None:
         raise ValueError("no answer")
+
+
+def test_functions_of_a_program_are_loaded_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its module is the main one, and of another process than those that check it."""
+    monkeypatch.delitem(sys.modules, "__qmtl_checked__", raising=False)
+    file = tmp_path / "program.py"
+    file.write_text("def main(view):\n    return 1.0\n")
+    found = load(Place("n", "__main__:main", function_hash(main), str(file)))
+    assert found.__module__ == "__qmtl_checked__"
+    with pytest.raises(CodeDiffers):
+        load(Place("n", "__main__:main", "blake3:0", str(file)))
+    with pytest.raises(CodeMissing, match="lies in no file"):
+        load(Place("n", "__main__:main", "blake3:0", None))
+    broken = tmp_path / "broken.py"
+    broken.write_text("1 / 0\n")
+    with pytest.raises(CodeMissing, match=r"ZeroDivisionError \(division by zero\)"):
+        load(Place("n", "__main__:main", "blake3:0", str(broken)))
+    monkeypatch.delitem(sys.modules, "__qmtl_checked__", raising=False)
+
+
+def main(view: CacheView) -> float:
+    return 1.0
+
+
+def test_a_check_within_a_check_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QMTL_CHECK_PROCESS", "1")
+    with pytest.raises(UsageError, match="while the module of a strategy was imported"):
+        check([dag_message(OfPrices())], market(3))
 
 
 def test_a_function_in_a_module_that_nobody_named_is_not_imported() -> None:
