@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
@@ -48,12 +49,13 @@ class Search:
     def answer(self, subject: Subject) -> Sequence[Captured]:
         columns = list(_columns(subject.bars))
         found = []
+        params = {one.node_id: one.params for one in subject.program.nodes if one.is_python}
         for node_id, function in subject.functions.items():
             assert isinstance(function, FunctionType)  # as `Functions` finds no others
             first = next(
                 (
                     Captured(node_id, name, symbol, column, int(buckets[place]))
-                    for name, numbers in _numbers(function)
+                    for name, numbers in chain(_numbers(function), _of_params(params.get(node_id, {})))
                     for symbol, column, buckets, data in columns
                     if (place := _stretch(numbers, data)) is not None
                 ),
@@ -122,6 +124,11 @@ def _numbers(function: FunctionType) -> Iterator[tuple[str, Floats]]:
         else:
             for numbers in _runs(value, 0):
                 yield name, numbers
+
+
+def _of_params(params: Mapping[str, Any]) -> Iterator[tuple[str, Floats]]:
+    for name, value in params.items():
+        yield from ((f"params[{name!r}]", numbers) for numbers in _runs(value, 0))
 
 
 def _captured(function: FunctionType) -> Iterator[tuple[str, object]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.runtime.sdk.python_node import PYTHON
@@ -34,6 +35,12 @@ class ProgramNode:
     def bars_kept(self) -> int:
         """How many bars its function looks back on."""
         return int(json.loads(self.node.params_canon)["bars"]) if self.is_python else 0
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """What its function is told besides its view; empty of a built-in node."""
+        params: Mapping[str, Any] = json.loads(self.node.params_canon)["params"] if self.is_python else {}
+        return params
 
 
 @dataclass(frozen=True, slots=True)

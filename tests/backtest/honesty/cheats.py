@@ -43,6 +43,11 @@ def table_by_price(view: CacheView) -> float | None:
     return NEXT.get(_close(view))
 
 
+def table_of_params(view: CacheView) -> float:
+    """The highest close of the day, which its author has told it."""
+    return float(max(view.params["closes"]))
+
+
 def _push(seen: list[float], value: float) -> float:
     seen.append(value)
     return float(len(seen))
@@ -153,6 +158,7 @@ CHEATS: dict[str, tuple[Any, set[Cause]]] = {
     "table_of_closes": (table_of_closes, {Cause.CAPTURED_DATA, Cause.CALENDAR}),
     "table_of_signs": (table_of_signs, {Cause.CALENDAR}),
     "table_by_price": (table_by_price, {Cause.CAPTURED_DATA}),
+    "table_of_params": (table_of_params, {Cause.CAPTURED_DATA}),
     "counted": (counted, {Cause.HIDDEN_STATE}),
     "running_sum": (running_sum, {Cause.HIDDEN_STATE}),
     "since_the_first": (since_the_first, {Cause.START_OF_DATA}),
@@ -177,7 +183,13 @@ class Cheats(Strategy):
     def setup(self) -> None:
         price = StreamInput(symbols=SYMBOLS, name="price", interval=60)
         made = {
-            name: ProcessingNode(price, function, name=name, period=5 if name == "honest" else 1)
+            name: ProcessingNode(
+                price,
+                function,
+                name=name,
+                period=5 if name == "honest" else 1,
+                params={"closes": CLOSES[:20]} if name == "table_of_params" else {},
+            )
             for name, (function, _) in CHEATS.items()
         }
         smooth = builtin("sma", made["table_of_signs"], 2, name="smooth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -75,7 +76,7 @@ def test_the_verb_ends_with_1_where_something_was_found_and_shows_it_first(
     assert json.loads(capsys.readouterr().out)["clean"] is True
     assert (asked[0]["cut_count"], asked[0]["start_count"]) == (3, 2)
     with pytest.raises(
-        CheckFailed, match=r"18 findings in 'table_of_closes', .* and \d+ more; a backtest"
+        CheckFailed, match=r"19 findings in 'table_of_closes', .* and \d+ more; a backtest"
     ) as failed:
         run_check([b""], {}, DEFAULT_TERMS)
     assert failed.value.exit_code == 1
@@ -97,10 +98,12 @@ def test_the_flags_have_a_group_of_their_own() -> None:
     assert CliRunner().invoke(verb, ["--check-cuts", "0"]).exit_code == 2
 
 
-def test_every_cause_has_a_name_a_rule_and_a_remedy() -> None:
+def test_every_cause_has_a_name_a_rule_a_remedy_and_a_line_in_the_documents() -> None:
+    told = (Path(__file__).parents[3] / "docs/honesty.md").read_text()
     assert len({one.value for one in Cause}) == len(Cause)
     for one in Cause:
         assert one.check in Check
         assert one.rule
         assert one.remedy.endswith(".")
         assert not one.rule.endswith(".")
+        assert f"| `{one.value}` |" in told
