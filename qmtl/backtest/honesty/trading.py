@@ -27,14 +27,13 @@ class Traded:
 
 def digest_of(run: Run) -> str:
     """BLAKE3 of intents, orders, fills, rejections, accounts and positions, in their order."""
-    book = run.book
     hashed = blake3()
     parts: Sequence[Sequence[object]] = (
         run.intents,
-        tuple(book.orders.values()),
-        book.fills,
-        book.rejections,
-        tuple(book.rows()),
+        tuple(run.orders.values()),
+        run.fills,
+        run.rejections,
+        tuple(run.rows()),
     )
     for part in parts:
         for one in part:
