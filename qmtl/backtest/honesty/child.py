@@ -97,9 +97,7 @@ def _serve(subject: Subject, refused: QmtlError | None, requests: BinaryIO, answ
             return
         child = os.fork()
         if child == 0:
-            random.setstate(
-                drawn
-            )  # a copy of a process draws other numbers than the process, unless it is told not to
+            random.setstate(drawn)  # Python lets a copy of a process draw other numbers
             try:
                 answer: Any = request.answer(subject) if refused is None else Refused(refused)
             except QmtlError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,10 +32,11 @@ from qmtl.foundation.common.errors import (
     TrialLost,
     UsageError,
 )
+from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.sdk.loading import load_strategy, message_of
 from tests.backtest.honesty import cheats
 from tests.backtest.honesty.cheats import CHEATS
-from tests.backtest.honesty.markets import MINUTE_MS, START_MS, closes_of, market
+from tests.backtest.honesty.markets import MINUTE_MS, START_MS, bars_of, closes_of, market
 from tests.runtime.sdk.authored import BuiltinCross, PythonCross
 
 ROOT = Path(__file__).parents[3]
@@ -237,6 +240,26 @@ def short(view: CacheView) -> float:
 
 def scaled(view: CacheView) -> float:
     return _SCALED[0]
+
+
+_EQUAL = (100.0,) * 20
+_STEPS = (100.0, 100.0, 100.0, 101.0, 101.0, 100.0, 100.0, 100.0)
+
+
+def equal(view: CacheView) -> float:
+    return _EQUAL[0] + _STEPS[0]
+
+
+def test_few_different_numbers_are_no_data() -> None:
+    """A price that hardly moves is not known by being told twice."""
+    price = Decimal(100)
+    still = [replace(bar, open=price, high=price, low=price, close=price) for bar in bars_of("BTC-USD", 30)]
+    moved = [
+        replace(bar, high=Decimal(101), close=Decimal(101)) if at in (13, 14) else bar
+        for at, bar in enumerate(still)
+    ]
+    bars = {"BTC-USD": BarColumns.of("BTC-USD", 60, moved)}
+    assert Search().answer(Subject(program_of([dag_message(OfPrices())]), bars, {"n": equal})) == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl import Strategy, StreamInput, builtin, dag_message
+from qmtl import CacheView, ProcessingNode, Strategy, StreamInput, builtin, dag_message
 from qmtl.backtest.honesty.ahead import cuts, look_ahead, other_calendar
 from qmtl.backtest.honesty.change import (
     CALENDAR_MS,
@@ -37,6 +37,7 @@ from qmtl.runtime.indicators.columnar import Columnar
 from qmtl.runtime.indicators.registry import COLUMNAR
 from tests.backtest.honesty.markets import SYMBOLS, bars_of, market
 from tests.runtime.indicators.cases import CASES
+from tests.runtime.sdk.authored import fails_above
 
 Bars = Mapping[str, BarColumns]
 
@@ -237,6 +238,44 @@ def test_an_average_settles_as_its_formula_says(count: int, start_count: int) ->
             assert one.settled is not None
 
 
+@given(count=st.integers(20, 120), place=st.integers(1, 100))
+@settings(max_examples=20, deadline=None)
+def test_a_node_is_the_same_from_the_bar_on_behind_the_last_that_differs(count: int, place: int) -> None:
+    """By a walk over both runs, bar by bar; a tick of 0.01 or more is a difference."""
+    program = program_of([dag_message(Averages())])
+    bars = market(count)
+    start_ms = int(all_buckets(bars)[min(place, count - 2)]) - 60_000
+    run = here(program, bars)
+    ((plain,), (late,)) = (run(PLAIN), run(Trial(change=LaterStart(start_ms))))
+    for one in warm_up(program, run, bars, plain, [start_ms]).settlings:
+        found: list[int | None] = []
+        largest = 0.0
+        for symbol, market_of in bars.items():
+            was, became = (
+                dict(zip(*_listed(trace.of(one.node_id, symbol)), strict=True)) for trace in (plain, late)
+            )
+            after = [bucket_ms for bucket_ms in market_of.bucket_ms.tolist() if bucket_ms > start_ms]
+            last = 0
+            for number, bucket_ms in enumerate(after, 1):
+                if (bucket_ms in was) is not (bucket_ms in became):
+                    last = number
+                elif bucket_ms in was and was[bucket_ms] != became[bucket_ms]:
+                    apart = 1.0 if one.node == "target" else abs(was[bucket_ms] - became[bucket_ms])
+                    last = number if apart >= 0.01 else last
+                    largest = max(largest, apart if number > one.warm_up else 0.0)
+            if after:
+                found.append(None if last == len(after) and last > one.warm_up else last + 1)
+        assert one.settled == (
+            None if None in found else max(number for number in found if number is not None)
+        )
+        if one.node != "target":
+            assert one.largest == largest
+
+
+def _listed(told: Told) -> tuple[list[Any], list[Any]]:
+    return told.bucket_ms.tolist(), told.values.tolist()
+
+
 def test_a_window_has_settled_when_its_warm_up_ends() -> None:
     program = program_of([dag_message(Smoothed())])
     bars = market(120)
@@ -353,3 +392,66 @@ def test_record_by_record_and_in_columns_are_the_same_of_two_symbols_with_gaps()
         for node_id, by_symbol in was.told.items():
             for symbol, one in by_symbol.items():
                 assert difference(symbol, one, became.of(node_id, symbol)) is None
+
+
+class Failing(Strategy):
+    """A function that fails above a price of one of the symbols, and what reads it."""
+
+    def setup(self) -> None:
+        price = StreamInput(symbols=SYMBOLS, name="price", interval=60)
+        limit = ProcessingNode(price, fails_above, name="limit", params={"limit": 101})
+        mean = builtin("sma", limit, 2)
+        self.add_nodes(
+            [price, limit, mean, builtin("position_target", mean, long_percent=1, short_percent=0)]
+        )
+
+
+def test_a_function_that_fails_is_silent_from_there_on_for_all_symbols_however_it_is_run() -> None:
+    """As on a log: in the bucket in which it fails nothing is there for any symbol."""
+    program = program_of([dag_message(Failing())])
+    bars = market()
+    limit = next(one for one in program.nodes if one.name == "limit")
+    over = {
+        symbol: one.bucket_ms[np.flatnonzero(one.close.floats() > 101)[:1]].tolist()
+        for symbol, one in bars.items()
+    }
+    first_ms = min(found[0] for found in over.values() if found)
+    for way in (
+        Way(),
+        Way(by_bucket=True),
+        Way(chunk=5),
+        Way(backwards=True),
+        Way(by_bucket=True, backwards=True),
+    ):
+        trace = drive(program, bars, {limit.node_id: fails_above}, way)
+        failed = trace.failures[limit.node_id]
+        assert (failed.bucket_ms, over[failed.symbol]) == (first_ms, [first_ms])
+        for symbol, one in bars.items():
+            before = one.bucket_ms[one.bucket_ms < first_ms].tolist()
+            assert trace.of(limit.node_id, symbol).bucket_ms.tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("second", "became"),
+    [(lambda first: first + 1.0, "103.0"), (lambda first: 1 / 0, "it raised ZeroDivisionError")],
+)
+def test_what_a_function_gives_the_second_time_it_is_called_with_a_view_is_held_against_the_first(
+    second: Callable[[float], float], became: str
+) -> None:
+    program = program_of([dag_message(Failing())])
+    limit = next(one for one in program.nodes if one.name == "limit")
+    seen: set[tuple[str, int]] = set()
+
+    def otherwise(view: CacheView) -> float:
+        here = (view.symbol, view.bucket_ms)
+        if here in seen:
+            return second(102.0)
+        seen.add(here)
+        return 102.0
+
+    bars = market(10)
+    assert drive(program, bars, {limit.node_id: otherwise}).unequal == {}
+    seen.clear()
+    (found,) = drive(program, bars, {limit.node_id: otherwise}, Way(twice=True)).unequal.values()
+    assert (found.symbol, found.bucket_ms) == ("BTC-USD", int(bars["BTC-USD"].bucket_ms[0]))
+    assert (found.was, found.became) == ("102.0", became)
