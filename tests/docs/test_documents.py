@@ -29,6 +29,7 @@ DOCUMENTS = (
     "docs/report.md",
     "docs/backtest.md",
     "docs/sweep.md",
+    "docs/honesty.md",
 )
 
 

@@ -762,6 +762,18 @@ class NothingToReport(QmtlError):
     exit_code = 6
 
 
+class CheckFailed(QmtlError):
+    """A strategy whose backtest does not say what it would do live: it sees the future, or hangs on more than its bars."""
+
+    code = "QMTL-818"
+
+
+class TrialLost(QmtlError):
+    """A run of a check whose process ended before it had answered, or that failed where no author's code was."""
+
+    code = "QMTL-819"
+
+
 class InvalidSweep(QmtlError):
     """Parameters, conditions or a figure with which no sweep can be made."""
 
