@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from qmtl.backtest.recording import Recorder
 from qmtl.backtest.run import Run, backtest
 from qmtl.backtest.signals import Fault
 from qmtl.foundation.common.errors import CommandRefused, InvalidDag, InvalidValue
@@ -133,6 +134,7 @@ def simulate(
     progress: Progress | None = None,
     fingerprint: str | None = None,
     functions: Functions | None = None,
+    recorder: Recorder | None = None,
 ) -> Simulated:
     """Run the strategies of these DAG messages over bars, all in one world, each with an account of its own.
 
@@ -140,6 +142,7 @@ def simulate(
         bars: by symbol, all of one interval; how the mapping is ordered makes no difference.
         fingerprint: of these bars, where it is known; computed otherwise.
         functions: those that Python nodes may run; without any only what is registered in this process.
+        recorder: writes every row to a log; without it they are kept in memory.
 
     Raises:
         InvalidDag: a message that is refused, or a node that reads what the bars don't have.
@@ -156,7 +159,9 @@ def simulate(
     known = fingerprint or fingerprint_of((symbol, (one,)) for symbol, one in ordered.items())
     world, gates = opened(terms, known, ordered, graphs, start_ms)
     told("backtest", 1, 3)
-    run = backtest(graphs, ordered, world, gates, start_ms, interval * 1000, functions=functions)
+    run = backtest(
+        graphs, ordered, world, gates, start_ms, interval * 1000, functions=functions, recorder=recorder
+    )
     told("backtest", 3, 3)
     return Simulated(
         tuple(messages), ordered, terms, world, gates, graphs, run, known, interval, start_ms, end_ms
