@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
@@ -44,6 +44,7 @@ class Backtested:
         result: the run as reports take it: bars, fills, orders, equity.
         performance: its figures, months and trades.
         unread: symbols of the data that the strategy does not read.
+        duplicates: how many bars a file says a second time in the same words, by symbol; they count once.
     """
 
     simulated: Simulated
@@ -51,6 +52,7 @@ class Backtested:
     result: RunResult
     performance: Performance
     unread: tuple[str, ...]
+    duplicates: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, Decimal | float | int | None]:
@@ -115,13 +117,16 @@ def run_offline(
     loaded = _loaded(strategy)
     length = None if interval is None else interval_of(interval, "the data")
     start_ms, end_ms = _instant(start), _instant(end)
-    if length is None and lacks_interval(loaded):
-        length = _read(data, start_ms, end_ms, as_of, None, None, sparse=False).interval
-    message = message_of(loaded, length)
+    tells_none = length is None and lacks_interval(loaded)
+    message = message_of(loaded, _any_interval(loaded) if tells_none else length)
     symbols, reads = reads_of(admit(message, 0))
     told("load", 1, 1)
     told("read bars", 0, 1)
-    read = _read(data, start_ms, end_ms, as_of, symbols, length or reads, sparse=interval is not None)
+    wanted = None if tells_none else length or reads
+    read = _read(data, start_ms, end_ms, as_of, symbols, wanted, sparse=interval is not None)
+    if tells_none:
+        message = message_of(loaded, read.interval)
+        reads_of(admit(message, 0))  # raises where another source has an interval of its own
     told("read bars", 1, 1)
     simulated = simulate(
         [message], read.bars, terms, progress=progress, fingerprint=read.fingerprint, functions=functions
@@ -130,7 +135,8 @@ def run_offline(
     result = result_of(simulated, as_of=read.as_of)
     found = performance_of(result, convention)
     told("figures", 1, 1)
-    return Backtested(simulated, read.as_of, result, found, tuple(sorted(_named(data) - set(symbols))))
+    unread = tuple(sorted(_named(data) - set(symbols)))
+    return Backtested(simulated, read.as_of, result, found, unread, read.duplicates)
 
 
 def _loaded(strategy: Strategic) -> Strategy | bytes:
@@ -144,6 +150,12 @@ def _loaded(strategy: Strategic) -> Strategy | bytes:
             "Give an object of your subclass of Strategy.",
         )
     return strategy
+
+
+def _any_interval(strategy: Strategy | bytes) -> int:
+    """Seconds with which a strategy without an interval can be asked what it reads."""
+    assert isinstance(strategy, Strategy)
+    return next((one.interval for one in strategy.nodes if one.interval is not None), 60)
 
 
 def _instant(value: int | str | None) -> int | None:

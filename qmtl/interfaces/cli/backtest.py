@@ -174,6 +174,8 @@ def backtest(
         advance("write", 1, 1)
     if done.unread:
         render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
+    for symbol, count in done.duplicates.items():
+        render.note(f"{count} bars of {symbol} are there a second time in the same words; they count once")
     if as_json:
         render.json_line({**result_object(done), "written": [str(one) for one in written]})
     else:
@@ -199,6 +201,7 @@ def _show(done: Backtested, written: list[Path]) -> None:
         ("from", words.moment(simulated.start_ms)),
         ("to", words.moment(simulated.end_ms)),
         ("bars", f"{bars}; of {words.duration(simulated.interval * 1000)}"),
+        ("buckets", (simulated.end_ms - simulated.start_ms) // (simulated.interval * 1000)),
         ("nodes", simulated.computed),
         ("intents", len(simulated.intents)),
         ("orders", len(result.orders)),

@@ -87,6 +87,7 @@ def result_object(done: Backtested) -> dict[str, Any]:
         "from_ms": simulated.start_ms,
         "to_ms": simulated.end_ms,
         "bars": {symbol: len(one) for symbol, one in simulated.bars.items()},
+        "buckets": (simulated.end_ms - simulated.start_ms) // (simulated.interval * 1000),
         "terms": {
             "world_id": terms.world_id,
             "currency": terms.currency,

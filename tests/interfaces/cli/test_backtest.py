@@ -285,6 +285,19 @@ def test_what_can_not_be_ordered_is_counted_by_its_reason(
     assert int(line.split()[-1]) > 3
 
 
+def test_what_is_left_out_of_the_data_is_told(strategy: str, tmp_path: Path, capsys: Capture) -> None:
+    rows = [minute(place) for place in range(100)]
+    text = f"{SYMBOL}={as_csv(tmp_path / 'bars.csv', [*rows[:50], rows[49], *rows[50:90], rows[95]])}"
+    ran = call(capsys, "backtest", strategy, "--data", text, "--data", "OTHER=nowhere.csv", "--json")
+    assert ran.code == 0, ran
+    assert ran.err.splitlines() == [
+        "the strategy does not read OTHER; left out",
+        f"1 bars of {SYMBOL} are there a second time in the same words; they count once",
+    ]
+    told = json.loads(ran.out)
+    assert (told["bars"], told["buckets"]) == ({SYMBOL: 91}, 96)  # five minutes have no bar
+
+
 # ---- functions of an author -------------------------------------------------------------------------------------
 
 

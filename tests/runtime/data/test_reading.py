@@ -145,6 +145,16 @@ def test_only_the_symbols_that_are_wanted_are_read(tmp_path: Path) -> None:
     assert list(read.bars) == [A]
 
 
+def test_a_bar_that_is_said_twice_counts_once_and_is_told(tmp_path: Path) -> None:
+    rows = bars(A)
+    twice = (
+        f"{A}={as_csv(tmp_path / 'twice.csv', sorted([*rows, *rows[3:6]], key=lambda one: one.open_time_ms))}"
+    )
+    read = load_bars([twice, *data(tmp_path, symbols=[B])])
+    assert read.duplicates == {A: 3}
+    assert content(read) == content(load_bars(data(tmp_path)))
+
+
 def test_bars_that_lie_apart_are_of_the_interval_that_is_said(tmp_path: Path) -> None:
     rows = [one for one in bars(A) if one.open_time_ms % (5 * MINUTE_MS) == 0]
     text = f"{A}={as_csv(tmp_path / 'few.csv', rows)}"
