@@ -146,7 +146,7 @@ def _loaded(strategy: Strategic) -> Strategy | bytes:
         strategy = strategy()
     if not isinstance(strategy, Strategy | bytes):
         raise InvalidStrategy(
-            f"a strategy was of type {type(strategy).__name__}; a Strategy, a DAG message or where one is is required.",
+            f"a strategy was of type {type(strategy).__name__}; a Strategy or a DAG message is required.",
             "Give an object of your subclass of Strategy.",
         )
     return strategy
@@ -175,7 +175,7 @@ def _read(
     start_ms: int | None,
     end_ms: int | None,
     as_of: int | str | None,
-    symbols: Sequence[str] | None,
+    symbols: Sequence[str],
     interval: int | None,
     *,
     sparse: bool,
@@ -190,15 +190,16 @@ def _read(
 
 
 def _given(
-    data: Mapping[str, BarColumns], start_ms: int | None, end_ms: int | None, symbols: Sequence[str] | None
+    data: Mapping[str, BarColumns], start_ms: int | None, end_ms: int | None, symbols: Sequence[str]
 ) -> BarsRead:
     bars = {}
-    for symbol in sorted(data) if symbols is None else symbols:
+    for symbol in symbols:
         if symbol not in data or not len(found := cut(data[symbol], start_ms, end_ms)):
             raise NotInCatalogue(
                 f"the data have no bars of {symbol} in the range; they have {', '.join(sorted(data)) or 'nothing'}.",
                 "Give the data that the strategy reads.",
             )
         bars[symbol] = found
-    interval = next(iter(bars.values())).interval if bars else 1
-    return BarsRead(bars, interval, fingerprint_of((symbol, (one,)) for symbol, one in bars.items()))
+    return BarsRead(
+        bars, bars[symbols[0]].interval, fingerprint_of((symbol, (one,)) for symbol, one in bars.items())
+    )
