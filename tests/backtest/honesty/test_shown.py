@@ -29,7 +29,7 @@ def test_a_table_says_what_was_done_what_is_not_seen_and_every_finding(
 ) -> None:
     render_findings(cheated, as_json=False)
     shown = capsys.readouterr().out
-    assert "Checked over 240 buckets of BTC-USD, ETH-USD." in shown
+    assert "Checked over 160 buckets of BTC-USD, ETH-USD." in shown
     for one in cheated.checks:
         assert one.did in shown
         assert f"{one.check.value} does not see {one.blind}." in shown
@@ -76,7 +76,7 @@ def test_the_verb_ends_with_1_where_something_was_found_and_shows_it_first(
     assert json.loads(capsys.readouterr().out)["clean"] is True
     assert (asked[0]["cut_count"], asked[0]["start_count"]) == (3, 2)
     with pytest.raises(
-        CheckFailed, match=r"19 findings in 'table_of_closes', .* and \d+ more; a backtest"
+        CheckFailed, match=r"21 findings in 'last_of_the_ring', .* and \d+ more; a backtest"
     ) as failed:
         run_check([b""], {}, DEFAULT_TERMS)
     assert failed.value.exit_code == 1
