@@ -15,7 +15,7 @@ from qmtl.backtest.honesty.program import Program, ProgramNode
 from qmtl.backtest.honesty.steady import CHUNKS, ELSEWHERE, HERE, steadiness
 from qmtl.backtest.honesty.subject import Setup
 from qmtl.backtest.honesty.told import Trace
-from qmtl.backtest.honesty.trading import Traded, apart
+from qmtl.backtest.honesty.trading import TRADING, Traded, apart
 from qmtl.backtest.honesty.trial import PLAIN
 from qmtl.backtest.honesty.warm_up import Warmed, starts, warm_up
 from qmtl.backtest.simulation import DEFAULT_TERMS, Terms, span_of
@@ -98,9 +98,10 @@ def check(
     program = program_of(messages)
     ordered = {symbol: bars[symbol] for symbol in sorted(bars)}
     span_of(ordered)
-    traded = None if any(one.is_python for one in program.nodes) else Traded(tuple(messages), terms)
-    setup = Setup(program, ordered, places_of(program, packages), traded)
-    with processes(setup, [HERE, *(conditions for _, conditions, _ in ELSEWHERE)]) as made:
+    setup = Setup(program, ordered, places_of(program, packages))
+    conditions = [HERE, *(one for _, one, _ in ELSEWHERE)]
+    with processes(setup, conditions, [Traded.__module__], TRADING) as made:
+        traded = Traded(tuple(messages), terms)
         return _checked(program, ordered, made, traded, cut_count, start_count, progress)
 
 
@@ -108,7 +109,7 @@ def _checked(
     program: Program,
     bars: Mapping[str, BarColumns],
     made: Sequence[Process],
-    traded: Traded | None,
+    traded: Traded,
     cut_count: int,
     start_count: int,
     progress: Progress,
@@ -119,7 +120,9 @@ def _checked(
     plain = traces[0]
     progress("processes", len(made), len(made))
     steady = steadiness(program, here, plain, traces[1:], len(bars))
-    trades = None if traded is None else apart(_each(made, traded))
+    trades = (
+        () if steady.findings else apart(_each(made[:TRADING], traded))
+    )  # other intents give other orders
 
     at_ms = cuts(bars, program, plain, cut_count)
     ahead = look_ahead(
@@ -143,7 +146,7 @@ def _checked(
     of_steady = {check: tuple(one for one in steady.findings if one.cause.check is check) for check in Check}
     buckets = all_buckets(bars)
     failed = tuple(
-        f"node {one.name!r} failed in the bucket {plain.failures[one.node_id].bucket_ms} and was checked up to there: {plain.failures[one.node_id].what}"
+        f"node {one.name!r} failed in the bucket {plain.failures[one.node_id].bucket_ms} and was checked up to there: {plain.failures[one.node_id].what.rstrip('.')}"
         for one in program.nodes
         if one.node_id in plain.failures
     )
@@ -176,9 +179,9 @@ def _checked(
             len(made) + 1 + len(CHUNKS) + (2 if len(bars) > 1 else 0),
             f"{len(made)} processes, one with another hash seed, one with other surroundings; record by record, and in chunks of"
             f" {', '.join(map(str, CHUNKS))}; {'symbols in both orders' if len(bars) > 1 else 'one symbol, so one order'}"
-            f"{'; orders and fills' if trades is not None else ''}",
+            f"{'' if steady.findings else '; orders and fills'}",
             _BLIND[Check.DETERMINISM],
-            (*of_steady[Check.DETERMINISM], *(trades or ())),
+            (*of_steady[Check.DETERMINISM], *trades),
         ),
         Checked(
             Check.PURITY,

@@ -15,6 +15,7 @@ import numpy as np
 from qmtl.backtest.honesty.change import Bars
 from qmtl.backtest.honesty.program import Program, ProgramNode
 from qmtl.backtest.honesty.told import Difference, Failure, Told, Trace
+from qmtl.backtest.python_nodes import columns
 from qmtl.foundation.common.errors import ComputeFailed, InvalidDag
 from qmtl.foundation.common.identity import own_params
 from qmtl.foundation.contracts.market import Bar
@@ -127,7 +128,6 @@ def _by_node(
     told: dict[str, dict[str, Told]] = {}
     failures: dict[str, Failure] = {}
     remembers: set[str] = set()
-    rows = _Rows(bars)
     for one in program.nodes:
         params, node_id = made[one.node_id], one.node_id
         given[node_id], told[node_id] = {}, {}
@@ -142,10 +142,9 @@ def _by_node(
             market = bars[symbol]
             inputs = [port.get(symbol) or _silent(len(market)) for port in ports]
             if one.is_python:
-                outputs, failed = _stepped(one, params, functions[node_id], inputs, rows.of(symbol), way)
-                given[node_id][symbol], told[node_id][symbol] = (
-                    _of_outputs(outputs, market),
-                    Told.of_outputs(outputs),
+                called = _at_once if way.chunk is None else _stepped
+                given[node_id][symbol], told[node_id][symbol], failed = called(
+                    one, params, functions[node_id], inputs, market, way
                 )
                 known = failures.get(node_id)
                 if failed is not None and (
@@ -167,19 +166,6 @@ def _silence(failed_ms: int, given: dict[str, _Given], told: dict[str, Told], ba
     for symbol in given:
         given[symbol] = given[symbol].until(int(np.searchsorted(bars[symbol].bucket_ms, failed_ms)))
         told[symbol] = told[symbol].upto(failed_ms - 1)
-
-
-class _Rows:
-    """Bars as messages, made once for all nodes that read them."""
-
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
-        self._made: dict[str, list[Bar]] = {}
-
-    def of(self, symbol: str) -> list[Bar]:
-        if symbol not in self._made:
-            self._made[symbol] = list(self._bars[symbol].bars())
-        return self._made[symbol]
 
 
 def _silent(count: int) -> _Given:
@@ -213,20 +199,41 @@ def _chunks(count: int, chunk: int | None) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + size, count)
 
 
+def _at_once(
+    one: ProgramNode,
+    params: PythonParams,
+    function: ComputeFn,
+    inputs: Sequence[_Given],
+    bars: BarColumns,
+    way: Way,
+) -> tuple[_Given, Told, Failure | None]:
+    """What a Python node gives for one symbol as a backtest computes it, and where its function failed, behind which it gives nothing."""
+    ports = [port.numbers for port in inputs]
+    found, failed = columns(params, one.node.interval, function, ports, bars)
+    failure = None if failed is None else Failure(failed.bucket_ms, bars.symbol, failed.error.what)
+    if isinstance(found, Column):
+        return _Given(found, found.there), Told.of(bars.bucket_ms, found), failure
+    buckets = bars.bucket_ms[found.at].tolist()
+    told = Told.of_outputs(list(zip(buckets, found.targets, strict=True)))
+    spoke = np.zeros(len(bars), dtype=np.bool_)
+    spoke[found.at] = True
+    return _Given(_silent(len(bars)).numbers, spoke), told, failure
+
+
 def _stepped(
     one: ProgramNode,
     params: PythonParams,
     function: ComputeFn,
     inputs: Sequence[_Given],
-    rows: Sequence[Bar],
+    bars: BarColumns,
     way: Way,
-) -> tuple[list[tuple[int, Output]], Failure | None]:
-    """What a Python node gives for one symbol, and where its function failed, behind which it gives nothing."""
+) -> tuple[_Given, Told, Failure | None]:
+    """As `_at_once`, step by step as a worker computes it, written down and resumed between two chunks."""
     running = PythonRunning(params, one.node.interval, function, None)
     spoke = np.logical_or.reduce([port.spoke for port in inputs]).tolist()
-    columns = zip(*[port.numbers.items() for port in inputs], strict=True)
+    rows = zip(*[port.numbers.items() for port in inputs], strict=True)
     outputs: list[tuple[int, Output]] = []
-    for place, (bar, is_called, row) in enumerate(zip(rows, spoke, columns, strict=True)):
+    for place, (bar, is_called, row) in enumerate(zip(bars.bars(), spoke, rows, strict=True)):
         if way.chunk and place and place % way.chunk == 0:
             window = running.to_window(one.node_id, bar.symbol)
             running = PythonRunning(params, one.node.interval, function, window)
@@ -236,10 +243,11 @@ def _stepped(
         try:
             value = running.step(row, bar)
         except ComputeFailed as failed:
-            return outputs, Failure(bucket_ms, bar.symbol, failed.what)
+            failure = Failure(bucket_ms, bar.symbol, failed.what)
+            return _of_outputs(outputs, bars), Told.of_outputs(outputs), failure
         if value is not None:
             outputs.append((bucket_ms, value))
-    return outputs, None
+    return _of_outputs(outputs, bars), Told.of_outputs(outputs), None
 
 
 def _of_outputs(outputs: Sequence[tuple[int, Output]], bars: BarColumns) -> _Given:

@@ -55,8 +55,15 @@ def places_of(program: Program, packages: Sequence[str] = ()) -> tuple[Place, ..
 class Process:
     """One process under conditions; it runs each trial where nothing has run before."""
 
-    def __init__(self, setup: Path, conditions: Conditions, directory: Path) -> None:
-        """Args: setup, a file with what is checked; directory, one that is there and empty."""
+    def __init__(
+        self, setup: Path, conditions: Conditions, directory: Path, modules: Sequence[str] = ()
+    ) -> None:
+        """
+        Args:
+            setup: a file with what is checked.
+            directory: one that is there and empty.
+            modules: what is imported before the conditions hold.
+        """
         self._directory = directory
         self._answer = directory / "answer"
         self._errors = directory / "errors"
@@ -79,6 +86,7 @@ class Process:
                     "qmtl.backtest.honesty.child",
                     str(setup),
                     pickle.dumps(conditions).hex(),
+                    *modules,
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -144,8 +152,13 @@ class Process:
 
 
 @contextmanager
-def processes(setup: Setup, conditions: Sequence[Conditions]) -> Iterator[Sequence[Process]]:
+def processes(
+    setup: Setup, conditions: Sequence[Conditions], modules: Sequence[str] = (), count: int = 0
+) -> Iterator[Sequence[Process]]:
     """One process under each of these conditions. They start beside each other.
+
+    Args:
+        modules: what the first `count` of them import before their conditions hold.
 
     Raises:
         UsageError: this is one of them already.
@@ -162,7 +175,7 @@ def processes(setup: Setup, conditions: Sequence[Conditions]) -> Iterator[Sequen
         for place, one in enumerate(conditions):
             own = Path(directory) / str(place)
             own.mkdir()
-            process = Process(path, one, own)
+            process = Process(path, one, own, modules if place < count else ())
             stack.callback(process.close)
             made.append(process)
         yield made

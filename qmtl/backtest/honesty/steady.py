@@ -36,9 +36,11 @@ CHUNKS: Final = (7, 64, 1024)
 
 @dataclass(frozen=True, slots=True)
 class Steadiness:
-    """Attributes:
-    runs: that were made, the plain one with them.
-    unsteady: ids of nodes of which another run may differ for what was found here: other checks can't judge them.
+    """What was found.
+
+    Attributes:
+        runs: that were made, the plain one with them.
+        unsteady: ids of the nodes that move by themselves from run to run, so that other checks can't judge them.
     """
 
     plain: Trace
@@ -50,11 +52,13 @@ class Steadiness:
 def steadiness(
     program: Program, here: Run, plain: Trace, elsewhere: Sequence[Trace], symbols: int
 ) -> Steadiness:
-    """Args:
-    here: a run where nothing has run before, in the first process.
-    plain: what it gave.
-    elsewhere: what the processes of `ELSEWHERE` gave, in their order.
-    symbols: how many there are; of one there is one order.
+    """Run a program in every way, and hold what it gives against what it gave in other processes.
+
+    Args:
+        here: a run where nothing has run before, in the first process.
+        plain: what it gave.
+        elsewhere: what the processes of `ELSEWHERE` gave, in their order.
+        symbols: how many there are; of one there is one order.
     """
     found: dict[str, list[Finding]] = {}
     runs = 1 + len(elsewhere)
@@ -93,8 +97,11 @@ def steadiness(
         compare(Cause.CHUNKS, plain, trace, f"in chunks of {chunk}")
         runs += 1
     findings = tuple(one for node in program.nodes for one in found.get(node.node_id, ()))
-    return Steadiness(plain, findings, runs, frozenset(found))
+    unsteady = frozenset(one.node_id for one in findings if one.cause in _MOVING)
+    return Steadiness(plain, findings, runs, unsteady)
 
+
+_MOVING: Final = (Cause.PROCESS, Cause.CLOCK, Cause.CHANCE, Cause.HIDDEN_STATE)
 
 _LATER: Final = (Cause.HIDDEN_STATE, Cause.ORDER, Cause.CHUNKS)
 

@@ -27,16 +27,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setup:
-    """What is checked, before its functions are loaded.
-
-    Attributes:
-        traded: what will be asked about trading, if anything: read with this, its modules are imported before the clock is another one.
-    """
+    """What is checked, before its functions are loaded."""
 
     program: Program
     bars: Bars
     places: tuple[Place, ...]
-    traded: object = None
 
 
 @dataclass(frozen=True, slots=True)

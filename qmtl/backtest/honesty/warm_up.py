@@ -19,9 +19,11 @@ from qmtl.runtime.sdk.python_node import PYTHON
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """Attributes:
-    intents: how many targets of signals differ behind the warm-up of their node, in all runs together.
-    last: bars after the beginning at which the last of them lies.
+    """What was found.
+
+    Attributes:
+        intents: how many targets of signals differ behind the warm-up of their node, in all runs together.
+        last: bars after the beginning at which the last of them lies.
     """
 
     findings: tuple[Finding, ...]

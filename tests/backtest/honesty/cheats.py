@@ -38,6 +38,12 @@ def table_of_signs(view: CacheView) -> float:
     return float(SIGNS[((view.bucket_ms - START_MS) // MINUTE_MS - 1) % len(SIGNS)])
 
 
+def last_of_the_ring(view: CacheView) -> float:
+    """What lies at the end of what a backtest holds behind its view: the last value of all."""
+    ring: Any = getattr(view["price"][60], "_" + "ring")
+    return float(ring.values[-1])
+
+
 def table_by_price(view: CacheView) -> float | None:
     """The close of the next bar, by the close of this one: the same in any calendar and before any future."""
     return NEXT.get(_close(view))
@@ -157,6 +163,7 @@ def lean(view: CacheView) -> Target:
 CHEATS: dict[str, tuple[Any, set[Cause]]] = {
     "table_of_closes": (table_of_closes, {Cause.CAPTURED_DATA, Cause.CALENDAR}),
     "table_of_signs": (table_of_signs, {Cause.CALENDAR}),
+    "last_of_the_ring": (last_of_the_ring, {Cause.LOOK_AHEAD, Cause.ORDER}),
     "table_by_price": (table_by_price, {Cause.CAPTURED_DATA}),
     "table_of_params": (table_of_params, {Cause.CAPTURED_DATA}),
     "counted": (counted, {Cause.HIDDEN_STATE}),

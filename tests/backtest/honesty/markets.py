@@ -12,7 +12,7 @@ from qmtl.runtime.columns import BarColumns
 SYMBOLS = ("BTC-USD", "ETH-USD")
 MINUTE_MS = 60_000
 START_MS = 1_577_836_800_000
-COUNT = 240
+COUNT = 160
 
 
 def closes_of(symbol: str, count: int = COUNT) -> list[float]:
