@@ -91,7 +91,7 @@ def show(
         render.block(text)
         return
     write(out, text.encode())
-    render.note(f"written: {out}")
+    render.line(f"Written: {out}")
 
 
 def _width() -> int:

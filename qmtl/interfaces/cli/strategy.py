@@ -64,14 +64,16 @@ def show(spec: str, interval: int | None, message_only: bool, as_json: bool) -> 
 
     WARM-UP is the first bucket in which a node can give a value, counted from the first bar on, where every bar is there.
     """
-    from qmtl.foundation.common.canonical import canonical_json, parse_canonical_json
+    from decimal import Decimal
+
+    from qmtl.foundation.common.canonical import canonical_json
     from qmtl.runtime.indicators.warm_up import warm_ups
     from qmtl.runtime.sdk.loading import load_strategy, message_of
     from qmtl.services.dagmanager.admission import admit
 
     message = message_of(load_strategy(spec), interval)
     graph = admit(message, 0)
-    canonical = canonical_json(parse_canonical_json(message.decode()))
+    canonical = canonical_json(json.loads(message, parse_float=Decimal))
     if message_only:
         render.line(canonical)
         return

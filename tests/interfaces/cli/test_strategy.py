@@ -57,6 +57,23 @@ def test_a_strategy_is_shown_with_what_would_be_published(
     assert_one_screen(call(capsys, "strategy", "show", "none.py"), "QMTL-514", 5, says=["none.py"])
 
 
+def test_a_message_that_is_written_otherwise_is_shown_as_the_same_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = {**strategy(crossing()), "meta": {"version": "v1"}}
+    plain, loose = tmp_path / "plain.json", tmp_path / "loose.json"
+    plain.write_bytes(text(said))
+    written = json.dumps(dict(reversed(said.items())), indent=3).replace("0.4", "0.40")
+    assert written.count("0.40") == 2
+    loose.write_text(written)
+    shown = [call(capsys, "strategy", "show", str(one), "--message") for one in (plain, loose)]
+    assert shown[0] == shown[1]
+    assert shown[0].code == 0
+    assert json.loads(shown[0].out) == said
+    ids = [call(capsys, "strategy", "show", str(one), "--json").lines()[0]["nodes"] for one in (plain, loose)]
+    assert ids[0] == ids[1]
+
+
 def test_a_strategy_in_python_is_published_as_its_message_is_and_told_what_was_there(
     capsys: pytest.CaptureFixture[str], mine: Deployed, leaning: str, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from itertools import count
@@ -67,11 +68,19 @@ class Cross(authored.PythonCross):
         super().__init__("1m")
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log with a world, in which nothing is published."""
+    directory = tmp_path_factory.mktemp("begun")
+    assert main(["world", "create", "w1", "--log", f"embedded:{directory / 'log'}"]) == 0
+    return directory / "log"
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A log with a world."""
-    assert main(["world", "create", "w1", "--log", f"embedded:{tmp_path / 'log'}"]) == 0
-    return tmp_path / "log"
+def place(begun: Path, tmp_path: Path) -> Path:
+    """The same, to be written."""
+    shutil.copytree(begun.parent, tmp_path / "mine")
+    return tmp_path / "mine" / "log"
 
 
 def activate(place: Path, strategy_id: str, side: str, *more: str) -> None:
@@ -171,17 +180,23 @@ def test_a_run_over_bars_tells_all_that_the_log_has_of_it_and_of_nobody_else(pla
     for order in of(found, Ordered):
         at = found.index(order)
         assert any(isinstance(one, Intent) and one.symbol == order.symbol for one in found[:at])
-
-
-def test_each_node_goes_its_way_from_initialized_over_warming_up_to_active(place: Path) -> None:
-    found = run(place, Cross(), RunOptions(domain="live", bars=bars()))
-    ways: dict[str, list[NodeStatus | None]] = {}
+    ways: dict[str, list[NodeStatus]] = {}
     for one in of(found, NodeChanged):
         ways.setdefault(one.name, []).append(one.status)
     for name in ("fast", "slow", "cross", "target"):
+        assert ways[name] == sorted(ways[name], key=list(NodeStatus).index)
         assert ways[name][-1] is NodeStatus.ACTIVE
-        order = [status for status in ways[name] if status is not None]
-        assert order == sorted(order, key=list(NodeStatus).index)
+    assert not of(run(place, Cross()), Intent), "what was written before is told where it is asked for"
+    again = run(place, Cross(), RunOptions(since_ms=0, bars=bars()))
+    for kind in (Intent, Ordered, Filled, Rejected):
+        assert set(of(again, kind)) >= set(of(found, kind))
+    assert of(again, Filled) == of(found, Filled)
+    told_all = {type(one) for one in found} | {Refused}
+    assert told_all == set(RunEvent.__args__)
+    for one in (*found, *run(place, Cross, LIVE, "w9")):
+        assert "\n" not in told(one)
+        assert set(as_json(one)) == {"event", *one.__slots__}
+    assert {as_json(one)["event"] for one in found} >= {"node_changed", "filled", "submitted"}
 
 
 class Failing(Strategy):
@@ -202,25 +217,13 @@ def test_a_node_that_fails_is_told_with_its_cause_and_the_run_goes_on(place: Pat
 
 
 def test_the_gate_is_switched_by_each_word_of_the_world_service_and_nothing_else(place: Path) -> None:
-    run(place, Cross())
     activate(place, "python_cross", "long")
-    found = run(place, Cross(), ends=is_gate)
-    (word,) = of(found, Activated)
-    assert (word.side, word.long, word.short) == (PositionSide.LONG, GateState.OPEN, GateState.CLOSED)
     activate(place, "python_cross", "short", "--freeze", "true")
     words = of(run(place, Cross(), ends=is_gate), Activated)
+    assert (words[0].long, words[0].short) == (GateState.OPEN, GateState.CLOSED)
     assert [one.side for one in words] == [PositionSide.LONG, PositionSide.SHORT]
     assert (words[-1].long, words[-1].short) == (GateState.FROZEN, GateState.FROZEN)
     assert words[-1].weight == Decimal(1)
-
-
-def test_what_was_written_before_is_told_where_it_is_asked_for(place: Path) -> None:
-    activate(place, "python_cross", "long")
-    before = run(place, Cross(), RunOptions(domain="live", bars=bars()))
-    assert of(run(place, Cross()), Intent) == []
-    again = run(place, Cross(), RunOptions(since_ms=0, bars=bars()))
-    assert of(again, Intent) == of(before, Intent)
-    assert of(again, Filled) == of(before, Filled)
 
 
 def test_bars_that_nobody_trades_end_a_run_that_has_waited_for_them(
@@ -263,13 +266,12 @@ def test_a_run_that_is_begun_again_takes_nothing_back_from_a_newer_version(place
     old, new = (text(strategy(crossing(fast, 8), "s1", version=f"v{fast}")) for fast in (2, 3))
     run(place, old)
     newer = run(place, new)[0]
-    found = run(place, old)
+    found = run(place, old, RunOptions(bars=bars(CLOSES, "BTC-USD", "ETH-USD")))
     assert isinstance(newer, Submitted)
     assert [one.status for one in of(found, VersionChanged)] == [SentinelStatus.RETIRED]
     (row,) = rows(place, "dag.strategies")
     assert row.sentinel_id == newer.sentinel_id
-    fed = run(place, old, RunOptions(bars=bars(CLOSES, "BTC-USD", "ETH-USD")))
-    assert "is retired" in of(fed, Refused)[0].what
+    assert "is retired" in of(found, Refused)[0].what
 
 
 # ---- refused ------------------------------------------------------------------------------------------------------------
@@ -286,9 +288,9 @@ def refusals() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("strategy", "world", "options", "code", "says"), list(refusals()))
 def test_a_refusal_is_an_event_with_all_reasons_and_the_end(
-    place: Path, strategy: Any, world: str, options: RunOptions, code: str, says: Sequence[str]
+    begun: Path, strategy: Any, world: str, options: RunOptions, code: str, says: Sequence[str]
 ) -> None:
-    found = run(place, strategy, options, world)
+    found = run(begun, strategy, options, world)
     refused, end = found
     assert isinstance(refused, Refused)
     assert (refused.code, end) == (code, Stopped("refused"))
@@ -296,7 +298,7 @@ def test_a_refusal_is_an_event_with_all_reasons_and_the_end(
     assert all(one in words for one in says), words
     error = refused.error()
     assert (error.code, error.what, error.exit_code) == (refused.code, refused.what, refused.exit_code)
-    assert rows(place, "dag.strategies") == []
+    assert rows(begun, "dag.strategies") == []
 
 
 @pytest.mark.parametrize("address", ["http://gateway:8000", "https://gateway", " HTTPS://x "])
@@ -318,18 +320,3 @@ def test_an_address_of_a_log_is_taken_as_log_takes_it(tmp_path: Path) -> None:
     assert log_address("kafka://h:1/ns") == "kafka://h:1/ns"
     assert log_address("embedded:x") == "embedded:x"
     assert log_address(tmp_path) == f"embedded:{tmp_path}"
-
-
-# ---- words --------------------------------------------------------------------------------------------------------------
-
-
-def test_every_event_is_a_line_and_an_object(place: Path) -> None:
-    activate(place, "python_cross", "long")
-    found = run(place, Cross(), RunOptions(domain="live", bars=bars()))
-    found += run(place, Cross, LIVE, "w9")
-    assert {type(one) for one in found} == set(RunEvent.__args__)
-    for one in found:
-        assert "\n" not in told(one)
-        said = as_json(one)
-        assert set(said) == {"event", *one.__slots__}
-    assert {as_json(one)["event"] for one in found} >= {"node_changed", "filled", "submitted"}
