@@ -28,6 +28,7 @@ DOCUMENTS = (
     "docs/data.md",
     "docs/report.md",
     "docs/backtest.md",
+    "docs/sweep.md",
 )
 
 

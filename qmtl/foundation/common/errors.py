@@ -755,6 +755,39 @@ class NothingToReport(QmtlError):
     exit_code = 6
 
 
+class InvalidSweep(QmtlError):
+    """Parameters, conditions or a figure with which no sweep can be made."""
+
+    code = "QMTL-850"
+    exit_code = 2
+
+
+class CombinationFailed(QmtlError):
+    """A combination of a sweep at which the author's code raised an error without a code; the others go on."""
+
+    code = "QMTL-851"
+
+
+class WorkerLost(QmtlError):
+    """A combination of a sweep whose process was lost each time that it was tried; the others go on."""
+
+    code = "QMTL-852"
+
+
+class NothingSwept(QmtlError):
+    """A sweep of which every combination failed."""
+
+    code = "QMTL-853"
+    exit_code = 6
+
+
+class EngineFailed(QmtlError):
+    """Processes or a cluster on which a sweep can't be computed."""
+
+    code = "QMTL-854"
+    exit_code = 3
+
+
 # ---- archive --------------------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,9 @@ VERBS: Final[Mapping[str, Verb]] = {
         "qmtl.interfaces.cli.report:report",
         "Write what a run was worth: figures, charts, trades, as HTML and tables.",
     ),
+    "sweep": Verb(
+        "qmtl.interfaces.cli.sweep:sweep", "Try many values of a strategy's parameters over the same bars."
+    ),
     "topology": Verb(
         "qmtl.interfaces.cli.topology:topology", "Draw every processor with what it reads, owns and writes."
     ),

@@ -1,0 +1,137 @@
+"""Runs the combinations of a job: nodes once for all, then each strategy's trading and its figures by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from qmtl.backtest.book import Book
+from qmtl.backtest.run import ColumnMarks
+from qmtl.backtest.signals import intents_of
+from qmtl.backtest.simulation import opened, span_of
+from qmtl.backtest.sweep.job import Asked, Done, Job, Setting
+from qmtl.backtest.sweep.kept import KeptNodes
+from qmtl.backtest.sweep.trading import traded
+from qmtl.foundation.common.errors import CombinationFailed, QmtlError
+from qmtl.foundation.contracts.trade import OrderIntent
+from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.performance.curve import curve_of
+from qmtl.runtime.performance.kpi import Performance, performance_of
+from qmtl.runtime.performance.result import RunResult, RunSettings
+from qmtl.runtime.sdk.loading import load_class
+from qmtl.services.dagmanager.graph import Graph
+
+_SHOWN = 300
+
+
+class JobRunner:
+    """What runs jobs in one process.
+
+    Args:
+        bars: by symbol, sorted, of one interval.
+    """
+
+    def __init__(self, setting: Setting, bars: Mapping[str, BarColumns]) -> None:
+        self.nodes = KeptNodes(bars, setting.kept_bytes)
+        self._setting = setting
+        self._bars = bars
+        self._parts: dict[tuple[str, ...], Part] = {}
+
+    def run(self, job: Job) -> Iterator[Done]:
+        """What became of each combination of a job, in its order. One that raises is one that failed, and the next one comes."""
+        for one in job.asked:
+            yield self._done(one)
+            self.nodes.let_go(one.graph, job.shared)
+
+    def _done(self, asked: Asked) -> Done:
+        before = self.nodes.computed
+        try:
+            part, intents = self.signalled(asked.graph)
+            book = self.traded(asked.graph, part, intents)
+            found = self.judged(asked.graph.strategy_id, part, book)
+        except QmtlError as refused:
+            return Done(asked.place, code=refused.code, fault=refused.what[:_SHOWN])
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # whatever an author's function raises is a fault of this combination alone
+            return Done(asked.place, code=CombinationFailed.code, fault=told(error))
+        return Done(
+            asked.place,
+            tuple((one.name, one.value) for one in found.figures),
+            len(book.orders),
+            len(book.fills),
+            len(book.rejections),
+            computed=self.nodes.computed - before,
+        )
+
+    def signalled(self, graph: Graph) -> tuple[Part, list[OrderIntent]]:
+        """The bars that a strategy reads, and the intents that its nodes give."""
+        given = self.nodes.of(graph)
+        part = self._part(
+            tuple(sorted({symbol for one in graph.nodes for symbol in given[one.node.node_id]}))
+        )
+        return part, list(intents_of(graph, given, part.bars, self._setting.terms.world_id))
+
+    def traded(self, graph: Graph, part: Part, intents: list[OrderIntent]) -> Book:
+        """What became of them."""
+        terms, start_ms = self._setting.terms, part.start_ms
+        world, gates = opened(
+            terms, "", part.bars, (graph,), start_ms
+        )  # no row of this world is ever written
+        return traded(intents, part.bars, part.marks, world, gates, start_ms, part.interval * 1000)
+
+    def judged(self, strategy_id: str, part: Part, book: Book) -> Performance:
+        """The figures of a book."""
+        terms, bars = self._setting.terms, tuple(part.bars.values())
+        result = RunResult(
+            strategy_id,
+            terms.world_id,
+            tuple(part.bars),
+            part.interval,
+            RunSettings(terms.currency, terms.cash, terms.fee_rate, terms.slippage_rate),
+            bars,
+            tuple(book.fills),
+            tuple(book.orders.values()),
+            curve_of(terms.cash, book.fills, bars, part.interval),
+        )
+        return performance_of(result, self._setting.convention)
+
+    def _part(self, symbols: tuple[str, ...]) -> Part:
+        found = self._parts.get(symbols)
+        if found is None:
+            bars = {symbol: self._bars[symbol] for symbol in symbols}
+            interval, start_ms, _ = span_of(bars)
+            found = self._parts[symbols] = Part(bars, ColumnMarks(bars), interval, start_ms)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The bars of the symbols that a strategy reads: a backtest of it would be of these alone.
+
+    Attributes:
+        interval: seconds.
+        start_ms: open of the first bar.
+    """
+
+    bars: Mapping[str, BarColumns]
+    marks: ColumnMarks
+    interval: int
+    start_ms: int
+
+
+def prepare(setting: Setting) -> None:
+    """Bring what a process needs that was begun anew: the module of the strategy, where its functions are.
+
+    Raises:
+        StrategyNotLoaded: it is not there any more.
+    """
+    if setting.source:
+        load_class(setting.source)
+
+
+def told(error: BaseException) -> str:
+    """An error without a code, in a sentence."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:_SHOWN]
