@@ -131,9 +131,9 @@ class _Ramp:
         marks = [(low, float(_LEFT), "start"), (high, float(WIDTH - _RIGHT), "end")]
         if self._both:
             marks.append((0.0, _LEFT + (WIDTH - _LEFT - _RIGHT) * -low / (high - low), "middle"))
-        for value, at, anchor in marks:
+        for value, left, anchor in marks:
             out.append(
-                f'<text x="{at:.1f}" y="{top + 24:.1f}" style="text-anchor:{anchor}">{shown(write(value))}</text>'
+                f'<text x="{left:.1f}" y="{top + 24:.1f}" style="text-anchor:{anchor}">{shown(write(value))}</text>'
             )
         return out
 
