@@ -137,7 +137,7 @@ def w1(bars: Mapping[str, BarColumns], setting: Setting, processes: int) -> dict
     """500 combinations, in one process and in several."""
     space = Space.of(map(read_parameter, W1))
     begun = time.perf_counter()
-    plan = plan_of(space, Maker(Crossing, space, 60, int(bars["BTC-USD"].open_time_ms[0])))
+    plan = plan_of(space, Maker(Crossing, space, 60))
     planned = time.perf_counter() - begun
     found = in_parts(plan, bars, setting) | {"plan_s": planned, "peak_rss_mb": peak_mb(resource.RUSAGE_SELF)}
     begun = time.perf_counter()
@@ -161,7 +161,7 @@ def w1(bars: Mapping[str, BarColumns], setting: Setting, processes: int) -> dict
 def matrix(bars: Mapping[str, BarColumns], setting: Setting, count: int, share: float) -> dict[str, Any]:
     """So many strategies that share a part of their nodes."""
     space = Space.of([parameter("number", list(range(count))), parameter("share", [share])])
-    plan = plan_of(space, Maker(Sharing, space, 60, int(bars["BTC-USD"].open_time_ms[0])))
+    plan = plan_of(space, Maker(Sharing, space, 60))
     return in_parts(plan, bars, setting) | {"share": share}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ from qmtl.backtest.sweep.running import told
 from qmtl.backtest.sweep.space import Combination, Parameter, Space
 from qmtl.foundation.common.canonical import canonical_json, parse_canonical_json
 from qmtl.foundation.common.errors import CombinationFailed, InvalidStrategy, InvalidSweep, QmtlError
-from qmtl.runtime.sdk.loading import message_of
+from qmtl.runtime.sdk.loading import lacks_interval, message_of
 from qmtl.runtime.sdk.strategy import Strategy
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph
@@ -42,19 +42,26 @@ class Maker:
 
     Args:
         strategy: the class; its constructor takes the parameters by name.
-        interval: of the bars, seconds; that of a strategy which has none.
-        start_ms: open of the first bar.
+        interval: seconds, of a strategy which has none.
 
     Raises:
         InvalidSweep: a parameter that the constructor does not take, or one that it needs and that was not said.
     """
 
-    def __init__(self, strategy: type[Strategy], space: Space, interval: int, start_ms: int) -> None:
+    def __init__(self, strategy: type[Strategy], space: Space, interval: int | None = None) -> None:
         self._construct: Callable[..., Strategy] = strategy
-        self._start_ms = start_ms
         self._interval = interval
         self._stem = stem_of(strategy)
         _require_taken(strategy, space.parameters)
+
+    def lacks_interval(self, combinations: Iterable[Combination]) -> bool:
+        """Whether the first strategy that can be made has a source without an interval."""
+        for one in combinations:
+            try:
+                return lacks_interval(self._construct(**dict(one.values)))
+            except (Exception, SystemExit):  # what is wrong with it is told when it is made
+                continue
+        return False
 
     def make(self, combination: Combination) -> Made:
         """One combination's strategy; one that its class refuses, or that is no strategy, says why."""
@@ -62,13 +69,10 @@ class Maker:
         try:
             strategy = self._construct(**dict(combination.values))
             message = renamed(message_of(strategy, self._interval), strategy_id)
-            return Made(strategy_id, message, admit(message, self._start_ms))
+            return Made(strategy_id, message, admit(message, 0))
         except QmtlError as refused:
             return Made(strategy_id, None, None, refused.code, refused.what[:_SHOWN])
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # whatever a constructor of an author's raises is a fault of this combination alone
+        except (Exception, SystemExit) as error:  # of an author's: a fault of this combination alone
             return Made(strategy_id, None, None, CombinationFailed.code, told(error))
 
 

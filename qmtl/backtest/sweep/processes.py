@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Final
 
 from qmtl.backtest.sweep.bar_files import BarFile, map_bars, write_bars
@@ -90,15 +92,10 @@ class _Processes:
         process = context.Process(
             target=serve, args=(theirs, self._setting, self._files), name=f"qmtl-sweep-{worker}", daemon=True
         )
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # Ctrl-C is ours, from its first moment on
-        try:
+        with _uninterrupted():
             process.start()
             theirs.close()  # so that its end is heard when it dies
             self._ones[worker] = _One(process, ours)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def give(self, worker: int, job: Job) -> None:
         try:
@@ -146,6 +143,26 @@ class _Processes:
                 one.process.kill()
                 one.process.join()
         self._ones.clear()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until a process is begun, and is nothing to that one, from its first moment on: it inherits what is blocked.
+
+    Blocking alone is not enough here, as other threads of this process hear the signal, and Python raises it in the main one.
+    """
+    came: list[int] = []
+    is_main = current_thread() is main_thread()
+    usual = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) if is_main else None
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if usual is not None:
+            signal.signal(signal.SIGINT, usual)
+        if came:
+            raise KeyboardInterrupt
 
 
 def serve(connection: Connection, setting: Setting, files: tuple[BarFile, ...]) -> None:

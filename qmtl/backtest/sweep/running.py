@@ -51,10 +51,7 @@ class JobRunner:
             found = self.judged(asked.graph.strategy_id, part, book)
         except QmtlError as refused:
             return Done(asked.place, code=refused.code, fault=refused.what[:_SHOWN])
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # whatever an author's function raises is a fault of this combination alone
+        except (Exception, SystemExit) as error:  # of an author's: a fault of this combination alone
             return Done(asked.place, code=CombinationFailed.code, fault=told(error))
         return Done(
             asked.place,

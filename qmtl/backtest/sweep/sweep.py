@@ -8,7 +8,6 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from qmtl.backtest.simulation import span_of
 from qmtl.backtest.sweep.job import Amount, Done, Engine, Setting
 from qmtl.backtest.sweep.plan import Plan, job_size
 from qmtl.backtest.sweep.processes import Here, Processes
@@ -127,19 +126,22 @@ def swept(plan: Plan, engine: Engine, processes: int = 1, told: Told | None = No
     return Swept(plan, rows, sum(one.done.computed for one in rows))
 
 
-def figures_of(bars: Mapping[str, BarColumns], setting: Setting) -> tuple[Figure, ...]:
+def figures_of(setting: Setting, interval: int | None = None) -> tuple[Figure, ...]:
     """The figures that a row has, with their formulas: those of a run in which nothing was traded.
+
+    Args:
+        interval: of the bars, seconds; None where it is not known, and formulas don't count.
 
     Raises:
         InvalidValue: a convention that does not fit the bars.
     """
-    interval, start_ms, end_ms = span_of(bars)
     terms, nothing = setting.terms, np.zeros(1)
+    step = interval or setting.convention.period or 1
     curve = EquityCurve(
-        start_ms, np.array([end_ms]), nothing + float(terms.cash), nothing, terms.cash, terms.cash
+        0, np.array([step * 1000]), nothing + float(terms.cash), nothing, terms.cash, terms.cash
     )
     settings = RunSettings(terms.currency, terms.cash, terms.fee_rate, terms.slippage_rate)
-    idle = RunResult("", terms.world_id, tuple(bars), interval, settings, (), (), (), curve)
+    idle = RunResult("", terms.world_id, (), step, settings, (), (), (), curve)
     return performance_of(idle, setting.convention).figures
 
 

@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from qmtl.foundation.common.errors import QmtlError, UsageError
+from qmtl.foundation.common.errors import UsageError
+from qmtl.foundation.common.money import text
 from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.conventions import convention_options
+from qmtl.interfaces.cli.data import as_of_option
 from qmtl.interfaces.cli.options import format_option, instant, interval_s
+from qmtl.interfaces.cli.terms import terms_options
 
 if TYPE_CHECKING:
+    from qmtl.backtest.simulation import Terms
+    from qmtl.backtest.sweep.plan import Plan
     from qmtl.backtest.sweep.sweep import Row, Swept
-    from qmtl.runtime.performance.kpi import Figure
+    from qmtl.runtime.data.reading import BarsRead
+    from qmtl.runtime.performance.kpi import Convention, Figure
 
 ROWS: Final = 10
 
 
-def _money(context: click.Context, parameter: click.Parameter, value: str) -> Decimal:
-    from qmtl.foundation.common.money import parse_decimal
-
-    try:
-        return parse_decimal(value, parameter.name or "value")
-    except QmtlError as error:
-        raise click.BadParameter(error.what) from None
-
-
 @click.command()
 @click.argument("strategy", metavar="FILE[:CLASS]")
-@click.option(
-    "--data",
-    multiple=True,
-    metavar="SYMBOL=FILE",
-    help="The bars, CSV or Parquet, repeatable; or the directory of a catalogue. By default those that come with QMTL.",
-)
-@click.option("--from", "start_ms", callback=instant, metavar="TIME", help="Bars that open at or after this.")
-@click.option("--to", "end_ms", callback=instant, metavar="TIME", help="Bars that open before this.")
-@click.option(
-    "--as-of", metavar="COMMIT", default=None, help="A commit of the catalogue; by default the newest."
-)
-@click.option(
-    "--interval", callback=interval_s, metavar="TIME", help="Of the bars, where the data have several."
-)
 @click.option(
     "--param",
     "parameters",
@@ -66,25 +49,28 @@ def _money(context: click.Context, parameter: click.Parameter, value: str) -> De
 @click.option(
     "--top", type=click.IntRange(min=1), default=ROWS, show_default=True, metavar="N", help="Results shown."
 )
-@click.option("--cash", callback=_money, default="100000", show_default=True, help="Of each strategy.")
-@click.option("--fee", callback=_money, default="0.001", show_default=True, help="Share of what is traded.")
 @click.option(
-    "--slippage",
-    callback=_money,
-    default="0.0005",
-    show_default=True,
-    help="Share of the price against the taker.",
+    "--data",
+    "data",
+    multiple=True,
+    metavar="SYMBOL=FILE|DIR",
+    help="Bars, CSV (also gzip) or Parquet, for each symbol; or the directory of a catalogue. By default those that come with QMTL.",
 )
 @click.option(
-    "--periods-per-year",
-    type=click.FloatRange(min=0, min_open=True, max=1e8),
-    default=None,
-    metavar="N",
-    help="Of returns per --period; by default those of 365 days.",
+    "--from", "start_ms", metavar="TIME", callback=instant, help="Only bars that open at this time or later."
 )
 @click.option(
-    "--period", callback=interval_s, metavar="TIME", help="What one return covers; by default a bar."
+    "--to", "end_ms", metavar="TIME", callback=instant, help="Only bars that open before this time."
 )
+@as_of_option
+@click.option(
+    "--interval",
+    callback=interval_s,
+    metavar="LENGTH",
+    help="Of the bars, where the strategy says none, or where all bars of the files lie further apart. Seconds, or as 1m, 1h, 1d.",
+)
+@terms_options
+@convention_options
 @click.option(
     "--processes",
     type=click.IntRange(1, 256),
@@ -108,27 +94,25 @@ def _money(context: click.Context, parameter: click.Parameter, value: str) -> De
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("sweep"),
     show_default=True,
-    help="The directory for sweep.html, results.csv and best.json.",
+    metavar="DIR",
+    help="Where sweep.html, results.csv and best.json are written.",
 )
-@click.option("--parquet", is_flag=True, help="Write the results as Parquet, too; needs pyarrow.")
+@click.option("--parquet", is_flag=True, help="Write the results as Parquet, too; needs the extra `data`.")
 @format_option
 def sweep(
     strategy: str,
-    data: tuple[str, ...],
-    start_ms: int | None,
-    end_ms: int | None,
-    as_of: str | None,
-    interval: int | None,
     parameters: tuple[str, ...],
     conditions: tuple[str, ...],
     by: str,
     ascending: bool,
     top: int,
-    cash: Decimal,
-    fee: Decimal,
-    slippage: Decimal,
-    periods_per_year: float | None,
-    period: int | None,
+    data: tuple[str, ...],
+    start_ms: int | None,
+    end_ms: int | None,
+    as_of: str | None,
+    interval: int | None,
+    terms: Terms,
+    convention: Convention,
     processes: int,
     engine: Literal["local", "ray"],
     ray_address: str | None,
@@ -141,33 +125,33 @@ def sweep(
     Each combination is a strategy of its own; a node that several of them have is computed once in a process. Combinations that fail are told,
     and the others go on. Results are the same for any number of processes.
     """
-    from qmtl.backtest.simulation import Terms
     from qmtl.backtest.sweep.asking import Maker
     from qmtl.backtest.sweep.job import Setting
     from qmtl.backtest.sweep.plan import plan_of
     from qmtl.backtest.sweep.space import Space, read_condition, read_parameter
     from qmtl.backtest.sweep.sweep import engine_of, figures_of, require_figure, swept
     from qmtl.interfaces.report.export import require_parquet
-    from qmtl.runtime.data.reading import load_bars
-    from qmtl.runtime.performance.kpi import Convention
     from qmtl.runtime.sdk.loading import load_class
 
     if parquet:
         require_parquet()
     if ray_address is not None and engine != "ray":
         raise UsageError("--ray-address was said without --engine ray.", "Say both, or neither.")
-    space = Space.of([read_parameter(one) for one in parameters], [read_condition(one) for one in conditions])
-    space.combinations()  # told before any bar is read
+    space = Space.of(map(read_parameter, parameters), map(read_condition, conditions))
+    combinations = space.combinations()
     chosen = load_class(strategy)
-    terms = Terms(cash=cash, fee_rate=fee, slippage_rate=slippage)
-    setting = Setting(terms, Convention(period, periods_per_year), strategy)
-    read = load_bars(data or _shipped(), start_ms, end_ms, as_of, interval=interval)
-    figures = figures_of(read.bars, setting)
-    figure = require_figure(by, figures)
-    first_ms = min(int(one.open_time_ms[0]) for one in read.bars.values())
+    setting = Setting(terms, convention, strategy)
+    figure = require_figure(by, figures_of(setting))
+    sources = data or _shipped()
+    length = interval
+    if length is None and Maker(chosen, space).lacks_interval(combinations):
+        length = _read(sources, start_ms, end_ms, as_of, None, None).interval
     with render.progress() as advance:
-        maker = Maker(chosen, space, read.interval, first_ms)
-        plan = plan_of(space, maker, lambda done, total: advance("strategies", done, total))
+        plan = plan_of(
+            space, Maker(chosen, space, length), lambda done, total: advance("strategies", done, total)
+        )
+        read = _read(sources, start_ms, end_ms, as_of, length, plan, sparse=interval is not None)
+        figures = figures_of(setting, read.interval)
         workers = engine_of(engine, setting, read.bars, processes, ray_address)
         try:
             found = swept(plan, workers, processes, lambda done, total: advance("runs", done, total))
@@ -181,9 +165,9 @@ def sweep(
         "Bars": f"{sum(len(one) for one in read.bars.values()):,} of {read.interval} s",
         "Fingerprint of the data": read.fingerprint,
         "as_of": read.as_of or "none",
-        "Initial cash": f"{cash} {terms.currency}",
-        "Fee rate": str(fee),
-        "Slippage rate": str(slippage),
+        "Initial cash": f"{text(terms.cash)} {terms.currency}",
+        "Fee rate": text(terms.fee_rate),
+        "Slippage rate": text(terms.slippage_rate),
     }
     written = _write(found, figure, figures, said, out, parquet=parquet, ascending=ascending)
     ranked = found.ranked(by, ascending=ascending)
@@ -191,6 +175,29 @@ def sweep(
         render.json_line(_plain(found, ranked, by, written))
     else:
         _show(found, ranked[:top], figure, figures, written)
+
+
+def _read(
+    data: Sequence[str],
+    start_ms: int | None,
+    end_ms: int | None,
+    as_of: str | None,
+    interval: int | None,
+    plan: Plan | None,
+    *,
+    sparse: bool = False,
+) -> BarsRead:
+    """The bars of a sweep: all files that were named, and of a catalogue the symbols that its strategies read."""
+    from qmtl.backtest.simulation import reads_of
+    from qmtl.runtime.data.reading import load_bars
+
+    symbols: set[str] | None = None
+    graphs = [] if plan is None else [one.graph for one in plan.made if one.graph is not None]
+    if graphs:
+        interval = interval or reads_of(graphs[0])[1]
+        if len(data) == 1 and Path(data[0]).is_dir():
+            symbols = {symbol for one in graphs for symbol in reads_of(one)[0]}
+    return load_bars(data, start_ms, end_ms, as_of, symbols=symbols, interval=interval, sparse=sparse)
 
 
 def _shipped() -> list[str]:

@@ -33,16 +33,9 @@ def bars() -> Mapping[str, BarColumns]:
     return {"BTC-USD": first, "ETH-USD": replace(w1_bars(BARS + 50).chunk(100, BARS), symbol="ETH-USD")}
 
 
-def plan(
-    *parameters: str,
-    where: Sequence[str] = (),
-    strategy: type[Strategy] = Cross,
-    over: Mapping[str, BarColumns] | None = None,
-) -> Plan:
+def plan(*parameters: str, where: Sequence[str] = (), strategy: type[Strategy] = Cross) -> Plan:
     space = Space.of(map(read_parameter, parameters), map(read_condition, where))
-    held = bars() if over is None else over
-    start_ms = min(int(one.open_time_ms[0]) for one in held.values())
-    return plan_of(space, Maker(strategy, space, 60, start_ms))
+    return plan_of(space, Maker(strategy, space, 60))
 
 
 class Sized(Here):
@@ -66,5 +59,5 @@ def run(made: Plan, size: int = 16, kept_bytes: int = KEPT_BYTES, *, backwards: 
 def csv_of(found: Swept, directory: Path) -> bytes:
     """The bytes of its table."""
     path = directory / "results.csv"
-    write_csv(results_of(found, figures_of(bars(), SETTING)), path)
+    write_csv(results_of(found, figures_of(SETTING, 60)), path)
     return path.read_bytes()

@@ -249,7 +249,7 @@ def test_a_class_without_a_name_is_refused() -> None:
 
 
 def test_an_unknown_figure_is_refused_with_those_that_there_are(found: Swept) -> None:
-    figures = figures_of(bars(), SETTING)
+    figures = figures_of(SETTING, 60)
     assert [one.name for one in figures] == [name for name, _ in found.rows[0].done.figures]
     assert require_figure("max_drawdown", figures).title == "Max drawdown"
     for name in ("shape", "drawdown_from", ""):

@@ -154,7 +154,7 @@ BAD = {
     ),
     "unknown figure": (["--param", "fast=3", "--by", "luck"], "QMTL-850", 2, "no figure 'luck'"),
     "all refused": (["--param", "fast=0"], "QMTL-853", 6, "fast 0: [QMTL-512]"),
-    "no money": (["--param", "fast=3", "--cash", "lots"], "QMTL-801", 2, "cash was the text 'lots'"),
+    "no money": (["--param", "fast=3", "--cash", "lots"], "QMTL-801", 2, "--cash was the text 'lots'"),
     "an address without its engine": (
         ["--param", "fast=3", "--ray-address", "auto"],
         "QMTL-801",
