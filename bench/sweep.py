@@ -91,11 +91,11 @@ def in_parts(plan: Plan, bars: Mapping[str, BarColumns], setting: Setting) -> di
             with timed.part("nodes_s"):
                 runner.nodes.of(one.graph)
             with timed.part("trading_s"):
-                part, intents = runner.signalled(one.graph)
-                book = runner.traded(one.graph, part, intents)
+                part, wants = runner.signalled(one.graph)
+                outcome = runner.traded(one.graph, part, wants)
             with timed.part("figures_s"):
-                runner.judged(one.graph.strategy_id, part, book)
-            fills += len(book.fills)
+                runner.judged(one.graph.strategy_id, part, outcome)
+            fills += len(outcome.fills)
             runner.nodes.let_go(one.graph, job.shared)
     seconds = time.perf_counter() - begun
     return timed.seconds | {

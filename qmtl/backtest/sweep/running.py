@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qmtl.backtest.book import Book
-from qmtl.backtest.run import ColumnMarks
-from qmtl.backtest.signals import intents_of
+from qmtl.backtest.kept import Outcome
+from qmtl.backtest.run import Course
+from qmtl.backtest.signals import Want, wants_of
 from qmtl.backtest.simulation import opened, span_of
 from qmtl.backtest.sweep.job import Asked, Done, Job, Setting
-from qmtl.backtest.sweep.kept import KeptNodes
-from qmtl.backtest.sweep.trading import traded
+from qmtl.backtest.sweep.node_cache import KeptNodes
 from qmtl.foundation.common.errors import CombinationFailed, QmtlError
-from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.performance.curve import curve_of
 from qmtl.runtime.performance.kpi import Performance, performance_of
@@ -46,9 +44,9 @@ class JobRunner:
     def _done(self, asked: Asked) -> Done:
         before = self.nodes.computed
         try:
-            part, intents = self.signalled(asked.graph)
-            book = self.traded(asked.graph, part, intents)
-            found = self.judged(asked.graph.strategy_id, part, book)
+            part, wants = self.signalled(asked.graph)
+            outcome = self.traded(asked.graph, part, wants)
+            found = self.judged(asked.graph.strategy_id, part, outcome)
         except QmtlError as refused:
             return Done(asked.place, code=refused.code, fault=refused.what[:_SHOWN])
         except (Exception, SystemExit) as error:  # of an author's: a fault of this combination alone
@@ -56,31 +54,28 @@ class JobRunner:
         return Done(
             asked.place,
             tuple((one.name, one.value) for one in found.figures),
-            len(book.orders),
-            len(book.fills),
-            len(book.rejections),
+            len(outcome.orders),
+            len(outcome.fills),
+            len(outcome.rejections),
             computed=self.nodes.computed - before,
         )
 
-    def signalled(self, graph: Graph) -> tuple[Part, list[OrderIntent]]:
-        """The bars that a strategy reads, and the intents that its nodes give."""
+    def signalled(self, graph: Graph) -> tuple[Part, list[Want]]:
+        """The bars that a strategy reads, and what its signals want."""
         given = self.nodes.of(graph)
         part = self._part(
             tuple(sorted({symbol for one in graph.nodes for symbol in given[one.node.node_id]}))
         )
-        return part, list(intents_of(graph, given, part.bars, self._setting.terms.world_id))
+        return part, wants_of(graph, given, part.bars)
 
-    def traded(self, graph: Graph, part: Part, intents: list[OrderIntent]) -> Book:
-        """What became of them."""
-        terms, start_ms = self._setting.terms, part.start_ms
-        world, gates = opened(
-            terms, "", part.bars, (graph,), start_ms
-        )  # no row of this world is ever written
-        return traded(intents, part.bars, part.marks, world, gates, start_ms, part.interval * 1000)
+    def traded(self, graph: Graph, part: Part, wants: Sequence[Want]) -> Outcome:
+        """What became of that."""
+        gates = opened(self._setting.terms, "", part.bars, (graph,), part.start_ms)[1]
+        return part.course.go(graph.strategy_id, wants, gates, alone=False)
 
-    def judged(self, strategy_id: str, part: Part, book: Book) -> Performance:
-        """The figures of a book."""
-        terms, bars = self._setting.terms, tuple(part.bars.values())
+    def judged(self, strategy_id: str, part: Part, outcome: Outcome) -> Performance:
+        """The figures of a run."""
+        terms, bars, fills = self._setting.terms, tuple(part.bars.values()), outcome.fills
         result = RunResult(
             strategy_id,
             terms.world_id,
@@ -88,9 +83,9 @@ class JobRunner:
             part.interval,
             RunSettings(terms.currency, terms.cash, terms.fee_rate, terms.slippage_rate),
             bars,
-            tuple(book.fills),
-            tuple(book.orders.values()),
-            curve_of(terms.cash, book.fills, bars, part.interval),
+            tuple(fills),
+            tuple(outcome.orders.values()),
+            curve_of(terms.cash, fills, bars, part.interval),
         )
         return performance_of(result, self._setting.convention)
 
@@ -98,8 +93,12 @@ class JobRunner:
         found = self._parts.get(symbols)
         if found is None:
             bars = {symbol: self._bars[symbol] for symbol in symbols}
-            interval, start_ms, _ = span_of(bars)
-            found = self._parts[symbols] = Part(bars, ColumnMarks(bars), interval, start_ms)
+            interval, start_ms, end_ms = span_of(bars)
+            world, _ = opened(
+                self._setting.terms, "", bars, (), start_ms
+            )  # bound to no data: no row of it is ever written
+            course = Course(bars, world, start_ms, interval * 1000, end_ms, None)
+            found = self._parts[symbols] = Part(bars, course, interval, start_ms)
         return found
 
 
@@ -113,7 +112,7 @@ class Part:
     """
 
     bars: Mapping[str, BarColumns]
-    marks: ColumnMarks
+    course: Course
     interval: int
     start_ms: int
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from qmtl import Strategy, StreamInput
-from qmtl.backtest.book import Book
+from qmtl.backtest.kept import Outcome
 from qmtl.backtest.sweep.running import JobRunner, Part
 from qmtl.backtest.sweep.space import Combination
 from qmtl.runtime.performance.kpi import Performance
@@ -72,10 +72,10 @@ def _replace(name: str) -> None:
     """In a process of a sweep only: what judges a combination ends it, as a crash would."""
     judged = JobRunner.judged
 
-    def judge(runner: JobRunner, strategy_id: str, part: Part, book: Book) -> Performance:
+    def judge(runner: JobRunner, strategy_id: str, part: Part, outcome: Outcome) -> Performance:
         if strategy_id in DEADLY:
             os._exit(DEADLY[strategy_id])
-        return judged(runner, strategy_id, part, book)
+        return judged(runner, strategy_id, part, outcome)
 
     setattr(JobRunner, name, judge)
 

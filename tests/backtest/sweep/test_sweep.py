@@ -14,7 +14,7 @@ from qmtl.backtest.signals import BySymbol
 from qmtl.backtest.simulation import simulate
 from qmtl.backtest.sweep.bar_files import map_bars, write_bars
 from qmtl.backtest.sweep.job import Done, Setting
-from qmtl.backtest.sweep.kept import KeptNodes
+from qmtl.backtest.sweep.node_cache import KeptNodes
 from qmtl.backtest.sweep.plan import job_size
 from qmtl.backtest.sweep.processes import Processes
 from qmtl.backtest.sweep.running import JobRunner
@@ -50,9 +50,8 @@ def test_each_combination_has_the_figures_of_a_backtest_of_it_alone(found: Swept
         alone = simulate([made.message], {symbol: bars()[symbol] for symbol in symbols})
         wanted = performance_of(result_of(alone), SETTING.convention)
         assert row.done.figures == tuple((one.name, one.value) for one in wanted.figures)
-        book = alone.run.book
-        assert (row.done.orders, row.done.fills) == (len(book.orders), len(book.fills))
-        assert row.done.rejections == len(book.rejections)
+        assert (row.done.orders, row.done.fills) == (len(alone.orders), len(alone.fills))
+        assert row.done.rejections == len(alone.rejections)
         assert row.strategy_id == alone.graphs[0].strategy_id
     assert sum(one.done.fills for one in found.rows) > 100
     assert len({one.done.figures for one in found.rows}) == len(found.rows)
@@ -66,20 +65,22 @@ def test_fifty_strategies_of_one_world_have_what_each_has_alone() -> None:
     together = simulate(messages, {"BTC-USD": bars()["BTC-USD"]})
     fills: dict[str, list[Fill]] = {}
     orders: dict[str, list[Order]] = {}
-    for fill in together.run.book.fills:
+    for fill in together.fills:
         fills.setdefault(fill.strategy_id, []).append(fill)
-    for order in together.run.book.orders.values():
+    for order in together.orders.values():
         orders.setdefault(order.strategy_id, []).append(order)
+    rows = sorted(map(repr, together.rows()))
+    own = []
     for one in made.made:
         assert one.graph is not None
-        part, intents = runner.signalled(one.graph)
-        book = runner.traded(one.graph, part, intents)
-        assert book.fills == fills[one.strategy_id]
-        assert list(book.orders.values()) == orders[one.strategy_id]
-        own = together.run.book.strategies[one.strategy_id]
-        assert book.strategies[one.strategy_id].account == own.account
-        assert book.strategies[one.strategy_id].positions == own.positions
-    assert runner.nodes.computed == together.run.computed == 1 + 15 + 2 * 50
+        part, wants = runner.signalled(one.graph)
+        alone = runner.traded(one.graph, part, wants)
+        assert list(alone.fills) == fills[one.strategy_id]
+        assert list(alone.orders.values()) == orders[one.strategy_id]
+        own += list(map(repr, alone.rows()))
+    assert sorted(own) == rows
+    assert len(rows) == 2 * 50
+    assert runner.nodes.computed == together.computed == 1 + 15 + 2 * 50
 
 
 @settings(max_examples=8, deadline=None)
