@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from qmtl.backtest.kept import Outcome
 from qmtl.backtest.run import Course
-from qmtl.backtest.signals import Want, wants_of
+from qmtl.backtest.signals import Wants, wants_of
 from qmtl.backtest.simulation import opened, span_of
 from qmtl.backtest.sweep.job import Asked, Done, Job, Setting
 from qmtl.backtest.sweep.node_cache import KeptNodes
@@ -43,6 +43,10 @@ class JobRunner:
 
     def _done(self, asked: Asked) -> Done:
         before = self.nodes.computed
+        done = self._tried(asked)
+        return replace(done, computed=self.nodes.computed - before)
+
+    def _tried(self, asked: Asked) -> Done:
         try:
             part, wants = self.signalled(asked.graph)
             outcome = self.traded(asked.graph, part, wants)
@@ -57,18 +61,22 @@ class JobRunner:
             len(outcome.orders),
             len(outcome.fills),
             len(outcome.rejections),
-            computed=self.nodes.computed - before,
         )
 
-    def signalled(self, graph: Graph) -> tuple[Part, list[Want]]:
-        """The bars that a strategy reads, and what its signals want."""
+    def signalled(self, graph: Graph) -> tuple[Part, Wants]:
+        """The bars that a strategy reads, and what its signals want.
+
+        Raises:
+            ComputeFailed: the function of one of its nodes failed.
+        """
         given = self.nodes.of(graph)
+        self.nodes.require_sound(graph)
         part = self._part(
             tuple(sorted({symbol for one in graph.nodes for symbol in given[one.node.node_id]}))
         )
         return part, wants_of(graph, given, part.bars)
 
-    def traded(self, graph: Graph, part: Part, wants: Sequence[Want]) -> Outcome:
+    def traded(self, graph: Graph, part: Part, wants: Wants) -> Outcome:
         """What became of that."""
         gates = opened(self._setting.terms, "", part.bars, (graph,), part.start_ms)[1]
         return part.course.go(graph.strategy_id, wants, gates, alone=False)

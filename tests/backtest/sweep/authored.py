@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Mapping
 
-from qmtl import Strategy, StreamInput
+from qmtl import CacheView, ProcessingNode, Strategy, StreamInput, Target
 from qmtl.backtest.kept import Outcome
 from qmtl.backtest.sweep.running import JobRunner, Part
 from qmtl.backtest.sweep.space import Combination
@@ -31,6 +31,36 @@ class Cross(Strategy):
         turn = builtin("cross", [fast, slow])
         target = builtin("position_target", turn, long_percent=self.share, short_percent=-self.share)
         self.add_nodes([price, fast, slow, turn, target])
+
+
+def spread(view: CacheView) -> float:
+    """How far the close is from the mean of a window, in parts of it; 13 of them are one too many."""
+    closes = view["price"][60].values()
+    return float((closes[-1] / (sum(closes) / len(closes)) - 1) / (13 - view.params["length"]))
+
+
+def side(view: CacheView) -> Target | None:
+    """Long where the close is below the mean, short where it is above, nothing in between."""
+    _, distance = view["spread"][60][-1]
+    if abs(distance) < view.params["least"]:
+        return None
+    return Target(-0.4 if distance > 0 else 0.4)
+
+
+class Reverting(Strategy):
+    """Two functions of an author's, of which many strategies have the first."""
+
+    def __init__(self, length: int, least: float) -> None:
+        super().__init__()
+        self.length, self.least = length, least
+
+    def setup(self) -> None:
+        price = StreamInput(symbols=SYMBOLS, name="price")
+        away = ProcessingNode(
+            price, spread, name="spread", period=self.length, params={"length": self.length}
+        )
+        target = ProcessingNode(away, side, name="target", gives="target", params={"least": self.least})
+        self.add_nodes([price, away, target])
 
 
 class Deadly(Cross):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +14,15 @@ from qmtl.backtest.simulation import simulate
 from qmtl.backtest.sweep.bar_files import map_bars, write_bars
 from qmtl.backtest.sweep.job import Done, Setting
 from qmtl.backtest.sweep.node_cache import KeptNodes
-from qmtl.backtest.sweep.plan import job_size
+from qmtl.backtest.sweep.plan import Plan, job_size
 from qmtl.backtest.sweep.processes import Processes
 from qmtl.backtest.sweep.running import JobRunner
 from qmtl.backtest.sweep.sweep import Swept, figures_of, require_figure, swept
 from qmtl.foundation.common.errors import InvalidStrategy, InvalidSweep, NothingSwept, WorkerLost
-from qmtl.foundation.contracts.dag import ComputeNode
 from qmtl.foundation.contracts.trade import Fill, Order
 from qmtl.interfaces.report.from_backtest import result_of
 from qmtl.runtime.performance.kpi import performance_of
+from qmtl.services.dagmanager.graph import GraphNode
 from tests.backtest.sweep.authored import (
     Cross,
     Deadly,
@@ -31,6 +30,7 @@ from tests.backtest.sweep.authored import (
     Nameless,
     Open,
     Positional,
+    Reverting,
     Wordless,
 )
 from tests.backtest.sweep.sweeps import SETTING, bars, csv_of, plan, run
@@ -192,10 +192,10 @@ def test_a_node_that_raises_fails_its_combination_alone(
     assert broken is not None
     compute = KeptNodes._compute
 
-    def raising(self: KeptNodes, name: str, node: ComputeNode) -> BySymbol:
-        if node is broken.nodes[-1].node:
+    def raising(self: KeptNodes, strategy_id: str, one: GraphNode) -> BySymbol:
+        if one is broken.nodes[-1]:
             raise ZeroDivisionError("division by zero")
-        return compute(self, name, node)
+        return compute(self, strategy_id, one)
 
     monkeypatch.setattr(KeptNodes, "_compute", raising)
     again = run(made)
@@ -215,6 +215,26 @@ def test_a_sweep_of_which_all_fails_says_why() -> None:
         run(plan("fast=13", "slow=20,30"))
     with pytest.raises(NothingSwept, match="'XRP-USD'"):
         run(plan("fast=5", strategy=Foreign))
+
+
+PYTHON = ("length=5,8,13", "least=0.0001,0.0002")
+
+
+def test_functions_of_an_author_are_run_and_one_that_fails_fails_its_own_combinations() -> None:
+    made = plan(*PYTHON, strategy=Reverting)
+    found = run(made)
+    assert found.computed == made.nodes_unique == 1 + 3 + 6
+    for row, one in zip(found.rows, made.made, strict=True):
+        assert one.message is not None
+        alone = simulate([one.message], bars())
+        if dict(row.combination.values)["length"] == 13:
+            assert row.done.code == "QMTL-413"
+            assert row.done.fault.startswith("the function of 'spread' failed: it raised ZeroDivisionError")
+            assert len(alone.faults) == 1
+            continue
+        wanted = performance_of(result_of(alone), SETTING.convention)
+        assert row.done.figures == tuple((it.name, it.value) for it in wanted.figures)
+        assert row.done.fills == len(alone.fills) > 5
 
 
 REFUSED = {
@@ -273,29 +293,33 @@ def test_rows_are_ranked_undefined_ones_behind_and_failed_ones_last(found: Swept
 # ---- processes ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Processes]:
-    setting = Setting(SETTING.terms, SETTING.convention, "tests.backtest.sweep.authored:Deadly")
+def spread(made: Plan, source: str) -> Swept:
+    setting = Setting(SETTING.terms, SETTING.convention, f"tests.backtest.sweep.authored:{source}")
     engine = Processes(setting, bars(), 2)
-    yield engine
-    engine.close()
+    try:
+        return swept(made, engine, 2)
+    finally:
+        engine.close()
 
 
-def test_processes_and_what_dies_in_them_change_no_other_result(workers: Processes, tmp_path: Path) -> None:
+def test_processes_and_what_dies_in_them_change_no_other_result(tmp_path: Path) -> None:
     made = plan("fast=3:8:1", "slow=13,20", strategy=Deadly)
-    alone = run(made)
-    spread = swept(made, workers, 2)
-    assert spread.computed >= made.nodes_unique - 2
-    dead = [one for one in spread.rows if one.done.code]
+    alone, found = run(made), spread(made, "Deadly")
+    dead = [one for one in found.rows if one.done.code]
     assert [(one.combination.told(), one.done.code, one.done.fault) for one in dead] == [
         ("fast 4, slow 20", WorkerLost.code, "its process was lost 2 times: exit code 9"),
     ]
     places = {one.done.place for one in dead}
     mended = replace(
-        spread,
+        found,
         rows=tuple(
             one if at in places else other
-            for at, (one, other) in enumerate(zip(alone.rows, spread.rows, strict=True))
+            for at, (one, other) in enumerate(zip(alone.rows, found.rows, strict=True))
         ),
     )
     assert csv_of(mended, tmp_path) == csv_of(alone, tmp_path)
+
+
+def test_processes_find_the_functions_of_an_author(tmp_path: Path) -> None:
+    made = plan(*PYTHON, strategy=Reverting)
+    assert csv_of(spread(made, "Reverting"), tmp_path) == csv_of(run(made), tmp_path)
