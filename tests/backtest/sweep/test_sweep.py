@@ -217,7 +217,7 @@ def test_a_sweep_of_which_all_fails_says_why() -> None:
         run(plan("fast=5", strategy=Foreign))
 
 
-PYTHON = ("length=5,8,13", "least=0.0001,0.0002")
+PYTHON = ("length=5,8,13", "least=0.00001,0.00002")
 
 
 def test_functions_of_an_author_are_run_and_one_that_fails_fails_its_own_combinations() -> None:
