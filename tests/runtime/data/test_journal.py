@@ -91,6 +91,26 @@ def test_a_pack_of_another_journal_is_passed_over(tmp_path: Path) -> None:
     assert Journal(tmp_path / "one").commits() == one.commits()
 
 
+def test_a_line_of_the_pack_is_held_to_its_digest_and_to_the_one_before(tmp_path: Path) -> None:
+    one = written(tmp_path / "one", [[("A", at, 1)] for at in range(3)])
+    written(tmp_path / "other", [[("A", at + 1, 1)] for at in range(3)])
+    pack = tmp_path / "one" / PACK.name
+    mine, theirs = (
+        (tmp_path / name / PACK.name).read_bytes().splitlines(keepends=True) for name in ("one", "other")
+    )
+    changed = mine[0].replace(b'"bars": 1', b'"bars": 7')
+    assert changed != mine[0]
+    # Each ends in the commit that the journal has.
+    for lines in (
+        [changed, *mine[1:]],
+        [mine[0], theirs[1], mine[2]],
+        [theirs[0], *mine[1:]],
+        [mine[0], mine[0], mine[2]],
+    ):
+        pack.write_bytes(b"".join(lines))
+        assert Journal(tmp_path / "one").commits() == one.commits()
+
+
 def test_the_pack_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path / "j", [[("A", at, 1)] for at in range(50)])
     read: list[str] = []
