@@ -8,6 +8,7 @@ from qmtl.interfaces.cli.data.binding import feed, fingerprint
 from qmtl.interfaces.cli.data.fetching import fetch
 from qmtl.interfaces.cli.data.files import import_, repair
 from qmtl.interfaces.cli.data.looks import gaps, list_, log
+from qmtl.interfaces.cli.data.polling import poll
 from qmtl.interfaces.cli.data.verify import verify
 
 
@@ -19,5 +20,5 @@ def data() -> None:
     """
 
 
-for one in (import_, fetch, list_, log, gaps, repair, verify, fingerprint, feed):
+for one in (import_, fetch, list_, log, gaps, repair, verify, fingerprint, feed, poll):
     data.add_command(one)

@@ -86,7 +86,7 @@ def fetch(
     from qmtl.runtime.data.deadlines import Deadlines, Timely
 
     provider = Timely(
-        CcxtProvider(exchange, _settings(settings), retries=retries),
+        CcxtProvider(exchange, read_settings(settings), retries=retries),
         Deadlines(answer_within, answer_within, within),
     )
     with writing(directory) as writer, render.progress() as advance:
@@ -117,7 +117,12 @@ def fetch(
     )
 
 
-def _settings(path: Path | None) -> dict[str, Any]:
+def read_settings(path: Path | None) -> dict[str, Any]:
+    """Settings of ccxt out of a file; none without one.
+
+    Raises:
+        HistoryUnavailable: it holds no JSON object.
+    """
     if path is None:
         return {}
     with suppress(OSError, ValueError):
