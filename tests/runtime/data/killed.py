@@ -41,7 +41,7 @@ CHANGES: Final = WRITES | {
 }
 SIZES: Final = (0, 1, 100, 1000, 3000, 6000)
 """Bytes that a file may have on the full disk: what is met first differs, the part, the commit, or neither."""
-TORN: Final = (1, 300)
+TORN: Final = 1
 """Bytes of a file that are written when the kernel kills."""
 
 FULL: Final = 40
@@ -78,15 +78,11 @@ def filling(size: int) -> Prepare:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def tearing(size: int) -> Callable[[], None]:
-    """The kernel kills who writes beyond so many bytes of a file."""
-
-    def act() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return act
+def tearing() -> None:
+    """From now on the kernel kills who writes beyond so many bytes of a file."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (TORN, TORN))
 
 
 def tried(place: Path, prepare: Prepare) -> int:
@@ -124,10 +120,9 @@ def main(directory: Path) -> None:
         for at in count(1):
             if one(f"{base}-killed-{at}", at_change(at, CHANGES, die)) == DONE:
                 break
-        for size in TORN:
-            for at in count(1):
-                if one(f"{base}-torn-{size}-{at}", at_change(at, WRITES, tearing(size))) == DONE:
-                    break
+        for at in count(1):
+            if one(f"{base}-torn-{at}", at_change(at, WRITES, tearing)) == DONE:
+                break
     print(json.dumps(ended))
 
 

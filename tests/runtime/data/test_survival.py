@@ -93,9 +93,9 @@ def test_a_killed_import_and_a_full_disk_leave_a_commit_whole_or_absent(tmp_path
     assert there == {"new": {0, 1}, "old": {1, 2}}
     codes = [code for _, code in ended]
     assert codes.count(FULL) >= 3
-    # At least each of three files, and in each of them each of four calls.
+    # Each of three or four files is written, flushed, synced and renamed, and so is what is above it.
     assert codes.count(-signal.SIGKILL) >= 30
-    assert codes.count(-signal.SIGXFSZ) >= 12
+    assert codes.count(-signal.SIGXFSZ) >= 6
 
 
 @pytest.mark.parametrize("base", ["new", "old"])
