@@ -13,12 +13,13 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 
@@ -68,14 +69,9 @@ def median_s(rounds: int, once: Callable[[], Any]) -> float:
     return statistics.median(found)
 
 
-@contextmanager
-def not_durable() -> Iterator[None]:
+def not_durable() -> AbstractContextManager[object]:
     """A catalogue that is thrown away need not survive a loss of power: what is measured is not the disk."""
-    kept, os.fsync = os.fsync, lambda handle: None
-    try:
-        yield
-    finally:
-        os.fsync = kept
+    return patch.object(os, "fsync")
 
 
 def speeds(place: Path, rows: int, rounds: int) -> dict[str, float]:
