@@ -1,4 +1,4 @@
-"""Feeds recorded bars into a raw topic, bucket by bucket, with the clock: what a market-data worker does, from files.
+"""Feeds bars into a raw topic, bucket by bucket: recorded ones with the clock, live ones beside it.
 
 Each transaction carries the bars of some buckets, a close marker per bucket in every partition of the raw topic, and the tick
 of the clock, unless another feed has brought the clock so far. Minutes without a bar close empty. A feed that was killed goes on
@@ -36,9 +36,10 @@ class Feed:
         interval: of the bars, seconds.
         start_ms: open time of the first bucket.
         end_ms: close time of the last; every bucket in between is closed, with or without bars.
+        ticks: whether the clock is ticked, too: time is then that of the bars.
 
     Raises:
-        ClockTaken: the clock of a deployed system ticks this log; recorded bars would all be late.
+        ClockTaken: the clock of a deployed system ticks this log, and recorded bars would all be late; or the other way round.
     """
 
     def __init__(
@@ -50,8 +51,11 @@ class Feed:
         bars: Iterable[Bar],
         start_ms: int,
         end_ms: int,
+        *,
+        ticks: bool = True,
     ) -> None:
         self._codec = codec
+        self._ticks = ticks
         self._topic = topic
         self._step_ms = interval * 1000
         self._end_ms = end_ms
@@ -108,7 +112,12 @@ class Feed:
         end = self._log.end_offsets([CLOCK])[CLOCK]
         if end != self._clock_end:
             last = last_tick(self._log, CLOCK, self._codec)
-            if last is not None and last.processor != NAME:
+            if last is not None and last.processor == NAME and not self._ticks:
+                raise ClockTaken(
+                    f"the clock of this log is ticked by feeds of recorded bars, last at {last.bucket_ms}; live bars have the clock of now.",
+                    "Write them to a log of their own, where `qmtl worker run clock` runs.",
+                )
+            if last is not None and last.processor != NAME and self._ticks:
                 raise ClockTaken(
                     f"the clock of this log is ticked by {last.processor!r}, last at {last.bucket_ms}; recorded bars would all be late.",
                     "Feed them into a log of their own.",
@@ -129,7 +138,7 @@ class Feed:
             if cut.count:
                 value = self._codec.encode(CloseMarker(NAME, 0, 1, bucket_ms, cut.count, cut.hexdigest(), 1))
             self._writer.append(self._topic.name, partition, key, value)
-        if bucket_ms > self._clock_ms:
+        if self._ticks and bucket_ms > self._clock_ms:
             self._writer.append(CLOCK.topic, CLOCK.partition, key, empty)
             self._clock_ms = bucket_ms
         self.closed_ms = bucket_ms

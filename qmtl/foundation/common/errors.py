@@ -662,6 +662,13 @@ class DataIncomplete(QmtlError):
     exit_code = 7
 
 
+class DataLate(QmtlError):
+    """A source of data that did not answer in the time that is agreed."""
+
+    code = "QMTL-711"
+    exit_code = 7
+
+
 # ---- command line and tools -----------------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "service": Verb("qmtl.interfaces.cli.service:service", "Operate a service: `qmtl service dagmanager`."),
     "world": Verb("qmtl.interfaces.cli.world:world", "Create worlds, and open and close their order gates."),
     "data": Verb(
-        "qmtl.interfaces.cli.data:data", "Import, fetch, list and verify market data in a catalogue."
+        "qmtl.interfaces.cli.data.commands:data", "Import, fetch, list and verify market data in a catalogue."
     ),
     "worker": Verb(
         "qmtl.interfaces.cli.worker:worker", "Run processors against a log, and see who runs them."

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from itertools import count
+from typing import Final
 
 import click
 
+from qmtl.foundation.common.errors import UsageError
 from qmtl.foundation.common.ids import require_id
 from qmtl.foundation.common.money import parse_decimal
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.options import format_option, log_option, looking
+
+_FINGERPRINT: Final = re.compile("blake3:[0-9a-f]{64}")
 
 
 @click.group()
@@ -27,8 +32,20 @@ def world() -> None:
 @click.option(
     "--slippage-rate", default="0.0005", show_default=True, help="Fraction of the price against the taker."
 )
+@click.option(
+    "--fingerprint",
+    "dataset_fingerprint",
+    default="",
+    help="Of the bars that the world runs on, as `qmtl data fingerprint` tells it; without it, on whatever comes.",
+)
 def create(
-    world_id: str, log_address: str, currency: str, initial_cash: str, fee_rate: str, slippage_rate: str
+    world_id: str,
+    log_address: str,
+    currency: str,
+    initial_cash: str,
+    fee_rate: str,
+    slippage_rate: str,
+    dataset_fingerprint: str,
 ) -> None:
     """Create the world WORLD_ID; creating it again with the same settings changes nothing.
 
@@ -48,11 +65,27 @@ def create(
         parse_decimal(fee_rate, "--fee-rate"),
         parse_decimal(slippage_rate, "--slippage-rate"),
         default_instruments(),
+        _fingerprint(dataset_fingerprint),
     )
+    parts = [currency, initial_cash, fee_rate, slippage_rate, *filter(None, [dataset_fingerprint])]
     with session.client(log_address, begins=True) as client:
-        wish = command_id("create", world_id, currency, initial_cash, fee_rate, slippage_rate)
+        wish = command_id("create", world_id, *parts)
         client.command(CreateWorld(wish, world_id, settings, session.now_ms()))
     render.line(f"world {world_id} exists")
+
+
+def _fingerprint(text: str) -> str:
+    """A fingerprint as it is written, or an empty text.
+
+    Raises:
+        UsageError: another form: it would never be that of any bars.
+    """
+    if text and _FINGERPRINT.fullmatch(text) is None:
+        raise UsageError(
+            f"--fingerprint was {text[:80]!r}; it is blake3: and 64 hex digits.",
+            "Take it from `qmtl data fingerprint`.",
+        )
+    return text
 
 
 @world.command("list")
@@ -66,7 +99,15 @@ def list_worlds(log_address: str, as_json: bool) -> None:
 
     with looking(log_address) as opened:
         found = TableView(opened, "world.state", codec).refresh().rows()
-    heads = ("world", "status", "currency", "initial cash", "fee rate", "slippage rate")
+    heads = (
+        "world",
+        "status",
+        "currency",
+        "initial cash",
+        "fee rate",
+        "slippage rate",
+        "dataset fingerprint",
+    )
     rows = [
         (
             row.world_id,
@@ -75,6 +116,7 @@ def list_worlds(log_address: str, as_json: bool) -> None:
             text(row.settings.initial_cash),
             text(row.settings.fee_rate),
             text(row.settings.slippage_rate),
+            row.settings.dataset_fingerprint or ("" if as_json else "-"),
         )
         for row in found
     ]

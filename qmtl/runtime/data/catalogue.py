@@ -5,6 +5,7 @@ were; the next writer sweeps away what it has left. Layout:
 
     qmtl-catalogue.json                                      the form of the directory
     journal/000000001.json                                   one commit each
+    journal/commits.jsonl                                    all of them once more, for a quick opening; may be deleted
     bars/symbol=BTC%2FUSDT/interval=60/<blake3>.parquet      parts
     staging/                                                 files that are being written
     lock                                                     held by the one writer
@@ -35,10 +36,12 @@ from qmtl.foundation.common.errors import (
     NotInCatalogue,
 )
 from qmtl.runtime.columns import BarColumns, Integers
+from qmtl.runtime.data.durable import make_directory, write_whole
 from qmtl.runtime.data.fingerprint import fingerprint_of
-from qmtl.runtime.data.journal import Asked, Commit, Journal, Part, write_whole
+from qmtl.runtime.data.journal import Asked, Commit, Journal
 from qmtl.runtime.data.merging import cut, differing, joined, pick
 from qmtl.runtime.data.parquet import decode, encode
+from qmtl.runtime.data.shelf import Part, Shelf
 
 PART_BARS: Final = 1_000_000
 """A part has at most so many bars."""
@@ -128,21 +131,14 @@ class Catalogue:
     def series(self, as_of: int | str | None = None) -> tuple[Series, ...]:
         """What is in it, sorted by symbol and interval."""
         newest = self._journal.find(as_of)
-        parts: dict[tuple[str, int], list[Part]] = {}
-        for commit in self.commits()[: 0 if newest is None else newest.number]:
-            for part in commit.parts:
-                parts.setdefault((part.symbol, part.interval), []).append(part)
-        return tuple(
-            Series(
-                symbol,
-                interval,
-                sum(part.bars for part in found),
-                min(part.from_ms for part in found),
-                max(part.to_ms for part in found),
-                tuple(sorted(found, key=lambda part: (part.from_ms, part.to_ms, part.digest))),
-            )
-            for (symbol, interval), found in sorted(parts.items())
-        )
+        if newest is None:
+            return ()
+        found = [
+            _series(symbol, interval, parts)
+            for (symbol, interval), shelf in sorted(self._journal.shelves().items())
+            if (parts := tuple(shelf.meeting(number=newest.number)))
+        ]
+        return tuple(found)
 
     def find(self, symbol: str, interval: int, as_of: int | str | None = None) -> Series:
         """The bars of one symbol and interval.
@@ -150,10 +146,9 @@ class Catalogue:
         Raises:
             NotInCatalogue: there are none as of that commit.
         """
+        if parts := tuple(self._meeting(symbol, interval, None, None, as_of)):
+            return _series(symbol, interval, parts)
         there = self.series(as_of)
-        for series in there:
-            if (series.symbol, series.interval) == (symbol, interval):
-                return series
         names = ", ".join(f"{one.symbol} {one.interval} s" for one in there[:10]) or "nothing"
         raise NotInCatalogue(
             f"{self.directory} has no bars of {symbol} and {interval} s; it has {names}.",
@@ -174,11 +169,13 @@ class Catalogue:
             NotInCatalogue: no such commit, or nothing of that symbol and interval as of it.
             CatalogueDamaged: a file is missing, or not as it was written.
         """
-        for cluster in _clusters(self.find(symbol, interval, as_of).parts):
-            if _meets(cluster, start_ms, end_ms):
-                found = cut(joined([self.load(part) for part in cluster]), start_ms, end_ms)
-                if len(found):
-                    yield found
+        parts = list(self._meeting(symbol, interval, start_ms, end_ms, as_of))
+        if not parts:
+            self.find(symbol, interval, as_of)
+        for cluster in _clusters(parts):
+            found = cut(joined([self.load(part) for part in cluster]), start_ms, end_ms)
+            if len(found):
+                yield found
 
     def columns(
         self,
@@ -226,6 +223,19 @@ class Catalogue:
         """Open times, as `read` gives the bars."""
         return (chunk.open_time_ms for chunk in self.read(symbol, interval, start_ms, end_ms, as_of))
 
+    def audit(self) -> None:
+        """Read every commit's own file.
+
+        Raises:
+            CatalogueDamaged: as `commits`, also for a commit that is only read from the pack otherwise.
+        """
+        self._journal.audit()
+
+    def shelf(self, symbol: str, interval: int) -> Shelf:
+        """The parts of a series as of the newest commit; none where it has none."""
+        self.commits()
+        return self._journal.shelves().get((symbol, interval)) or Shelf()
+
     def load(self, part: Part) -> BarColumns:
         """The bars of a part.
 
@@ -244,6 +254,19 @@ class Catalogue:
         except InvalidBarsFile as error:
             raise _damaged(path, part, error.what) from error
 
+    def _meeting(
+        self,
+        symbol: str,
+        interval: int,
+        start_ms: int | None,
+        end_ms: int | None,
+        as_of: int | str | None,
+    ) -> Iterator[Part]:
+        commit = self._journal.find(as_of)
+        shelf = self._journal.shelves().get((symbol, interval))
+        if commit is not None and shelf is not None:
+            yield from shelf.meeting(start_ms, end_ms, commit.number)
+
 
 class Writer:
     """The one process that adds to a catalogue; `writing` gives it."""
@@ -252,6 +275,7 @@ class Writer:
         self.catalogue = catalogue
         self._importer = importer
         self._recent: dict[str, BarColumns] = {}
+        self._durable: set[Path] = set()
 
     def add(
         self,
@@ -277,11 +301,10 @@ class Writer:
         staged: list[Part] = []
         fresh: list[BarColumns] = []
         known = 0
-        there = [one for one in self.catalogue.series() if (one.symbol, one.interval) == (symbol, interval)]
-        clusters = _clusters(there[0].parts) if there else []
+        shelf = self.catalogue.shelf(symbol, interval)
         try:
             for chunk in chunks:
-                unknown = self._unknown(clusters, chunk)
+                unknown = self._unknown(shelf, chunk)
                 known += len(chunk) - len(unknown)
                 if len(unknown):
                     fresh.append(unknown)
@@ -298,6 +321,7 @@ class Writer:
             path = self.catalogue._journal.path(commit.number)
             with _writable(path):
                 write_whole(path, commit.text().encode(), self.catalogue.directory / "staging")
+            self.catalogue._journal.pack()
             return Added(commit, bars, known)
         except BaseException:
             self.sweep()
@@ -315,11 +339,11 @@ class Writer:
             except OSError:
                 continue
 
-    def _unknown(self, clusters: list[list[Part]], chunk: BarColumns) -> BarColumns:
+    def _unknown(self, shelf: Shelf, chunk: BarColumns) -> BarColumns:
         if not len(chunk):
             return chunk
         first, last = int(chunk.open_time_ms[0]), int(chunk.open_time_ms[-1])
-        parts = [part for cluster in clusters for part in cluster if _meets([part], first, last + 1)]
+        parts = list(shelf.meeting(first, last + 1))
         for part in parts:
             there = self._part(part, {one.digest for one in parts})
             at = np.searchsorted(there.open_time_ms, chunk.open_time_ms).clip(max=len(there) - 1)
@@ -352,7 +376,9 @@ class Writer:
         digest = blake3(data).hexdigest()
         path = _path(self.catalogue.directory, bars.symbol, bars.interval, digest)
         with _writable(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.parent not in self._durable:
+                make_directory(path.parent, self.catalogue.directory)
+                self._durable.add(path.parent)
             write_whole(path, data, self.catalogue.directory / "staging")
         first, last = int(bars.open_time_ms[0]), int(bars.open_time_ms[-1])
         return Part(bars.symbol, bars.interval, digest, len(bars), len(data), first, last)
@@ -378,7 +404,9 @@ def writing(directory: Path) -> Iterator[Writer]:
                     f"{directory} is no catalogue of bars, and is not empty: it has {sorted(others)[0]!r}.",
                     "Give a directory of its own.",
                 )
-        (directory / "journal").mkdir(parents=True, exist_ok=True)
+        # Who has put the mark there has made everything above it durable.
+        above = directory if (directory / _MARK).exists() else _nearest(directory)
+        make_directory(directory.absolute() / "journal", above.absolute())
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -392,6 +420,7 @@ def writing(directory: Path) -> Iterator[Writer]:
                 write_whole(directory / _MARK, _FORM, directory / "staging")
         writer = Writer(Catalogue(directory), f"qmtl {_version()}")
         writer.sweep()
+        writer.catalogue._journal.pack()
         yield writer
     finally:
         os.close(lock)
@@ -408,11 +437,16 @@ def _writable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _nearest(directory: Path) -> Path:
+    """The nearest directory above this one that is there."""
+    return next(one for one in directory.absolute().parents if one.is_dir())
+
+
 def _clusters(parts: Iterable[Part]) -> list[list[Part]]:
-    """Parts whose ranges meet, together; the groups ascend and do not meet."""
+    """Parts whose ranges meet, together; the parts ascend by their first bar, the groups ascend and do not meet."""
     groups: list[list[Part]] = []
     end = -1
-    for part in sorted(parts, key=lambda one: one.from_ms):
+    for part in parts:
         if part.from_ms > end:
             groups.append([])
         groups[-1].append(part)
@@ -420,9 +454,14 @@ def _clusters(parts: Iterable[Part]) -> list[list[Part]]:
     return groups
 
 
-def _meets(parts: list[Part], start_ms: int | None, end_ms: int | None) -> bool:
-    return (start_ms is None or max(part.to_ms for part in parts) >= start_ms) and (
-        end_ms is None or min(part.from_ms for part in parts) < end_ms
+def _series(symbol: str, interval: int, parts: tuple[Part, ...]) -> Series:
+    return Series(
+        symbol,
+        interval,
+        sum(part.bars for part in parts),
+        parts[0].from_ms,
+        max(part.to_ms for part in parts),
+        parts,
     )
 
 

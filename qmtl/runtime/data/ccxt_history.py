@@ -5,8 +5,10 @@ The only module that loads ccxt, and only when a provider is opened.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -16,6 +18,13 @@ from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.decimals import BadNumber, scaled_together
 
 PAGE_BARS: Final = 1000
+CAUTIOUS_BARS: Final = 100
+"""Of a page where ccxt does not know how many bars an exchange gives at once: one that gives fewer than were asked for would leave a hole."""
+
+NEWEST_ONLY: Final[Mapping[str, int]] = {"kraken": 700}
+"""Exchanges that give so many of their newest bars, whatever was asked for. Kraken gives 720 with the open one; the rest is for the time that
+passes while they are asked for."""
+
 RETRIES: Final = 6
 BACKOFF_S: Final = 1.0
 MAX_BACKOFF_S: Final = 60.0
@@ -37,6 +46,7 @@ class CcxtProvider:
         page_bars: int = PAGE_BARS,
         retries: int = RETRIES,
         backoff_s: float = BACKOFF_S,
+        settle_s: int = 0,
     ) -> None:
         """Open it; nothing is asked yet.
 
@@ -44,6 +54,7 @@ class CcxtProvider:
             exchange: as ccxt names it.
             settings: of ccxt for this exchange: a proxy, other addresses, options. No key is needed.
             retries: after the first try of each request.
+            settle_s: a bar counts as closed so long after its end; who asks at once may get it without its last trades.
 
         Raises:
             LibraryMissing: ccxt is not installed.
@@ -63,12 +74,14 @@ class CcxtProvider:
             )
         self._errors = ccxt
         self._client = getattr(ccxt, exchange)({**(settings or {}), "enableRateLimit": True})
-        # Numbers stay the texts that the exchange has sent: a float in between would lose digits.
+        # Numbers stay the texts that the exchange has sent, also where they are numbers of JSON: a float in between would lose digits.
+        self._client.on_json_response = partial(json.loads, parse_float=str)
         self._client.number = str
         self._exchange = exchange
         self._page_bars = page_bars
         self._retries = retries
         self._backoff_s = backoff_s
+        self._settle_ms = settle_s * 1000
         if not self._client.has.get("fetchOHLCV"):
             raise HistoryUnavailable(
                 f"{exchange} gives no history of bars.", "Take another exchange, or import files."
@@ -81,7 +94,8 @@ class CcxtProvider:
         """By the exchange's own clock; where it tells none, its newest bar is taken for the open one."""
         step = interval * 1000
         if self._client.has.get("fetchTime"):
-            return int(self._asked("its time", self._client.fetch_time)) // step * step
+            now_ms = int(self._asked("its time", self._client.fetch_time))
+            return (now_ms - self._settle_ms) // step * step
         newest = self._page(symbol, interval, None, 2)
         return int(newest[-1][0]) if newest else 0
 
@@ -89,14 +103,33 @@ class CcxtProvider:
         step = interval * 1000
         closed = self.closed_ms(symbol, interval)
         end = end_ms if closed is None else min(end_ms, closed)
+        self._require_kept(symbol, start_ms, closed, step)
+        most = min(self._page_bars, self._most_at_once(symbol))
         since = start_ms
         while since < end:
-            limit = min(self._page_bars, -(-(end - since) // step))
+            limit = min(most, -(-(end - since) // step))
             rows = [row for row in self._page(symbol, interval, since, limit) if row[0] < end]
             if rows:
                 yield self._columns(symbol, interval, rows)
             # A page without a bar is no end: nothing was traded for as long as a page, or before a symbol was listed.
             since = max(int(rows[-1][0]) + step, since + step) if rows else since + limit * step
+
+    def _require_kept(self, symbol: str, start_ms: int, closed_ms: int | None, step: int) -> None:
+        """What an exchange no longer gives can't be told from what was never traded: it is not asked for."""
+        newest = NEWEST_ONLY.get(self._exchange)
+        if newest is None or closed_ms is None or start_ms >= closed_ms - newest * step:
+            return
+        raise HistoryUnavailable(
+            f"{self._exchange} gives its newest {newest} bars only; of {symbol} they begin at {closed_ms - newest * step},"
+            f" and asked for was {start_ms}.",
+            "Fetch from there, or longer bars, and import what is older from files; fetch often enough that nothing is lost.",
+        )
+
+    def _most_at_once(self, symbol: str) -> int:
+        self._asked("its markets", self._client.load_markets)
+        if symbol not in self._client.markets:
+            return CAUTIOUS_BARS  # which the request for its bars will tell
+        return int(self._client.feature_value(symbol, "fetchOHLCV", "limit", CAUTIOUS_BARS) or CAUTIOUS_BARS)
 
     def _page(self, symbol: str, interval: int, since: int | None, limit: int) -> Sequence[Sequence[Any]]:
         frame = timeframe(interval)

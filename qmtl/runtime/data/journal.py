@@ -6,8 +6,7 @@ Each names the digest of the one before it, so that the digest of a commit stand
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,8 @@ from typing import Any, Final
 from blake3 import blake3
 
 from qmtl.foundation.common.errors import CatalogueDamaged, NotInCatalogue
+from qmtl.runtime.data.pack import Pack
+from qmtl.runtime.data.shelf import Part, Shelf
 
 PREFIX: Final = "blake3:"
 GENESIS: Final = PREFIX + "0" * 64
@@ -22,24 +23,6 @@ GENESIS: Final = PREFIX + "0" * 64
 
 SHORTEST_PREFIX: Final = 8
 """So many hex digits of a digest are needed to name a commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A file of bars that is never changed; its name is its digest.
-
-    Attributes:
-        digest: 64 hex digits, BLAKE3 of the file.
-        from_ms, to_ms: open times of its first and its last bar.
-    """
-
-    symbol: str
-    interval: int
-    digest: str
-    bars: int
-    size_bytes: int
-    from_ms: int
-    to_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +82,15 @@ class Commit:
 
 
 class Journal:
-    """The commits in a directory, one file each."""
+    """The commits in a directory, one file each, and beside them the pack, which has all of them once more."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._pack = Pack(directory / "commits.jsonl")
+        self._packed = 0
+        self._open = False
         self._known: list[Commit] = []
+        self._shelves: dict[tuple[str, int], Shelf] = {}
 
     def path(self, number: int) -> Path:
         """Of a commit."""
@@ -115,21 +102,82 @@ class Journal:
         Raises:
             CatalogueDamaged: one is missing, or not as it was written.
         """
-        while True:
+        if self._open:
+            self._read_on()
+        else:
+            self._begin(self._pack.lines())
+            self._open = True
+        return tuple(self._known)
+
+    def shelves(self) -> Mapping[tuple[str, int], Shelf]:
+        """The parts of all commits by symbol and interval, as of the last look at the commits."""
+        return self._shelves
+
+    def pack(self) -> None:
+        """Put into the pack what it lacks; for the one writer."""
+        commits = self.commits()
+        self._pack.add([commit.text().encode() for commit in commits[self._packed :]])
+        self._packed = len(commits)
+
+    def audit(self) -> None:
+        """Read the file of every commit, also of those that the pack has.
+
+        Raises:
+            CatalogueDamaged: as `commits`.
+        """
+        Journal(self._directory)._begin([])
+
+    def _begin(self, lines: Sequence[bytes]) -> None:
+        """Read all that is there: the commits of the pack as far as they follow each other and end in one of the journal, then the files."""
+        self._known, self._shelves = [], {}
+        for commit in self._proven(lines):
+            self._learn(commit)
+        self._packed = len(self._known)
+        self._pack.trust(sum(map(len, lines[: self._packed])))
+        # Every commit that is known by now came before this look at the names.
+        there = {one.name for one in self._directory.glob("*.json") if one.stem.isdecimal()}
+        self._read_on()
+        missing = next((at for at in range(1, len(there) + 1) if self.path(at).name not in there), None)
+        if missing is not None and not self.path(missing).exists():
+            raise _damaged(self.path(missing), f"it is missing, while {max(there)} is there")
+
+    def _proven(self, lines: Sequence[bytes]) -> list[Commit]:
+        found: list[Commit] = []
+        for line in lines:
+            try:
+                commit = _parsed(line, as_written=True)
+            except ValueError:
+                break
+            if not line.endswith(b"\n") or not _follows(commit, found):
+                break
+            found.append(commit)
+        while found and self._bytes_of(found[-1].number) != lines[len(found) - 1]:
+            found.pop()
+        return found
+
+    def _bytes_of(self, number: int) -> bytes | None:
+        try:
+            return self.path(number).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _damaged(self.path(number), str(error)) from error
+
+    def _read_on(self) -> None:
+        while (text := self._bytes_of(len(self._known) + 1)) is not None:
             path = self.path(len(self._known) + 1)
             try:
-                text = path.read_text("utf-8")
-            except FileNotFoundError:
-                break
-            except (OSError, UnicodeDecodeError) as error:
+                commit = _parsed(text)
+            except ValueError as error:
                 raise _damaged(path, str(error)) from error
-            self._known.append(self._checked(path, text))
-        later = [one.name for one in self._directory.glob("*.json") if one.name > path.name]
-        if later:
-            if path.exists():  # it came meanwhile, and others after it
-                return self.commits()
-            raise _damaged(path, f"it is missing, while {min(later)} is there")
-        return tuple(self._known)
+            if not _follows(commit, self._known):
+                raise _damaged(path, "it does not follow the commit before it")
+            self._learn(commit)
+
+    def _learn(self, commit: Commit) -> None:
+        self._known.append(commit)
+        for part in commit.parts:
+            self._shelves.setdefault((part.symbol, part.interval), Shelf()).put(commit.number, part)
 
     def find(self, as_of: int | str | None) -> Commit | None:
         """A commit by its number or its digest, at least `SHORTEST_PREFIX` digits of it; the newest, if there is one, for None.
@@ -143,7 +191,7 @@ class Journal:
             return commits[-1] if commits else None
         wanted = str(as_of).strip().removeprefix(PREFIX)
         if wanted.isascii() and wanted.isdecimal() and len(wanted) < SHORTEST_PREFIX:
-            found = [one for one in commits if one.number == int(wanted)]
+            found = list(commits[int(wanted) - 1 : int(wanted)]) if int(wanted) else []
         elif len(wanted) >= SHORTEST_PREFIX:
             found = [one for one in commits if one.digest.removeprefix(PREFIX).startswith(wanted)]
         else:
@@ -156,48 +204,32 @@ class Journal:
             )
         return found[0]
 
-    def _checked(self, path: Path, text: str) -> Commit:
-        try:
-            body = json.loads(text)
-            digest = body.pop("digest")
-            if digest != _digest(body):
-                raise _damaged(path, "its digest is another one")
-            commit = _commit(body, digest)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, f"it is no commit: {error}") from error
-        before = self._known[-1].digest if self._known else GENESIS
-        if commit.number != len(self._known) + 1 or commit.before != before:
-            raise _damaged(path, "it does not follow the commit before it")
-        return commit
 
+def _parsed(text: bytes, *, as_written: bool = False) -> Commit:
+    """A commit whose digest is that of what it says.
 
-def fsync_directory(directory: Path) -> None:
-    """Make names in a directory durable."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_whole(path: Path, data: bytes, staging: Path) -> None:
-    """A file that appears whole under its name, or not at all; durable when this returns.
+    Args:
+        as_written: only in the very bytes in which a commit is written.
 
     Raises:
-        OSError: no room, no right; nothing is left then but, where even that failed, a file in `staging`.
+        ValueError: it is none.
     """
-    staging.mkdir(parents=True, exist_ok=True)
-    draft = staging / f"{os.getpid()}-{path.name}"
     try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+        body = json.loads(text)
+        digest = body.pop("digest")
+        # As it was written, the text without its digest is what was hashed; written in another way, it has to be put together again.
+        said = f'"digest": "{digest}", '.encode()
+        hashed = text.removesuffix(b"\n").replace(said, b"", 1)
+        if PREFIX + blake3(hashed).hexdigest() != digest and (as_written or digest != _digest(body)):
+            raise ValueError("its digest is another one")
+        return _commit(body, digest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is no commit: {error}") from error
+
+
+def _follows(commit: Commit, known: Sequence[Commit]) -> bool:
+    before = known[-1].digest if known else GENESIS
+    return commit.number == len(known) + 1 and commit.before == before
 
 
 def _commit(body: Mapping[str, Any], digest: str) -> Commit:

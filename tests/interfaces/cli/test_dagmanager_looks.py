@@ -66,6 +66,7 @@ def test_strategies_and_worlds_are_shown_to_programs_as_to_people(
                 "initial_cash": f"{one.settings.initial_cash:f}",
                 "fee_rate": f"{one.settings.fee_rate:f}",
                 "slippage_rate": f"{one.settings.slippage_rate:f}",
+                "dataset_fingerprint": one.settings.dataset_fingerprint,
             }
             for one in seen_deployed.rows("world.state")
         ],

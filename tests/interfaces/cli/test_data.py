@@ -10,6 +10,7 @@ import pytest
 from qmtl.runtime.data.bars import BarSource, dataset_fingerprint
 from tests.interfaces.cli.running import call
 from tests.runtime.data.exchange import MINUTE_MS, START_MS, Exchange, rows_of, serving
+from tests.runtime.data.walk import START_MS as FILES_MS
 from tests.runtime.data.walk import SYMBOL, as_csv, minute
 
 Capture = pytest.CaptureFixture[str]
@@ -55,10 +56,33 @@ def test_files_are_imported_looked_at_repaired_and_verified(
     assert [gap["bars"] for gap in call(capsys, "data", "gaps", "--json").lines()] == [1] * 5
     sound = call(capsys, "data", "verify", "--min-coverage", "90", "--max-gap", "1")
     assert (sound.code, "yes" in sound.out) == (0, True)
-    late = ("--now", "2030-01-01T00:00:00Z", "--max-age", "1h")
-    for terms, word in ((("--max-gap", "0"), "gap of 1"), (late, "ms before")):
+    now = str(FILES_MS + 60 * MINUTE_MS)
+    assert call(capsys, "data", "verify", "--now", now, "--max-age", "1m").code == 0
+    for terms, word in (
+        (("--max-gap", "0"), "gap of 1"),
+        (("--now", now, "--max-age", "59s"), "60000 ms before"),
+        (("--max-age", "1h"), "ms before"),  # by the machine's clock
+        (("--min-coverage", "90", "--to", str(int(now) + 30 * MINUTE_MS)), "54 of 90 bars"),
+        (("--min-coverage", "92", "--from", str(FILES_MS)), "54 of 59 bars"),
+    ):
         ran = call(capsys, "data", "verify", *terms)
-        assert (ran.code, "QMTL-710" in ran.err, word in ran.err) == (7, True, True)
+        assert (ran.code, "QMTL-710" in ran.err, word in ran.err) == (7, True, True), ran
+
+    gauges = tmp_path / "data.prom"
+    ran = call(capsys, "data", "verify", "--max-gap", "0", "--metrics", str(gauges))
+    told = dict(line.rsplit(" ", 1) for line in gauges.read_text().splitlines() if line[0] != "#")
+    labels = f'{{interval="60",symbol="{SYMBOL}"}}'
+    for name, value in (
+        ("bars", 54.0),
+        ("expected_bars", 59.0),
+        ("coverage_ratio", 54 / 59),
+        ("gaps", 5.0),
+        ("longest_gap_bars", 1.0),
+        ("newest_close_timestamp_seconds", FILES_MS / 1000 + 59 * 60),
+        ("whole", 0.0),
+    ):
+        assert float(told[f"qmtl_data_{name}{labels}"]) == value, name
+    assert told["qmtl_data_commit"] == "2.0"
 
     full = as_csv(tmp_path / "full.csv", [minute(at) for at in range(35)])
     (repaired,) = call(capsys, "data", "repair", str(full), *series, "--json").lines()
@@ -97,7 +121,8 @@ def test_history_of_an_exchange_is_fetched_once(tmp_path: Path, capsys: Capture)
         (("import", "absent.csv", "--symbol", "X", "--interval", "60"), 7, "QMTL-702"),
         (("import", "x", "--symbol", "X", "--interval", "60", "--columns", "close"), 2, "QMTL-801"),
         (("import", "x", "--symbol", "X", "--interval", "60", "--columns", "price=p"), 1, "QMTL-101"),
-        (("verify", "--max-age", "1h"), 2, "QMTL-801"),
+        (("verify", "--min-coverage", "101"), 2, "QMTL-801"),
+        (("fingerprint", "--symbol", "X", "--interval", "1m"), 7, "QMTL-706"),
     ],
 )
 def test_what_can_not_be_done_is_told(
