@@ -1,0 +1,135 @@
+"""One run of our backtest in a process of its own: `python -m bench.backtest.ours JSON` prints what it took and what came out, as JSON.
+
+Timed is all that somebody gets from a run: the messages are admitted, each node is computed, and intents go through gates, sizing and
+execution into orders, fills, positions and accounts. Imports, and the making of the bars, are not.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from bench.backtest import workload
+from bench.backtest.count import CASH_PLACES, Expected, expected
+from bench.backtest.market import INTERVAL, PRICE_PLACES, START_MS, Market, market
+from qmtl.backtest.run import Run, backtest
+from qmtl.foundation.contracts.trade import Account, Fill, Position, Side
+from qmtl.services.dagmanager.admission import admit
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is run.
+
+    Attributes:
+        strategy: a name out of `bench.backtest.count.HOLDINGS`.
+        bars: how many.
+        of: how many bars the market has before it begins again; 0, as many as there are bars.
+        many: strategies in the run; of ladders there may be several.
+        shared: per cent of the nodes that these have in common.
+    """
+
+    strategy: str
+    bars: int
+    of: int = 0
+    many: int = 1
+    shared: int = 0
+
+
+def market_of(asked: Asked) -> Market:
+    if asked.of:
+        return market(asked.of).repeated(asked.bars)
+    return market(asked.bars)
+
+
+def run(asked: Asked, data: Market) -> tuple[Run, float]:
+    """What came out, and the seconds that it took."""
+    share = workload.share_of_one(data)
+    symbols = workload.symbols_of(asked.many, asked.shared)
+    bars = {symbol: workload.columns(data, symbol) for symbol in symbols}
+    if asked.strategy == "ladder":
+        messages = workload.ladders(asked.many, asked.shared, share)
+    else:
+        messages = [workload.message(asked.strategy, share)]
+    world = workload.world(symbols)
+    begun = time.perf_counter()
+    graphs = [admit(one, 0) for one in messages]
+    gates = workload.gates([one.strategy_id for one in graphs])
+    found = backtest(graphs, bars, world, gates, START_MS, INTERVAL * 1000)
+    return found, time.perf_counter() - begun
+
+
+def fault(found: Run, want: Expected, strategies: int) -> str | None:
+    """What is not as it was counted, exactly and to the last digit; None where all of it is."""
+    book = found.book
+    if book.rejections:
+        return f"an intent was rejected: {book.rejections[0]}"
+    by_strategy: dict[str, list[Fill]] = {one: [] for one in book.strategies}
+    for fill in book.fills:
+        by_strategy[fill.strategy_id].append(fill)
+    if len(by_strategy) != strategies:
+        return f"{len(by_strategy)} strategies have an account; there were {strategies}"
+    rows = list(book.rows())
+    for strategy_id, fills in by_strategy.items():
+        mine = [row for row in rows if row.scope == f"strategy:{strategy_id}"]
+        if (wrong := _fault_of_one(fills, mine, want)) is not None:
+            return f"{strategy_id}: {wrong}"
+    return None
+
+
+def _fault_of_one(fills: Sequence[Fill], rows: Sequence[Account | Position], want: Expected) -> str | None:
+    if len(fills) != want.fills:
+        return f"{len(fills)} fills, counted were {want.fills}"
+    for number, (fill, at, units) in enumerate(
+        zip(fills, want.at.tolist(), want.price.tolist(), strict=True)
+    ):
+        price = Decimal(units).scaleb(-PRICE_PLACES)
+        must = (
+            Side.SELL if number % 2 else Side.BUY,
+            workload.UNIT,
+            price,
+            price * workload.FEE_RATE,
+            START_MS + (at + 1) * INTERVAL * 1000,
+        )
+        if (fill.side, fill.quantity, fill.price, fill.fee, fill.fill_time_ms) != must:
+            return f"fill {number + 1} is {fill}, counted was {must}"
+    held = sum((row.quantity for row in rows if isinstance(row, Position)), Decimal(0))
+    if held != want.position:
+        return f"{held} units are held at the end, counted were {want.position}"
+    (account,) = [row for row in rows if isinstance(row, Account)]
+    cash = account.cash - workload.CASH
+    if cash != Decimal(want.cash).scaleb(-CASH_PLACES):
+        return f"cash has changed by {cash}, counted was {Decimal(want.cash).scaleb(-CASH_PLACES)}"
+    return None
+
+
+def measure(asked: Asked) -> dict[str, Any]:
+    """Seconds, fills and megabytes of a run, and what is wrong with it."""
+    data = market_of(asked)
+    before_mb = peak_mb()
+    found, seconds = run(asked, data)
+    after_mb = peak_mb()
+    return {
+        "seconds": seconds,
+        "fills": len(found.book.fills),
+        "orders": len(found.book.orders),
+        "computed": found.computed,
+        "peak_mb": after_mb,
+        "grown_mb": after_mb - before_mb,
+        "fault": fault(found, expected(asked.strategy, data), asked.many),
+    }
+
+
+def peak_mb() -> float:
+    """The most megabytes that this process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Asked(**json.loads(sys.argv[1])))))
