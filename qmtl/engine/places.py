@@ -9,7 +9,7 @@ from typing import Final
 
 from qmtl.engine.entry import Find
 from qmtl.engine.incarnation import Finding, Kind, facts_of, regressions
-from qmtl.engine.log.port import Log, Positions, TopicPartition, partitions_of
+from qmtl.engine.log.port import Incarnation, Log, Positions, TopicPartition, partitions_of
 from qmtl.engine.processor import Input
 from qmtl.engine.stored import TopicFacts
 from qmtl.foundation.common.errors import UnknownTopic
@@ -158,16 +158,18 @@ class Places:
             one for one in inputs if one.bucketed and not one.lag and not self._specs(one.topic).compacted
         ]
         new = [where for one in events for where in self.partitions(one) if where not in self.reads]
-        new = [where for where in new if self._is_there(where)]
-        lives = self._log.incarnations({where.topic for where in new if where in self.positions})
+        lives = self._lives({where.topic for where in new})
+        new = [
+            where for where in new if where.topic in lives and where.partition < lives[where.topic].partitions
+        ]
         same = {name for name, life in lives.items() if life.id == self._ids.get(name)}
         new = [where for where in new if where not in self.positions or where.topic in same]
         found = self._find(new, bucket_ms)
         return {where: at for where, at in found.items() if at > self.positions.get(where, 0)}
 
-    def _is_there(self, where: TopicPartition) -> bool:
-        described = self._log.describe(where.topic)
-        return described is not None and where.partition < described.partitions
+    def _lives(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        """Those of these topics that are there: asked once for all of them, as a transaction is open meanwhile."""
+        return self._log.incarnations(frozenset(self._log.topics()) & frozenset(topics)) if topics else {}
 
     def follow(
         self, wheres: Sequence[TopicPartition], begins: Positions, bucketed: Collection[str] = ()

@@ -549,3 +549,33 @@ def test_a_broker_that_dies_under_a_commit_leaves_an_unknown_outcome_and_then_al
         assert values(read_all(log, [B0])) == there
         assert log.offsets_at_time([A0], 0) == {A0: 0}
         log.close()
+
+
+class Listening:
+    """A client's answers, and how often it was asked for all topics."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.lists = client, 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.lists += name == "list_topics"
+        return getattr(self._client, name)
+
+
+def test_partitions_that_are_new_to_a_client_are_asked_for_together(
+    kafka_log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = kafka_log
+    log.ensure_topics([events(f"t{number}", 2) for number in range(12)])
+    wheres = [TopicPartition(f"t{number}", one) for number in range(12) for one in (0, 1)]
+    log.stable_offsets(wheres)  # all have their leaders now: the client asks for these, too
+    client = Listening(log.admin._client)
+    monkeypatch.setattr(log.admin, "_client", client)
+    log.admin.forget()
+    assert log.stable_offsets(wheres) == dict.fromkeys(wheres, 0)
+    assert client.lists == 1
+    assert log.stable_offsets(wheres) == dict.fromkeys(wheres, 0)
+    assert client.lists == 1
+    for strange in (TopicPartition("t3", 2), TopicPartition("t3", -1), TopicPartition("none", 0)):
+        with pytest.raises(UnknownTopic, match=strange.topic):
+            log.stable_offsets([*wheres, strange])

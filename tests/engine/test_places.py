@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from io import BytesIO
@@ -15,7 +15,8 @@ import pytest
 
 from qmtl.engine.incarnation import Finding
 from qmtl.engine.log.embedded import _OFFSET, EmbeddedLog
-from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.log.port import Incarnation, Log, TopicDescription, TopicPartition
+from qmtl.engine.places import Places
 from qmtl.engine.processor import Arrival, Input, Step
 from qmtl.engine.stored import Checkpoint, parse_checkpoint, unparse_checkpoint
 from qmtl.engine.task import Task, TaskSettings
@@ -590,3 +591,49 @@ def test_nothing_is_built_anew_before_the_decision_is_on_record(world: TwoSource
     assert accept(world.log, tmp_path) > 0
     with bench(world.log, tmp_path, Steered) as runs:
         world.reach(runs, "x", 3)
+
+
+# ---- many at once -------------------------------------------------------------------------------------------------------
+
+
+class Counted(EmbeddedLog):
+    """Counts what it is asked of topics."""
+
+    questions = 0
+
+    def describe(self, topic: str) -> TopicDescription | None:
+        self.questions += 1
+        return super().describe(topic)
+
+    def topics(self) -> list[str]:
+        self.questions += 1
+        return super().topics()
+
+    def incarnations(self, topics: Collection[str]) -> Mapping[str, Incarnation]:
+        self.questions += 1
+        return super().incarnations(topics)
+
+
+@pytest.mark.parametrize("there", [1, 40])
+def test_however_many_topics_begin_to_be_read_the_log_is_asked_for_all_at_once(
+    there: int, tmp_path: Path
+) -> None:
+    """A transaction is open meanwhile, and a cluster lists all its topics in each answer."""
+    specs = {f"many.{number}": replace(X, name=f"many.{number}", partitions=2) for number in range(60)}
+    entered: list[TopicPartition] = []
+
+    def find(wheres: Sequence[TopicPartition], bucket_ms: int) -> Mapping[TopicPartition, int]:
+        entered.extend(wheres)
+        return {}
+
+    log = Counted(tmp_path / "log")
+    try:
+        log.ensure_topics([specs[f"many.{number}"] for number in range(there)])
+        log.questions = 0
+        places = Places(log, "task 0", 0, specs.__getitem__, find)
+        inputs = [Input(name, bucketed=True, broadcast=True) for name in specs]
+        assert places.entries(inputs, minute(1)) == {}
+    finally:
+        log.close()
+    assert log.questions <= 4
+    assert entered == [TopicPartition(f"many.{number}", one) for number in range(there) for one in (0, 1)]

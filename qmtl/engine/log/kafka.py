@@ -271,8 +271,7 @@ class KafkaReader:
         self._wheres: dict[tuple[str, int], TopicPartition] = {}
 
     def assign(self, positions: Positions) -> None:
-        for where in positions:
-            self._log.admin.require(where)
+        self._log.admin.require_all(positions.keys())
         self.pause([])  # a partition stays paused over an assignment, and nobody would know of it
         self._positions = dict(positions)
         self._consumer.assign(

@@ -159,24 +159,34 @@ class KafkaAdmin:
         return [name[len(self._namespace) :] for name in names]
 
     def require(self, where: TopicPartition, wait_s: float | None = None) -> None:
-        """Make sure that a partition exists: a consumer of none waits for ever, a producer until its time-out.
+        """`require_all` of one."""
+        self.require_all((where,), wait_s)
+
+    def require_all(self, wheres: Collection[TopicPartition], wait_s: float | None = None) -> None:
+        """Make sure that partitions exist: a consumer of one that does not waits for ever, a producer until its time-out.
+
+        The cluster is asked once for all that are not known yet.
 
         Args:
             wait_s: how long the cluster may take to say so; None, as long as any question.
 
         Raises:
-            UnknownTopic: it doesn't.
+            UnknownTopic: one doesn't.
         """
-        count = self._partitions.get(where.topic, 0)
-        if where.partition >= count:  # there may be more by now
+        known = self._partitions
+        new = {where.topic for where in wheres if where.partition >= known.get(where.topic, 0)}
+        if new:  # there may be more by now
             timeout_s = self._wait_s if wait_s is None else wait_s
             found = self._asked(lambda: self._client.list_topics(timeout=timeout_s)).topics
-            physical = found.get(self._namespace + where.topic)
-            count = self._partitions[where.topic] = 0 if physical is None else len(physical.partitions)
-        if not 0 <= where.partition < count:
-            raise UnknownTopic(
-                f"the log has no partition {where.partition} of topic {where.topic!r}.", "Create it first."
-            )
+            for name in new:
+                physical = found.get(self._namespace + name)
+                known[name] = 0 if physical is None else len(physical.partitions)
+        for where in wheres:
+            if not 0 <= where.partition < known.get(where.topic, 0):
+                raise UnknownTopic(
+                    f"the log has no partition {where.partition} of topic {where.topic!r}.",
+                    "Create it first.",
+                )
 
     def forget(self) -> None:
         """Ask the cluster again which partitions there are: topics may have been deleted, or made anew."""
@@ -366,8 +376,7 @@ class KafkaAdmin:
     ) -> Positions:
         if not partitions:
             return {}
-        for where in partitions:
-            self.require(where)
+        self.require_all(partitions)
         asked = {KafkaPartition(self._namespace + where.topic, where.partition): spec for where in partitions}
         deadline = time.monotonic() + self._wait_s
         while True:

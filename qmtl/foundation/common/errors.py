@@ -509,6 +509,12 @@ class ImpureFunction(InvalidStrategy):
     code = "QMTL-513"
 
 
+class StrategyNotLoaded(InvalidStrategy):
+    """A strategy that can't be taken from its file or package: it is not there, or its code fails while it is imported."""
+
+    code = "QMTL-514"
+
+
 # ---- worlds and commands ------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render
 
 DEFAULT_STATE_DIR = Path(".qmtl/demo")
@@ -65,9 +64,9 @@ def demo(
     from qmtl.interfaces.demo import report
     from qmtl.interfaces.demo.run import DemoRun, load
     from qmtl.replay.digest import digests
-    from qmtl.runtime.data.bars import BarSource, default_sources
+    from qmtl.runtime.data.bars import default_sources, source_of
 
-    sources = tuple(_source(one, BarSource) for one in bars) or default_sources()
+    sources = tuple(source_of(one, "--bars") for one in bars) or default_sources()
     data = load(sources)
     where = address or f"embedded:{state_dir / 'log'}"
     log = open_log(where)
@@ -100,15 +99,6 @@ def demo(
         render.json_line(out)
         return
     _show(found, hashes, picture, where, state_dir, bars)
-
-
-def _source(text: str, make: Any) -> Any:
-    symbol, separator, path = text.partition("=")
-    if not separator or not symbol or not path:
-        raise UsageError(
-            f"--bars was {text!r}; it has the form SYMBOL=FILE.", "For example --bars BTC-USD=bars.csv.gz."
-        )
-    return make(symbol, Path(path))
 
 
 def _show(

@@ -104,13 +104,13 @@ def report(
     from qmtl.interfaces.report.export import require_parquet, tables_of, write_csv, write_parquet
     from qmtl.interfaces.report.from_log import result_from_log
     from qmtl.interfaces.report.page import page
-    from qmtl.runtime.data.bars import BarSource, default_sources
+    from qmtl.runtime.data.bars import default_sources, source_of
     from qmtl.runtime.performance.kpi import Convention, performance_of
     from qmtl.runtime.performance.trades import Matching
 
     if parquet:
         require_parquet()
-    sources = tuple(_source(one, BarSource) for one in data) or default_sources()
+    sources = tuple(source_of(one) for one in data) or default_sources()
     convention = Convention(
         period, periods_per_year, risk_free, returns, 0 if population else 1, matching=Matching(matching)
     )
@@ -139,15 +139,6 @@ def report(
         )
         return
     _show(found, written)
-
-
-def _source(text: str, make: Any) -> Any:
-    symbol, separator, path = text.partition("=")
-    if not separator or not symbol or not path:
-        raise UsageError(
-            f"--data was {text!r}; it has the form SYMBOL=FILE.", "For example --data BTC-USD=bars.csv.gz."
-        )
-    return make(symbol, Path(path))
 
 
 def _plain(found: Performance) -> dict[str, Any]:

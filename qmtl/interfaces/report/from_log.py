@@ -92,7 +92,7 @@ def result_from_log(
             "Fingerprint of the data": fingerprint,
             "World is bound to": settings.dataset_fingerprint or "no data",
             "Equity of the portfolio": "the same" if at_end else "of another bucket, not compared",
-            "QMTL": _package(),
+            "QMTL": package_version(),
         },
     )
 
@@ -161,7 +161,8 @@ def _context(log: Log) -> dict[str, str]:
     return {"Domain": row.context.execution_domain.value, "as_of": row.context.as_of or "none"}
 
 
-def _package() -> str:
+def package_version() -> str:
+    """Of QMTL, as it is installed."""
     try:
         return version("qmtl")
     except PackageNotFoundError:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
-from qmtl.foundation.common.errors import InvalidBar, InvalidBarsFile, InvalidValue
+from qmtl.foundation.common.errors import InvalidBar, InvalidBarsFile, InvalidValue, UsageError
 from qmtl.foundation.common.money import parse_decimal, text
 from qmtl.foundation.contracts.market import Bar
 from qmtl.runtime.data.fingerprint import FINGERPRINT_PREFIX, Fingerprint
@@ -25,6 +25,7 @@ __all__ = [
     "default_sources",
     "infer_interval",
     "read_bars",
+    "source_of",
 ]
 
 COLUMNS = ("open_time_ms", "open", "high", "low", "close", "volume")
@@ -126,6 +127,24 @@ def default_sources() -> tuple[BarSource, ...]:
         BarSource("BTC-USD", _MARKET / "coinbase_btc-usd_1m_2018-04-04_06.csv.gz"),
         BarSource("ETH-USD", _MARKET / "coinbase_eth-usd_1m_2018-04-04_05.csv.gz"),
     )
+
+
+def source_of(text: str, name: str = "--data") -> BarSource:
+    """The file that `SYMBOL=FILE` names.
+
+    Args:
+        name: of the option, for the message.
+
+    Raises:
+        UsageError: a text of another form.
+    """
+    symbol, separator, path = text.partition("=")
+    if not separator or not symbol or not path:
+        raise UsageError(
+            f"{name} was {text[:200]!r}; it has the form SYMBOL=FILE.",
+            f"For example {name} BTC-USD=bars.csv.gz.",
+        )
+    return BarSource(symbol, Path(path))
 
 
 def _bars(path: Path, symbol: str, interval: int, step_ms: int) -> Iterator[Bar]:
