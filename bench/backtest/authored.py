@@ -44,7 +44,9 @@ def message(share: Decimal) -> bytes:
                 for name, length in (("fast", FAST), ("slow", SLOW))
             )
             turns = ProcessingNode([fast, slow], turn, name="turn", period=2)
-            target = ProcessingNode(turns, hold, name="target", gives="target", params={"share": float(share)})
+            target = ProcessingNode(
+                turns, hold, name="target", gives="target", params={"share": float(share)}
+            )
             self.add_nodes([price, fast, slow, turns, target])
 
     return dag_message(PythonCross(INTERVAL))

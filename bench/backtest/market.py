@@ -69,9 +69,15 @@ def market(count: int) -> Market:
     below = 1 - np.abs(chance.normal(0, 0.0002, count))
     low = np.round(np.minimum(opened, close) * below, PRICE_PLACES)
     volume = chance.uniform(1, 10, count)
-    prices = (_units(one, PRICE_PLACES) for one in (opened, high, low, close))
-    return Market(*prices, _units(volume, VOLUME_PLACES))
+    return Market(
+        _units(opened, PRICE_PLACES),
+        _units(high, PRICE_PLACES),
+        _units(low, PRICE_PLACES),
+        _units(close, PRICE_PLACES),
+        _units(volume, VOLUME_PLACES),
+    )
 
 
 def _units(values: NDArray[np.float64], places: int) -> Integers:
-    return np.rint(values * 10**places).astype(np.int64)
+    found: Integers = np.rint(values * 10**places).astype(np.int64)
+    return found

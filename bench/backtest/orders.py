@@ -50,7 +50,13 @@ def measure(counts: Sequence[int], rounds: int, say: runs.Say, of: int = OF) -> 
     before = rows[str(counts[-2])] if len(counts) > 1 else last
     return {
         "by_orders": rows,
-        "us_last_to_first": last["us_per_order"] / first["us_per_order"],
-        "us_last_to_before": last["us_per_order"] / before["us_per_order"],
-        "kb_last_to_before": last["kb_per_order"] / before["kb_per_order"],
+        "us_last_to_first": _ratio(last["us_per_order"], first["us_per_order"]),
+        "us_last_to_before": _ratio(last["us_per_order"], before["us_per_order"]),
+        "kb_last_to_first": _ratio(last["kb_per_order"], first["kb_per_order"]),
+        "kb_last_to_before": _ratio(last["kb_per_order"], before["kb_per_order"]),
     }
+
+
+def _ratio(one: float, other: float) -> float | None:
+    """None where a run took no memory that it did not have before."""
+    return one / other if other else None

@@ -18,9 +18,9 @@ from typing import Any
 from bench.backtest import workload
 from bench.backtest.count import CASH_PLACES, Expected, expected
 from bench.backtest.market import INTERVAL, PRICE_PLACES, START_MS, Market, market
-from qmtl.backtest.run import Run, backtest
+from qmtl.backtest.run import Run
+from qmtl.backtest.simulation import simulate
 from qmtl.foundation.contracts.trade import Account, Fill, Position, Side
-from qmtl.services.dagmanager.admission import admit
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,10 @@ def run(asked: Asked, data: Market) -> tuple[Run, float]:
         messages = workload.ladders(asked.many, asked.shared, share)
     else:
         messages = [workload.message(asked.strategy, share)]
-    world = workload.world(symbols)
+    terms = workload.terms(symbols)
     begun = time.perf_counter()
-    graphs = [admit(one, 0) for one in messages]
-    gates = workload.gates([one.strategy_id for one in graphs])
-    found = backtest(graphs, bars, world, gates, START_MS, INTERVAL * 1000)
-    return found, time.perf_counter() - begun
+    found = simulate(messages, bars, terms, fingerprint=workload.FINGERPRINT)
+    return found.run, time.perf_counter() - begun
 
 
 def fault(found: Run, want: Expected, strategies: int) -> str | None:

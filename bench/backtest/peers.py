@@ -170,8 +170,7 @@ def run(peer: Peer, python: Path, bars: Path, strategy: str) -> Found:
         said = json.loads(done.stdout.splitlines()[-1])
         with np.load(out) as fills:
             kept = {one: fills[one] for one in fills.files}
-        main = [kept.pop(one) for one in ("price", "bought", "at", "fee")]
-        return Found(said, *main, kept)
+        return Found(said, kept.pop("price"), kept.pop("bought"), kept.pop("at"), kept.pop("fee"), kept)
 
 
 def fault(peer: Peer, found: Found, want: Expected) -> str | None:

@@ -14,7 +14,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -74,7 +74,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         result |= workload_one(asked, names, left_out)
     counts = [*asked.orders, MORE_ORDERS] if asked.long else asked.orders
     rounds = asked.rounds
-    independent = {
+    independent: dict[str, Callable[[], dict[str, Any]]] = {
         "orders": lambda: orders.measure(counts, rounds, say),
         "sharing": lambda: sharing.measure(asked.sharing_bars, asked.many, names, rounds, left_out, say),
         "log": lambda: logs(asked.log_bars),
@@ -166,16 +166,16 @@ def surroundings(asked: argparse.Namespace) -> dict[str, Any]:
 def summary(result: Mapping[str, Any]) -> list[str]:
     """The single figures, and what was left out, as lines for a person."""
     lines = [
-        f"{name:<30} {'not measured' if value is None else f'{value:,.2f}'}"
+        _line(name, value)
         for name, value in result.items()
         if name.startswith("w1_") and not isinstance(value, dict)
     ]
     for part, names in (
         ("w1_floats", ("price_ulps", "fee_ulps", "pnl_ulps_of_price", "pnl_ulps_of_itself", "cash_ulps")),
-        ("orders", ("us_last_to_first", "us_last_to_before", "kb_last_to_before")),
+        ("orders", ("us_last_to_first", "us_last_to_before", "kb_last_to_first", "kb_last_to_before")),
         ("log", ("kafka_to_embedded", "kafka_to_columns")),
     ):
-        lines += [f"{part + ': ' + name:<30} {result[part][name]:,.2f}" for name in names if part in result]
+        lines += [_line(f"{part}: {name}", result[part][name]) for name in names if part in result]
     if "sharing" in result:
         found = result["sharing"]
         for shared, by_many in found["ours"].items():
@@ -184,6 +184,10 @@ def summary(result: Mapping[str, Any]) -> list[str]:
         for name, row in found["one_by_one"].items():
             lines.append(f"{name}, one by one: {row['strategies_per_s']:.2f} strategies/s")
     return [*lines, *(f"LEFT OUT {name}: {reason}" for name, reason in result["left_out"].items())]
+
+
+def _line(name: str, value: float | None) -> str:
+    return f"{name:<30} {'not measured' if value is None else f'{value:,.2f}'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

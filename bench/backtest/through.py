@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.backtest import workload
-from bench.backtest.market import INTERVAL, START_MS, market
+from bench.backtest.market import INTERVAL, START_MS, SYMBOL, market
 from bench.backtest.ours import Asked, market_of
 from bench.backtest.ours import run as run_columns
 from bench.engine import gauge
@@ -26,14 +26,19 @@ from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.worker import collect_seldom
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission, StrategyVersion, TopicClass
-from qmtl.foundation.contracts.world import CreateWorld, EffectiveMode, PositionSide, SetActivation
+from qmtl.foundation.contracts.world import (
+    CreateWorld,
+    EffectiveMode,
+    PositionSide,
+    SetActivation,
+    WorldSettings,
+)
 from qmtl.foundation.wire.keys import encode_key, partition_for
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import node_topic, topic
 from qmtl.interfaces.client import Client, command_id, submission_id
 from qmtl.replay.feed import Feed, MarkerFollower
 
-FINGERPRINT: Final = "bench"
 PUSH: Final = 500
 AHEAD: Final = 2000
 PATIENCE_S: Final = 120.0
@@ -44,7 +49,7 @@ class Through:
     """What a run through a log has come to.
 
     Attributes:
-        orders, fills: rows as texts, sorted.
+        orders, fills: rows as `rows` gives them.
     """
 
     seconds: float
@@ -53,8 +58,8 @@ class Through:
 
 
 def rows(messages: Sequence[Any]) -> list[str]:
-    """Messages as texts that are equal only where all fields are."""
-    return sorted(map(repr, messages))
+    """Messages as the bytes of their records, in hexadecimal digits, sorted."""
+    return sorted(codec.encode(one).hex() for one in messages)
 
 
 def run(address: str, state: Path, strategy: str, bars: int) -> Through:
@@ -84,19 +89,21 @@ def run(address: str, state: Path, strategy: str, bars: int) -> Through:
 
 def _publish(client: Client, message: bytes) -> StrategyVersion:
     """The world, the strategy in it, and its open gates."""
-    world = workload.world([workload.SYMBOL])
-    client.command(
-        CreateWorld(command_id("create", world.world_id), world.world_id, world.settings, START_MS)
+    terms = workload.terms([SYMBOL])
+    settings = WorldSettings(
+        terms.currency, terms.cash, terms.fee_rate, terms.slippage_rate, terms.instruments
     )
-    context = ("paper", FINGERPRINT, "", FINGERPRINT)
-    name = submission_id(world.world_id, message, context=context)
-    outcome = client.submit(DagSubmission(name, world.world_id, message, START_MS, FULL_WEIGHT, *context))
+    world_id = terms.world_id
+    client.command(CreateWorld(command_id("create", world_id), world_id, settings, START_MS))
+    context = ("paper", workload.FINGERPRINT, "", workload.FINGERPRINT)
+    name = submission_id(world_id, message, context=context)
+    outcome = client.submit(DagSubmission(name, world_id, message, START_MS, FULL_WEIGHT, *context))
     version = client.deployed(outcome)
     for side in PositionSide:
         client.command(
             SetActivation(
-                command_id("activate", world.world_id, version.strategy_id, side.value),
-                world.world_id,
+                command_id("activate", world_id, version.strategy_id, side.value),
+                world_id,
                 version.strategy_id,
                 side,
                 True,
@@ -158,8 +165,9 @@ def measure(address: str, place: Path, strategy: str, bars: int, name: str) -> d
         ("fills", rows(columns.book.fills), found["fills"]),
     ):
         if mine != theirs:
-            differing = sorted({*mine} ^ {*theirs})[:1]
-            raise Failed(f"{name}: {len(theirs)} {what}, the backtest has {len(mine)}: {differing}")
+            apart = sorted({*mine} ^ {*theirs})[:1]
+            first = [codec.decode(bytes.fromhex(one)) for one in apart]
+            raise Failed(f"{name}: {len(theirs)} {what}, the backtest has {len(mine)}; one has {first}")
     return {
         "seconds": found["seconds"],
         "bars_per_s": bars / found["seconds"],

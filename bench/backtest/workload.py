@@ -17,18 +17,14 @@ import numpy as np
 from bench.backtest.count import FAST, SLOW, SLOWEST
 from bench.backtest.market import INTERVAL, PRICE_PLACES, START_MS, SYMBOL, VOLUME_PLACES, Integers, Market
 from bench.engine.gauge import Failed
-from qmtl.foundation.contracts.world import (
-    Activation,
-    EffectiveMode,
-    Instrument,
-    PositionSide,
-    World,
-    WorldSettings,
-    WorldStatus,
-)
+from qmtl.backtest.simulation import Terms
+from qmtl.foundation.contracts.world import Instrument
 from qmtl.runtime.columns import BarColumns, Scaled
 
 WORLD: Final = "bench"
+FINGERPRINT: Final = "bench"
+"""Of bars that are made anew each time."""
+
 CURRENCY: Final = "USD"
 CASH: Final = 10**10
 FEE_RATE: Final = Decimal("0.001")
@@ -82,31 +78,10 @@ def share_of_one(market: Market) -> Decimal:
     return Decimal(worth) / 100 / CASH
 
 
-def world(symbols: Sequence[str]) -> World:
+def terms(symbols: Sequence[str]) -> Terms:
+    """A world in which a unit is the lot, and nothing is lost but the fee."""
     limits = tuple(Instrument(symbol, TICK, UNIT, UNIT) for symbol in symbols)
-    settings = WorldSettings(CURRENCY, Decimal(CASH), FEE_RATE, Decimal(0), limits)
-    return World(WORLD, WorldStatus.ACTIVE, settings, 0)
-
-
-def gates(strategy_ids: Sequence[str]) -> list[Activation]:
-    """Both sides of each strategy are open from the beginning."""
-    return [
-        Activation(
-            WORLD,
-            strategy_id,
-            side,
-            True,
-            Decimal(1),
-            False,
-            False,
-            EffectiveMode.PAPER,
-            1,
-            f"act:{WORLD}:{strategy_id}:{side.value}:1",
-            0,
-        )
-        for strategy_id in strategy_ids
-        for side in PositionSide
-    ]
+    return Terms(CURRENCY, Decimal(CASH), FEE_RATE, Decimal(0), limits, world_id=WORLD)
 
 
 def message(strategy: str, share: Decimal) -> bytes:
