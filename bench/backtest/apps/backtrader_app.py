@@ -48,11 +48,9 @@ class Bars(bt.feed.DataBase):
 
 
 class Cross(bt.Strategy):
-    params = (("fast", 10), ("slow", 30))
-
     def __init__(self) -> None:
-        fast = bt.ind.SMA(self.data.close, period=self.p.fast)
-        slow = bt.ind.SMA(self.data.close, period=self.p.slow)
+        fast = bt.ind.SMA(self.data.close, period=10)
+        slow = bt.ind.SMA(self.data.close, period=30)
         self.turn = bt.ind.CrossOver(fast, slow)
 
     def next(self) -> None:
@@ -86,11 +84,7 @@ def main(told: dict[str, Any]) -> None:
     cerebro.adddata(Bars(columns))
     cerebro.broker.setcash(float(told["cash"]))
     cerebro.broker.setcommission(0.001)
-    if told["strategy"] == "ladder":
-        cerebro.addstrategy(Ladder)
-    else:
-        fast, slow = {"cross": (10, 30), "dense": (1, 2)}[told["strategy"]]
-        cerebro.addstrategy(Cross, fast=fast, slow=slow)
+    cerebro.addstrategy({"cross": Cross, "ladder": Ladder}[told["strategy"]])
     begun = time.perf_counter()
     cerebro.run()
     seconds = time.perf_counter() - begun

@@ -20,6 +20,7 @@ from nautilus_trader.indicators import SimpleMovingAverage
 from nautilus_trader.model.currencies import BTC, USDT
 from nautilus_trader.model.data import Bar, BarType
 from nautilus_trader.model.enums import AccountType, OmsType, OrderSide
+from nautilus_trader.model.events import OrderFilled
 from nautilus_trader.model.identifiers import InstrumentId, Symbol, Venue
 from nautilus_trader.model.instruments import CurrencyPair
 from nautilus_trader.model.objects import Money, Price, Quantity
@@ -27,6 +28,9 @@ from nautilus_trader.trading.strategy import Strategy
 
 MINUTE_NS = 60_000_000_000
 START_NS = 1_600_000_020_000_000_000
+LIQUID = 1000
+"""By how much more there is in each bar: of a fourth of its volume a whole unit could not always be had at one price."""
+
 VENUE = Venue("BENCH")
 PAIR = InstrumentId(Symbol("BTCUSDT"), VENUE)
 BARS = BarType.from_str(f"{PAIR}-1-MINUTE-LAST-EXTERNAL")
@@ -82,7 +86,6 @@ class Ladder(Unit):
 
 STRATEGIES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "cross": (Cross, (10, 30)),
-    "dense": (Cross, (1, 2)),
     "ladder": (Ladder, (10, 30, 60)),
 }
 
@@ -112,7 +115,7 @@ def bars_of(path: str) -> list[Bar]:
     for at, (*prices, volume) in enumerate(zip(*columns, strict=True)):
         closed = START_NS + (at + 1) * MINUTE_NS
         told = [Price(units / 100, 2) for units in prices]
-        out.append(Bar(BARS, *told, Quantity(volume / 1e6, 6), closed, closed))
+        out.append(Bar(BARS, *told, Quantity(volume / 1e6 * LIQUID, 6), closed, closed))
     return out
 
 
@@ -134,9 +137,12 @@ def main(told: dict[str, Any]) -> None:
     engine.run()
     seconds = time.perf_counter() - begun
     filled = sorted((one for one in engine.cache.orders() if one.is_closed), key=lambda one: one.ts_last)
+    fills = [[event for event in one.events if isinstance(event, OrderFilled)] for one in filled]
+    if any(len(one) != 1 for one in fills):
+        raise SystemExit("an order was filled in parts")
     np.savez(
         told["out"],
-        price=np.array([float(one.avg_px) for one in filled]),
+        price=np.array([float(fill.last_px.as_decimal()) for (fill,) in fills]),
         bought=np.array([one.side == OrderSide.BUY for one in filled], dtype=np.bool_),
         at=np.array([(one.ts_last - START_NS) // MINUTE_NS - 1 for one in filled], dtype=np.int64),
         fee=np.array([sum(float(fee) for fee in one.commissions()) for one in filled]),

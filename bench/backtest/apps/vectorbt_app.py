@@ -28,10 +28,9 @@ def signals(strategy: str, close: Any) -> tuple[Any, Any]:
         up = (fast > slow) & (slow > slowest) & (close.to_numpy() > slowest)
         turned = up != np.concatenate(([False], up[:-1]))
     else:
-        of_fast, of_slow = {"cross": (10, 30), "dense": (1, 2)}[strategy]
-        up = average(of_fast) > average(of_slow)
+        up = average(10) > average(30)
         turned = up != np.concatenate((up[:1], up[:-1]))
-        turned[:of_slow] = False
+        turned[:30] = False
     turned[-1] = False
     return turned & up, turned & ~up
 
