@@ -41,6 +41,9 @@ LIQUID = 1000
 
 BTC, USDT = Currency.from_str("BTC"), Currency.from_str("USDT")
 FEE = Decimal("0.001")
+TOUCHING = 1e-6
+"""Averages that are nearer to each other are the same, but for what floats make of them: others are three ten-thousandths apart."""
+
 VENUE = Venue("BENCH")
 PAIR = InstrumentId(Symbol("BTCUSDT"), VENUE)
 BARS = BarType.from_str("BTCUSDT.BENCH-1-MINUTE-LAST-EXTERNAL")
@@ -71,8 +74,8 @@ class Cross(Unit):
         fast, slow = self.averages
         if not slow.initialized:
             return
-        above, below = fast.value, slow.value
-        side = (above > below) - (above < below)
+        apart = fast.value - slow.value
+        side = (apart > TOUCHING) - (apart < -TOUCHING)
         if not side or side == self.side:
             return
         before, self.side = self.side, side

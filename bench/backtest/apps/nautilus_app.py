@@ -31,6 +31,9 @@ START_NS = 1_600_000_020_000_000_000
 LIQUID = 1000
 """By how much more there is in each bar: of a fourth of its volume a whole unit could not always be had at one price."""
 
+TOUCHING = 1e-6
+"""Averages that are nearer to each other are the same, but for what floats make of them: others are three ten-thousandths apart."""
+
 VENUE = Venue("BENCH")
 PAIR = InstrumentId(Symbol("BTCUSDT"), VENUE)
 BARS = BarType.from_str(f"{PAIR}-1-MINUTE-LAST-EXTERNAL")
@@ -64,7 +67,8 @@ class Cross(Unit):
         fast, slow = self.averages
         if not slow.initialized:
             return
-        side = (fast.value > slow.value) - (fast.value < slow.value)
+        apart = fast.value - slow.value
+        side = (apart > TOUCHING) - (apart < -TOUCHING)
         if not side or side == self.side:
             return
         before, self.side = self.side, side

@@ -16,6 +16,9 @@ import numpy as np
 import pandas as pd
 import vectorbt as vbt
 
+TOUCHING = 1e-6
+"""Averages that are nearer to each other are the same, but for what floats make of them: others are three ten-thousandths apart."""
+
 
 def signals(strategy: str, close: Any) -> tuple[Any, Any]:
     """Where to buy and where to sell; the last bar has no next one to be filled in."""
@@ -28,7 +31,10 @@ def signals(strategy: str, close: Any) -> tuple[Any, Any]:
         up = (fast > slow) & (slow > slowest) & (close.to_numpy() > slowest)
         turned = up != np.concatenate(([False], up[:-1]))
     else:
-        up = average(10) > average(30)
+        apart = average(10) - average(30)
+        known = np.abs(apart) > TOUCHING  # nothing is known of lines that touch, and before both are there
+        last = np.maximum.accumulate(np.where(known, np.arange(len(apart)), 0))
+        up = apart[last] > 0
         turned = up != np.concatenate((up[:1], up[:-1]))
         turned[:30] = False
     turned[-1] = False
