@@ -51,7 +51,8 @@ def run(told: dict[str, Any], close: Any) -> Any:
 def main(told: dict[str, Any]) -> None:
     with np.load(told["bars"]) as bars:
         units = bars["close"]
-    minutes = pd.date_range("2020-09-13 12:27", periods=len(units), freq="1min", tz="UTC")
+    # Without a zone: with one, vectorbt makes an object of every minute, which takes it 50 times as long.
+    minutes = pd.date_range("2020-09-13 12:27", periods=len(units), freq="1min")
     close = pd.Series(units / 100.0, index=minutes)
     begun = time.perf_counter()
     run(told, close)
