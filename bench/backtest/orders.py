@@ -27,7 +27,7 @@ def bars_of(orders: int, of: int = OF) -> int:
 
 
 def measure(counts: Sequence[int], rounds: int, say: runs.Say, of: int = OF) -> dict[str, Any]:
-    """Microseconds an order, and megabytes, for each number of orders; and the last of the first.
+    """Microseconds an order, and megabytes, for each number of orders; and the last as a multiple of the first, and of the one before.
 
     Raises:
         Failed: a result is not as it was counted.
@@ -39,6 +39,7 @@ def measure(counts: Sequence[int], rounds: int, say: runs.Say, of: int = OF) -> 
         told = runs.ours(Asked("dense", bars, of), want, rounds)
         rows[str(count)] = {
             "us_per_order": told["seconds"] / count * 1e6,
+            "cpu_us_per_order": told["cpu_s"] / count * 1e6,
             "seconds": told["seconds"],
             "bars": bars,
             "peak_mb": told["peak_mb"],
@@ -50,8 +51,8 @@ def measure(counts: Sequence[int], rounds: int, say: runs.Say, of: int = OF) -> 
     before = rows[str(counts[-2])] if len(counts) > 1 else last
     return {
         "by_orders": rows,
-        "us_last_to_first": _ratio(last["us_per_order"], first["us_per_order"]),
-        "us_last_to_before": _ratio(last["us_per_order"], before["us_per_order"]),
+        "cpu_us_last_to_first": _ratio(last["cpu_us_per_order"], first["cpu_us_per_order"]),
+        "cpu_us_last_to_before": _ratio(last["cpu_us_per_order"], before["cpu_us_per_order"]),
         "kb_last_to_first": _ratio(last["kb_per_order"], first["kb_per_order"]),
         "kb_last_to_before": _ratio(last["kb_per_order"], before["kb_per_order"]),
     }

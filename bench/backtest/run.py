@@ -172,7 +172,10 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     ]
     for part, names in (
         ("w1_floats", ("price_ulps", "fee_ulps", "pnl_ulps_of_price", "pnl_ulps_of_itself", "cash_ulps")),
-        ("orders", ("us_last_to_first", "us_last_to_before", "kb_last_to_first", "kb_last_to_before")),
+        (
+            "orders",
+            ("cpu_us_last_to_first", "cpu_us_last_to_before", "kb_last_to_first", "kb_last_to_before"),
+        ),
         ("log", ("kafka_to_embedded", "kafka_to_columns")),
     ):
         lines += [_line(f"{part}: {name}", result[part][name]) for name in names if part in result]
