@@ -22,7 +22,8 @@ from bench.backtest import workload
 from bench.backtest.count import CASH_PLACES, Expected, expected
 from bench.backtest.market import INTERVAL, PRICE_PLACES, START_MS, Market, market
 from qmtl.backtest.run import Run
-from qmtl.backtest.simulation import simulate
+from qmtl.backtest.signals import Nodes
+from qmtl.backtest.simulation import Simulated, simulate
 from qmtl.foundation.contracts.trade import Account, Fill, Position, Side
 
 
@@ -51,7 +52,7 @@ def market_of(asked: Asked) -> Market:
     return market(asked.bars)
 
 
-def run(asked: Asked, data: Market) -> tuple[Run, float]:
+def run(asked: Asked, data: Market) -> tuple[Simulated, float]:
     """What came out, and the seconds that it took."""
     share = workload.share_of_one(data)
     symbols = workload.symbols_of(asked.many, asked.shared)
@@ -63,7 +64,16 @@ def run(asked: Asked, data: Market) -> tuple[Run, float]:
     terms = workload.terms(symbols)
     begun = time.perf_counter()
     found = simulate(messages, bars, terms, fingerprint=workload.FINGERPRINT)
-    return found.run, time.perf_counter() - begun
+    return found, time.perf_counter() - begun
+
+
+def nodes_alone(found: Simulated) -> float:
+    """The seconds that the nodes of a run take by themselves, computed anew."""
+    begun = time.perf_counter()
+    nodes = Nodes(found.bars)
+    for graph in found.graphs:
+        nodes.of(graph)
+    return time.perf_counter() - begun
 
 
 def fault(found: Run, want: Expected, strategies: int) -> str | None:
@@ -115,14 +125,16 @@ def measure(asked: Asked) -> dict[str, Any]:
     data = market_of(asked)
     gc.collect()
     before_mb, before_s = memory_mb(), time.process_time()
-    found, seconds = run(asked, data)
+    simulated, seconds = run(asked, data)
     cpu_s, after_mb = time.process_time() - before_s, memory_mb()
+    found = simulated.run
     return {
         "seconds": seconds,
         "cpu_s": cpu_s,
         "fills": len(found.book.fills),
         "orders": len(found.book.orders),
         "computed": found.computed,
+        "nodes_s": nodes_alone(simulated),
         "peak_mb": peak_mb(),
         "grown_mb": after_mb - before_mb,
         "fault": fault(found, expected(asked.strategy, data), asked.many),

@@ -112,7 +112,7 @@ def workload_one(asked: argparse.Namespace, names: Sequence[str], left_out: dict
         asked_once = Asked("cross", asked.bars)
         mine, _ = run_ours(asked_once, market_of(asked_once))
         try:
-            found["w1_floats"] = floats.compare(mine.book.fills, others["vectorbt"][1])
+            found["w1_floats"] = floats.compare(mine.run.book.fills, others["vectorbt"][1])
         except Failed as failure:
             left_out["floats"] = str(failure)
             say(f"LEFT OUT floats: {failure}")

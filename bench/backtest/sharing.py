@@ -1,5 +1,6 @@
 """Many strategies in one run, by how many of their nodes they share; beside them one strategy in a peer's run, since there each has its own.
 
+What nodes cost grows with how many different ones there are; each strategy's orders are its own, and so is what they cost.
 What a peer takes for many is not measured but multiplied, and said to be.
 """
 
@@ -46,12 +47,15 @@ def measure(
                 "seconds": told["seconds"],
                 "strategies_per_s": count / told["seconds"],
                 "nodes": unique,
-                "ms_per_node": told["seconds"] / unique * 1e3,
+                "nodes_s": told["nodes_s"],
+                "ms_per_node": told["nodes_s"] / unique * 1e3,
+                "us_per_order": (told["seconds"] - told["nodes_s"]) / told["orders"] * 1e6,
                 "peak_mb": told["peak_mb"],
             }
             ours.setdefault(str(shared), {})[str(count)] = row
             say(
-                f"{count} strategies, {shared} % shared: {unique} nodes, {row['strategies_per_s']:.1f} strategies/s"
+                f"{count} strategies, {shared} % shared: {unique} nodes in {row['nodes_s']:.3f} s,"
+                f" {row['strategies_per_s']:.1f} strategies/s"
             )
     found = runs.each_peer(names, data, "ladder", rounds, left_out, say)
     return {

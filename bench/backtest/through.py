@@ -159,7 +159,8 @@ def measure(address: str, place: Path, strategy: str, bars: int, name: str) -> d
     with gauge.started(command, name) as child:
         (found,) = child.finish(600.0)
     asked = Asked(strategy, bars)
-    columns, _ = run_columns(asked, market_of(asked))
+    simulated, _ = run_columns(asked, market_of(asked))
+    columns = simulated.run
     for what, mine, theirs in (
         ("orders", rows(list(columns.book.orders.values())), found["orders"]),
         ("fills", rows(columns.book.fills), found["fills"]),

@@ -112,9 +112,9 @@ def test_a_wrong_number_of_fills_gives_no_figure(
 )
 def test_what_differs_from_the_count_in_its_last_digit_is_found(wrong: Expected, says: str) -> None:
     found, _ = ours.run(Asked("cross", BARS), DATA)
-    assert ours.fault(found, WANT, 1) is None
-    assert says in (ours.fault(found, wrong, 1) or "")
-    assert "have an account" in (ours.fault(found, WANT, 2) or "")
+    assert ours.fault(found.run, WANT, 1) is None
+    assert says in (ours.fault(found.run, wrong, 1) or "")
+    assert "have an account" in (ours.fault(found.run, WANT, 2) or "")
 
 
 @pytest.mark.parametrize("shared", workload.SHARES)
@@ -143,8 +143,8 @@ def test_the_processors_on_a_log_order_and_fill_the_same(tmp_path: Path) -> None
     bars = 120
     found = through.run(f"embedded:{tmp_path / 'log'}", tmp_path / "state", "cross", bars)
     columns, _ = ours.run(Asked("cross", bars), market(bars))
-    assert found.orders == through.rows(list(columns.book.orders.values())) != []
-    assert found.fills == through.rows(columns.book.fills)
+    assert found.orders == through.rows(list(columns.run.book.orders.values())) != []
+    assert found.fills == through.rows(columns.run.book.fills)
 
 
 # ---- the others ---------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_a_peer_that_is_wrong_is_refused(changed: dict[str, Any], says: str) -> 
 def test_our_fills_give_the_floats_of_the_same_operations_bit_for_bit() -> None:
     mine, _ = ours.run(Asked("cross", BARS), DATA)
     theirs = as_floats(WANT)
-    found = floats.compare(mine.book.fills, theirs)
+    found = floats.compare(mine.run.book.fills, theirs)
     assert found["same_operations"] == {"fees": 0, "pnl": 0}
     assert (found["price_ulps"], found["quantity_ulps"]) == (0, 0)
     assert found["fee_ulps"] <= 1
@@ -199,9 +199,9 @@ def test_our_fills_give_the_floats_of_the_same_operations_bit_for_bit() -> None:
     profit = theirs.more["trade_pnl"].copy()
     profit[3] = np.nextafter(profit[3], np.inf)
     with pytest.raises(Failed, match="'pnl': 1"):
-        floats.compare(mine.book.fills, replace(theirs, more={**theirs.more, "trade_pnl": profit}))
+        floats.compare(mine.run.book.fills, replace(theirs, more={**theirs.more, "trade_pnl": profit}))
     with pytest.raises(Failed, match="fills of ours"):
-        floats.compare(mine.book.fills[:-1], theirs)
+        floats.compare(mine.run.book.fills[:-1], theirs)
 
 
 def test_a_peer_that_can_not_be_installed_is_left_out_aloud(
