@@ -95,8 +95,13 @@ class Book:
                 self._reject(intent, RejectionReason.DUPLICATE_INTENT, detail)
                 continue
             seen.add(which)
-            if one is None:
-                raise InvariantBroken(f"an intent of {intent.strategy_id!r} has no account.")
+            if one is None:  # nobody ever opened a gate: it is refused, and has no account
+                scope = portfolio.scope_of_strategy(intent.strategy_id)
+                one = Strategy(
+                    portfolio.open_account(self.world.world_id, scope, self.world.settings, cut_ms),
+                    None,
+                    None,
+                )
             self._value(one, cut_ms)
             try:
                 self._place(one, intent, cut_ms)
@@ -172,6 +177,11 @@ class Book:
                 newest = max(newest, at_ms)
         if newest > one.account.as_of_ms:
             one.account = portfolio.revalue(one.account, one.positions.values(), newest)
+
+    def value(self, bucket_ms: int) -> None:
+        """Mark everything to the last closes up to a bucket."""
+        for one in self.strategies.values():
+            self._value(one, bucket_ms)
 
     def end(self, bucket_ms: int, valued_ms: int) -> None:
         """Mark everything to the end of the run.

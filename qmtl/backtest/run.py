@@ -1,61 +1,52 @@
-"""A backtest: bars through the nodes of strategies, their intents through the rules of trading, bucket by bucket where something happens."""
+"""A backtest: bars through the nodes of strategies, their intents through trading, step by step where something happens."""
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from itertools import groupby
 
-from qmtl.backtest.book import Book
-from qmtl.backtest.signals import Nodes, intents_of
-from qmtl.foundation.contracts.trade import OrderIntent
-from qmtl.foundation.contracts.world import Activation, World
+from qmtl.backtest.by_rules import by_rules
+from qmtl.backtest.kept import Kept, Outcome
+from qmtl.backtest.ledger import Ledger, Unusual
+from qmtl.backtest.recording import OnLog, Recorded, Recorder
+from qmtl.backtest.signals import Nodes, Want, wants_of
+from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, OrderRejection, Position
+from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.runtime.columns import BarColumns
 from qmtl.services.dagmanager.graph import Graph
 
 
-class ColumnMarks:
-    """Closes of bars that lie in columns."""
-
-    def __init__(self, bars: Mapping[str, BarColumns]) -> None:
-        self._bars = bars
-        self._buckets = {symbol: one.bucket_ms.tolist() for symbol, one in bars.items()}
-
-    def close(self, symbol: str, bucket_ms: int) -> tuple[Decimal, int] | None:
-        buckets = self._buckets[symbol]
-        at = bisect_right(buckets, bucket_ms) - 1
-        return None if at < 0 else (self._bars[symbol].close.at(at), buckets[at])
-
-    def next_bar(self, symbol: str, created_at_ms: int) -> int | None:
-        """The place of the first bar that opens at or after an instant."""
-        step_ms = self._bars[symbol].interval * 1000
-        at = bisect_left(self._buckets[symbol], created_at_ms + step_ms)
-        return at if at < len(self._buckets[symbol]) else None
-
-    def bucket(self, symbol: str, at: int) -> int:
-        found: int = self._buckets[symbol][at]
-        return found
-
-    def last_before(self, bucket_ms: int) -> int:
-        """The last bucket before this one in which any symbol has a bar; 0 where there is none."""
-        found = 0
-        for buckets in self._buckets.values():
-            at = bisect_left(buckets, bucket_ms) - 1
-            if at >= 0:
-                found = max(found, buckets[at])
-        return found
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a backtest has come to."""
+    """What a backtest has come to.
 
-    intents: tuple[OrderIntent, ...]
-    book: Book
+    Attributes:
+        outcomes: of each strategy, in the order of the graphs.
+        computed: how many different nodes were computed.
+    """
+
+    outcomes: tuple[Outcome, ...]
     computed: int
+
+    @property
+    def intents(self) -> tuple[OrderIntent, ...]:
+        return tuple([row for one in self.outcomes for row in one.intents])
+
+    @property
+    def orders(self) -> dict[str, Order]:
+        return {order_id: row for one in self.outcomes for order_id, row in one.orders.items()}
+
+    @property
+    def fills(self) -> list[Fill]:
+        return [row for one in self.outcomes for row in one.fills]
+
+    @property
+    def rejections(self) -> list[OrderRejection]:
+        return [row for one in self.outcomes for row in one.rejections]
+
+    def rows(self) -> Iterator[Position | Account]:
+        """The portfolio, as it is at the end."""
+        return (row for one in self.outcomes for row in one.rows())
 
 
 def backtest(
@@ -65,33 +56,96 @@ def backtest(
     gates: Sequence[Activation],
     opened_ms: int,
     step_ms: int,
+    *,
+    recorder: Recorder | None = None,
+    alone: bool = False,
 ) -> Run:
     """Run strategies of one world over bars.
 
+    Each strategy has its own account, so they are gone through one after the other.
+
     Args:
+        opened_ms: the bucket with which the accounts begin.
         step_ms: between two buckets of the run: the cut that is read is the bucket's before.
+        recorder: writes every row to a log, where they are read again when somebody asks; without it they are kept in memory.
+        alone: go through every step with the rules of trading alone, which is slower and leaves the same.
     """
-    nodes, marks = Nodes(bars), ColumnMarks(bars)
-    book = Book(world, gates, opened_ms, marks)
-    intents = [one for graph in graphs for one in intents_of(graph, nodes.of(graph), bars, world.world_id)]
-    if len(graphs) > 1:
-        intents.sort(key=lambda one: (one.bucket_ms, one.strategy_id, one.symbol, one.intent_index))
-    due: list[tuple[int, str, int]] = []  # bucket, symbol and place of the bars at which something is filled
-    asked: dict[tuple[str, int], None] = {}
-    for bucket_ms, group in groupby(intents, key=lambda one: one.bucket_ms):
-        while due and due[0][0] < bucket_ms:
-            _, symbol, at = heapq.heappop(due)
-            book.execute(bars[symbol].bar(at))
-        these = list(group)
-        book.decide(these, bucket_ms - step_ms)
-        for symbol in {one.symbol: None for one in these}:
-            reached = marks.next_bar(symbol, bucket_ms) if book.waits(symbol) else None
-            if reached is not None and (symbol, reached) not in asked:
-                asked[symbol, reached] = None
-                heapq.heappush(due, (marks.bucket(symbol, reached), symbol, reached))
-    while due:
-        _, symbol, at = heapq.heappop(due)
-        book.execute(bars[symbol].bar(at))
+    nodes = Nodes(bars)
     last_ms = max(int(one.bucket_ms[-1]) for one in bars.values() if len(one))
-    book.end(last_ms, last_ms)
-    return Run(tuple(intents), book, nodes.computed)
+    course = Course(bars, world, opened_ms, step_ms, last_ms, recorder)
+    if recorder is not None:
+        recorder.begun(world, gates)
+    outcomes = []
+    for graph in graphs:
+        wants = wants_of(graph, nodes.of(graph), bars)
+        own = [gate for gate in gates if gate.strategy_id == graph.strategy_id]
+        outcomes.append(course.go(graph.strategy_id, wants, own, alone=alone))
+    return Run(tuple(outcomes), nodes.computed)
+
+
+class Course:
+    """What all strategies of a run have in common."""
+
+    def __init__(
+        self,
+        bars: Mapping[str, BarColumns],
+        world: World,
+        opened_ms: int,
+        step_ms: int,
+        last_ms: int,
+        recorder: Recorder | None,
+    ) -> None:
+        self._bars, self._world, self._recorder = bars, world, recorder
+        self._opened_ms, self._step_ms, self._last_ms = opened_ms, step_ms, last_ms
+        self._columns = {symbol: (one, one.bucket_ms.tolist()) for symbol, one in bars.items()}
+
+    def go(
+        self, strategy_id: str, wants: Sequence[Want], gates: Sequence[Activation], *, alone: bool
+    ) -> Outcome:
+        recorder = self._recorder
+        before = 0 if recorder is None else recorder.rows
+        if not alone:
+            try:
+                return self._by_ledger(strategy_id, wants, gates)
+            except Unusual:
+                pass  # the rules take the same steps up to there, so what is on the log already is theirs
+        done = 0 if recorder is None else recorder.rows - before
+
+        def tell(topic_name: str, row: object) -> None:
+            nonlocal done
+            if done:
+                done -= 1
+            elif recorder is not None:
+                recorder.put(topic_name, row)
+
+        return by_rules(
+            self._world,
+            strategy_id,
+            gates,
+            self._opened_ms,
+            self._bars,
+            wants,
+            self._step_ms,
+            self._last_ms,
+            tell,
+        )
+
+    def _by_ledger(self, strategy_id: str, wants: Sequence[Want], gates: Sequence[Activation]) -> Outcome:
+        world, recorder = self._world, self._recorder
+        sides = {gate.side: gate for gate in gates}
+        sink: Kept | Recorded
+        if recorder is None:
+            sink = Kept(world.world_id, strategy_id, world.settings.currency)
+        else:
+            sink = Recorded(recorder, world, strategy_id)
+        ledger = Ledger(
+            world,
+            strategy_id,
+            sides.get(PositionSide.LONG),
+            sides.get(PositionSide.SHORT),
+            self._opened_ms,
+            self._columns,
+            sink,
+        )
+        ledger.run(wants, self._step_ms, self._last_ms)
+        return sink if isinstance(sink, Kept) else OnLog(sink, ledger)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -86,39 +85,58 @@ def _number(given: Given | None, bars: BarColumns) -> Column:
     return Column(np.zeros(len(bars)), np.zeros(len(bars), dtype=np.bool_))
 
 
-@dataclass(frozen=True, slots=True)
-class Intents:
-    """The intents of one bucket, in the order in which trading takes them."""
+class Want(NamedTuple):
+    """What a signal wants of one symbol at the close of one bucket: an intent, with the place of its bar.
+
+    Attributes:
+        signal: which of the strategy's it is, from 0.
+        place: of the bar among the symbol's.
+        percent: the share of the equity to hold.
+        price: what the decision saw.
+    """
 
     bucket_ms: int
-    intents: tuple[OrderIntent, ...]
+    symbol: str
+    signal: int
+    place: int
+    percent: Decimal
+    price: Decimal
+    node_id: str
+
+    def to_intent(self, world_id: str, strategy_id: str) -> OrderIntent:
+        return OrderIntent(
+            world_id,
+            strategy_id,
+            self.symbol,
+            self.bucket_ms,
+            self.percent,
+            self.price,
+            self.node_id,
+            self.signal,
+        )
 
 
-def intents_of(
-    graph: Graph, given: Mapping[str, BySymbol], bars: Mapping[str, BarColumns], world_id: str
-) -> Iterator[OrderIntent]:
-    """The intents that the signals of a graph give, by bucket, then symbol, then the place of the signal."""
-    rows: list[tuple[int, str, int, int, Targets, str]] = []
+def wants_of(graph: Graph, given: Mapping[str, BySymbol], bars: Mapping[str, BarColumns]) -> list[Want]:
+    """What the signals of a graph want, by bucket, then symbol, then the place of the signal."""
+    rows: list[Want] = []
+    columns = 0
     for index, node_id in enumerate(graph.signals):
         for symbol, targets in given[node_id].items():
             if isinstance(targets, Targets):
+                columns += 1
                 at = np.flatnonzero(targets.there)
-                times = bars[symbol].bucket_ms[at].tolist()
-                rows.extend(
-                    (bucket_ms, symbol, index, place, targets, node_id)
-                    for bucket_ms, place in zip(times, at.tolist(), strict=True)
-                )
-    rows.sort(key=lambda row: row[:3])
-    for bucket_ms, symbol, index, place, targets, node_id in rows:
-        value = targets.at(place)
-        assert value is not None
-        yield OrderIntent(
-            world_id,
-            graph.strategy_id,
-            symbol,
-            bucket_ms,
-            value.target_percent,
-            value.reference_price,
-            node_id,
-            index,
-        )
+                buckets = bars[symbol].bucket_ms[at].tolist()
+                prices = targets.reference_price
+                rows += [
+                    Want(bucket_ms, symbol, index, place, targets.percents[chosen], prices.at(place), node_id)
+                    for bucket_ms, place, chosen in zip(
+                        buckets, at.tolist(), targets.index[at].tolist(), strict=True
+                    )
+                ]
+    if columns > 1:
+        rows.sort(key=_order)
+    return rows
+
+
+def _order(want: Want) -> tuple[int, str, int]:
+    return want[:3]

@@ -46,7 +46,7 @@ def test_a_backtest_leaves_the_orders_fills_and_books_of_the_processors(undistur
             data.start_ms,
             data.interval * 1000,
         )
-        book = run.book
+        book = run
         assert len(book.fills) > 5
         assert sorted(run.intents, key=repr) == sorted(events(log, "trade.intents"), key=repr)
         assert sorted(book.orders.values(), key=repr) == sorted(rows(log, "trade.orders"), key=repr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import random
 from dataclasses import dataclass, fields
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import fastavro
@@ -13,10 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.foundation.common import money
 from qmtl.foundation.common.errors import InvalidValue, MalformedValue, TooLarge, UnknownSchema
+from qmtl.foundation.common.pretrade import RejectionReason
+from qmtl.foundation.contracts.trade import OrderRejection
+from qmtl.foundation.contracts.world import WorldSettings
 from qmtl.foundation.wire.avro import avro_schema, parsing_form
-from qmtl.foundation.wire.codec import Codec
-from qmtl.foundation.wire.convert import converters
+from qmtl.foundation.wire.codec import MAX_VALUE_BYTES, Codec
+from qmtl.foundation.wire.convert import converters, decimal_text
 from qmtl.foundation.wire.registry import MESSAGES
 from qmtl.foundation.wire.shape import shape_of
 from tests.foundation.instances import messages, sample
@@ -167,3 +171,54 @@ def test_a_message_that_is_more_than_its_slots_is_made_by_its_constructor() -> N
     found = loose.decode(loose.encode(Loose(5)))
     assert found == Loose(5)
     assert found.seen
+
+
+# ---- series -----------------------------------------------------------------------------------------------------------
+
+
+@NAMED
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_a_series_writes_what_its_messages_are_written_as(message: type, data: st.DataObject) -> None:
+    names = [field.name for field in fields(message)]
+    shared = data.draw(st.sets(st.sampled_from(names)))
+    first = data.draw(messages(message))
+    write = EVERY.series(message, {name: getattr(first, name) for name in shared})
+    for one in (first, data.draw(messages(message))):
+        values = [getattr(one, name) for name in names if name not in shared]
+        meant = message(*[getattr(first if name in shared else one, name) for name in names])
+        assert write(*values) == EVERY.encode(meant)
+
+
+def test_a_series_refuses_what_a_message_would_refuse() -> None:
+    shared = {"world_id": "w", "strategy_id": "s", "symbol": "A", "reason": RejectionReason.FREEZE}
+    write = EVERY.series(OrderRejection, shared)
+    assert EVERY.decode(write(1, 2, "d")).detail == "d"
+    with pytest.raises(InvalidValue, match="OrderRejection could not be written"):
+        write(1, "2", "d")
+    with pytest.raises(TooLarge, match="a OrderRejection had"):
+        write(1, 2, "d" * MAX_VALUE_BYTES)
+    with pytest.raises(InvalidValue, match="OrderRejection could not be written"):
+        EVERY.series(OrderRejection, {**shared, "symbol": 3})
+    with pytest.raises(InvalidValue, match="no field 'colour'"):
+        EVERY.series(OrderRejection, {"colour": 3})
+    with pytest.raises(UnknownSchema):
+        EVERY.series(int, {})
+
+
+@given(st.integers(-(10**24), 10**24), st.integers(0, 30), st.integers(0, 9))
+@settings(max_examples=300)
+def test_a_decimal_is_written_in_its_one_form_however_it_was_computed(
+    whole: int, places: int, zeros: int
+) -> None:
+    with localcontext(prec=100):
+        value = Decimal(whole).scaleb(-places)
+        longer = Decimal(whole * 10**zeros).scaleb(-places - zeros)
+        minus = Decimal("-0.0").scaleb(-places)
+    for one in (value, longer):
+        assert decimal_text(one) == money.text(money.checked(one, "a decimal"))
+    assert decimal_text(minus) == "0"
+    write = EVERY.series(WorldSettings, {})
+    bare = WorldSettings("USD", longer, value, minus, ())
+    assert write("USD", longer, value, minus, (), "") == EVERY.encode(bare)
+    assert EVERY.decode(EVERY.encode(bare)) == bare

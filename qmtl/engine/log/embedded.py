@@ -563,6 +563,7 @@ class EmbeddedWriter:
         self._id = transactional_id
         self._epoch = epoch
         self._rows: list[_Row] | None = None
+        self._wheres: dict[tuple[str, int], TopicPartition] = {}
 
     def begin(self) -> None:
         if self._rows is not None:
@@ -574,8 +575,11 @@ class EmbeddedWriter:
     ) -> None:
         if self._rows is None:
             raise InvariantBroken(f"transaction {self._id!r} is not open.")
-        where = TopicPartition(topic, partition)
-        self._log.bounds(where)
+        where = self._wheres.get((topic, partition))
+        if where is None:
+            where = TopicPartition(topic, partition)
+            self._log.bounds(where)  # it is there
+            self._wheres[topic, partition] = where
         self._rows.append((where, key, value, track))
 
     def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:

@@ -19,17 +19,24 @@ from qmtl.foundation.common.errors import (
     InvalidValue,
     MalformedValue,
     QmtlError,
-    TooLarge,
     UnknownSchema,
 )
 from qmtl.foundation.wire.avro import Schema, avro_schema, fingerprint, parsing_form
 from qmtl.foundation.wire.compat import NEWER, require_resolvable
-from qmtl.foundation.wire.compiled import Read, Write, compiled
+from qmtl.foundation.wire.compiled import (
+    MOST_BYTES,
+    Read,
+    Write,
+    compiled,
+    compiled_series,
+    too_large,
+    unwritten,
+)
 from qmtl.foundation.wire.convert import Reader, converters
 from qmtl.foundation.wire.json_view import to_json
 from qmtl.foundation.wire.shape import shape_of
 
-MAX_VALUE_BYTES: Final = (1 << 20) + (64 << 10)
+MAX_VALUE_BYTES: Final = MOST_BYTES
 """1 MiB, the largest DAG message, and 64 KiB for what surrounds it."""
 
 _MARK: Final = b"\xc3\x01"
@@ -113,10 +120,32 @@ class Codec:
             data = form.header + form.write(message).encode("latin-1")
         except Exception as cause:
             to_json(message)  # says which field it was
-            raise InvalidValue(f"{form.message.__name__} could not be written: {cause}") from cause
+            raise unwritten(form.message.__name__, cause) from cause
         if len(data) > MAX_VALUE_BYTES:
-            raise _too_large(form.message.__name__, len(data))
+            raise too_large(form.message.__name__, len(data))
         return data
+
+    def series(self, message: type, same: Mapping[str, object]) -> Callable[..., bytes]:
+        """A function that gives the bytes of messages of one class of which most fields are the same.
+
+        Args:
+            same: the values that they share, by field.
+
+        Returns:
+            It takes the values of the other fields, by place, in the order of the class, and gives what `encode` gives of that message.
+
+        Raises:
+            InvalidValue: a shared value that its field doesn't take, or no such field; the function raises it of another one.
+            UnknownSchema: a class that is not one of the codec's.
+        """
+        form = self._form(message)
+        shape = shape_of(message)
+        if strange := same.keys() - {field.name for field in shape.fields}:
+            raise InvalidValue(f"{message.__name__} has no field {min(strange)!r}.")
+        try:
+            return compiled_series(shape, same, form.header)
+        except Exception as cause:
+            raise unwritten(message.__name__, cause) from cause
 
     def decode(self, data: bytes) -> Any:
         """The message that the bytes hold, in the current form of its class whatever schema wrote it.
@@ -180,7 +209,7 @@ class Codec:
 
     def _read(self, form: _Form, data: bytes) -> Any:
         if len(data) > MAX_VALUE_BYTES:
-            raise _too_large(form.message.__name__, len(data))
+            raise too_large(form.message.__name__, len(data))
         try:
             if form.older is None:
                 message, end = form.read(data, data.decode("latin-1"), _HEADER_BYTES)
@@ -253,9 +282,3 @@ def _older_form(current: _Form, schema: Schema) -> _Form:
         parse_schema(parsing_form(schema)), parse_schema(avro_schema(current.message)), converters(shape)[1]
     )
     return _Form(current.message, _MARK + fingerprint(schema), current.write, current.read, past)
-
-
-def _too_large(name: str, size: int) -> TooLarge:
-    return TooLarge(
-        f"a {name} had {size} bytes; at most {MAX_VALUE_BYTES} are allowed.", "Send less at a time."
-    )

@@ -9,19 +9,24 @@ and the body ends where the record does; so nothing has to be written again to b
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from decimal import Decimal
+from functools import lru_cache
+from itertools import groupby
 from typing import Any, Final, Never, TypeAlias, assert_never
 
-from qmtl.foundation.common.errors import InvalidValue
-from qmtl.foundation.wire.convert import SHORT, decimal_of, decimal_text, finite, wrong
-from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scalar, Shape, parts_of
+from qmtl.foundation.common.errors import InvalidValue, TooLarge
+from qmtl.foundation.wire.convert import SHORT, decimal_of, decimal_text, finite, normal, wrong
+from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scalar, Shape, parts_of, shape_of
 
 Write: TypeAlias = Callable[[Any], str]
 """The body of a message, a character per byte."""
 Read: TypeAlias = Callable[[bytes, str, int], tuple[Any, int]]
 """Record, the same as a text, and where to begin: the message and where it ended."""
+
+MOST_BYTES: Final = (1 << 20) + (64 << 10)
+"""What a value may have at most."""
 
 _DOUBLE: Final = struct.Struct("<d")
 _REMEMBERED: Final = 1 << 14
@@ -37,15 +42,30 @@ class _Numbers(dict[int, str]):
         left = value << 1 if value >= 0 else ~(value << 1)
         if left < 1 << 14:
             return _varint(left)
-        out = ""
-        while left >= 1 << 14:
-            out += _PAIRS[left & 0x3FFF]
-            left >>= 14
-        return out + _varint(left)
+        if left < 1 << 28:
+            return _PAIRS[left & 0x3FFF] + _TOPS[left >> 14]
+        return _PAIRS[left & 0x3FFF] + _PAIRS[left >> 14 & 0x3FFF] + _TOPS[left >> 28]
+
+
+class _Tops(dict[int, str]):
+    """What a long number ends with: instants in ms of the same three days have it in common. As many as `_REMEMBERED` are remembered."""
+
+    def __missing__(self, left: int) -> str:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        rest, out = left, ""
+        while rest >= 1 << 14:
+            out += _PAIRS[rest & 0x3FFF]
+            rest >>= 14
+        made = self[left] = out + _varint(rest)
+        return made
 
 
 _PAIRS: Final = [chr(pair & 0x7F | 0x80) + chr(pair >> 7 | 0x80) for pair in range(1 << 14)]
 """The characters of 14 bits of a number that goes on behind them."""
+
+
+_TOPS: Final = _Tops()
 
 
 class _Decimals(dict[str, Decimal]):
@@ -98,6 +118,15 @@ def _double_at(data: bytes, at: int) -> float:
     return finite(value)
 
 
+def unwritten(name: str, cause: Exception) -> InvalidValue:
+    """The error that says that a message could not be written."""
+    return InvalidValue(f"{name} could not be written: {cause}")
+
+
+def too_large(name: str, size: int) -> TooLarge:
+    return TooLarge(f"a {name} had {size} bytes; at most {MOST_BYTES} are allowed.", "Send less at a time.")
+
+
 def refuse(rule: str) -> Never:
     raise InvalidValue(f"{rule}.")
 
@@ -111,10 +140,14 @@ _SCOPE: Final[dict[str, Any]] = {
     "double": _double,
     "double_at": _double_at,
     "decimal_text": decimal_text,
+    "normal": normal,
     "Decimal": Decimal,
     "SHORT": SHORT,
     "new": object.__new__,
     "refuse": refuse,
+    "unwritten": unwritten,
+    "too_large": too_large,
+    "MOST_BYTES": MOST_BYTES,
     "wrong": wrong,
 }
 
@@ -125,6 +158,33 @@ def compiled(shape: Record) -> tuple[Write, Read]:
     Their source is generated, as `dataclasses` does for `__init__`. Both raise on a value that its field doesn't allow; what the
     reader raises on damaged bytes may be any exception, and the caller says that they were damaged.
     """
+    scope = _built(shape, ())
+    return scope[f"write_{shape.name}"], scope[f"read_{shape.name}"]
+
+
+def compiled_series(shape: Record, same: Mapping[str, object], header: bytes) -> Callable[..., bytes]:
+    """A function that writes a message of which only some fields differ, without the message.
+
+    Args:
+        same: the value of each field that all of them share.
+        header: what the bytes begin with.
+
+    Returns:
+        It takes the values of the other fields, by place, in the order of the class; what it raises is wrapped.
+    """
+    write: Callable[..., bytes] = _series(shape.message, frozenset(same))(same, header.decode("latin-1"))
+    return write
+
+
+@lru_cache(maxsize=256)
+def _series(message: type, same: frozenset[str]) -> Any:
+    """What gives such a function for values of these fields: strategies differ in the values alone."""
+    shape = shape_of(message)
+    return _built(shape, _Series(shape, same).lines())[f"series_{shape.name}"]
+
+
+def _built(shape: Record, more: Iterable[str]) -> dict[str, Any]:
+    """What the generated source of a class defines."""
     scope = dict(_SCOPE)
     lines: list[str] = []
     for part in [*parts_of(shape)][::-1]:  # innermost first
@@ -145,8 +205,9 @@ def compiled(shape: Record) -> tuple[Write, Read]:
                 scope[f"{enum.__name__}_members"] = tuple(enum)
             case _:
                 pass
+    lines += more
     exec(compile("\n".join(lines), f"<codec of {shape.name}>", "exec"), scope)
-    return scope[f"write_{shape.name}"], scope[f"read_{shape.name}"]
+    return scope
 
 
 class _Writer:
@@ -159,22 +220,67 @@ class _Writer:
         yield f"def write_{self._shape.name}(m):"
         pieces = []
         for number, field in enumerate(self._shape.fields):
-            name = f"v{number}"
-            yield f"    {name} = m.{field.name}"
-            match field.shape:
-                case Scalar(type=kind) if kind is str:
-                    yield f"    if type({name}) is not str or not {name}.isascii(): {name} = text_of({name})"
-                    pieces.append(f"{{N[len({name})]}}{{{name}}}")
-                case Scalar(type=kind) if kind is Decimal:
-                    yield f"    if type({name}) is not Decimal: wrong({name})"
-                    yield f"    t = str({name})"
-                    # Anything but the plain form is left to the one function that knows all forms.
-                    yield f"    {name} = decimal_text({name}) if t[-1] in '0y' or 'E' in t or 'N' in t or len(t) > SHORT else t"
-                    pieces.append(f"{{N[len({name})]}}{{{name}}}")
-                case _:
-                    yield f"    {name} = {_write(field.shape, name, 0)}"
-                    pieces.append(f"{{{name}}}")
+            yield f"    v{number} = m.{field.name}"
+            lines, piece = _piece(field.shape, f"v{number}")
+            yield from (f"    {line}" for line in lines)
+            pieces.append(piece)
         yield f'    return f"{"".join(pieces)}"'
+
+
+class _Series:
+    """The source of `series_X(same, header)`, which gives a function of the fields that are not the same."""
+
+    def __init__(self, shape: Record, same: frozenset[str]) -> None:
+        self._shape, self._same = shape, same
+
+    def lines(self) -> Iterator[str]:
+        fields = list(enumerate(self._shape.fields))
+        yield f"def series_{self._shape.name}(same, header):"
+        pieces, inner = ["{header}"], []
+        for is_same, run in groupby(fields, key=lambda one: one[1].name in self._same):
+            if is_same:
+                # What is the same at the beginning is one piece with the header.
+                part = [pieces.pop()] if pieces == ["{header}"] else []
+                for number, field in run:
+                    yield f"    v{number} = same[{field.name!r}]"
+                    lines, piece = _piece(field.shape, f"v{number}")
+                    yield from (f"    {line}" for line in lines)
+                    part.append(piece)
+                yield f'    c{number} = f"{"".join(part)}"'
+                pieces.append(f"{{c{number}}}")
+                continue
+            for number, field in run:
+                lines, piece = _piece(field.shape, f"v{number}")
+                inner += lines
+                pieces.append(piece)
+        names = [f"v{number}" for number, field in fields if field.name not in self._same]
+        yield f"    def write({', '.join(names)}):"
+        yield "        try:"
+        yield from (f"            {line}" for line in inner)
+        yield f'            data = f"{"".join(pieces)}".encode("latin-1")'
+        yield "        except Exception as cause:"
+        yield f"            raise unwritten({self._shape.name!r}, cause) from cause"
+        yield "        if len(data) > MOST_BYTES:"
+        yield f"            raise too_large({self._shape.name!r}, len(data))"
+        yield "        return data"
+        yield "    return write"
+
+
+def _piece(shape: Shape, name: str) -> tuple[list[str], str]:
+    """The lines that make the variable `name` characters, and the piece of a formatted string that has them."""
+    match shape:
+        case Scalar(type=kind) if kind is str:
+            line = f"if type({name}) is not str or not {name}.isascii(): {name} = text_of({name})"
+            return [line], f"{{N[len({name})]}}{{{name}}}"
+        case Scalar(type=kind) if kind is Decimal:
+            return [
+                f"if type({name}) is not Decimal: wrong({name})",
+                f"t = str({name})",
+                # Anything but the plain form is left to the functions that know the others.
+                f"{name} = normal({name}, t) if t[-1] in '0y' or 'E' in t or 'N' in t or len(t) > SHORT else t",
+            ], f"{{N[len({name})]}}{{{name}}}"
+        case _:
+            return [f"{name} = {_write(shape, name, 0)}"], f"{{{name}}}"
 
 
 def _write(shape: Shape, value: str, depth: int) -> str:

@@ -112,12 +112,20 @@ def decimal_text(value: Decimal) -> str:
     """
     if type(value) is not Decimal:
         wrong(value)
-    text = str(value)
-    if text == "0":
-        return text
-    if len(text) <= SHORT and "E" not in text and text[-1] != "0" and text[-1] != "y" and "N" not in text:
-        return text
-    return money.text(money.checked(value, "a decimal"))
+    return normal(value, str(value))
+
+
+def normal(value: Decimal, shown: str) -> str:
+    """`decimal_text` of a decimal, given what `str` says of it: its plain form is cut, any other is looked at.
+
+    Raises:
+        InvalidValue: not finite, too many digits.
+    """
+    if "E" in shown or "N" in shown or "y" in shown or len(shown) > SHORT:
+        return money.text(money.checked(value, "a decimal"))
+    if "." in shown:
+        shown = shown.rstrip("0").rstrip(".")
+    return "0" if shown == "-0" else shown
 
 
 def decimal_of(text: str) -> Decimal:

@@ -1,0 +1,270 @@
+"""The rows of a backtest on a log: what the processors of trading write, written as fast as they are found.
+
+Of a strategy's orders most fields are the same, so the rest alone is written each time (`Codec.series`). Whatever is recorded is on the topics
+of the catalogue, under the keys and in the bytes that the processors write: intents, orders (new, then filled), fills, rejections, and the
+portfolio at the close of every bucket in which something was filled, and at the end. Buckets between are left out, as nothing but marks
+differs in them; so are open orders and close markers, which only processors read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from qmtl.backtest.ledger import Booked, Holding, Ledger, Placed
+from qmtl.backtest.signals import Want
+from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.view import read_all
+from qmtl.foundation.common.money import ZERO
+from qmtl.foundation.contracts.trade import (
+    Account,
+    Fill,
+    Order,
+    OrderIntent,
+    OrderRejection,
+    OrderStatus,
+    OrderType,
+    Position,
+    TimeInForce,
+)
+from qmtl.foundation.contracts.world import Activation, World
+from qmtl.foundation.wire.keys import encode_key
+from qmtl.foundation.wire.registry import codec
+from qmtl.foundation.wire.topics import CATALOGUE, topic
+from qmtl.services.trading.portfolio import scope_of_strategy
+
+WRITER: Final = "qmtl.backtest"
+ROWS: Final = 20_000
+"""Rows of a transaction: so much of a run is in memory at most."""
+
+_PARTITION: Final = 0
+"""One process writes everything, and the topics of trading are a world's."""
+
+
+class Recorder:
+    """Writes the rows of a run, a transaction at a time.
+
+    Args:
+        log: one that nobody else writes; its topics are made.
+    """
+
+    def __init__(self, log: Log) -> None:
+        log.ensure_topics(CATALOGUE)
+        codec.fingerprint(Order)  # all messages are known to this process from now on
+        self._log = log
+        self._writer = log.writer(WRITER)
+        self._writer.begin()
+        self._open = 0
+        self.rows = 0
+
+    def write(self, topic_name: str, key: bytes, value: bytes) -> None:
+        self._writer.append(topic_name, _PARTITION, key, value)
+        self._open += 1
+        self.rows += 1
+        if self._open >= ROWS:
+            self._commit()
+            self._writer.begin()
+
+    def put(self, topic_name: str, row: object) -> None:
+        """Write one message."""
+        self.write(topic_name, encode_key(topic(topic_name).key_of(row)), codec.encode(row))
+
+    def begun(self, world: World, gates: Iterable[Activation]) -> None:
+        """Say what the run trades on."""
+        self.put("world.state", world)
+        for gate in gates:
+            self.put("activation", gate)
+
+    def _commit(self) -> None:
+        self._writer.commit({}, "", None)
+        self._open = 0
+
+    def close(self) -> None:
+        """Commit the rest."""
+        self._commit()
+        self._writer.close()
+
+    def read(self, topic_name: str) -> Iterator[Any]:
+        """The rows of a topic in the order in which they were written; what is open is committed first."""
+        if self._open:
+            self._commit()
+            self._writer.begin()
+        for record in read_all(self._log, [TopicPartition(topic_name, _PARTITION)]):
+            if record.value is not None:
+                yield codec.decode(record.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Symbol:
+    """How the rows of one symbol are written."""
+
+    intent_key: bytes
+    portfolio_key: bytes
+    intent: Callable[..., bytes]
+    new: Callable[..., bytes]
+    filled: Callable[..., bytes]
+    fill: Callable[..., bytes]
+    position: Callable[..., bytes]
+
+
+class Recorded:
+    """Writes the steps of one strategy. It is a `Sink`."""
+
+    def __init__(self, recorder: Recorder, world: World, strategy_id: str) -> None:
+        self._recorder = recorder
+        self._scope = scope = scope_of_strategy(strategy_id)
+        self._world, self._strategy_id = world, strategy_id
+        self._symbols: dict[str, _Symbol] = {}
+        self._keys: dict[str, bytes] = {}  # of the orders that are open
+        same = {"world_id": world.world_id, "scope": scope, "currency": world.settings.currency}
+        self._account = codec.series(Account, {**same, "initial_cash": world.settings.initial_cash})
+        self._account_key = encode_key((world.world_id, scope, ""))
+        self._world_key = encode_key((world.world_id,))
+
+    def intent(self, want: Want) -> None:
+        one = self._symbols.get(want.symbol) or self._of(want.symbol)
+        self._recorder.write(
+            "trade.intents",
+            one.intent_key + encode_key((want.bucket_ms, want.signal)),
+            one.intent(want.bucket_ms, want.percent, want.price, want.node_id, want.signal),
+        )
+
+    def placed(self, order: Placed) -> None:
+        want = order.want
+        key = self._keys[order.order_id] = self._world_key + encode_key((order.order_id,))
+        self._recorder.write(
+            "trade.orders",
+            key,
+            self._symbols[want.symbol].new(
+                order.order_id,
+                order.side,
+                order.quantity,
+                order.reduce_only,
+                want.price,
+                want.bucket_ms,
+                want.bucket_ms,
+                order.cut_ms,
+            ),
+        )
+
+    def booked(self, fill: Booked) -> None:
+        order, want = fill.placed, fill.placed.want
+        one = self._symbols[want.symbol]
+        key = self._keys.pop(order.order_id)
+        quantity, order_id, side = order.quantity, order.order_id, order.side
+        self._recorder.write(
+            "trade.orders",
+            key,
+            one.filled(
+                order_id,
+                side,
+                quantity,
+                quantity,
+                fill.price,
+                order.reduce_only,
+                want.price,
+                want.bucket_ms,
+                fill.time_ms,
+                order.cut_ms,
+            ),
+        )
+        self._recorder.write(
+            "trade.fills",
+            key + _FIRST,
+            one.fill(order_id, side, quantity, fill.price, fill.fee, fill.slippage, fill.time_ms),
+        )
+
+    def valued(self, traded: Iterable[Holding], ledger: Ledger) -> None:
+        for one in traded:
+            symbol = self._symbols[one.bars.symbol]
+            self._recorder.write(
+                "trade.portfolio",
+                symbol.portfolio_key,
+                symbol.position(
+                    one.quantity,
+                    one.cost,
+                    one.average_cost,
+                    one.realised,
+                    one.fees,
+                    one.mark,
+                    one.unrealised,
+                    one.fills,
+                    one.as_of_ms,
+                ),
+            )
+        self._recorder.write(
+            "trade.portfolio",
+            self._account_key,
+            self._account(
+                ledger.cash,
+                ledger.equity,
+                ledger.exposure,
+                ledger.realised,
+                ledger.unrealised,
+                ledger.fees,
+                ledger.as_of_ms,
+            ),
+        )
+
+    def rejected(self, row: OrderRejection) -> None:
+        self._recorder.put("trade.rejections", row)
+
+    def ended(self, ledger: Ledger) -> None:
+        if ledger.is_open:
+            self.valued([one for _, one in sorted(ledger.holdings.items()) if one.fills], ledger)
+
+    def own(self, topic_name: str) -> Iterator[Any]:
+        """The strategy's rows of a topic."""
+        return (row for row in self._recorder.read(topic_name) if row.strategy_id == self._strategy_id)
+
+    def _of(self, symbol: str) -> _Symbol:
+        world_id = self._world.world_id
+        whose: dict[str, Any] = {
+            "world_id": world_id,
+            "strategy_id": self._strategy_id,
+            "symbol": symbol,
+        }
+        kind = {**whose, "order_type": OrderType.MARKET, "time_in_force": TimeInForce.GTC}
+        begun = {"status": OrderStatus.NEW, "cum_quantity": ZERO, "average_price": ZERO, "last_seq": 0}
+        made = self._symbols[symbol] = _Symbol(
+            encode_key((world_id, self._strategy_id, symbol)),
+            encode_key((world_id, self._scope, symbol)),
+            codec.series(OrderIntent, whose),
+            codec.series(Order, {**kind, **begun}),
+            codec.series(Order, {**kind, "status": OrderStatus.FILLED, "last_seq": 1}),
+            codec.series(Fill, {**whose, "seq": 1, "fee_currency": self._world.settings.currency}),
+            codec.series(Position, {"world_id": world_id, "scope": self._scope, "symbol": symbol}),
+        )
+        return made
+
+
+_FIRST: Final = encode_key((1,))
+
+
+class OnLog:
+    """What a strategy has come to, read from the log. It is an `Outcome`."""
+
+    def __init__(self, written: Recorded, ledger: Ledger) -> None:
+        self._written, self._ledger = written, ledger
+
+    @property
+    def intents(self) -> tuple[OrderIntent, ...]:
+        return tuple(self._written.own("trade.intents"))
+
+    @property
+    def orders(self) -> dict[str, Order]:
+        return {row.order_id: row for row in self._written.own("trade.orders")}
+
+    @property
+    def fills(self) -> list[Fill]:
+        return list(self._written.own("trade.fills"))
+
+    @property
+    def rejections(self) -> list[OrderRejection]:
+        return list(self._written.own("trade.rejections"))
+
+    def rows(self) -> Iterator[Position | Account]:
+        if self._ledger.is_open:
+            yield self._ledger.to_row()
+            yield from self._ledger.positions()

@@ -1,0 +1,228 @@
+"""A ledger leaves what the rules of trading leave, row by row, and says when it can't."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qmtl.backtest import ledger
+from qmtl.backtest.recording import Recorder
+from qmtl.backtest.run import Course
+from qmtl.backtest.signals import Want
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.port import TopicPartition
+from qmtl.engine.view import read_all
+from qmtl.foundation.contracts.trade import Fill
+from qmtl.foundation.contracts.world import (
+    Activation,
+    EffectiveMode,
+    Instrument,
+    PositionSide,
+    World,
+    WorldSettings,
+    WorldStatus,
+)
+from qmtl.runtime.columns import BarColumns, Scaled
+
+MINUTE = 60_000
+TOPICS = ("trade.intents", "trade.orders", "trade.fills", "trade.rejections", "trade.portfolio")
+NUMBERS = st.decimals(0, 1, places=4)
+
+
+def bars_of(symbol: str, minutes: Sequence[int], prices: Sequence[tuple[int, int, int, int]]) -> BarColumns:
+    """Bars of these minutes; prices are open, high, low and close in cents."""
+    columns = [Scaled(np.array(one, dtype=np.int64), 2) for one in zip(*prices, strict=True)]
+    times = np.array([minute * MINUTE for minute in minutes], dtype=np.int64)
+    return BarColumns(symbol, 60, times, *columns, Scaled(np.ones(len(minutes), dtype=np.int64), 0))
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> dict[str, BarColumns]:
+    found = {}
+    for symbol in draw(st.sampled_from([["A-USD"], ["A-USD", "B-USD"], ["A-USD", "B-USD", "C-USD"]])):
+        minutes = sorted(draw(st.sets(st.integers(1, 40), min_size=2, max_size=30)))
+        rows = []
+        for _ in minutes:
+            low = draw(st.integers(50, 20_000))
+            high = low + draw(st.integers(0, 3_000))
+            rows.append((draw(st.integers(low, high)), high, low, draw(st.integers(low, high))))
+        found[symbol] = bars_of(symbol, minutes, rows)
+    return found
+
+
+@st.composite
+def worlds(draw: st.DrawFn, symbols: Sequence[str]) -> World:
+    instruments = tuple(
+        Instrument(
+            symbol,
+            draw(st.sampled_from([Decimal("0.01"), Decimal("0.05"), Decimal(1), Decimal("0.0003")])),
+            draw(st.sampled_from([Decimal("0.00000001"), Decimal("0.001"), Decimal(1), Decimal(7)])),
+            draw(st.sampled_from([Decimal("0.00000001"), Decimal("0.5"), Decimal(3)])),
+        )
+        for symbol in symbols
+    )
+    cash = draw(st.sampled_from([Decimal(0), Decimal(10), Decimal("100000.5"), Decimal(10) ** 20]))
+    fee = draw(st.sampled_from([Decimal(0), Decimal("0.001"), Decimal("-0.0002"), Decimal("0.123456789012")]))
+    slippage = draw(st.sampled_from([Decimal(0), Decimal("0.0005"), Decimal("0.3")]))
+    return World("w", WorldStatus.ACTIVE, WorldSettings("USD", cash, fee, slippage, instruments), 0)
+
+
+@st.composite
+def gates(draw: st.DrawFn) -> list[Activation]:
+    found = []
+    for side in PositionSide:
+        if draw(st.booleans()) or draw(st.booleans()):
+            freeze, drain = draw(st.sampled_from([(False, False)] * 6 + [(True, False), (False, True)]))
+            weight = draw(st.sampled_from([Decimal(1), Decimal(1), Decimal("0.37"), Decimal(0)]))
+            mode = draw(st.sampled_from([EffectiveMode.PAPER] * 5 + list(EffectiveMode)))
+            active = draw(st.sampled_from([True, True, True, False]))
+            found.append(Activation("w", "s", side, active, weight, freeze, drain, mode, 1, "e", 0))
+    return found
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[dict[str, BarColumns], World, list[Activation], list[Want]]:
+    market = draw(markets())
+    wants = []
+    for symbol, bars in market.items():
+        buckets = bars.bucket_ms.tolist()
+        for place in sorted(draw(st.sets(st.integers(0, len(bars) - 1)))):
+            for signal in draw(st.sampled_from([[0], [0], [0, 1]])):
+                percent = draw(NUMBERS | st.sampled_from([Decimal(0), Decimal(1)]))
+                signed = percent if draw(st.booleans()) else percent.copy_negate() if percent else percent
+                wants.append(
+                    Want(buckets[place], symbol, signal, place, signed, bars.close.at(place), f"n{signal}")
+                )
+    wants.sort(key=lambda one: one[:3])
+    return market, draw(worlds(list(market))), draw(gates()), wants
+
+
+def course(market: dict[str, BarColumns], world: World, recorder: Recorder | None = None) -> Course:
+    last_ms = max(int(bars.bucket_ms[-1]) for bars in market.values())
+    return Course(market, world, 0, MINUTE, last_ms, recorder)
+
+
+def recorded(log: EmbeddedLog) -> dict[str, list[tuple[bytes, bytes | None]]]:
+    return {
+        name: [(one.key, one.value) for one in read_all(log, [TopicPartition(name, 0)])] for name in TOPICS
+    }
+
+
+@settings(max_examples=300, deadline=None)
+@given(runs())
+def test_a_ledger_leaves_what_the_rules_leave(
+    run: tuple[dict[str, BarColumns], World, list[Activation], list[Want]],
+) -> None:
+    market, world, own, wants = run
+    fast = course(market, world).go("s", wants, own, alone=False)
+    slow = course(market, world).go("s", wants, own, alone=True)
+    assert fast.intents == slow.intents
+    assert fast.orders == slow.orders
+    assert fast.fills == slow.fills
+    assert fast.rejections == slow.rejections
+    assert sorted(fast.rows(), key=repr) == sorted(slow.rows(), key=repr)
+
+
+@settings(max_examples=60, deadline=None)
+@given(run=runs(), rows=st.integers(1, 9))
+def test_what_is_recorded_is_the_same_bytes_whoever_goes_through_it(
+    tmp_path_factory: pytest.TempPathFactory,
+    run: tuple[dict[str, BarColumns], World, list[Activation], list[Want]],
+    rows: int,
+) -> None:
+    market, world, own, wants = run
+    found = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("qmtl.backtest.recording.ROWS", rows)
+        for alone in (False, True):
+            log = EmbeddedLog(tmp_path_factory.mktemp("log"))
+            recorder = Recorder(log)
+            outcome = course(market, world, recorder).go("s", wants, own, alone=alone)
+            kept = (outcome.intents, outcome.orders, outcome.fills, outcome.rejections)
+            recorder.close()
+            found.append((kept, recorded(log), recorder.rows))
+            log.close()
+    assert found[0] == found[1]
+    assert found[0][2] == sum(len(one) for one in found[0][1].values())
+
+
+def test_where_numbers_leave_the_ordinary_the_rules_go_on_and_nothing_is_written_twice(
+    tmp_path: Path,
+) -> None:
+    """The rows that the ledger has written before it gave up are those that the rules begin with."""
+    prices = [(100_00, 100_00, 100_00, 100_00)] * 9 + [(10**17, 10**17, 10**17, 10**17)]
+    market = {"A-USD": bars_of("A-USD", range(1, 11), prices)}
+    world = World(
+        "w", WorldStatus.ACTIVE, WorldSettings("USD", Decimal(10) ** 18, Decimal(0), Decimal(0), ()), 0
+    )
+    own = [
+        Activation("w", "s", s, True, Decimal(1), False, False, EffectiveMode.PAPER, 1, "e", 0)
+        for s in PositionSide
+    ]
+    buckets = market["A-USD"].bucket_ms.tolist()
+    wants = [
+        Want(buckets[place], "A-USD", 0, place, Decimal(place % 2), market["A-USD"].close.at(place), "n")
+        for place in range(9)
+    ]
+    found = []
+    for alone in (False, True):
+        log = EmbeddedLog(tmp_path / str(alone))
+        recorder = Recorder(log)
+        outcome: Any = course(market, world, recorder).go("s", wants, own, alone=alone)
+        assert type(outcome).__name__ == "ByRules"
+        recorder.close()
+        found.append(recorded(log))
+        log.close()
+    assert found[0] == found[1]
+    assert len(found[0]["trade.fills"]) == 8
+
+
+def test_a_year_of_steps_is_kept_exact() -> None:
+    """Cash, positions and equity are the sums of the fills, without tolerance."""
+    draw = np.random.default_rng(7)
+    close = np.round(30_000 * np.exp(np.cumsum(draw.normal(0, 0.001, 5_000))), 2)
+    cents = np.rint(close * 100).astype(np.int64).tolist()
+    market = {"A-USD": bars_of("A-USD", range(1, 5_001), [(one, one, one, one) for one in cents])}
+    world = World(
+        "w",
+        WorldStatus.ACTIVE,
+        WorldSettings("USD", Decimal(100_000), Decimal("0.001"), Decimal("0.0005"), ()),
+        0,
+    )
+    own = [
+        Activation("w", "s", s, True, Decimal(1), False, False, EffectiveMode.PAPER, 1, "e", 0)
+        for s in PositionSide
+    ]
+    buckets = market["A-USD"].bucket_ms.tolist()
+    wants = [
+        Want(
+            buckets[p],
+            "A-USD",
+            0,
+            p,
+            Decimal(int(draw.integers(-4, 5))) / 4,
+            market["A-USD"].close.at(p),
+            "n",
+        )
+        for p in range(0, 5_000, 3)
+    ]
+    outcome = course(market, world).go("s", wants, own, alone=False)
+    fills: list[Fill] = outcome.fills
+    assert len(fills) > 1_000
+    cash, held = Decimal(100_000), Decimal(0)
+    with ledger.localcontext(prec=200):
+        for fill in fills:
+            moved = fill.quantity if fill.side.value == "BUY" else -fill.quantity
+            cash -= moved * fill.price + fill.fee
+            held += moved
+        account, position = outcome.rows()
+        assert (account.cash, position.quantity) == (cash, held)
+        assert account.equity == cash + held * Decimal(cents[-1]) / 100
+        assert account.equity == 100_000 + account.realised + account.unrealised - account.fees
