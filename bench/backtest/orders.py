@@ -36,7 +36,7 @@ def measure(counts: Sequence[int], rounds: int, say: runs.Say, of: int = OF) -> 
     for count in counts:
         bars = bars_of(count, of)
         want = expected("dense", market(of).repeated(bars))
-        told = runs.ours(Asked("dense", bars, of), want, rounds)
+        told = runs.ours(Asked("dense", bars, of, recorded=True), want, rounds)
         rows[str(count)] = {
             "us_per_order": told["seconds"] / count * 1e6,
             "cpu_us_per_order": told["cpu_s"] / count * 1e6,

@@ -11,8 +11,9 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +22,16 @@ from typing import Any
 from bench.backtest import workload
 from bench.backtest.count import CASH_PLACES, Expected, expected
 from bench.backtest.market import INTERVAL, PRICE_PLACES, START_MS, Market, market
-from qmtl.backtest.run import Run
+from qmtl.backtest.recording import Recorder
+from qmtl.backtest.run import Run, backtest
 from qmtl.backtest.signals import Nodes
-from qmtl.backtest.simulation import Simulated, simulate
-from qmtl.foundation.contracts.trade import Account, Fill, Position, Side
+from qmtl.backtest.simulation import opened
+from qmtl.bootstrap import open_log
+from qmtl.engine.log.port import Log
+from qmtl.foundation.contracts.trade import Account, Fill, Order, Position, Side
+from qmtl.runtime.columns import BarColumns
+from qmtl.services.dagmanager.admission import admit
+from qmtl.services.dagmanager.graph import Graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Asked:
         of: how many bars the market has before it begins again; 0, as many as there are bars.
         many: strategies in the run; of ladders there may be several.
         shared: per cent of the nodes that these have in common.
+        recorded: every row is written to an embedded log; else all are messages in memory in the end.
     """
 
     strategy: str
@@ -44,6 +52,7 @@ class Asked:
     of: int = 0
     many: int = 1
     shared: int = 0
+    recorded: bool = False
 
 
 def market_of(asked: Asked) -> Market:
@@ -52,22 +61,60 @@ def market_of(asked: Asked) -> Market:
     return market(asked.bars)
 
 
-def run(asked: Asked, data: Market) -> tuple[Simulated, float]:
-    """What came out, and the seconds that it took."""
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run that is done.
+
+    Attributes:
+        recorder: has written the rows to a log; None where all are in memory.
+    """
+
+    graphs: tuple[Graph, ...]
+    bars: Mapping[str, BarColumns]
+    run: Run
+    seconds: float
+    recorder: Recorder | None
+
+    def fills(self) -> list[Fill]:
+        """All strategies', each one's in their order."""
+        return self.run.fills if self.recorder is None else list(self.recorder.read("trade.fills"))
+
+    def orders(self) -> list[Order]:
+        """All strategies', each in its last state."""
+        if self.recorder is None:
+            return list(self.run.orders.values())
+        return list({one.order_id: one for one in self.recorder.read("trade.orders")}.values())
+
+
+def run(asked: Asked, data: Market, log: Log | None = None) -> Ran:
+    """A run, timed from the first message to the last row: a record that is committed, or a message in memory.
+
+    Args:
+        log: an empty one, to which the rows are written.
+    """
     share = workload.share_of_one(data)
     symbols = workload.symbols_of(asked.many, asked.shared)
-    bars = {symbol: workload.columns(data, symbol) for symbol in symbols}
+    bars = {symbol: workload.columns(data, symbol) for symbol in sorted(symbols)}
     if asked.strategy == "ladder":
         messages = workload.ladders(asked.many, asked.shared, share)
     else:
         messages = [workload.message(asked.strategy, share)]
     terms = workload.terms(symbols)
+    recorder = None if log is None else Recorder(log)
     begun = time.perf_counter()
-    found = simulate(messages, bars, terms, fingerprint=workload.FINGERPRINT)
-    return found, time.perf_counter() - begun
+    graphs = tuple([admit(one, START_MS) for one in messages])
+    world, gates = opened(terms, workload.FINGERPRINT, bars, graphs, START_MS)
+    found = backtest(graphs, bars, world, gates, START_MS, INTERVAL * 1000, recorder=recorder)
+    if recorder is None:
+        for one in found.outcomes:
+            _ = one.intents, one.orders, one.fills, one.rejections, list(one.rows())
+    else:
+        recorder.close()
+    seconds = time.perf_counter() - begun
+    return Ran(graphs, bars, found, seconds, recorder)
 
 
-def nodes_alone(found: Simulated) -> float:
+def nodes_alone(found: Ran) -> float:
     """The seconds that the nodes of a run take by themselves, computed anew."""
     begun = time.perf_counter()
     nodes = Nodes(found.bars)
@@ -76,22 +123,21 @@ def nodes_alone(found: Simulated) -> float:
     return time.perf_counter() - begun
 
 
-def fault(found: Run, want: Expected, strategies: int) -> str | None:
+def fault(found: Ran, want: Expected) -> str | None:
     """What is not as it was counted, exactly and to the last digit; None where all of it is."""
-    book = found.book
-    if book.rejections:
-        return f"an intent was rejected: {book.rejections[0]}"
-    by_strategy: dict[str, list[Fill]] = {one: [] for one in book.strategies}
-    for fill in book.fills:
-        by_strategy[fill.strategy_id].append(fill)
-    if len(by_strategy) != strategies:
-        return f"{len(by_strategy)} strategies have an account; there were {strategies}"
-    rows = list(book.rows())
-    for strategy_id, fills in by_strategy.items():
-        mine = [row for row in rows if row.scope == f"strategy:{strategy_id}"]
-        if (wrong := _fault_of_one(fills, mine, want)) is not None:
+    for strategy_id, fills, rows in _by_strategy(found):
+        if (wrong := _fault_of_one(fills, rows, want)) is not None:
             return f"{strategy_id}: {wrong}"
     return None
+
+
+def _by_strategy(found: Ran) -> Iterator[tuple[str, Sequence[Fill], Sequence[Account | Position]]]:
+    """Each strategy with its fills, read from where they were left, and its rows of the portfolio."""
+    fills: dict[str, list[Fill]] = {one.strategy_id: [] for one in found.graphs}
+    for fill in found.fills():
+        fills[fill.strategy_id].append(fill)
+    for graph, outcome in zip(found.graphs, found.run.outcomes, strict=True):
+        yield graph.strategy_id, fills[graph.strategy_id], list(outcome.rows())
 
 
 def _fault_of_one(fills: Sequence[Fill], rows: Sequence[Account | Position], want: Expected) -> str | None:
@@ -123,22 +169,27 @@ def _fault_of_one(fills: Sequence[Fill], rows: Sequence[Account | Position], wan
 def measure(asked: Asked) -> dict[str, Any]:
     """Seconds, fills and megabytes of a run, and what is wrong with it; what it has grown by are the bars in columns and all that came out."""
     data = market_of(asked)
-    gc.collect()
-    before_mb, before_s = memory_mb(), time.process_time()
-    simulated, seconds = run(asked, data)
-    cpu_s, after_mb = time.process_time() - before_s, memory_mb()
-    found = simulated.run
-    return {
-        "seconds": seconds,
-        "cpu_s": cpu_s,
-        "fills": len(found.book.fills),
-        "orders": len(found.book.orders),
-        "computed": found.computed,
-        "nodes_s": nodes_alone(simulated),
-        "peak_mb": peak_mb(),
-        "grown_mb": after_mb - before_mb,
-        "fault": fault(found, expected(asked.strategy, data), asked.many),
-    }
+    with tempfile.TemporaryDirectory(prefix="bench-backtest-") as place:
+        log = open_log(f"embedded:{place}/log") if asked.recorded else None
+        gc.collect()
+        before_mb, before_s = memory_mb(), time.process_time()
+        found = run(asked, data, log)
+        cpu_s, after_mb = time.process_time() - before_s, memory_mb()
+        told = {
+            "seconds": found.seconds,
+            "cpu_s": cpu_s,
+            "fills": len(found.fills()),
+            "orders": len(found.orders()),
+            "rows": 0 if found.recorder is None else found.recorder.rows,
+            "computed": found.run.computed,
+            "nodes_s": nodes_alone(found),
+            "peak_mb": peak_mb(),
+            "grown_mb": after_mb - before_mb,
+            "fault": fault(found, expected(asked.strategy, data)),
+        }
+        if log is not None:
+            log.close()
+    return told
 
 
 def memory_mb() -> float:

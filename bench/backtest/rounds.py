@@ -29,15 +29,20 @@ def ours(asked: Asked, want: Expected, rounds: int) -> dict[str, Any]:
     """The middle one of some runs of ours.
 
     Raises:
-        Failed: its result is not as it was counted, or it ended badly.
+        Failed: its result is not as it was counted, or its process ended badly.
     """
-    runs = [_once(asked) for _ in range(rounds)]
+    runs = [once(asked) for _ in range(rounds)]
     for one in runs:
         require(f"ours, {asked.strategy}", one["fault"], one["fills"], want.fills * asked.many)
     return middle(runs, asked.bars)
 
 
-def _once(asked: Asked) -> dict[str, Any]:
+def once(asked: Asked) -> dict[str, Any]:
+    """What a run tells that has a process of its own.
+
+    Raises:
+        Failed: it ended badly.
+    """
     command = [sys.executable, "-m", "bench.backtest.ours", json.dumps(asdict(asked))]
     done = subprocess.run(
         command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

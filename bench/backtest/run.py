@@ -94,15 +94,18 @@ def workload_one(asked: argparse.Namespace, names: Sequence[str], left_out: dict
     data = market(asked.bars)
     want = expected("cross", data)
     rounds = asked.rounds if asked.rounds < 2 else max(asked.rounds, runs.QUICK_ROUNDS)
-    builtin = runs.ours(Asked("cross", asked.bars), want, rounds)
-    say(f"ours, built-in nodes: {builtin['bars_per_s']:,.0f} bars/s, {want.fills} fills")
+    builtin = runs.ours(Asked("cross", asked.bars, recorded=True), want, rounds)
+    say(f"ours, built-in nodes, {builtin['rows']} rows on a log: {builtin['bars_per_s']:,.0f} bars/s")
+    memory = runs.ours(Asked("cross", asked.bars), want, rounds)
+    say(f"ours, built-in nodes, all rows in memory: {memory['bars_per_s']:,.0f} bars/s")
     found: dict[str, Any] = {
         "w1_bars": asked.bars,
         "w1_fills": want.fills,
         "w1_builtin_bars_per_s": builtin["bars_per_s"],
+        "w1_builtin_in_memory_bars_per_s": memory["bars_per_s"],
         "w1_python_bars_per_s": None,
     }
-    rows = {"builtin": builtin}
+    rows = {"builtin": builtin, "builtin_in_memory": memory}
     others = runs.each_peer(names, data, "cross", asked.rounds, left_out, say)
     for name, (told, _) in others.items():
         rows[name] = told
@@ -110,9 +113,9 @@ def workload_one(asked: argparse.Namespace, names: Sequence[str], left_out: dict
         found[f"w1_vs_{name}"] = builtin["bars_per_s"] / told["bars_per_s"]
     if "vectorbt" in others:
         asked_once = Asked("cross", asked.bars)
-        mine, _ = run_ours(asked_once, market_of(asked_once))
+        mine = run_ours(asked_once, market_of(asked_once))
         try:
-            found["w1_floats"] = floats.compare(mine.run.book.fills, others["vectorbt"][1])
+            found["w1_floats"] = floats.compare(mine.fills(), others["vectorbt"][1])
         except Failed as failure:
             left_out["floats"] = str(failure)
             say(f"LEFT OUT floats: {failure}")
@@ -135,7 +138,7 @@ def logs(bars: int) -> dict[str, Any]:
             kafka = through.measure(address, place / "kafka", "cross", bars, "Kafka")
         say(f"through Kafka: {kafka['bars_per_s']:,.0f} bars/s")
     want = expected("cross", market(bars))
-    columns = runs.ours(Asked("cross", bars), want, runs.QUICK_ROUNDS)
+    columns = runs.ours(Asked("cross", bars, recorded=True), want, runs.QUICK_ROUNDS)
     return {
         "bars": bars,
         "kafka": kafka,

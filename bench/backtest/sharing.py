@@ -37,7 +37,7 @@ def measure(
     ours: dict[str, dict[str, Any]] = {}
     for shared in workload.SHARES:
         for count in many:
-            told = runs.ours(Asked("ladder", bars, 0, count, shared), want, rounds)
+            told = runs.ours(Asked("ladder", bars, 0, count, shared, recorded=True), want, rounds)
             unique = workload.unique_nodes(count, shared)
             if told["computed"] != unique:
                 raise Failed(

@@ -159,11 +159,10 @@ def measure(address: str, place: Path, strategy: str, bars: int, name: str) -> d
     with gauge.started(command, name) as child:
         (found,) = child.finish(600.0)
     asked = Asked(strategy, bars)
-    simulated, _ = run_columns(asked, market_of(asked))
-    columns = simulated.run
+    columns = run_columns(asked, market_of(asked))
     for what, mine, theirs in (
-        ("orders", rows(list(columns.book.orders.values())), found["orders"]),
-        ("fills", rows(columns.book.fills), found["fills"]),
+        ("orders", rows(columns.orders()), found["orders"]),
+        ("fills", rows(columns.fills()), found["fills"]),
     ):
         if mine != theirs:
             apart = sorted({*mine} ^ {*theirs})[:1]
