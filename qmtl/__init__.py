@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from qmtl.backtest.simulation import Terms as Terms
+    from qmtl.interfaces.runner import Runner as Runner
     from qmtl.runtime.sdk.builtins import builtin as builtin
     from qmtl.runtime.sdk.functions import register as register
     from qmtl.runtime.sdk.message import dag_message as dag_message
@@ -24,17 +26,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES: Final = {
-    "BuiltinNode": "nodes",
-    "CacheView": "view",
-    "Node": "nodes",
-    "ProcessingNode": "nodes",
-    "Strategy": "strategy",
-    "StreamInput": "nodes",
-    "TagQueryNode": "nodes",
-    "Target": "python_node",
-    "builtin": "builtins",
-    "dag_message": "message",
-    "register": "functions",
+    "BuiltinNode": "qmtl.runtime.sdk.nodes",
+    "CacheView": "qmtl.runtime.sdk.view",
+    "Node": "qmtl.runtime.sdk.nodes",
+    "ProcessingNode": "qmtl.runtime.sdk.nodes",
+    "Runner": "qmtl.interfaces.runner",
+    "Strategy": "qmtl.runtime.sdk.strategy",
+    "StreamInput": "qmtl.runtime.sdk.nodes",
+    "TagQueryNode": "qmtl.runtime.sdk.nodes",
+    "Target": "qmtl.runtime.sdk.python_node",
+    "Terms": "qmtl.backtest.simulation",
+    "builtin": "qmtl.runtime.sdk.builtins",
+    "dag_message": "qmtl.runtime.sdk.message",
+    "register": "qmtl.runtime.sdk.functions",
 }
 
 __all__ = [
@@ -42,10 +46,12 @@ __all__ = [
     "CacheView",
     "Node",
     "ProcessingNode",
+    "Runner",
     "Strategy",
     "StreamInput",
     "TagQueryNode",
     "Target",
+    "Terms",
     "builtin",
     "dag_message",
     "register",
@@ -56,7 +62,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"qmtl.runtime.sdk.{home}"), name)
+    return getattr(import_module(home), name)
 
 
 def __dir__() -> list[str]:

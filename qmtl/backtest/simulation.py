@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 from qmtl.backtest.run import Run, backtest
-from qmtl.foundation.common.errors import CommandRefused, InvalidValue
+from qmtl.foundation.common.errors import CommandRefused, InvalidDag, InvalidValue
+from qmtl.foundation.common.identity import own_params
+from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, OrderRejection, Position
 from qmtl.foundation.contracts.world import (
     Activation,
     CreateWorld,
@@ -23,6 +26,8 @@ from qmtl.foundation.contracts.world import (
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.fingerprint import fingerprint_of
 from qmtl.runtime.data.instruments import instrument_for
+from qmtl.runtime.indicators.price import PriceParams
+from qmtl.runtime.indicators.registry import BUILTINS, SOURCE
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.worldservice.rules import decide
@@ -60,7 +65,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Simulated:
-    """A backtest that is done.
+    """A backtest that is done: what it ran on, and what it has come to.
 
     Attributes:
         messages: as they were given.
@@ -82,6 +87,32 @@ class Simulated:
     interval: int
     start_ms: int
     end_ms: int
+
+    @property
+    def intents(self) -> Sequence[OrderIntent]:
+        return self.run.intents
+
+    @property
+    def orders(self) -> Mapping[str, Order]:
+        """By id, as they ended."""
+        return self.run.orders
+
+    @property
+    def fills(self) -> Sequence[Fill]:
+        return self.run.fills
+
+    @property
+    def rejections(self) -> Sequence[OrderRejection]:
+        return self.run.rejections
+
+    def rows(self) -> Iterator[Position | Account]:
+        """The portfolio at the end."""
+        return self.run.rows()
+
+    @property
+    def computed(self) -> int:
+        """How many different nodes there were to compute."""
+        return self.run.computed
 
 
 DEFAULT_TERMS: Final = Terms()
@@ -120,6 +151,30 @@ def simulate(
     return Simulated(
         tuple(messages), ordered, terms, world, gates, graphs, run, known, interval, start_ms, end_ms
     )
+
+
+def reads_of(graph: Graph) -> tuple[tuple[str, ...], int]:
+    """The symbols that the sources of a graph read, sorted, and their interval in seconds.
+
+    Raises:
+        InvalidDag: no source, or sources of several intervals.
+    """
+    sources = [one.node for one in graph.nodes if one.node.node_type == SOURCE]
+    intervals = sorted({one.interval for one in sources})
+    if len(intervals) != 1:
+        told = " and ".join(f"{one} s" for one in intervals) or "nothing"
+        raise InvalidDag(
+            f"the strategy {graph.strategy_id!r} reads bars of {told}; a backtest runs on one interval.",
+            "Let its sources have one interval.",
+        )
+    symbols: set[str] = set()
+    for one in sources:
+        params = BUILTINS[SOURCE].parse(
+            own_params(json.loads(one.params_canon, parse_float=Decimal)), one.period
+        )
+        assert isinstance(params, PriceParams)
+        symbols.update(params.symbols)
+    return tuple(sorted(symbols)), intervals[0]
 
 
 def span_of(bars: Mapping[str, BarColumns]) -> tuple[int, int, int]:

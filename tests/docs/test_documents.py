@@ -20,7 +20,15 @@ RUN = re.compile(r"<!-- run -->\n```console\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"<!-- run -->\n```python\n(.*?)```", re.DOTALL)
 
 
-DOCUMENTS = ("README.md", "docs/operations.md", "docs/dagmanager.md", "docs/strategies.md", "docs/data.md", "docs/report.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/operations.md",
+    "docs/dagmanager.md",
+    "docs/strategies.md",
+    "docs/data.md",
+    "docs/report.md",
+    "docs/backtest.md",
+)
 
 
 def commands() -> list[str]:
@@ -54,7 +62,7 @@ def test_every_marked_command_of_the_documents_runs_in_order(tmp_path: Path, is_
 
 PROGRAMS = [
     program
-    for name in ("README.md", "docs/strategies.md")
+    for name in ("README.md", "docs/strategies.md", "docs/backtest.md")
     for program in PYTHON.findall((ROOT / name).read_text())
 ]
 

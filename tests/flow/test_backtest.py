@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qmtl.backtest.run import backtest
+from qmtl.backtest.simulation import Terms, simulate
 from qmtl.bootstrap import open_log
 from qmtl.engine.log.port import Log
 from qmtl.engine.view import TableView, all_partitions, read_all
@@ -15,7 +15,6 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces.demo.run import WORLD, load, strategy_message
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.bars import BarSource, read_bars
-from qmtl.services.dagmanager.admission import admit
 from tests.flow.driving import Place
 
 
@@ -37,21 +36,15 @@ def test_a_backtest_leaves_the_orders_fills_and_books_of_the_processors(undistur
     }
     log = open_log(undisturbed_place.log, read_only=True)
     try:
+        done = simulate([strategy_message(data)], bars, Terms(world_id=WORLD))
         (world,) = (one for one in rows(log, "world.state") if one.world_id == WORLD)
-        run = backtest(
-            [admit(strategy_message(data), 0)],
-            bars,
-            world,
-            rows(log, "activation"),
-            data.start_ms,
-            data.interval * 1000,
-        )
-        book = run
-        assert len(book.fills) > 5
-        assert sorted(run.intents, key=repr) == sorted(events(log, "trade.intents"), key=repr)
-        assert sorted(book.orders.values(), key=repr) == sorted(rows(log, "trade.orders"), key=repr)
-        assert sorted(book.fills, key=repr) == sorted(rows(log, "trade.fills"), key=repr)
-        assert sorted(book.rejections, key=repr) == sorted(events(log, "trade.rejections"), key=repr)
-        assert sorted(book.rows(), key=repr) == sorted(rows(log, "trade.portfolio"), key=repr)
+        assert (done.world, done.fingerprint, done.end_ms) == (world, data.fingerprint, data.end_ms)
+        assert sorted(done.gates, key=repr) == sorted(rows(log, "activation"), key=repr)
+        assert len(done.fills) > 5
+        assert sorted(done.intents, key=repr) == sorted(events(log, "trade.intents"), key=repr)
+        assert sorted(done.orders.values(), key=repr) == sorted(rows(log, "trade.orders"), key=repr)
+        assert sorted(done.fills, key=repr) == sorted(rows(log, "trade.fills"), key=repr)
+        assert sorted(done.rejections, key=repr) == sorted(events(log, "trade.rejections"), key=repr)
+        assert sorted(done.rows(), key=repr) == sorted(rows(log, "trade.portfolio"), key=repr)
     finally:
         log.close()

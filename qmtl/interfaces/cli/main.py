@@ -40,6 +40,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "project": Verb(
         "qmtl.interfaces.cli.project:project", "Set up a directory: install the sample configuration."
     ),
+    "backtest": Verb(
+        "qmtl.interfaces.cli.backtest:backtest", "Run a strategy over bars, and say what it was worth."
+    ),
     "topic": Verb("qmtl.interfaces.cli.topic:topic", "List, describe, read and archive the topics of a log."),
     "state": Verb("qmtl.interfaces.cli.state:state", "Show the latest value per key of a topic."),
     "replay": Verb(

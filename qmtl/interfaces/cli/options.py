@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+from qmtl.foundation.common.errors import InvalidValue
+from qmtl.foundation.common.instants import epoch_ms
 
 if TYPE_CHECKING:
     from qmtl.engine.log.port import Log
@@ -18,8 +20,6 @@ DEFAULT_STATE: Final = ".qmtl/demo"
 DEFAULT_LOG: Final = f"embedded:{DEFAULT_STATE}/log"
 """Where `qmtl demo` puts its log."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_MS: Final = 2**63 - 1
 _JSON: Final = "qmtl.json"
 _ALL: Final = "qmtl.all"
 _INTERVAL: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
@@ -166,21 +166,10 @@ def instant(context: click.Context, parameter: click.Parameter, value: str | Non
     """
     if value is None:
         return None
-    text = value.strip()
-    if text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= _MAX_MS:
-        return int(text)
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text[:60]!r} is neither epoch milliseconds nor ISO 8601, such as 2018-04-04T00:01:00Z."
-        ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    whole, rest = divmod(moment - _EPOCH, timedelta(milliseconds=1))
-    if rest or whole < 0:
-        raise click.BadParameter(f"{text[:60]!r} is no whole number of milliseconds since 1970.")
-    return whole
+        return epoch_ms(value)
+    except InvalidValue as error:
+        raise click.BadParameter(error.what) from None
 
 
 @contextmanager

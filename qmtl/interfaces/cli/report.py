@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render
-from qmtl.interfaces.cli.options import format_option, interval_s, log_option, looking
+from qmtl.interfaces.cli.conventions import convention_options
+from qmtl.interfaces.cli.options import format_option, log_option, looking
 
 if TYPE_CHECKING:
-    from qmtl.runtime.performance.kpi import Performance
+    from qmtl.runtime.performance.kpi import Convention, Performance
 
 
 @click.command()
@@ -42,44 +43,7 @@ if TYPE_CHECKING:
     help="Where trades.csv, fills.csv and equity.csv are written; by default a directory beside the page.",
 )
 @click.option("--parquet", is_flag=True, help="Write the tables as Parquet, too; needs pyarrow.")
-@click.option(
-    "--matching",
-    type=click.Choice(["fifo", "average"]),
-    default="fifo",
-    show_default=True,
-    help="Which cost a closed part takes with it.",
-)
-@click.option(
-    "--period",
-    callback=interval_s,
-    metavar="TIME",
-    help="What one return covers, such as 1d; by default a bar.",
-)
-@click.option(
-    "--periods-per-year",
-    type=click.FloatRange(min=0, min_open=True, max=1e8),
-    default=None,
-    metavar="N",
-    help="Of such returns; by default those of 365 days.",
-)
-@click.option(
-    "--risk-free",
-    type=click.FloatRange(min=-0.99, max=10),
-    default=0.0,
-    show_default=True,
-    metavar="SHARE",
-    help="Per year, such as 0.05.",
-)
-@click.option(
-    "--returns",
-    type=click.Choice(["simple", "log"]),
-    default="simple",
-    show_default=True,
-    help="Of what volatility and ratios are.",
-)
-@click.option(
-    "--population", is_flag=True, help="Deviations of the population (n) instead of a sample (n - 1)."
-)
+@convention_options
 @format_option
 def report(
     log_address: str,
@@ -89,12 +53,7 @@ def report(
     out: Path,
     tables: Path | None,
     parquet: bool,
-    matching: str,
-    period: int | None,
-    periods_per_year: float | None,
-    risk_free: float,
-    returns: Literal["simple", "log"],
-    population: bool,
+    convention: Convention,
     as_json: bool,
 ) -> None:
     """Write the report of a strategy's run: figures, charts and trades.
@@ -105,15 +64,11 @@ def report(
     from qmtl.interfaces.report.from_log import result_from_log
     from qmtl.interfaces.report.page import page
     from qmtl.runtime.data.bars import default_sources, source_of
-    from qmtl.runtime.performance.kpi import Convention, performance_of
-    from qmtl.runtime.performance.trades import Matching
+    from qmtl.runtime.performance.kpi import performance_of
 
     if parquet:
         require_parquet()
     sources = tuple(source_of(one) for one in data) or default_sources()
-    convention = Convention(
-        period, periods_per_year, risk_free, returns, 0 if population else 1, matching=Matching(matching)
-    )
     with looking(log_address) as log:
         result = result_from_log(log, world_id, strategy_id, sources)
     found = performance_of(result, convention)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from qmtl.foundation.common.errors import MissingExtra
 from qmtl.foundation.common.money import text
+from qmtl.foundation.contracts.trade import Order, OrderRejection
 from qmtl.runtime.performance.curve import in_order
 from qmtl.runtime.performance.result import RunResult
 from qmtl.runtime.performance.trades import Trades
@@ -92,6 +93,40 @@ def tables_of(result: RunResult, trades: Trades) -> tuple[Table, ...]:
     )
 
 
+def order_tables(orders: Iterable[Order], rejections: Iterable[OrderRejection]) -> tuple[Table, ...]:
+    """Orders as they ended, by the time of their creation, and what became none."""
+    placed = sorted(orders, key=lambda one: (one.created_at_ms, one.symbol, one.order_id))
+    refused = sorted(rejections, key=lambda one: (one.bucket_ms, one.symbol, one.intent_index))
+    return (
+        Table(
+            "orders",
+            {
+                "created_at_ms": [one.created_at_ms for one in placed],
+                "symbol": [one.symbol for one in placed],
+                "order_id": [one.order_id for one in placed],
+                "side": [one.side.value for one in placed],
+                "order_type": [one.order_type.value for one in placed],
+                "quantity": [one.quantity for one in placed],
+                "reference_price": [one.reference_price for one in placed],
+                "status": [one.status.value for one in placed],
+                "cum_quantity": [one.cum_quantity for one in placed],
+                "average_price": [one.average_price for one in placed],
+                "updated_at_ms": [one.updated_at_ms for one in placed],
+            },
+        ),
+        Table(
+            "rejections",
+            {
+                "bucket_ms": [one.bucket_ms for one in refused],
+                "symbol": [one.symbol for one in refused],
+                "intent_index": [one.intent_index for one in refused],
+                "reason": [one.reason.value for one in refused],
+                "detail": [one.detail for one in refused],
+            },
+        ),
+    )
+
+
 def write_csv(table: Table, path: Path) -> None:
     """UTF-8, a header, `\\n` at line ends; nothing where there is no value."""
     with path.open("w", encoding="utf-8", newline="") as out:
@@ -129,7 +164,7 @@ def _arrow(name: str) -> Any:
     except ImportError:
         raise MissingExtra(
             "Parquet was asked for, and pyarrow is not installed.",
-            "Install it: `pip install 'qmtl[data]'`; or leave --parquet out, CSV is written always.",
+            "Install it: `pip install 'qmtl[data]'`; or go without, CSV is written always.",
         ) from None
 
 
@@ -147,7 +182,7 @@ def write_parquet(table: Table, path: Path) -> None:
 def _column(arrow: Any, name: str, values: Sequence[Any]) -> tuple[list[Any], Any]:
     if name.endswith("_ms"):
         return list(values), arrow.timestamp("ms", tz="UTC")
-    if name == "seq":
+    if name in ("seq", "intent_index"):
         return list(values), arrow.int64()
     if name in _MONEY:
         places = max((-int(one.as_tuple().exponent) for one in values if one is not None), default=0)
@@ -162,7 +197,7 @@ def _column(arrow: Any, name: str, values: Sequence[Any]) -> tuple[list[Any], An
 _MONEY: Final = frozenset(
     (
         *("quantity", "entry_price", "exit_price", "entry_value", "exit_value", "gross", "fees", "net"),
-        *("mae", "mfe", "price", "fee", "slippage"),
+        *("mae", "mfe", "price", "fee", "slippage", "cum_quantity", "average_price", "reference_price"),
     )
 )
 

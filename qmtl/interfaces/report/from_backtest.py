@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from qmtl.backtest.simulation import Simulated
 from qmtl.foundation.common.errors import InvariantBroken, UnknownId
 from qmtl.foundation.common.money import text
+from qmtl.foundation.contracts.trade import Account
 from qmtl.interfaces.report.from_log import package_version
 from qmtl.runtime.performance.curve import curve_of
 from qmtl.runtime.performance.result import RunResult, RunSettings
+from qmtl.services.trading.portfolio import scope_of_strategy
 
 
 def result_of(simulated: Simulated, strategy_id: str | None = None, as_of: str = "") -> RunResult:
@@ -29,15 +33,15 @@ def result_of(simulated: Simulated, strategy_id: str | None = None, as_of: str =
     if strategy_id is None or strategy_id not in graphs:
         asked = "none was named" if strategy_id is None else f"{strategy_id!r} was named"
         raise UnknownId(f"{asked}; the backtest has {', '.join(sorted(graphs))}.", "Name one of them.")
-    graph, book = graphs[strategy_id], simulated.run.book
-    fills = tuple(one for one in book.fills if one.strategy_id == strategy_id)
+    graph = graphs[strategy_id]
+    fills = tuple(one for one in simulated.fills if one.strategy_id == strategy_id)
     bars = tuple(simulated.bars.values())
     terms = simulated.terms
     curve = curve_of(terms.cash, fills, bars, simulated.interval)
-    account = book.strategies[strategy_id].account
-    if account.equity != curve.final:
+    equity = _equity(simulated, strategy_id)
+    if equity != curve.final:
         raise InvariantBroken(
-            f"fills and bars give an equity of {text(curve.final)}, the account of {strategy_id} has {text(account.equity)}."
+            f"fills and bars give an equity of {text(curve.final)}, the account of {strategy_id} has {text(equity)}."
         )
     return RunResult(
         strategy_id,
@@ -47,7 +51,7 @@ def result_of(simulated: Simulated, strategy_id: str | None = None, as_of: str =
         RunSettings(terms.currency, terms.cash, terms.fee_rate, terms.slippage_rate),
         bars,
         fills,
-        tuple(one for one in book.orders.values() if one.strategy_id == strategy_id),
+        tuple(one for one in simulated.orders.values() if one.strategy_id == strategy_id),
         curve,
         {
             "Version": graph.version,
@@ -60,3 +64,12 @@ def result_of(simulated: Simulated, strategy_id: str | None = None, as_of: str =
             "QMTL": package_version(),
         },
     )
+
+
+def _equity(simulated: Simulated, strategy_id: str) -> Decimal:
+    """That of a strategy's account; the cash where it never had an intent."""
+    scope = scope_of_strategy(strategy_id)
+    for row in simulated.rows():
+        if isinstance(row, Account) and row.scope == scope:
+            return row.equity
+    return simulated.terms.cash

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qmtl.foundation.common.errors import InvalidBarsFile, InvalidValue, NotInCatalogue, UsageError
+from qmtl.foundation.common.errors import InvalidBarsFile, NotInCatalogue, UsageError
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.bars import source_of
 from qmtl.runtime.data.catalogue import Catalogue
@@ -55,13 +55,12 @@ def load_bars(
         sparse: the bars of files are of `interval`, however far apart they lie.
 
     Raises:
-        UsageError: a text of another form, a symbol twice, a catalogue beside anything else, `as_of` without one.
-        InvalidValue: a range that ends before it begins.
+        UsageError: a text of another form, a symbol twice, a catalogue beside anything else, `as_of` without one, a range without an instant.
         InvalidBarsFile, InvalidBar, ConflictingBars: with file and line.
         NotInCatalogue: a symbol without data, or none in that range.
     """
     if start_ms is not None and end_ms is not None and start_ms >= end_ms:
-        raise InvalidValue(
+        raise UsageError(
             f"the range begins at {start_ms} and ends at {end_ms}; it has no bar.",
             "Give a beginning before the end.",
         )

@@ -10,6 +10,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -17,7 +18,7 @@ from typing import Final
 from qmtl.foundation.common.errors import InvalidStrategy, QmtlError, StrategyNotLoaded
 from qmtl.runtime.sdk.functions import register
 from qmtl.runtime.sdk.message import dag_message
-from qmtl.runtime.sdk.nodes import ProcessingNode
+from qmtl.runtime.sdk.nodes import Node, ProcessingNode
 from qmtl.runtime.sdk.strategy import Strategy
 
 MAX_MESSAGE_BYTES: Final = 1 << 20
@@ -32,12 +33,11 @@ _LOADED: Final[dict[str, Path]] = {}
 """Modules that were loaded here from files, which a second load replaces."""
 
 
-def load_strategy(spec: str, default_interval: int | None = None) -> Strategy | bytes:
+def load_strategy(spec: str) -> Strategy | bytes:
     """The strategy that a text names; its module is run, as Python runs a program.
 
     Args:
         spec: `FILE.py`, `FILE.py:NAME`, `package.module:NAME`, or `FILE.json`, a DAG message. A name is that of a class, or of a strategy.
-        default_interval: seconds, for a strategy that has none.
 
     Returns: a strategy, or the bytes of a message as the file has them.
 
@@ -58,14 +58,32 @@ def load_strategy(spec: str, default_interval: int | None = None) -> Strategy | 
             f"{spec[:_SHOWN]!r} names no strategy; FILE.py, FILE.py:CLASS, package.module:CLASS or FILE.json does.",
             "Name the file in which the strategy is.",
         )
-    strategy = _made(module, name, spec)
-    if strategy.default_interval is None:
-        strategy.default_interval = default_interval
-    return strategy
+    return _made(module, name, spec)
 
 
-def message_of(strategy: Strategy | bytes) -> bytes:
+def nodes_of(strategy: Strategy) -> tuple[Node, ...]:
+    """Its nodes.
+
+    Raises:
+        InvalidStrategy: what its `setup` does is refused; with the line.
+        StrategyNotLoaded: its `setup` failed.
+    """
+    with _told(f"setup of the strategy {type(strategy).__name__}"):
+        return strategy.nodes
+
+
+def lacks_interval(strategy: Strategy | bytes) -> bool:
+    """Whether a source of it has no interval, neither of its own nor the strategy's."""
+    if isinstance(strategy, bytes) or strategy.default_interval is not None:
+        return False
+    return any(one.interval is None and not one.inputs for one in nodes_of(strategy))
+
+
+def message_of(strategy: Strategy | bytes, default_interval: int | None = None) -> bytes:
     """The DAG message of what was loaded; the functions of its nodes can be run in this process from now on.
+
+    Args:
+        default_interval: seconds, for a strategy that has none; the strategy itself stays as it is.
 
     Raises:
         InvalidStrategy, DuplicateName: as `dag_message`.
@@ -73,8 +91,10 @@ def message_of(strategy: Strategy | bytes) -> bytes:
     """
     if isinstance(strategy, bytes):
         return strategy
-    with _told(f"setup of the strategy {type(strategy).__name__}"):
-        nodes = strategy.nodes
+    nodes = nodes_of(strategy)
+    if strategy.default_interval is None and default_interval is not None:
+        strategy = copy(strategy)
+        strategy.default_interval = default_interval
     message = dag_message(strategy)
     for node in nodes:
         if isinstance(node, ProcessingNode):
@@ -113,7 +133,8 @@ def _from_file(path: Path) -> ModuleType:
             "Rename the file: letters, digits and underscores, no digit first.",
         )
     known = sys.modules.get(name)
-    if known is not None and name not in _LOADED and getattr(known, "__file__", None) != str(file):
+    is_other = known is not None and name not in _LOADED and getattr(known, "__file__", None) != str(file)
+    if is_other or name in sys.stdlib_module_names:
         raise StrategyNotLoaded(
             f"{path} can't be imported: there is another module {name!r} already.", "Rename the file."
         )

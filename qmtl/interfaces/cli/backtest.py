@@ -1,0 +1,198 @@
+"""`qmtl backtest`: a strategy over bars from beginning to end, in this process, and what came of it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qmtl.foundation.common.errors import InvalidValue
+from qmtl.foundation.common.money import parse_decimal
+from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.conventions import convention_options
+from qmtl.interfaces.cli.data import as_of_option
+from qmtl.interfaces.cli.options import format_option, instant, interval_s
+
+if TYPE_CHECKING:
+    from qmtl.foundation.contracts.world import Instrument
+    from qmtl.interfaces.offline import Backtested
+    from qmtl.runtime.performance.kpi import Convention
+
+
+def _number(context: click.Context, parameter: click.Parameter, value: str) -> Decimal:
+    """The callback of an option that takes an exact number."""
+    try:
+        return parse_decimal(value, parameter.opts[0])
+    except InvalidValue as error:
+        raise click.BadParameter(f"{error.what} {error.remedy}") from None
+
+
+def _instruments(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[Instrument, ...]:
+    """The callback of an option that takes `SYMBOL=TICK,LOT,MINIMUM`, repeatable."""
+    from qmtl.foundation.contracts.world import Instrument
+
+    found: dict[str, Instrument] = {}
+    for value in values:
+        symbol, _, limits = value.partition("=")
+        parts = limits.split(",")
+        if not symbol or len(parts) != 3:
+            raise click.BadParameter(
+                f"{value[:80]!r} has not the form SYMBOL=TICK,LOT,MINIMUM, such as BTC-USD=0.01,0.00001,0.001."
+            )
+        if symbol in found:
+            raise click.BadParameter(f"{symbol} was said twice.")
+        try:
+            tick, lot, minimum = (parse_decimal(one, "a limit") for one in parts)
+        except InvalidValue as error:
+            raise click.BadParameter(f"{error.what} {error.remedy}") from None
+        found[symbol] = Instrument(symbol, tick, lot, minimum)
+    return tuple(found.values())
+
+
+@click.command()
+@click.argument("strategy", metavar="FILE")
+@click.option(
+    "--data",
+    "data",
+    multiple=True,
+    metavar="SYMBOL=FILE|DIR",
+    help="Bars, CSV (also gzip) or Parquet, for each symbol; or the directory of a catalogue. By default those that come with QMTL.",
+)
+@click.option(
+    "--from", "start_ms", metavar="TIME", callback=instant, help="Only bars that open at this time or later."
+)
+@click.option(
+    "--to", "end_ms", metavar="TIME", callback=instant, help="Only bars that open before this time."
+)
+@as_of_option
+@click.option(
+    "--interval",
+    callback=interval_s,
+    metavar="LENGTH",
+    help="Of the bars, where the strategy says none, or where all bars of the files lie further apart. Seconds, or as 1m, 1h, 1d.",
+)
+@click.option(
+    "--cash", metavar="MONEY", callback=_number, default="100000", show_default=True, help="To begin with."
+)
+@click.option("--currency", default="USD", show_default=True, help="Of the cash.")
+@click.option(
+    "--fee-rate",
+    metavar="SHARE",
+    callback=_number,
+    default="0.001",
+    show_default=True,
+    help="Share of what is traded.",
+)
+@click.option(
+    "--slippage-rate",
+    metavar="SHARE",
+    callback=_number,
+    default="0.0005",
+    show_default=True,
+    help="Share of the price, against the order.",
+)
+@click.option(
+    "--instrument",
+    "instruments",
+    multiple=True,
+    callback=_instruments,
+    metavar="SYMBOL=TICK,LOT,MINIMUM",
+    help="Limits of orders, repeatable; by default those that are published, or the finest steps.",
+)
+@convention_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    metavar="DIR",
+    help="Write the report, the tables and the result there.",
+)
+@click.option(
+    "--parquet/--no-parquet",
+    default=True,
+    show_default=True,
+    help="Write the tables of --out as Parquet, too; needs the extra `data`.",
+)
+@format_option
+def backtest(
+    strategy: str,
+    data: tuple[str, ...],
+    start_ms: int | None,
+    end_ms: int | None,
+    as_of: str | None,
+    interval: int | None,
+    cash: Decimal,
+    currency: str,
+    fee_rate: Decimal,
+    slippage_rate: Decimal,
+    instruments: tuple[Instrument, ...],
+    convention: Convention,
+    out: Path | None,
+    parquet: bool,
+    as_json: bool,
+) -> None:
+    """Run a strategy over bars, and show what it has traded and what that was worth.
+
+    FILE is a Python file with a Strategy in it, FILE.py:CLASS where it has several, package.module:CLASS, or a DAG message (FILE.json). The
+    orders are those that the processors give on the same bars. It needs no log and no broker.
+    """
+    from qmtl.backtest.simulation import Terms
+    from qmtl.interfaces.offline import run_offline
+    from qmtl.interfaces.report.backtest_files import result_object
+    from qmtl.interfaces.report.export import require_parquet
+
+    if out is not None and parquet:
+        require_parquet()  # before the run, which may take long
+    terms = Terms(currency, cash, fee_rate, slippage_rate, instruments)
+    with render.progress() as advance:
+        done = run_offline(strategy, data, start_ms, end_ms, as_of, interval, terms, convention, advance)
+        advance("write", 0, 1)
+        written = [] if out is None else done.write(out, parquet=parquet)
+        advance("write", 1, 1)
+    if done.unread:
+        render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
+    if as_json:
+        render.json_line({**result_object(done), "written": [str(one) for one in written]})
+        return
+    _show(done, written)
+
+
+def _show(done: Backtested, written: list[Path]) -> None:
+    from qmtl.interfaces.report import words
+
+    simulated, result = done.simulated, done.result
+    (graph,) = simulated.graphs
+    bars = ", ".join(f"{symbol} {len(one)}" for symbol, one in simulated.bars.items())
+    refused: list[tuple[Any, Any]] = [(f"  {reason}", count) for reason, count in done.rejections.items()]
+    rows = [
+        ("strategy", f"{result.strategy_id} {graph.version}"),
+        ("version digest", graph.commit_hash),
+        ("data", simulated.fingerprint),
+        ("as_of", done.as_of or "–"),
+        ("from", words.moment(simulated.start_ms)),
+        ("to", words.moment(simulated.end_ms)),
+        ("bars", f"{bars}; of {words.duration(simulated.interval * 1000)}"),
+        ("nodes", simulated.computed),
+        ("intents", len(simulated.intents)),
+        ("orders", len(result.orders)),
+        ("fills", len(result.fills)),
+        ("rejections", sum(done.rejections.values())),
+        *refused,
+    ]
+    render.table(("RUN", ""), rows)
+    render.line()
+    render.table(("FIGURE", "VALUE"), [(one.title, words.figure(one)) for one in done.performance.figures])
+    render.line()
+    meant = done.performance.convention
+    kind = "log" if meant.returns == "log" else "simple"
+    render.line(
+        f"Of {kind} returns per {meant.period} s, {meant.periods_per_year:.10g} a year, deviations of a"
+        f" {'sample' if meant.ddof else 'population'}, risk-free {meant.risk_free:.4g} a year; a trade is one order's reduction of a"
+        f" position at {meant.matching.value} cost, after fees. Times are UTC."
+    )
+    for one in written:
+        render.line(f"Written: {one}")

@@ -1,0 +1,174 @@
+"""A strategy over bars from beginning to end, in this process and without a log: what `Runner.offline` and `qmtl backtest` do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TypeAlias
+
+from qmtl.backtest.simulation import DEFAULT_TERMS, Progress, Simulated, Terms, reads_of, simulate
+from qmtl.foundation.common.errors import InvalidStrategy, NotInCatalogue
+from qmtl.foundation.common.instants import epoch_ms
+from qmtl.foundation.common.money import text
+from qmtl.interfaces.report.from_backtest import result_of
+from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.data.bars import default_sources
+from qmtl.runtime.data.fingerprint import fingerprint_of
+from qmtl.runtime.data.merging import cut
+from qmtl.runtime.data.reading import BarsRead, load_bars
+from qmtl.runtime.performance.kpi import Convention, Performance, performance_of
+from qmtl.runtime.performance.result import RunResult
+from qmtl.runtime.sdk.loading import lacks_interval, load_strategy, message_of
+from qmtl.runtime.sdk.nodes import interval_of
+from qmtl.runtime.sdk.strategy import Strategy
+from qmtl.services.dagmanager.admission import admit
+
+Strategic: TypeAlias = "Strategy | type[Strategy] | bytes | str"
+"""A strategy, its class, a DAG message, or where one of these is (`load_strategy`)."""
+
+Data: TypeAlias = "str | Sequence[str] | Mapping[str, BarColumns]"
+"""As `load_bars` takes it, or columns by symbol; nothing for the bars that come with QMTL."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Backtested:
+    """What a backtest of one strategy has come to.
+
+    Attributes:
+        simulated: orders, fills, rejections and intents, with the rows on which they were made.
+        as_of: digest of the catalogue's commit; empty where the bars were files or columns.
+        result: the run as reports take it: bars, fills, orders, equity.
+        performance: its figures, months and trades.
+        unread: symbols of the data that the strategy does not read.
+    """
+
+    simulated: Simulated
+    as_of: str
+    result: RunResult
+    performance: Performance
+    unread: tuple[str, ...]
+
+    @property
+    def figures(self) -> dict[str, Decimal | float | int | None]:
+        """The figures by name; None where one is undefined. Money is exact."""
+        return {one.name: one.value for one in self.performance.figures}
+
+    @property
+    def rejections(self) -> dict[str, int]:
+        """How many intents, or parts of one, became no order, by reason."""
+        counted = Counter(one.reason.value for one in self.simulated.rejections)
+        return dict(sorted(counted.items()))
+
+    def write(self, directory: str | Path, *, parquet: bool = True) -> list[Path]:
+        """Write the report, the tables and `result.json`; the same run gives the same bytes.
+
+        Raises:
+            MissingExtra: Parquet was wanted, and pyarrow is not installed.
+            UsageError: a file can't be written.
+        """
+        from qmtl.interfaces.report.backtest_files import write_files
+
+        return write_files(self, Path(directory), parquet=parquet)
+
+    def __repr__(self) -> str:
+        result = self.result
+        net = text(result.curve.final - result.curve.initial)
+        return (
+            f"<backtest of {result.strategy_id}: {len(result.orders)} orders, {len(result.fills)} fills,"
+            f" net profit {net} {result.settings.currency}>"
+        )
+
+
+def run_offline(
+    strategy: Strategic,
+    data: Data = (),
+    start: int | str | None = None,
+    end: int | str | None = None,
+    as_of: int | str | None = None,
+    interval: int | str | None = None,
+    terms: Terms = DEFAULT_TERMS,
+    convention: Convention | None = None,
+    progress: Progress | None = None,
+) -> Backtested:
+    """As `Runner.offline`, with text in place of a strategy, too."""
+    told = progress or (lambda what, done, total: None)
+    told("load", 0, 1)
+    loaded = _loaded(strategy)
+    length = None if interval is None else interval_of(interval, "the data")
+    start_ms, end_ms = _instant(start), _instant(end)
+    if length is None and lacks_interval(loaded):
+        length = _read(data, start_ms, end_ms, as_of, None, None, sparse=False).interval
+    message = message_of(loaded, length)
+    symbols, reads = reads_of(admit(message, 0))
+    told("load", 1, 1)
+    told("read bars", 0, 1)
+    read = _read(data, start_ms, end_ms, as_of, symbols, length or reads, sparse=interval is not None)
+    told("read bars", 1, 1)
+    simulated = simulate([message], read.bars, terms, progress=progress, fingerprint=read.fingerprint)
+    told("figures", 0, 1)
+    result = result_of(simulated, as_of=read.as_of)
+    found = performance_of(result, convention)
+    told("figures", 1, 1)
+    return Backtested(simulated, read.as_of, result, found, tuple(sorted(_named(data) - set(symbols))))
+
+
+def _loaded(strategy: Strategic) -> Strategy | bytes:
+    if isinstance(strategy, str):
+        return load_strategy(strategy)
+    if isinstance(strategy, type):
+        strategy = strategy()
+    if not isinstance(strategy, Strategy | bytes):
+        raise InvalidStrategy(
+            f"a strategy was of type {type(strategy).__name__}; a Strategy, a DAG message or where one is is required.",
+            "Give an object of your subclass of Strategy.",
+        )
+    return strategy
+
+
+def _instant(value: int | str | None) -> int | None:
+    return epoch_ms(value) if isinstance(value, str) else value
+
+
+def _named(data: Data) -> set[str]:
+    """The symbols that the data name themselves; a catalogue names none."""
+    if isinstance(data, Mapping):
+        return set(data)
+    texts = [data] if isinstance(data, str) else data
+    return {one.partition("=")[0] for one in texts if not Path(one).is_dir()}
+
+
+def _read(
+    data: Data,
+    start_ms: int | None,
+    end_ms: int | None,
+    as_of: int | str | None,
+    symbols: Sequence[str] | None,
+    interval: int | None,
+    *,
+    sparse: bool,
+) -> BarsRead:
+    if isinstance(data, Mapping):
+        return _given(data, start_ms, end_ms, symbols)
+    texts = [data] if isinstance(data, str) else list(data)
+    shipped = [f"{one.symbol}={one.path}" for one in default_sources()]
+    return load_bars(
+        texts or shipped, start_ms, end_ms, as_of, symbols=symbols, interval=interval, sparse=sparse
+    )
+
+
+def _given(
+    data: Mapping[str, BarColumns], start_ms: int | None, end_ms: int | None, symbols: Sequence[str] | None
+) -> BarsRead:
+    bars = {}
+    for symbol in sorted(data) if symbols is None else symbols:
+        if symbol not in data or not len(found := cut(data[symbol], start_ms, end_ms)):
+            raise NotInCatalogue(
+                f"the data have no bars of {symbol} in the range; they have {', '.join(sorted(data)) or 'nothing'}.",
+                "Give the data that the strategy reads.",
+            )
+        bars[symbol] = found
+    interval = next(iter(bars.values())).interval if bars else 1
+    return BarsRead(bars, interval, fingerprint_of((symbol, (one,)) for symbol, one in bars.items()))

@@ -1,0 +1,346 @@
+"""`qmtl backtest`: the same input gives the same files, a range is the data cut to it, and its figures are those of an independent count."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import inspect
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qmtl import Runner, Terms
+from qmtl.foundation.common.errors import InvalidStrategy
+from qmtl.interfaces.backtest_results import read_results
+from qmtl.interfaces.cli.backtest import backtest
+from qmtl.interfaces.report import export
+from qmtl.interfaces.report.backtest_files import result_object
+from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.data.bars import dataset_fingerprint, default_sources, source_of
+from qmtl.runtime.sdk.loading import load_strategy
+from tests.interfaces.cli.running import assert_one_screen, call
+from tests.runtime.data.walk import START_MS, as_csv, minute, walk
+from tests.runtime.sdk.authored import BuiltinCross
+
+Capture = pytest.CaptureFixture[str]
+
+SYMBOL = "BTC-USD"
+STRATEGY = """
+from qmtl import Strategy, StreamInput
+from qmtl.runtime.sdk.builtins import cross, position_target, sma
+
+
+class Cross(Strategy):
+    def setup(self) -> None:
+        price = StreamInput(symbols=["BTC-USD"], name="price")
+        fast, slow = sma(price, 10), sma(price, 30)
+        turn = cross(fast, slow)
+        self.add_nodes([price, fast, slow, turn, position_target(turn, long_percent=0.5, short_percent=-0.5)])
+"""
+TABLES = ("trades", "fills", "equity", "orders", "rejections")
+
+
+@pytest.fixture
+def strategy(tmp_path: Path) -> str:
+    path = tmp_path / "crossing_averages.py"
+    path.write_text(STRATEGY)
+    return str(path)
+
+
+def written(path: Path, begin: int, end: int) -> str:
+    as_csv(path, [minute(at) for at in range(begin, end) if at % 10 != 9])
+    return f"{SYMBOL}={path}"
+
+
+def of_symbol(begin: int, end: int) -> BarColumns:
+    return replace(walk(begin, end), symbol=SYMBOL)
+
+
+def at(place: int) -> int:
+    return START_MS + place * 60_000
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in sorted(directory.iterdir())}
+
+
+# ---- an independent count ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Count:
+    """Averages, orders and money of the demo's BTC bars, counted bar by bar in decimals."""
+
+    cash: Decimal = Decimal(50_000)
+    held: Decimal = Decimal(0)
+    fees: Decimal = Decimal(0)
+    orders: int = 0
+    fills: int = 0
+
+    def run(self) -> Iterator[tuple[int, Decimal]]:
+        """The equity at each close."""
+        tick, lot, fee, slip = (Decimal(one) for one in ("0.01", "0.0001", "0.002", "0.001"))
+        with gzip.open(default_sources()[0].path, "rt", encoding="utf-8") as source:
+            rows = list(csv.DictReader(source))
+        closes = [Decimal(row["close"]) for row in rows]
+        waiting, sign = Decimal(0), 0
+        for place, row in enumerate(rows):
+            opened, closed = Decimal(row["open"]), closes[place]
+            equity = self.cash + self.held * closes[place - 1]  # what the bucket before has left
+            known = self.held + waiting
+            if waiting:
+                moved = opened * (1 + slip if waiting > 0 else 1 - slip)
+                up = ROUND_UP if waiting > 0 else ROUND_DOWN
+                price = (moved / tick).to_integral_value(up) * tick
+                cost = fee * abs(waiting) * price
+                self.cash -= waiting * price + cost
+                self.held += waiting
+                self.fees += cost
+                self.fills += 1
+                waiting = Decimal(0)
+            if place >= 29:
+                fast, slow = sum(closes[place - 9 : place + 1]) * 3, sum(closes[place - 29 : place + 1])
+                turned = (fast > slow) - (fast < slow)
+                if turned and turned != sign:
+                    sign = turned
+                    lots = (equity / 2 / closed / lot).to_integral_value(ROUND_DOWN)
+                    waiting = sign * lots * lot - known
+                    self.orders += 1
+            yield int(row["open_time_ms"]) + 60_000, self.cash + self.held * closed
+
+
+def test_the_figures_are_those_of_an_independent_count(
+    strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    terms = ("--cash", "50000", "--fee-rate", "0.002", "--slippage-rate", "0.001")
+    limits = ("--instrument", f"{SYMBOL}=0.01,0.0001,0.0001")
+    ran = call(capsys, "backtest", strategy, *terms, *limits, "--out", str(out), "--json")
+    assert ran.code == 0, ran
+    told = json.loads(ran.out)
+    count = Count()
+    known = dict(count.run())
+    assert count.fills > 100
+    (first, *_), (*_, last) = known, known
+    values, worth = [50_000.0], Decimal(50_000)
+    for bucket_ms in range(first, last + 1, 60_000):
+        worth = known.get(bucket_ms, worth)  # a minute without a bar is worth what the one before was
+        values.append(float(worth))
+    returns = [after / before - 1 for before, after in pairwise(values)]
+    height, deepest = values[0], 0.0
+    for value in values:
+        height = max(height, value)
+        deepest = min(deepest, value / height - 1)
+    figures = {name: one["value"] for name, one in told["figures"].items()}
+    assert Decimal(figures["net_profit"]) == known[last] - 50_000
+    assert Decimal(figures["fees"]) == count.fees
+    assert (told["orders"], told["fills"], told["intents"]) == (count.orders, count.fills, count.orders)
+    assert figures["trades"] == count.fills - 1  # each turn closes what the one before has opened
+    assert figures["total_return"] == pytest.approx(values[-1] / 50_000 - 1, rel=1e-12)
+    year = 365 * 1440
+    spread = statistics.stdev(returns)
+    assert figures["volatility"] == pytest.approx(spread * math.sqrt(year), rel=1e-9)
+    assert figures["sharpe"] == pytest.approx(statistics.fmean(returns) / spread * math.sqrt(year), rel=1e-9)
+    assert figures["max_drawdown"] == pytest.approx(deepest, rel=1e-9)
+    with (out / "fills.csv").open(newline="") as source:
+        bought = sum(
+            (1 if row["side"] == "BUY" else -1) * Decimal(row["quantity"]) for row in csv.DictReader(source)
+        )
+    assert bought == count.held
+
+
+# ---- laws -------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=12)
+@given(bounds=st.tuples(st.integers(0, 150), st.integers(0, 300)).filter(lambda one: one[0] + 20 < one[1]))
+def test_a_range_gives_what_the_data_cut_to_it_give(bounds: tuple[int, int]) -> None:
+    begin, end = bounds
+    bars = {SYMBOL: of_symbol(0, 300)}
+    of_range = Runner.offline(BuiltinCross, data=bars, interval=60, start=at(begin), end=at(end))
+    of_cut = Runner.offline(BuiltinCross, data={SYMBOL: of_symbol(begin, end)}, interval=60)
+    assert result_object(of_range) == result_object(of_cut)
+    assert of_range.result.fills == of_cut.result.fills
+    assert of_range.figures == of_cut.figures
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_order_it_is_said_in(
+    strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("pyarrow")
+    one, other = written(tmp_path / "one.csv", 0, 200), f"ETH-USD={tmp_path / 'one.csv'}"
+    both = str(tmp_path / "both.py")
+    Path(both).write_text(STRATEGY.replace('["BTC-USD"]', '["ETH-USD", "BTC-USD"]'))
+    more = ("--data", one, "--data", other)
+    outs = [tmp_path / "forth", tmp_path / "back"]
+    for out, data in zip(outs, (more, (*more[2:], *more[:2])), strict=True):
+        assert call(capsys, "backtest", both, *data, "--out", str(out)).code == 0
+    first = files(outs[0])
+    assert first == files(outs[1])
+    tables = {f"{name}.{form}" for name in TABLES for form in ("csv", "parquet")}
+    assert set(first) == {*tables, "report.html", "dag.json", "release.jsonl", "result.json"}
+    assert call(capsys, "backtest", both, *more, "--out", str(outs[0]), "--no-parquet").code == 0
+    assert files(outs[0]) == {name: data for name, data in first.items() if not name.endswith(".parquet")}
+
+
+def test_python_and_the_command_line_say_the_same(strategy: str, tmp_path: Path, capsys: Capture) -> None:
+    text = written(tmp_path / "bars.csv", 0, 200)
+    range_ = ("--from", str(at(20)), "--to", "2018-04-04T03:00:00Z")
+    ran = call(capsys, "backtest", strategy, "--data", text, *range_, "--cash", "1000", "--json")
+    told = json.loads(ran.out)
+    assert told.pop("written") == []
+    message = load_strategy(strategy)
+    done = Runner.offline(
+        message, data=[text], start=at(20), end="2018-04-04T03:00:00Z", terms=Terms(cash=Decimal(1000))
+    )
+    assert json.loads(json.dumps(result_object(done))) == told
+    assert (told["from_ms"], told["to_ms"]) == (at(20), at(179))  # the last minute of the range has no bar
+    assert repr(done).startswith("<backtest of cross: ")
+
+
+def test_what_is_written_says_what_was_run(strategy: str, tmp_path: Path, capsys: Capture) -> None:
+    text, out = written(tmp_path / "bars.csv", 0, 300), tmp_path / "out"
+    ran = call(capsys, "backtest", strategy, "--data", text, "--out", str(out), "--no-parquet")
+    assert ran.code == 0, ran
+    told = json.loads((out / "result.json").read_text())
+    assert told["dataset_fingerprint"] == dataset_fingerprint([source_of(text)])
+    assert told["as_of"] is None
+    for name, digest in told["files"].items():
+        assert digest == blake3((out / name).read_bytes()).hexdigest(), name
+    for table, count in (("orders", told["orders"]), ("fills", told["fills"])):
+        with (out / f"{table}.csv").open(newline="") as source:
+            assert len(list(csv.DictReader(source))) == count > 5
+    (run,) = read_results(out / "release.jsonl", "r1", "0" * 64, 1)
+    assert run.passed
+    assert run.result_digest == blake3((out / "result.json").read_bytes()).hexdigest()
+    assert (run.dataset_fingerprint, run.from_ms, run.to_ms) == (
+        told["dataset_fingerprint"],
+        told["from_ms"],
+        told["to_ms"],
+    )
+    again = call(
+        capsys, "backtest", str(out / "dag.json"), "--data", text, "--json"
+    )  # what was run can be run again
+    assert json.loads(again.out)["version_digest"] == told["version_digest"]
+    page = (out / "report.html").read_text()
+    for chart in ("Equity", "Drawdown", "Trades on price", "Exposure", "Monthly returns"):
+        assert chart in page
+    assert "src=" not in page
+    for said in (told["dataset_fingerprint"], told["version_digest"], told["nodes"]["price"]):
+        assert said in page
+        assert said in ran.out or said == told["nodes"]["price"]
+
+
+def test_a_backtest_is_bound_to_a_commit_of_its_catalogue(
+    strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("pyarrow")
+    catalogue, as_of = str(tmp_path / "c"), []
+    for begin in (0, 100):
+        _, _, path = written(tmp_path / f"{begin}.csv", begin, begin + 100).partition("=")
+        more = ("--symbol", SYMBOL, "--interval", "1m", "--catalogue", catalogue, "--json")
+        (row,) = call(capsys, "data", "import", path, *more).lines()
+        as_of.append(row["as_of"])
+    told = []
+    for said in ([], ["--as-of", "1"], ["--as-of", as_of[0]]):
+        (row,) = call(capsys, "backtest", strategy, "--data", catalogue, *said, "--json").lines()
+        told.append(row)
+    assert [one["as_of"] for one in told] == [as_of[1], as_of[0], as_of[0]]
+    assert [one["bars"] for one in told] == [{SYMBOL: 180}, {SYMBOL: 90}, {SYMBOL: 90}]
+    assert told[1] == told[2]
+
+
+def test_a_run_without_a_trade_is_a_result(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "idle.py").write_text(STRATEGY.replace("30", "3000"))
+    out = tmp_path / "out"
+    text = written(tmp_path / "bars.csv", 0, 50)
+    ran = call(
+        capsys, "backtest", str(tmp_path / "idle.py"), "--data", text, "--out", str(out), "--no-parquet"
+    )
+    assert ran.code == 0, ran
+    told = json.loads((out / "result.json").read_text())
+    assert (told["intents"], told["orders"], told["figures"]["net_profit"]["value"]) == (0, 0, "0")
+    assert told["figures"]["sharpe"]["value"] is None
+
+
+def test_what_can_not_be_ordered_is_counted_by_its_reason(
+    strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    text = written(tmp_path / "bars.csv", 0, 200)
+    limits = ("--instrument", f"{SYMBOL}=0.01,1,1")
+    ran = call(capsys, "backtest", strategy, "--data", text, "--cash", "100", *limits)
+    assert ran.code == 0, ran
+    (line,) = (one for one in ran.out.splitlines() if "below_minimum_size" in one)
+    assert int(line.split()[-1]) > 3
+
+
+# ---- refusals ---------------------------------------------------------------------------------------------------
+
+HALF = "{at},10,12,9,11,1\n{next},10,12,9,1"
+REFUSED = {
+    "no such strategy": (("nowhere.py",), "QMTL-514", 5, ["nowhere.py"]),
+    "no such data": (("{strategy}", "--data", "BTC-USD=nowhere.csv"), "QMTL-702", 7, ["nowhere.csv"]),
+    "another symbol": (("{strategy}", "--data", "X={bars}"), "QMTL-706", 7, ["no data of BTC-USD", "--data BTC-USD=FILE"]),
+    "form of data": (("{strategy}", "--data", "BTC-USD"), "QMTL-801", 2, ["SYMBOL=FILE"]),
+    "an empty range": (("{strategy}", "--data", "BTC-USD={bars}", "--from", "2030-01-01"), "QMTL-706", 7, ["has no bar"]),
+    "a range turned round": (("{strategy}", "--from", "2019-01-01", "--to", "2018-01-01"), "QMTL-801", 2, ["has no bar"]),
+    "no time": (("{strategy}", "--from", "yesterday"), "QMTL-801", 2, ["--from", "yesterday"]),
+    "as_of of files": (("{strategy}", "--data", "BTC-USD={bars}", "--as-of", "1"), "QMTL-801", 2, ["files"]),
+    "half a line": (("{strategy}", "--data", "BTC-USD={half}"), "QMTL-702", 7, ["half.csv line 3", "half a line"]),
+    "longer bars": (("{strategy}", "--data", "BTC-USD={bars}", "--interval", "7m"), "QMTL-701", 7, ["bars.csv line 2"]),
+    "cash": (("{strategy}", "--data", "BTC-USD={bars}", "--cash", "0"), "QMTL-602", 6, ["initial_cash was 0"]),
+    "cash in words": (("{strategy}", "--cash", "much"), "QMTL-801", 2, ["--cash"]),
+    "fees": (("{strategy}", "--data", "BTC-USD={bars}", "--fee-rate", "2"), "QMTL-602", 6, ["fee_rate was 2"]),
+    "an instrument": (("{strategy}", "--instrument", "BTC-USD=1"), "QMTL-801", 2, ["TICK,LOT,MINIMUM"]),
+    "a directory that is a file": (("{strategy}", "--data", "BTC-USD={bars}", "--out", "{bars}"), "QMTL-801", 2, ["--out"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(REFUSED))
+def test_what_is_refused_is_told_on_one_screen(
+    case: str, strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    words, code, exit_code, says = REFUSED[case]
+    written(tmp_path / "bars.csv", 0, 100)
+    rows = HALF.format(at=START_MS, next=START_MS + 60_000)
+    (tmp_path / "half.csv").write_text("open_time_ms,open,high,low,close,volume\n" + rows)
+    places = {"strategy": strategy, "bars": tmp_path / "bars.csv", "half": tmp_path / "half.csv"}
+    ran = call(capsys, "backtest", *(one.format(**places) for one in words))
+    assert_one_screen(ran, code, exit_code, says=says)
+    assert not ran.out
+
+
+def test_parquet_without_its_library_is_refused_before_the_run(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(export, "import_module", absent)
+    out = tmp_path / "out"
+    ran = call(capsys, "backtest", "nowhere.py", "--out", str(out))
+    assert_one_screen(ran, "QMTL-812", 2, says=["pyarrow", "qmtl[data]"])
+    assert not out.exists()
+
+
+def test_a_runner_takes_a_strategy_and_nothing_else() -> None:
+    others: list[Any] = ["file.py", 7]
+    for other in others:
+        with pytest.raises(InvalidStrategy, match="a Strategy"):
+            Runner.offline(other)
+
+
+def test_no_flag_says_how_a_strategy_runs() -> None:
+    asked = set(inspect.signature(Runner.offline).parameters) | {one.name for one in backtest.params}
+    assert not {one for one in asked if one is None or "mode" in one or "live" in one or "paper" in one}
