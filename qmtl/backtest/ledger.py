@@ -247,6 +247,8 @@ class Ledger:
                 self._judge(want, one, cut_ms)
                 return
         wanted = desired - held
+        if not wanted and self._is_plain:
+            return  # on target
         delta = wanted // one.lot * one.lot
         quantity = delta.copy_abs()
         if quantity < one.least or not self._is_plain:

@@ -47,6 +47,9 @@ class Recorder:
 
     Args:
         log: one that nobody else writes; its topics are made.
+
+    Attributes:
+        rows: how many were written.
     """
 
     def __init__(self, log: Log) -> None:
@@ -54,15 +57,15 @@ class Recorder:
         codec.fingerprint(Order)  # all messages are known to this process from now on
         self._log = log
         self._writer = log.writer(WRITER)
+        self._append = self._writer.append
         self._writer.begin()
-        self._open = 0
+        self._committed = 0
         self.rows = 0
 
     def write(self, topic_name: str, key: bytes, value: bytes) -> None:
-        self._writer.append(topic_name, _PARTITION, key, value)
-        self._open += 1
+        self._append(topic_name, _PARTITION, key, value)
         self.rows += 1
-        if self._open >= ROWS:
+        if self.rows - self._committed >= ROWS:
             self._commit()
             self._writer.begin()
 
@@ -78,7 +81,7 @@ class Recorder:
 
     def _commit(self) -> None:
         self._writer.commit({}, "", None)
-        self._open = 0
+        self._committed = self.rows
 
     def close(self) -> None:
         """Commit the rest."""
@@ -87,7 +90,7 @@ class Recorder:
 
     def read(self, topic_name: str) -> Iterator[Any]:
         """The rows of a topic in the order in which they were written; what is open is committed first."""
-        if self._open:
+        if self.rows > self._committed:
             self._commit()
             self._writer.begin()
         for record in read_all(self._log, [TopicPartition(topic_name, _PARTITION)]):

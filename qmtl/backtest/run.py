@@ -9,10 +9,11 @@ from qmtl.backtest.by_rules import by_rules
 from qmtl.backtest.kept import Kept, Outcome
 from qmtl.backtest.ledger import Ledger, Unusual
 from qmtl.backtest.recording import OnLog, Recorded, Recorder
-from qmtl.backtest.signals import Nodes, Want, wants_of
+from qmtl.backtest.signals import Fault, Nodes, Want, wants_of
 from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, OrderRejection, Position
 from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.sdk.functions import Functions
 from qmtl.services.dagmanager.graph import Graph
 
 
@@ -23,10 +24,12 @@ class Run:
     Attributes:
         outcomes: of each strategy, in the order of the graphs.
         computed: how many different nodes were computed.
+        faults: nodes whose function failed; everything else went on.
     """
 
     outcomes: tuple[Outcome, ...]
     computed: int
+    faults: tuple[Fault, ...] = ()
 
     @property
     def intents(self) -> tuple[OrderIntent, ...]:
@@ -57,6 +60,7 @@ def backtest(
     opened_ms: int,
     step_ms: int,
     *,
+    functions: Functions | None = None,
     recorder: Recorder | None = None,
     alone: bool = False,
 ) -> Run:
@@ -67,10 +71,11 @@ def backtest(
     Args:
         opened_ms: the bucket with which the accounts begin.
         step_ms: between two buckets of the run: the cut that is read is the bucket's before.
+        functions: those that Python nodes may run; without any only what is registered in this process.
         recorder: writes every row to a log, where they are read again when somebody asks; without it they are kept in memory.
         alone: go through every step with the rules of trading alone, which is slower and leaves the same.
     """
-    nodes = Nodes(bars)
+    nodes = Nodes(bars, functions)
     last_ms = max(int(one.bucket_ms[-1]) for one in bars.values() if len(one))
     course = Course(bars, world, opened_ms, step_ms, last_ms, recorder)
     if recorder is not None:
@@ -80,7 +85,7 @@ def backtest(
         wants = wants_of(graph, nodes.of(graph), bars)
         own = [gate for gate in gates if gate.strategy_id == graph.strategy_id]
         outcomes.append(course.go(graph.strategy_id, wants, own, alone=alone))
-    return Run(tuple(outcomes), nodes.computed)
+    return Run(tuple(outcomes), nodes.computed, tuple(nodes.faults))
 
 
 class Course:

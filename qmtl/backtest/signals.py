@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from qmtl.foundation.common.errors import InvalidDag
+from qmtl.backtest.python_nodes import Failed, Stated, columns, until
+from qmtl.foundation.common.errors import ComputeFailed, InvalidDag
 from qmtl.foundation.common.identity import own_params
 from qmtl.foundation.contracts.dag import ComputeNode
+from qmtl.foundation.contracts.node import NodeValue
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.runtime.columns import BarColumns, Column
 from qmtl.runtime.indicators.columnar import Columnar, Targets
 from qmtl.runtime.indicators.price import PriceParams
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
-from qmtl.services.dagmanager.graph import Graph
+from qmtl.runtime.sdk.functions import Functions
+from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
+from qmtl.services.dagmanager.graph import Graph, GraphNode
 
-Given: TypeAlias = Column | Targets
+Given: TypeAlias = Column | Targets | Stated
 BySymbol: TypeAlias = Mapping[str, Given]
+
+
+class Fault(NamedTuple):
+    """A node that failed: from a bucket on it gives nothing.
+
+    Attributes:
+        name: as the strategy calls it.
+    """
+
+    strategy_id: str
+    name: str
+    node_id: str
+    bucket_ms: int
+    error: ComputeFailed
 
 
 class Nodes:
@@ -28,11 +46,18 @@ class Nodes:
 
     Args:
         bars: by symbol, of one interval.
+        functions: those that Python nodes may run; without any only what is registered in this process.
+
+    Attributes:
+        computed: how many different nodes were computed.
+        faults: the nodes that failed, as they were met.
     """
 
-    def __init__(self, bars: Mapping[str, BarColumns]) -> None:
+    def __init__(self, bars: Mapping[str, BarColumns], functions: Functions | None = None) -> None:
         self.bars = bars
         self.computed = 0
+        self.faults: list[Fault] = []
+        self._functions = Functions() if functions is None else functions
         self._given: dict[str, BySymbol] = {}
 
     def of(self, graph: Graph) -> Mapping[str, BySymbol]:
@@ -40,32 +65,57 @@ class Nodes:
 
         Raises:
             InvalidDag: a node of another interval than the bars, one that reads a symbol without bars, or a tag query: nobody answers it here.
+            CodeMissing, CodeDiffers: a function is not where the message says, or another one lies there.
         """
         for one in graph.nodes:
             if one.node.node_id not in self._given:
-                self._given[one.node.node_id] = self._compute(one.name, one.node)
+                self._given[one.node.node_id] = self._compute(graph.strategy_id, one)
                 self.computed += 1
         return self._given
 
-    def _compute(self, name: str, node: ComputeNode) -> BySymbol:
-        builtin: Any = BUILTINS[node.node_type]
-        params = builtin.parse(own_params(json.loads(node.params_canon, parse_float=Decimal)), node.period)
+    def _compute(self, strategy_id: str, one: GraphNode) -> BySymbol:
+        node = one.node
         if node.node_type == TAG_QUERY:
             raise InvalidDag(
-                f"node {name!r} is a tag query; a backtest has the nodes of one message alone.",
+                f"node {one.name!r} is a tag query; a backtest has the nodes of one message alone.",
                 "Name the inputs, or run it on a log.",
             )
+        ports = [self._given[node_id] for node_id in node.dependencies]
+        said = own_params(json.loads(node.params_canon, parse_float=Decimal))
+        if node.node_type == PYTHON:
+            return self._call(strategy_id, one, said, ports)
+        builtin: Any = BUILTINS[node.node_type]
+        params = builtin.parse(said, node.period)
         if node.node_type == SOURCE:
             assert isinstance(params, PriceParams)
-            return {symbol: self._source(name, node, symbol) for symbol in params.symbols}
-        ports = [self._given[node_id] for node_id in node.dependencies]
+            return {symbol: self._source(one.name, node, symbol) for symbol in params.symbols}
         out: dict[str, Given] = {}
-        for symbol in sorted({symbol for port in ports for symbol in port}):
+        for symbol in _symbols(ports):
             bars = self.bars[symbol]
-            inputs = tuple([_number(port.get(symbol), bars) for port in ports])
             columnar: Columnar = builtin
-            out[symbol], _ = columnar.columns(params, inputs, bars, None)
+            out[symbol], _ = columnar.columns(params, self._inputs(ports, symbol), bars, None)
         return out
+
+    def _call(
+        self, strategy_id: str, one: GraphNode, said: Mapping[str, object], ports: Sequence[BySymbol]
+    ) -> BySymbol:
+        node = one.node
+        params = PythonNode(NodeValue).parse(said, node.period)
+        function = self._functions.find((one.code,) if one.code else (), node.code_hash)
+        out: dict[str, Column | Stated] = {}
+        failed: Failed | None = None
+        for symbol in _symbols(ports):
+            inputs = self._inputs(ports, symbol)
+            out[symbol], found = columns(params, node.interval, function, inputs, self.bars[symbol])
+            if found is not None and (failed is None or found.bucket_ms < failed.bucket_ms):
+                failed = found
+        if failed is not None:
+            self.faults.append(Fault(strategy_id, one.name, node.node_id, failed.bucket_ms, failed.error))
+            out = {symbol: until(given, self.bars[symbol], failed.bucket_ms) for symbol, given in out.items()}
+        return out
+
+    def _inputs(self, ports: Sequence[BySymbol], symbol: str) -> tuple[Column, ...]:
+        return tuple([_number(port.get(symbol), self.bars[symbol]) for port in ports])
 
     def _source(self, name: str, node: ComputeNode, symbol: str) -> Column:
         bars = self.bars.get(symbol)
@@ -83,6 +133,10 @@ def _number(given: Given | None, bars: BarColumns) -> Column:
     if isinstance(given, Column):
         return given
     return Column(np.zeros(len(bars)), np.zeros(len(bars), dtype=np.bool_))
+
+
+def _symbols(ports: Sequence[BySymbol]) -> list[str]:
+    return sorted({symbol for port in ports for symbol in port})
 
 
 class Want(NamedTuple):
@@ -122,17 +176,24 @@ def wants_of(graph: Graph, given: Mapping[str, BySymbol], bars: Mapping[str, Bar
     columns = 0
     for index, node_id in enumerate(graph.signals):
         for symbol, targets in given[node_id].items():
-            if isinstance(targets, Targets):
-                columns += 1
-                at = np.flatnonzero(targets.there)
-                buckets = bars[symbol].bucket_ms[at].tolist()
-                prices = targets.reference_price
-                rows += [
-                    Want(bucket_ms, symbol, index, place, targets.percents[chosen], prices.at(place), node_id)
-                    for bucket_ms, place, chosen in zip(
-                        buckets, at.tolist(), targets.index[at].tolist(), strict=True
-                    )
-                ]
+            if isinstance(targets, Column):
+                continue  # numbers are no signal
+            columns += 1
+            at = targets.at if isinstance(targets, Stated) else np.flatnonzero(targets.there)
+            said: Iterable[tuple[Decimal, Decimal]]
+            if isinstance(targets, Stated):
+                said = [(one.target_percent, one.reference_price) for one in targets.targets]
+            else:
+                percents, prices = targets.percents, targets.reference_price
+                chosen = targets.index[at].tolist()
+                said = (
+                    (percents[one], prices.at(place)) for one, place in zip(chosen, at.tolist(), strict=True)
+                )
+            buckets = bars[symbol].bucket_ms[at].tolist()
+            rows += [
+                Want(bucket_ms, symbol, index, place, percent, price, node_id)
+                for bucket_ms, place, (percent, price) in zip(buckets, at.tolist(), said, strict=True)
+            ]
     if columns > 1:
         rows.sort(key=_order)
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl.backtest import ledger
 from qmtl.backtest.recording import Recorder
 from qmtl.backtest.run import Course
 from qmtl.backtest.signals import Want
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.view import read_all
-from qmtl.foundation.contracts.trade import Fill
+from qmtl.foundation.contracts.trade import Account, Fill, Position
 from qmtl.foundation.contracts.world import (
     Activation,
     EffectiveMode,
@@ -38,9 +37,13 @@ NUMBERS = st.decimals(0, 1, places=4)
 
 def bars_of(symbol: str, minutes: Sequence[int], prices: Sequence[tuple[int, int, int, int]]) -> BarColumns:
     """Bars of these minutes; prices are open, high, low and close in cents."""
-    columns = [Scaled(np.array(one, dtype=np.int64), 2) for one in zip(*prices, strict=True)]
+    opens, highs, lows, closes = [
+        Scaled(np.array(one, dtype=np.int64), 2) for one in zip(*prices, strict=True)
+    ]
     times = np.array([minute * MINUTE for minute in minutes], dtype=np.int64)
-    return BarColumns(symbol, 60, times, *columns, Scaled(np.ones(len(minutes), dtype=np.int64), 0))
+    return BarColumns(
+        symbol, 60, times, opens, highs, lows, closes, Scaled(np.ones(len(minutes), dtype=np.int64), 0)
+    )
 
 
 @st.composite
@@ -217,12 +220,14 @@ def test_a_year_of_steps_is_kept_exact() -> None:
     fills: list[Fill] = outcome.fills
     assert len(fills) > 1_000
     cash, held = Decimal(100_000), Decimal(0)
-    with ledger.localcontext(prec=200):
+    with localcontext(prec=200):
         for fill in fills:
             moved = fill.quantity if fill.side.value == "BUY" else -fill.quantity
             cash -= moved * fill.price + fill.fee
             held += moved
         account, position = outcome.rows()
+        assert isinstance(account, Account)
+        assert isinstance(position, Position)
         assert (account.cash, position.quantity) == (cash, held)
         assert account.equity == cash + held * Decimal(cents[-1]) / 100
         assert account.equity == 100_000 + account.realised + account.unrealised - account.fees

@@ -34,17 +34,23 @@ _REMEMBERED: Final = 1 << 14
 
 
 class _Numbers(dict[int, str]):
-    """A signed number as Avro writes it; the small ones are remembered."""
+    """A signed number as Avro writes it. The small ones are remembered, and some others: an instant is a part of many rows."""
 
     def __missing__(self, value: int) -> str:
         if not -(1 << 63) <= value < 1 << 63:
             wrong(value)
         left = value << 1 if value >= 0 else ~(value << 1)
         if left < 1 << 14:
-            return _varint(left)
-        if left < 1 << 28:
-            return _PAIRS[left & 0x3FFF] + _TOPS[left >> 14]
-        return _PAIRS[left & 0x3FFF] + _PAIRS[left >> 14 & 0x3FFF] + _TOPS[left >> 28]
+            made = _varint(left)
+        elif left < 1 << 28:
+            made = _PAIRS[left & 0x3FFF] + _TOPS[left >> 14]
+        else:
+            made = _PAIRS[left & 0x3FFF] + _PAIRS[left >> 14 & 0x3FFF] + _TOPS[left >> 28]
+        if len(self) >= _REMEMBERED:
+            self.clear()
+            self.update(_SMALL)
+        self[value] = made
+        return made
 
 
 class _Tops(dict[int, str]):
@@ -131,7 +137,8 @@ def refuse(rule: str) -> Never:
     raise InvalidValue(f"{rule}.")
 
 
-_NUMBERS: Final = _Numbers({number: _varint(number << 1) for number in range(1024)})
+_SMALL: Final = {number: _varint(number << 1) for number in range(1024)}
+_NUMBERS: Final = _Numbers(_SMALL)
 _SCOPE: Final[dict[str, Any]] = {
     "N": _NUMBERS,
     "D": _Decimals(),

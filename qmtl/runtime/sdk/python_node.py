@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from math import isfinite
 from struct import Struct
 from types import MappingProxyType
@@ -133,7 +134,7 @@ class PythonRunning:
                 ring.push(bucket_ms, value)
             is_ready = is_ready and ring.is_full
         self._seen += 1
-        sight.bar, sight.bucket_ms, sight.symbol = bar, bucket_ms, bar.symbol
+        sight.move_to(bar, bucket_ms)
         kept = self._params.bars
         if kept:
             self._bars.append(bar)
@@ -142,17 +143,7 @@ class PythonRunning:
             is_ready = is_ready and len(self._bars) >= kept
         if not is_ready or (self._wants_all and not is_whole):
             return None
-        try:
-            found = self._function(self._view)
-        except MemoryError:
-            raise  # the machine's and not the function's: another one may have room
-        except Exception as error:
-            raise ComputeFailed(_raised(bar, bucket_ms, error), _REPAIR) from error
-        if found is None:
-            return None
-        if self._params.gives == VALUE:
-            return _number(found, bar, bucket_ms)
-        return _target(found, bar, bucket_ms)
+        return called(self._function, self._view, sight, self._params.gives)
 
     def basis(self, bar: Bar) -> bytes:
         """As `Running.basis`: of all that the view shows."""
@@ -262,52 +253,80 @@ _ADDRESS: Final = re.compile("0x[0-9a-fA-F]+")
 _REPAIR: Final = "Repair the function and publish the strategy again: another function is another node."
 
 
-def _number(found: object, bar: Bar, bucket_ms: int) -> float:
-    if isinstance(found, bool) or not isinstance(found, float | int):
-        raise _wrong(bar, bucket_ms, _told(found), "a number or None is required")
+def called(
+    function: ComputeFn, view: CacheView, sight: Sight, gives: str
+) -> float | PositionTargetValue | None:
+    """What a function gives of a view, held to what its node gives.
+
+    Args:
+        sight: what the view shows.
+
+    Raises:
+        ComputeFailed: it raised, or gave something else.
+    """
     try:
-        value = float(found)
-    except OverflowError:
-        value = float("inf")
-    if not isfinite(value):
-        raise _wrong(bar, bucket_ms, f"the number {value}", "a finite one is required")
-    return value
+        found = function(view)
+    except MemoryError:
+        raise  # the machine's and not the function's: another one may have room
+    except Exception as error:
+        raise ComputeFailed(_raised(sight, error), _REPAIR) from error
+    if found is None:
+        return None
+    return _number(found, sight) if gives == VALUE else _target(found, sight)
 
 
-def _target(found: object, bar: Bar, bucket_ms: int) -> PositionTargetValue:
+def _number(found: object, sight: Sight) -> float:
+    if type(found) is not float:
+        if isinstance(found, bool) or not isinstance(found, float | int):
+            raise _wrong(sight, _told(found), "a number or None is required")
+        try:
+            found = float(found)
+        except OverflowError:
+            found = float("inf")
+    if not isfinite(found):
+        raise _wrong(sight, f"the number {found}", "a finite one is required")
+    return found
+
+
+def _target(found: object, sight: Sight) -> PositionTargetValue:
     if not isinstance(found, Target):
-        raise _wrong(
-            bar, bucket_ms, _told(found), "a Target or None is required of a node that gives targets"
-        )
-    price: object = bar.close if found.reference_price is None else found.reference_price
+        raise _wrong(sight, _told(found), "a Target or None is required of a node that gives targets")
+    price: object = sight.close if found.reference_price is None else found.reference_price
     if not isinstance(price, Decimal) or not price.is_finite() or price <= 0:
-        raise _wrong(bar, bucket_ms, f"a target at {_told(price)}", "its price is a positive Decimal")
+        raise _wrong(sight, f"a target at {_told(price)}", "its price is a positive Decimal")
     share: object = found.percent
     rule = "its percent is a number from -1 to 1"
     if isinstance(share, bool) or not isinstance(share, Decimal | float | int | str):
-        raise _wrong(bar, bucket_ms, f"a target of {_told(share)}", rule)
+        raise _wrong(sight, f"a target of {_told(share)}", rule)
     try:
-        percent = parse_decimal(repr(float(share)) if isinstance(share, float) else str(share), "percent")
+        percent = _share(repr(float(share)) if isinstance(share, float) else str(share))
     except InvalidValue:
-        raise _wrong(bar, bucket_ms, f"a target of {_told(share)}", rule) from None
+        raise _wrong(sight, f"a target of {_told(share)}", rule) from None
     if not -1 <= percent <= 1:
-        raise _wrong(bar, bucket_ms, f"a target of {_told(share)}", rule)
+        raise _wrong(sight, f"a target of {_told(share)}", rule)
     return PositionTargetValue(percent, price)
+
+
+@lru_cache(maxsize=4096)
+def _share(shown: str) -> Decimal:
+    return parse_decimal(shown, "percent")
 
 
 def _told(value: object) -> str:
     return kind(value)[:_SHOWN]
 
 
-def _wrong(bar: Bar, bucket_ms: int, was: str, rule: str) -> ComputeFailed:
-    return ComputeFailed(f"it gave {was} for {bar.symbol} in the bucket {bucket_ms}; {rule}.", _REPAIR)
+def _wrong(sight: Sight, was: str, rule: str) -> ComputeFailed:
+    return ComputeFailed(
+        f"it gave {was} for {sight.symbol} in the bucket {sight.bucket_ms}; {rule}.", _REPAIR
+    )
 
 
-def _raised(bar: Bar, bucket_ms: int, error: Exception) -> str:
+def _raised(sight: Sight, error: Exception) -> str:
     said = error.what if isinstance(error, QmtlError) else str(error)
     plain = _ADDRESS.sub("0x...", said)[:_SHOWN]
     shown = "".join(letter if letter.isprintable() else " " for letter in plain)
-    return f"it raised {type(error).__name__} ({shown}) for {bar.symbol} in the bucket {bucket_ms}."
+    return f"it raised {type(error).__name__} ({shown}) for {sight.symbol} in the bucket {sight.bucket_ms}."
 
 
 def _bar_bytes(bar: Bar) -> bytes:

@@ -31,34 +31,40 @@ class Ring:
 
     Args:
         window: what a ring held that was kept; one of another period gives its newest.
+
+    Attributes:
+        end: so many of the values in the lists have come.
+        count: so many have come since the ring was made.
     """
 
-    __slots__ = ("_ahead", "_begin", "_end", "_period", "_sum", "buckets_ms", "count", "values")
+    __slots__ = ("_ahead", "_begin", "_end", "_period", "_sum", "buckets_ms", "count", "end", "values")
 
     def __init__(self, period: int, window: PortWindow | None = None) -> None:
         self._period = period
         self._ahead = 2 * period + _LEAST
         self.buckets_ms: list[int] = [] if window is None else list(window.buckets_ms[-period:])
         self.values: list[float] = [] if window is None else list(window.values[-period:])
-        self.count = len(self.values)
+        self.count = self.end = len(self.values)
         self._begin = self._end = self._sum = 0
 
     @property
     def is_full(self) -> bool:
-        return len(self.values) >= self._period
+        return self.end >= self._period
 
     def __len__(self) -> int:
-        return min(len(self.values), self._period)
+        return min(self.end, self._period)
 
     def push(self, bucket_ms: int, value: float) -> None:
         """Take the value of a bucket that is newer than all others."""
         self.buckets_ms.append(bucket_ms)
         self.values.append(value)
         self.count += 1
-        if len(self.values) >= self._ahead:
+        self.end += 1
+        if self.end >= self._ahead:
             # New lists, so that those which a window was made of only ever grow.
             self.buckets_ms = self.buckets_ms[-self._period :]
             self.values = self.values[-self._period :]
+            self.end = self._period
 
     def digest(self) -> bytes:
         """Of the slots that are in it: their number in 8 bytes and the sum in 64, big-endian."""
@@ -81,6 +87,20 @@ class Ring:
 
     def to_window(self) -> PortWindow:
         return PortWindow(tuple(self.buckets_ms[-self._period :]), tuple(self.values[-self._period :]))
+
+
+class Cursor(Ring):
+    """A ring over values that are all known already: nothing is pushed, and `end` says how far it has come.
+
+    Args:
+        buckets_ms, values: all that will ever come, in their order.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, period: int, buckets_ms: list[int], values: list[float]) -> None:
+        super().__init__(period)
+        self.buckets_ms, self.values = buckets_ms, values
 
 
 class ReadOnly:
@@ -118,9 +138,9 @@ class Slots(ReadOnly, Sequence[Slot]):
 
     def __getitem__(self, index: int | slice) -> Slot | tuple[Slot, ...]:
         ring, length = self._ring, len(self._ring)
-        first = len(ring.values) - length
+        first = ring.end - length
         if isinstance(index, slice):
-            places = range(first, len(ring.values))[index]
+            places = range(first, ring.end)[index]
             return tuple([(ring.buckets_ms[place], ring.values[place]) for place in places])
         if not -length <= index < length:
             raise IndexError(f"slot {index} of {length}")
@@ -136,11 +156,13 @@ class Slots(ReadOnly, Sequence[Slot]):
     def latest(self) -> Slot | None:
         """The newest (bucket_ms, value); None while there is none."""
         ring = self._ring
-        return (ring.buckets_ms[-1], ring.values[-1]) if ring.values else None
+        last = ring.end - 1
+        return (ring.buckets_ms[last], ring.values[last]) if last >= 0 else None
 
     def values(self) -> tuple[float, ...]:
         """The values alone, oldest first."""
-        return tuple(self._ring.values[-self._ring._period :])
+        ring = self._ring
+        return tuple(ring.values[ring.end - len(ring) : ring.end])
 
     def newest(self, count: int) -> Window:
         """The newest `count` slots.
@@ -154,7 +176,7 @@ class Slots(ReadOnly, Sequence[Slot]):
                 f"a window of {count!r} slots was asked for; a whole number from 1 to the node's period {ring._period} is required.",
                 "Give the node the period that its function looks back.",
             )
-        end = len(ring.values)
+        end = ring.end
         return Window(ring.buckets_ms, ring.values, end - count if end > count else 0, end)
 
 

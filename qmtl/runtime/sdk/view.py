@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -54,14 +55,29 @@ class Port(ReadOnly):
 class Sight:
     """What lies behind a view and moves on with its node; its worker's alone."""
 
-    __slots__ = ("bar", "bars", "bucket_ms", "kept", "symbol")
+    __slots__ = ("_bar", "bars", "bucket_ms", "kept", "symbol")
 
     def __init__(self, kept: int) -> None:
         self.kept = kept
-        self.bar: Bar | None = None
+        self._bar: Bar | None = None
         self.bars: Sequence[Bar] = ()
         self.bucket_ms = 0
         self.symbol = ""
+
+    def move_to(self, bar: Bar, bucket_ms: int) -> None:
+        """Show the bar of a bucket."""
+        self._bar, self.bucket_ms, self.symbol = bar, bucket_ms, bar.symbol
+
+    @property
+    def bar(self) -> Bar:
+        """The bar of the bucket that is computed."""
+        assert self._bar is not None  # no function is called before there is one
+        return self._bar
+
+    @property
+    def close(self) -> Decimal:
+        """The close of that bar."""
+        return self.bar.close
 
 
 class CacheView(ReadOnly):
@@ -111,9 +127,7 @@ class CacheView(ReadOnly):
     @property
     def bar(self) -> Bar:
         """The symbol's bar of this bucket, with exact prices."""
-        bar = self._sight.bar
-        assert bar is not None  # no function is called before there is one
-        return bar
+        return self._sight.bar
 
     def __getitem__(self, node: Input) -> Port:
         """An input.
