@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from bench.backtest import workload
+from bench.backtest import authored, workload
 from bench.backtest.count import CASH_PLACES, Expected, expected
 from bench.backtest.market import INTERVAL, PRICE_PLACES, START_MS, Market, market
 from qmtl.backtest.recording import Recorder
@@ -30,8 +30,11 @@ from qmtl.bootstrap import open_log
 from qmtl.engine.log.port import Log
 from qmtl.foundation.contracts.trade import Account, Fill, Order, Position, Side
 from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.sdk.functions import Functions
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph
+
+FUNCTIONS: Final = Functions(["bench"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Asked:
         of: how many bars the market has before it begins again; 0, as many as there are bars.
         many: strategies in the run; of ladders there may be several.
         shared: per cent of the nodes that these have in common.
+        python: the nodes are functions of an author's (`bench.backtest.authored`), and not built in; of `cross` alone.
         recorded: every row is written to an embedded log; else all are messages in memory in the end.
     """
 
@@ -53,6 +57,7 @@ class Asked:
     many: int = 1
     shared: int = 0
     recorded: bool = False
+    python: bool = False
 
 
 def market_of(asked: Asked) -> Market:
@@ -97,6 +102,8 @@ def run(asked: Asked, data: Market, log: Log | None = None) -> Ran:
     bars = {symbol: workload.columns(data, symbol) for symbol in sorted(symbols)}
     if asked.strategy == "ladder":
         messages = workload.ladders(asked.many, asked.shared, share)
+    elif asked.python:
+        messages = [authored.message(share)]
     else:
         messages = [workload.message(asked.strategy, share)]
     terms = workload.terms(symbols)
@@ -104,7 +111,9 @@ def run(asked: Asked, data: Market, log: Log | None = None) -> Ran:
     begun = time.perf_counter()
     graphs = tuple([admit(one, START_MS) for one in messages])
     world, gates = opened(terms, workload.FINGERPRINT, bars, graphs, START_MS)
-    found = backtest(graphs, bars, world, gates, START_MS, INTERVAL * 1000, recorder=recorder)
+    found = backtest(
+        graphs, bars, world, gates, START_MS, INTERVAL * 1000, functions=FUNCTIONS, recorder=recorder
+    )
     if recorder is None:
         for one in found.outcomes:
             _ = one.intents, one.orders, one.fills, one.rejections, list(one.rows())
@@ -117,7 +126,7 @@ def run(asked: Asked, data: Market, log: Log | None = None) -> Ran:
 def nodes_alone(found: Ran) -> float:
     """The seconds that the nodes of a run take by themselves, computed anew."""
     begun = time.perf_counter()
-    nodes = Nodes(found.bars)
+    nodes = Nodes(found.bars, FUNCTIONS)
     for graph in found.graphs:
         nodes.of(graph)
     return time.perf_counter() - begun
@@ -125,6 +134,8 @@ def nodes_alone(found: Ran) -> float:
 
 def fault(found: Ran, want: Expected) -> str | None:
     """What is not as it was counted, exactly and to the last digit; None where all of it is."""
+    if found.run.faults:
+        return f"a node has failed: {found.run.faults[0]}"
     for strategy_id, fills, rows in _by_strategy(found):
         if (wrong := _fault_of_one(fills, rows, want)) is not None:
             return f"{strategy_id}: {wrong}"

@@ -88,6 +88,7 @@ def test_a_run_without_peers_gives_figures_of_the_known_shape(
     assert {"date", "machine", "versions", "options", "left_out", "w1"} < set(found)
     assert found["w1_fills"] == found["w1"]["builtin"]["fills"] == WANT.fills > 50
     assert found["w1_builtin_bars_per_s"] > 0
+    assert found["w1_python_bars_per_s"] > 0
     assert found["w1"]["builtin"]["rows"] > 5 * WANT.fills > found["w1"]["builtin_in_memory"]["rows"] == 0
     assert found["orders"]["by_orders"]["40"]["us_per_order"] > 0
     assert found["sharing"]["ours"]["50"]["2"]["nodes"] == 15
@@ -122,6 +123,15 @@ def test_what_differs_from_the_count_in_its_last_digit_is_found(wrong: Expected,
     found = ours.run(Asked("cross", BARS), DATA)
     assert ours.fault(found, WANT) is None
     assert says in (ours.fault(found, wrong) or "")
+
+
+def test_functions_of_an_author_s_fill_what_the_built_in_nodes_fill() -> None:
+    asked = Asked("cross", BARS)
+    builtin, python = ours.run(asked, DATA), ours.run(replace(asked, python=True), DATA)
+    assert ours.fault(python, WANT) is None
+    assert {one.node.node_id for one in python.graphs[0].nodes} & {
+        one.node.node_id for one in builtin.graphs[0].nodes
+    } == {builtin.graphs[0].nodes[0].node.node_id}  # the source alone is the same
 
 
 @pytest.mark.parametrize("shared", workload.SHARES)
