@@ -1,6 +1,6 @@
 """One run of our backtest in a process of its own: `python -m bench.backtest.ours JSON` prints what it took and what came out, as JSON.
 
-Timed is all that somebody gets from a run: the messages are admitted, each node is computed, and intents go through gates, sizing and
+Timed is the first run of the process and all that somebody gets from a run: the messages are admitted, each node is computed, and intents go through gates, sizing and
 execution into orders, fills, positions and accounts. Imports, and the making of the bars, are not.
 """
 
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -49,6 +50,7 @@ class Asked:
         shared: per cent of the nodes that these have in common.
         python: the nodes are functions of an author's (`bench.backtest.authored`), and not built in; of `cross` alone.
         recorded: every row is written to an embedded log; else all are messages in memory in the end.
+        again: a second run follows in the same process, whose seconds are told beside those of the first.
     """
 
     strategy: str
@@ -58,6 +60,7 @@ class Asked:
     shared: int = 0
     recorded: bool = False
     python: bool = False
+    again: bool = False
 
 
 def market_of(asked: Asked) -> Market:
@@ -180,27 +183,40 @@ def _fault_of_one(fills: Sequence[Fill], rows: Sequence[Account | Position], wan
 def measure(asked: Asked) -> dict[str, Any]:
     """Seconds, fills and megabytes of a run, and what is wrong with it; what it has grown by are the bars in columns and all that came out."""
     data = market_of(asked)
-    with tempfile.TemporaryDirectory(prefix="bench-backtest-") as place:
-        log = open_log(f"embedded:{place}/log") if asked.recorded else None
-        gc.collect()
-        before_mb, before_s = memory_mb(), time.process_time()
-        found = run(asked, data, log)
-        cpu_s, after_mb = time.process_time() - before_s, memory_mb()
-        told = {
-            "seconds": found.seconds,
-            "cpu_s": cpu_s,
-            "fills": len(found.fills()),
-            "orders": len(found.orders()),
-            "rows": 0 if found.recorder is None else found.recorder.rows,
-            "computed": found.run.computed,
-            "nodes_s": nodes_alone(found),
-            "peak_mb": peak_mb(),
-            "grown_mb": after_mb - before_mb,
-            "fault": fault(found, expected(asked.strategy, data)),
-        }
+    with tempfile.TemporaryDirectory(prefix="bench-backtest-") as name:
+        place = Path(name)
+        with _log(asked, place / "first") as log:
+            gc.collect()
+            before_mb, before_s = memory_mb(), time.process_time()
+            found = run(asked, data, log)
+            cpu_s, after_mb = time.process_time() - before_s, memory_mb()
+            told = {
+                "seconds": found.seconds,
+                "cpu_s": cpu_s,
+                "fills": len(found.fills()),
+                "orders": len(found.orders()),
+                "rows": 0 if found.recorder is None else found.recorder.rows,
+                "computed": found.run.computed,
+                "nodes_s": nodes_alone(found),
+                "peak_mb": peak_mb(),
+                "grown_mb": after_mb - before_mb,
+                "fault": fault(found, expected(asked.strategy, data)),
+            }
+        if asked.again:
+            with _log(asked, place / "again") as log:
+                told["again_s"] = run(asked, data, log).seconds
+    return told
+
+
+@contextmanager
+def _log(asked: Asked, place: Path) -> Iterator[Log | None]:
+    """An embedded log of its own, where rows are to be written."""
+    log = open_log(f"embedded:{place}") if asked.recorded else None
+    try:
+        yield log
+    finally:
         if log is not None:
             log.close()
-    return told
 
 
 def memory_mb() -> float:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def environment(peer: Peer, work: Path = WORK) -> Path:
     """
     lock = HERE / f"{peer.name}.lock"
     base = _python(peer)
-    mark = hashlib.sha256(lock.read_bytes() + str(base).encode()).hexdigest()
+    mark = hashlib.sha256(lock.read_bytes() + peer.python.encode()).hexdigest()
     place = work / f"backtest-{peer.name}-venv"
     python, ready = place / "bin" / "python", place / "ready"
     if ready.exists() and ready.read_text() == mark:
@@ -102,8 +103,10 @@ def environment(peer: Peer, work: Path = WORK) -> Path:
 
 
 def _python(peer: Peer) -> Path:
-    """An interpreter of the version that a peer needs, as the shell finds it or where pyenv keeps it."""
+    """An interpreter of the version that a peer needs: this one, or as the shell finds it, or where pyenv keeps it."""
     name = f"python{peer.python}"
+    if f"{sys.version_info.major}.{sys.version_info.minor}" == peer.python:
+        return Path(sys.executable)
     candidates = [shutil.which(name), *_of_pyenv(peer.python)]
     for one in candidates:
         if one is None:
