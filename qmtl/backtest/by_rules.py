@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeAlias
@@ -48,7 +48,7 @@ def by_rules(
     gates: Sequence[Activation],
     opened_ms: int,
     bars: Mapping[str, BarColumns],
-    wants: Sequence[Want],
+    wants: Iterable[Want],
     step_ms: int,
     last_ms: int,
     tell: Tell,

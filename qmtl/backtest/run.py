@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qmtl.backtest.by_rules import by_rules
@@ -105,7 +105,7 @@ class Course:
         self._columns = {symbol: (one, one.bucket_ms.tolist()) for symbol, one in bars.items()}
 
     def go(
-        self, strategy_id: str, wants: Sequence[Want], gates: Sequence[Activation], *, alone: bool
+        self, strategy_id: str, wants: Iterable[Want], gates: Sequence[Activation], *, alone: bool
     ) -> Outcome:
         recorder = self._recorder
         before = 0 if recorder is None else recorder.rows
@@ -135,7 +135,7 @@ class Course:
             tell,
         )
 
-    def _by_ledger(self, strategy_id: str, wants: Sequence[Want], gates: Sequence[Activation]) -> Outcome:
+    def _by_ledger(self, strategy_id: str, wants: Iterable[Want], gates: Sequence[Activation]) -> Outcome:
         world, recorder = self._world, self._recorder
         sides = {gate.side: gate for gate in gates}
         sink: Kept | Recorded

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
 from qmtl.runtime.sdk.functions import Functions
 from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
 from qmtl.services.dagmanager.graph import Graph, GraphNode
+
+CHUNK: Final = 4096
+"""So many wants of a column are made at once."""
 
 Given: TypeAlias = Column | Targets | Stated
 BySymbol: TypeAlias = Mapping[str, Given]
@@ -170,33 +174,54 @@ class Want(NamedTuple):
         )
 
 
-def wants_of(graph: Graph, given: Mapping[str, BySymbol], bars: Mapping[str, BarColumns]) -> list[Want]:
-    """What the signals of a graph want, by bucket, then symbol, then the place of the signal."""
-    rows: list[Want] = []
-    columns = 0
-    for index, node_id in enumerate(graph.signals):
-        for symbol, targets in given[node_id].items():
-            if isinstance(targets, Column):
-                continue  # numbers are no signal
-            columns += 1
-            at = targets.at if isinstance(targets, Stated) else np.flatnonzero(targets.there)
-            said: Iterable[tuple[Decimal, Decimal]]
+class Wants:
+    """What the signals of a strategy want, by bucket, then symbol, then signal.
+
+    Each time it is gone through they are made anew, some at a time: a run may have more of them than should be in memory.
+
+    Args:
+        columns: what each signal gave of each symbol, with its number.
+    """
+
+    def __init__(
+        self, columns: Sequence[tuple[int, str, str, Targets | Stated]], bars: Mapping[str, BarColumns]
+    ) -> None:
+        self._columns, self._bars = columns, bars
+
+    def __iter__(self) -> Iterator[Want]:
+        runs = [self._run(*one) for one in self._columns]
+        return runs[0] if len(runs) == 1 else heapq.merge(*runs, key=_order)
+
+    def _run(self, signal: int, node_id: str, symbol: str, targets: Targets | Stated) -> Iterator[Want]:
+        places = targets.at if isinstance(targets, Stated) else np.flatnonzero(targets.there)
+        buckets = self._bars[symbol].bucket_ms
+        for begin in range(0, len(places), CHUNK):
+            at = places[begin : begin + CHUNK]
+            times = buckets[at].tolist()
             if isinstance(targets, Stated):
-                said = [(one.target_percent, one.reference_price) for one in targets.targets]
+                said = [
+                    (one.target_percent, one.reference_price)
+                    for one in targets.targets[begin : begin + CHUNK]
+                ]
             else:
                 percents, prices = targets.percents, targets.reference_price
                 chosen = targets.index[at].tolist()
-                said = (
+                said = [
                     (percents[one], prices.at(place)) for one, place in zip(chosen, at.tolist(), strict=True)
-                )
-            buckets = bars[symbol].bucket_ms[at].tolist()
-            rows += [
-                Want(bucket_ms, symbol, index, place, percent, price, node_id)
-                for bucket_ms, place, (percent, price) in zip(buckets, at.tolist(), said, strict=True)
-            ]
-    if columns > 1:
-        rows.sort(key=_order)
-    return rows
+                ]
+            for bucket_ms, place, (percent, price) in zip(times, at.tolist(), said, strict=True):
+                yield Want(bucket_ms, symbol, signal, place, percent, price, node_id)
+
+
+def wants_of(graph: Graph, given: Mapping[str, BySymbol], bars: Mapping[str, BarColumns]) -> Wants:
+    """What the signals of a graph want."""
+    columns = [
+        (signal, node_id, symbol, targets)
+        for signal, node_id in enumerate(graph.signals)
+        for symbol, targets in given[node_id].items()
+        if not isinstance(targets, Column)  # numbers are no signal
+    ]
+    return Wants(columns, bars)
 
 
 def _order(want: Want) -> tuple[int, str, int]:

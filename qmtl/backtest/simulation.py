@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from qmtl.backtest.recording import Recorder
 from qmtl.backtest.run import Run, backtest
+from qmtl.backtest.signals import Fault
 from qmtl.foundation.common.errors import CommandRefused, InvalidDag, InvalidValue
 from qmtl.foundation.common.identity import own_params
 from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, OrderRejection, Position
@@ -28,6 +30,7 @@ from qmtl.runtime.data.fingerprint import fingerprint_of
 from qmtl.runtime.data.instruments import instrument_for
 from qmtl.runtime.indicators.price import PriceParams
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE
+from qmtl.runtime.sdk.functions import Functions
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.worldservice.rules import decide
@@ -110,6 +113,11 @@ class Simulated:
         return self.run.rows()
 
     @property
+    def faults(self) -> Sequence[Fault]:
+        """Nodes whose function failed: from then on they gave nothing, and all else went on."""
+        return self.run.faults
+
+    @property
     def computed(self) -> int:
         """How many different nodes there were to compute."""
         return self.run.computed
@@ -125,15 +133,20 @@ def simulate(
     *,
     progress: Progress | None = None,
     fingerprint: str | None = None,
+    functions: Functions | None = None,
+    recorder: Recorder | None = None,
 ) -> Simulated:
     """Run the strategies of these DAG messages over bars, all in one world, each with an account of its own.
 
     Args:
         bars: by symbol, all of one interval; how the mapping is ordered makes no difference.
         fingerprint: of these bars, where it is known; computed otherwise.
+        functions: those that Python nodes may run; without any only what is registered in this process.
+        recorder: writes every row to a log; without it they are kept in memory.
 
     Raises:
         InvalidDag: a message that is refused, or a node that reads what the bars don't have.
+        CodeMissing, CodeDiffers: a function is not where a message says, or another one lies there.
         InvalidValue: no messages, two of one strategy, no bars, or bars of several intervals.
         CommandRefused: terms that no world may have.
     """
@@ -146,7 +159,9 @@ def simulate(
     known = fingerprint or fingerprint_of((symbol, (one,)) for symbol, one in ordered.items())
     world, gates = opened(terms, known, ordered, graphs, start_ms)
     told("backtest", 1, 3)
-    run = backtest(graphs, ordered, world, gates, start_ms, interval * 1000)
+    run = backtest(
+        graphs, ordered, world, gates, start_ms, interval * 1000, functions=functions, recorder=recorder
+    )
     told("backtest", 3, 3)
     return Simulated(
         tuple(messages), ordered, terms, world, gates, graphs, run, known, interval, start_ms, end_ms

@@ -396,10 +396,7 @@ class Client:
             NoAnswer: the DAG Manager, the topic admin or the node workers do not run.
         """
         if outcome.safe_mode:
-            raise CommandRefused(
-                f"strategy {outcome.strategy_id!r} is not deployed: its context was in safe mode ({outcome.safe_mode}).",
-                _REMEDIES.get(outcome.safe_mode, ""),
-            )
+            raise safe_mode_refusal(outcome)
         world_id, strategy_id, mine = outcome.world_id, outcome.strategy_id, outcome.sentinel_id
 
         def ready() -> StrategyVersion | None:
@@ -427,6 +424,14 @@ def require_accepted(outcome: DagCommandOutcome) -> None:
     if not outcome.accepted:
         refusal = _REFUSALS.get(outcome.code, CommandRefused)
         raise refusal(f"the DAG Manager refused: {outcome.detail.removeprefix(f'[{refusal.code}] ')}")
+
+
+def safe_mode_refusal(outcome: DagOutcome) -> CommandRefused:
+    """Why a submission that was taken in safe mode is not deployed, and what to do."""
+    return CommandRefused(
+        f"strategy {outcome.strategy_id!r} is not deployed: its context was in safe mode ({outcome.safe_mode}).",
+        _REMEDIES.get(outcome.safe_mode, ""),
+    )
 
 
 def attempts_of(command: DagCommand) -> int:

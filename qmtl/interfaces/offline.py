@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
 
 from qmtl.backtest.simulation import DEFAULT_TERMS, Progress, Simulated, Terms, reads_of, simulate
-from qmtl.foundation.common.errors import InvalidStrategy, NotInCatalogue
+from qmtl.bootstrap import functions_of
+from qmtl.foundation.common.errors import ComputeFailed, InvalidStrategy, NotInCatalogue
 from qmtl.foundation.common.instants import epoch_ms
 from qmtl.foundation.common.money import text
 from qmtl.interfaces.report.from_backtest import result_of
@@ -43,6 +44,7 @@ class Backtested:
         result: the run as reports take it: bars, fills, orders, equity.
         performance: its figures, months and trades.
         unread: symbols of the data that the strategy does not read.
+        duplicates: how many bars a file says a second time in the same words, by symbol; they count once.
     """
 
     simulated: Simulated
@@ -50,6 +52,7 @@ class Backtested:
     result: RunResult
     performance: Performance
     unread: tuple[str, ...]
+    duplicates: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, Decimal | float | int | None]:
@@ -61,6 +64,15 @@ class Backtested:
         """How many intents, or parts of one, became no order, by reason."""
         counted = Counter(one.reason.value for one in self.simulated.rejections)
         return dict(sorted(counted.items()))
+
+    @property
+    def faults(self) -> tuple[ComputeFailed, ...]:
+        """What became of nodes whose function failed, by the bucket: from then on such a node gave nothing, and all else went on."""
+        found = sorted(self.simulated.faults, key=lambda one: (one.bucket_ms, one.name))
+        return tuple(
+            ComputeFailed(f"the node {one.name!r} failed: {one.error.what}", one.error.remedy)
+            for one in found
+        )
 
     def write(self, directory: str | Path, *, parquet: bool = True) -> list[Path]:
         """Write the report, the tables and `result.json`; the same run gives the same bytes.
@@ -92,27 +104,39 @@ def run_offline(
     terms: Terms = DEFAULT_TERMS,
     convention: Convention | None = None,
     progress: Progress | None = None,
+    code: Sequence[str] = (),
 ) -> Backtested:
-    """As `Runner.offline`, with text in place of a strategy, too."""
+    """As `Runner.offline`, with text in place of a strategy, too.
+
+    Args:
+        code: packages with the functions of a DAG message, beside those that the environment names.
+    """
+    functions = functions_of(code)
     told = progress or (lambda what, done, total: None)
     told("load", 0, 1)
     loaded = _loaded(strategy)
     length = None if interval is None else interval_of(interval, "the data")
     start_ms, end_ms = _instant(start), _instant(end)
-    if length is None and lacks_interval(loaded):
-        length = _read(data, start_ms, end_ms, as_of, None, None, sparse=False).interval
-    message = message_of(loaded, length)
+    tells_none = length is None and lacks_interval(loaded)
+    message = message_of(loaded, _any_interval(loaded) if tells_none else length)
     symbols, reads = reads_of(admit(message, 0))
     told("load", 1, 1)
     told("read bars", 0, 1)
-    read = _read(data, start_ms, end_ms, as_of, symbols, length or reads, sparse=interval is not None)
+    wanted = None if tells_none else length or reads
+    read = _read(data, start_ms, end_ms, as_of, symbols, wanted, sparse=interval is not None)
+    if tells_none:
+        message = message_of(loaded, read.interval)
+        reads_of(admit(message, 0))  # raises where another source has an interval of its own
     told("read bars", 1, 1)
-    simulated = simulate([message], read.bars, terms, progress=progress, fingerprint=read.fingerprint)
+    simulated = simulate(
+        [message], read.bars, terms, progress=progress, fingerprint=read.fingerprint, functions=functions
+    )
     told("figures", 0, 1)
     result = result_of(simulated, as_of=read.as_of)
     found = performance_of(result, convention)
     told("figures", 1, 1)
-    return Backtested(simulated, read.as_of, result, found, tuple(sorted(_named(data) - set(symbols))))
+    unread = tuple(sorted(_named(data) - set(symbols)))
+    return Backtested(simulated, read.as_of, result, found, unread, read.duplicates)
 
 
 def _loaded(strategy: Strategic) -> Strategy | bytes:
@@ -122,10 +146,16 @@ def _loaded(strategy: Strategic) -> Strategy | bytes:
         strategy = strategy()
     if not isinstance(strategy, Strategy | bytes):
         raise InvalidStrategy(
-            f"a strategy was of type {type(strategy).__name__}; a Strategy, a DAG message or where one is is required.",
+            f"a strategy was of type {type(strategy).__name__}; a Strategy or a DAG message is required.",
             "Give an object of your subclass of Strategy.",
         )
     return strategy
+
+
+def _any_interval(strategy: Strategy | bytes) -> int:
+    """Seconds with which a strategy without an interval can be asked what it reads."""
+    assert isinstance(strategy, Strategy)
+    return next((one.interval for one in strategy.nodes if one.interval is not None), 60)
 
 
 def _instant(value: int | str | None) -> int | None:
@@ -145,7 +175,7 @@ def _read(
     start_ms: int | None,
     end_ms: int | None,
     as_of: int | str | None,
-    symbols: Sequence[str] | None,
+    symbols: Sequence[str],
     interval: int | None,
     *,
     sparse: bool,
@@ -160,15 +190,16 @@ def _read(
 
 
 def _given(
-    data: Mapping[str, BarColumns], start_ms: int | None, end_ms: int | None, symbols: Sequence[str] | None
+    data: Mapping[str, BarColumns], start_ms: int | None, end_ms: int | None, symbols: Sequence[str]
 ) -> BarsRead:
     bars = {}
-    for symbol in sorted(data) if symbols is None else symbols:
+    for symbol in symbols:
         if symbol not in data or not len(found := cut(data[symbol], start_ms, end_ms)):
             raise NotInCatalogue(
                 f"the data have no bars of {symbol} in the range; they have {', '.join(sorted(data)) or 'nothing'}.",
                 "Give the data that the strategy reads.",
             )
         bars[symbol] = found
-    interval = next(iter(bars.values())).interval if bars else 1
-    return BarsRead(bars, interval, fingerprint_of((symbol, (one,)) for symbol, one in bars.items()))
+    return BarsRead(
+        bars, bars[symbols[0]].interval, fingerprint_of((symbol, (one,)) for symbol, one in bars.items())
+    )

@@ -28,6 +28,8 @@ DOCUMENTS = (
     "docs/data.md",
     "docs/report.md",
     "docs/backtest.md",
+    "docs/sweep.md",
+    "docs/honesty.md",
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qmtl.backtest.recording import Recorder
-from qmtl.backtest.run import backtest
+from qmtl.backtest.simulation import Terms, simulate
 from qmtl.bootstrap import open_log
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log
@@ -19,7 +19,6 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces.demo.run import WORLD, load, strategy_message
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.bars import BarSource, read_bars
-from qmtl.services.dagmanager.admission import admit
 from tests.flow.driving import Place
 
 
@@ -53,23 +52,24 @@ def test_a_backtest_leaves_the_orders_fills_and_books_of_the_processors(
         (world,) = (one for one in rows(log, "world.state") if one.world_id == WORLD)
         recorder = Recorder(own)
         for writer in (None, recorder):
-            run = backtest(
-                [admit(strategy_message(data), 0)],
-                bars,
-                world,
-                rows(log, "activation"),
-                data.start_ms,
-                data.interval * 1000,
-                recorder=writer,
-            )
-            assert len(run.fills) > 5
-            assert sorted(run.intents, key=repr) == sorted(events(log, "trade.intents"), key=repr)
-            assert sorted(run.orders.values(), key=repr) == sorted(rows(log, "trade.orders"), key=repr)
-            assert sorted(run.fills, key=repr) == sorted(rows(log, "trade.fills"), key=repr)
-            assert sorted(run.rejections, key=repr) == sorted(events(log, "trade.rejections"), key=repr)
-            assert sorted(run.rows(), key=repr) == sorted(rows(log, "trade.portfolio"), key=repr)
+            done = simulate([strategy_message(data)], bars, Terms(world_id=WORLD), recorder=writer)
+            assert (done.world, done.fingerprint, done.end_ms) == (world, data.fingerprint, data.end_ms)
+            assert sorted(done.gates, key=repr) == sorted(rows(log, "activation"), key=repr)
+            assert len(done.fills) > 5
+            assert sorted(done.intents, key=repr) == sorted(events(log, "trade.intents"), key=repr)
+            assert sorted(done.orders.values(), key=repr) == sorted(rows(log, "trade.orders"), key=repr)
+            assert sorted(done.fills, key=repr) == sorted(rows(log, "trade.fills"), key=repr)
+            assert sorted(done.rejections, key=repr) == sorted(events(log, "trade.rejections"), key=repr)
+            assert sorted(done.rows(), key=repr) == sorted(rows(log, "trade.portfolio"), key=repr)
         recorder.close()
-        for topic in ("trade.intents", "trade.orders", "trade.fills", "trade.rejections"):
+        for topic in (
+            "world.state",
+            "activation",
+            "trade.intents",
+            "trade.orders",
+            "trade.fills",
+            "trade.rejections",
+        ):
             assert written(own, topic) == written(log, topic)
         # The processors also write what changes in nothing but its mark.
         assert written(own, "trade.portfolio").items() <= written(log, "trade.portfolio").items()

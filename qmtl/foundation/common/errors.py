@@ -582,6 +582,13 @@ class NoAnswer(QmtlError):
     exit_code = 6
 
 
+class NoGateway(QmtlError):
+    """The address of a gateway, in a version that has none: strategies run on the address of a log."""
+
+    code = "QMTL-611"
+    exit_code = 6
+
+
 # ---- market data --------------------------------------------------------------------------------------------
 
 
@@ -753,6 +760,51 @@ class NothingToReport(QmtlError):
 
     code = "QMTL-814"
     exit_code = 6
+
+
+class CheckFailed(QmtlError):
+    """A strategy whose backtest does not say what it would do live: it sees the future, or hangs on more than its bars."""
+
+    code = "QMTL-818"
+
+
+class TrialLost(QmtlError):
+    """A run of a check whose process ended before it had answered, or that failed where no author's code was."""
+
+    code = "QMTL-819"
+
+
+class InvalidSweep(QmtlError):
+    """Parameters, conditions or a figure with which no sweep can be made."""
+
+    code = "QMTL-850"
+    exit_code = 2
+
+
+class CombinationFailed(QmtlError):
+    """A combination of a sweep at which the author's code raised an error without a code; the others go on."""
+
+    code = "QMTL-851"
+
+
+class WorkerLost(QmtlError):
+    """A combination of a sweep whose process was lost each time that it was tried; the others go on."""
+
+    code = "QMTL-852"
+
+
+class NothingSwept(QmtlError):
+    """A sweep of which every combination failed."""
+
+    code = "QMTL-853"
+    exit_code = 6
+
+
+class EngineFailed(QmtlError):
+    """Processes or a cluster on which a sweep can't be computed."""
+
+    code = "QMTL-854"
+    exit_code = 3
 
 
 # ---- archive --------------------------------------------------------------------------------------------------

@@ -11,6 +11,13 @@ import click
 from qmtl.foundation.common.errors import InvalidValue
 from qmtl.foundation.common.money import parse_decimal
 from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.backtest_check import (
+    check_options,
+    failure_of,
+    findings_object,
+    render_findings,
+    run_check,
+)
 from qmtl.interfaces.cli.conventions import convention_options
 from qmtl.interfaces.cli.data import as_of_option
 from qmtl.interfaces.cli.options import format_option, instant, interval_s
@@ -103,6 +110,13 @@ def _instruments(
     metavar="SYMBOL=TICK,LOT,MINIMUM",
     help="Limits of orders, repeatable; by default those that are published, or the finest steps.",
 )
+@click.option(
+    "--code",
+    "code",
+    multiple=True,
+    metavar="PACKAGE",
+    help="Of a DAG message: a package whose functions its Python nodes may run, beside those in QMTL_CODE; repeatable.",
+)
 @convention_options
 @click.option(
     "--out",
@@ -117,6 +131,7 @@ def _instruments(
     show_default=True,
     help="Write the tables of --out as Parquet, too; needs the extra `data`.",
 )
+@check_options
 @format_option
 def backtest(
     strategy: str,
@@ -130,9 +145,13 @@ def backtest(
     fee_rate: Decimal,
     slippage_rate: Decimal,
     instruments: tuple[Instrument, ...],
+    code: tuple[str, ...],
     convention: Convention,
     out: Path | None,
     parquet: bool,
+    is_checked: bool,
+    cut_count: int,
+    start_count: int,
     as_json: bool,
 ) -> None:
     """Run a strategy over bars, and show what it has traded and what that was worth.
@@ -141,6 +160,7 @@ def backtest(
     orders are those that the processors give on the same bars. It needs no log and no broker.
     """
     from qmtl.backtest.simulation import Terms
+    from qmtl.bootstrap import functions_of
     from qmtl.interfaces.offline import run_offline
     from qmtl.interfaces.report.backtest_files import result_object
     from qmtl.interfaces.report.export import require_parquet
@@ -149,16 +169,50 @@ def backtest(
         require_parquet()  # before the run, which may take long
     terms = Terms(currency, cash, fee_rate, slippage_rate, instruments)
     with render.progress() as advance:
-        done = run_offline(strategy, data, start_ms, end_ms, as_of, interval, terms, convention, advance)
+        done = run_offline(
+            strategy,
+            data,
+            start_ms,
+            end_ms,
+            as_of,
+            interval,
+            terms=terms,
+            convention=convention,
+            progress=advance,
+            code=code,
+        )
         advance("write", 0, 1)
         written = [] if out is None else done.write(out, parquet=parquet)
         advance("write", 1, 1)
     if done.unread:
         render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
+    for symbol, count in done.duplicates.items():
+        render.note(f"{count} bars of {symbol} are there a second time in the same words; they count once")
+    report = None
+    if is_checked:
+        simulated = done.simulated
+        report = run_check(
+            simulated.messages,
+            simulated.bars,
+            terms,
+            packages=functions_of(code).packages,
+            cut_count=cut_count,
+            start_count=start_count,
+        )
     if as_json:
-        render.json_line({**result_object(done), "written": [str(one) for one in written]})
-        return
-    _show(done, written)
+        checks = {} if report is None else {"honesty": findings_object(report)}
+        render.json_line({**result_object(done), "written": [str(one) for one in written], **checks})
+    else:
+        _show(done, written)
+        if report is not None:
+            render.line()
+            render_findings(report)
+    for fault in done.faults[1:]:
+        render.note(fault)
+    if done.faults:
+        raise done.faults[0]
+    if report is not None and report.findings:
+        raise failure_of(report)
 
 
 def _show(done: Backtested, written: list[Path]) -> None:
@@ -176,6 +230,7 @@ def _show(done: Backtested, written: list[Path]) -> None:
         ("from", words.moment(simulated.start_ms)),
         ("to", words.moment(simulated.end_ms)),
         ("bars", f"{bars}; of {words.duration(simulated.interval * 1000)}"),
+        ("buckets", (simulated.end_ms - simulated.start_ms) // (simulated.interval * 1000)),
         ("nodes", simulated.computed),
         ("intents", len(simulated.intents)),
         ("orders", len(result.orders)),

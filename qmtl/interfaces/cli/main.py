@@ -52,6 +52,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "dlq": Verb(
         "qmtl.interfaces.cli.dlq:dlq", "Look at records that could not be used, and write them back."
     ),
+    "strategy": Verb(
+        "qmtl.interfaces.cli.strategy:strategy", "Look at a strategy of yours, publish it, and run it."
+    ),
     "dag": Verb("qmtl.interfaces.cli.dag:dag", "Publish strategies and look at the graph of shared nodes."),
     "service": Verb("qmtl.interfaces.cli.service:service", "Operate a service: `qmtl service dagmanager`."),
     "world": Verb("qmtl.interfaces.cli.world:world", "Create worlds, and open and close their order gates."),
@@ -65,6 +68,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "report": Verb(
         "qmtl.interfaces.cli.report:report",
         "Write what a run was worth: figures, charts, trades, as HTML and tables.",
+    ),
+    "sweep": Verb(
+        "qmtl.interfaces.cli.sweep:sweep", "Try many values of a strategy's parameters over the same bars."
     ),
     "topology": Verb(
         "qmtl.interfaces.cli.topology:topology", "Draw every processor with what it reads, owns and writes."

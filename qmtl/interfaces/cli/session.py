@@ -18,7 +18,9 @@ ASKED: Final = ("dagmanager",)
 
 
 @contextmanager
-def client(address: str, wait_s: float = WAIT_S, *, begins: bool = False) -> Iterator[Client]:
+def client(
+    address: str, wait_s: float = WAIT_S, *, begins: bool = False, code: Sequence[str] = ()
+) -> Iterator[Client]:
     """Open the log and give a client.
 
     On the embedded log nobody else can run the processors, so this process does, with the stores beside the log; and who says something
@@ -26,6 +28,7 @@ def client(address: str, wait_s: float = WAIT_S, *, begins: bool = False) -> Ite
 
     Args:
         begins: the command is the first thing that is said on a log: before it, there is nothing that another one could mean.
+        code: on the embedded log, packages whose functions Python nodes may run, beside those that the environment names.
 
     Raises:
         NoCatalogue: on Kafka, where the command does not begin a log and nobody has.
@@ -34,7 +37,7 @@ def client(address: str, wait_s: float = WAIT_S, *, begins: bool = False) -> Ite
     from qmtl.topology import NAMES
 
     may_make = ALL_TOPICS if begins or _directory(address) is not None else SOME_TOPICS
-    with _client(address, wait_s, may_make, NAMES) as made:
+    with _client(address, wait_s, may_make, NAMES, code) as made:
         yield made
 
 
@@ -59,8 +62,10 @@ def asking(address: str, wait_s: float = WAIT_S) -> Iterator[Client]:
 
 
 @contextmanager
-def _client(address: str, wait_s: float, may_make: int, names: Sequence[str]) -> Iterator[Client]:
-    from qmtl.bootstrap import make_workers, open_log, prepare
+def _client(
+    address: str, wait_s: float, may_make: int, names: Sequence[str], code: Sequence[str] = ()
+) -> Iterator[Client]:
+    from qmtl.bootstrap import make_workers, open_log, outside_of, prepare
     from qmtl.engine.task import TaskSettings
     from qmtl.interfaces.client import Client
 
@@ -70,7 +75,8 @@ def _client(address: str, wait_s: float, may_make: int, names: Sequence[str]) ->
         prepare(log, may_make)
         place = _directory(address)
         if place is not None:
-            workers = make_workers(log, TaskSettings(place.parent / "tasks"), names)
+            outside = outside_of(log, code=code)
+            workers = make_workers(log, TaskSettings(place.parent / "tasks"), names, outside=outside)
         made = Client(log, workers, wait_s)
         try:
             yield made

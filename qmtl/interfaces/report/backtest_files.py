@@ -87,6 +87,7 @@ def result_object(done: Backtested) -> dict[str, Any]:
         "from_ms": simulated.start_ms,
         "to_ms": simulated.end_ms,
         "bars": {symbol: len(one) for symbol, one in simulated.bars.items()},
+        "buckets": (simulated.end_ms - simulated.start_ms) // (simulated.interval * 1000),
         "terms": {
             "world_id": terms.world_id,
             "currency": terms.currency,
@@ -106,6 +107,7 @@ def result_object(done: Backtested) -> dict[str, Any]:
         "orders": len(result.orders),
         "fills": len(result.fills),
         "rejections": done.rejections,
+        "faults": [{"code": one.code, "what": one.what} for one in done.faults],
         "convention": {
             "period_s": meant.period,
             "periods_per_year": meant.periods_per_year,
@@ -127,10 +129,11 @@ def release_line(done: Backtested, result_digest: str) -> str:
     """The run as `qmtl service dagmanager release backtest --results` takes it: one line of JSON, with the digest of the result file."""
     simulated, result = done.simulated, done.result
     net = text(result.curve.final - result.curve.initial)
+    failed = f"{len(done.faults)} nodes failed; " if done.faults else ""
     run = {
         "run_id": f"backtest-{result_digest[:16]}",
-        "passed": True,
-        "detail": f"net profit {net} {result.settings.currency}, {len(result.fills)} fills",
+        "passed": not done.faults,
+        "detail": f"{failed}net profit {net} {result.settings.currency}, {len(result.fills)} fills",
         "dataset_fingerprint": simulated.fingerprint,
         "from_ms": simulated.start_ms,
         "to_ms": simulated.end_ms,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from qmtl.foundation.common.errors import MissingExtra
 from qmtl.foundation.common.money import text
@@ -26,16 +26,21 @@ _DANGEROUS: Final = ("=", "+", "-", "@", "\t", "\r")
 """A text that begins so is a formula to spreadsheets."""
 
 
+Kind: TypeAlias = Literal["text", "money", "float", "integer", "truth"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """One table, by columns.
 
     Attributes:
         columns: name to values, of one kind each: text, exact decimals, floats, or epoch ms where the name ends in `_ms`.
+        kinds: of columns whose name alone does not say their kind.
     """
 
     name: str
     columns: Mapping[str, Sequence[Any]]
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         return zip(*self.columns.values(), strict=True)
@@ -143,6 +148,8 @@ def _written(value: object) -> str:
             return text(value)
         case str() if value.startswith(_DANGEROUS):
             return f"'{value}"
+        case bool():
+            return "true" if value else "false"
         case float():
             return repr(value)
         case _:
@@ -175,23 +182,33 @@ def write_parquet(table: Table, path: Path) -> None:
         MissingExtra: pyarrow is not installed.
     """
     arrow, parquet = _arrow("pyarrow"), _arrow("pyarrow.parquet")
-    columns = {name: arrow.array(*_column(arrow, name, values)) for name, values in table.columns.items()}
+    columns = {
+        name: arrow.array(*_column(arrow, name, values, table.kinds.get(name)))
+        for name, values in table.columns.items()
+    }
     parquet.write_table(arrow.table(columns), str(path), compression="zstd")
 
 
-def _column(arrow: Any, name: str, values: Sequence[Any]) -> tuple[list[Any], Any]:
-    if name.endswith("_ms"):
+def _column(arrow: Any, name: str, values: Sequence[Any], said: Kind | None) -> tuple[list[Any], Any]:
+    known = said or _kind(name)
+    if known == "integer" and name.endswith("_ms"):
         return list(values), arrow.timestamp("ms", tz="UTC")
-    if name in ("seq", "intent_index"):
-        return list(values), arrow.int64()
-    if name in _MONEY:
+    if known == "money":
         places = max((-int(one.as_tuple().exponent) for one in values if one is not None), default=0)
         kept = max(places, 0)
         if _fits(values, kept):
             return list(values), arrow.decimal128(_DIGITS, kept)
         return [None if one is None else text(one) for one in values], arrow.string()
-    kind = arrow.float64() if name in ("equity", "exposure", "drawdown") else arrow.string()
-    return list(values), kind
+    types = {"integer": arrow.int64, "float": arrow.float64, "truth": arrow.bool_, "text": arrow.string}
+    return list(values), types[known]()
+
+
+def _kind(name: str) -> Kind:
+    if name.endswith("_ms") or name in ("seq", "intent_index"):
+        return "integer"
+    if name in _MONEY:
+        return "money"
+    return "float" if name in ("equity", "exposure", "drawdown") else "text"
 
 
 _MONEY: Final = frozenset(

@@ -61,6 +61,7 @@ def result_of(simulated: Simulated, strategy_id: str | None = None, as_of: str =
             "as_of": as_of or "none",
             "Fingerprint of the data": simulated.fingerprint,
             "Equity of the account": "the same",
+            **_failed(simulated, strategy_id),
             "QMTL": package_version(),
         },
     )
@@ -73,3 +74,15 @@ def _equity(simulated: Simulated, strategy_id: str) -> Decimal:
         if isinstance(row, Account) and row.scope == scope:
             return row.equity
     return simulated.terms.cash
+
+
+def _failed(simulated: Simulated, strategy_id: str) -> dict[str, str]:
+    """Nodes of a strategy that failed, also where another strategy met them first."""
+    own = {
+        one.node.node_id
+        for graph in simulated.graphs
+        if graph.strategy_id == strategy_id
+        for one in graph.nodes
+    }
+    failed = sorted({f"{one.name}: {one.error.what}" for one in simulated.faults if one.node_id in own})
+    return {"Failed nodes": " ".join(failed)} if failed else {}

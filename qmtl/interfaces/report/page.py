@@ -41,7 +41,7 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 _HEAT_FULL: Final = 0.1
 """A return of this size has the full colour."""
 
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(result: RunResult, performance: Performance) -> str:
@@ -64,7 +64,7 @@ def page(result: RunResult, performance: Performance) -> str:
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
         f"<title>{shown(title)}: report of a run</title><style>{CSS}</style></head><body>"
         f'<header><h1>{shown(title)}</h1><p class="dim">{_span(result)}</p><nav aria-label="Sections">{jumps}</nav></header>'

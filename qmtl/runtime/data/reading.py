@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from qmtl.foundation.common.errors import InvalidBarsFile, NotInCatalogue, Usage
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.bars import source_of
 from qmtl.runtime.data.catalogue import Catalogue
+from qmtl.runtime.data.conformance import Conformance
 from qmtl.runtime.data.csv_file import FileForm
 from qmtl.runtime.data.fingerprint import fingerprint_of
 from qmtl.runtime.data.merging import cut, joined
@@ -27,12 +28,14 @@ class BarsRead:
         interval: seconds.
         fingerprint: of these very bars, as `qmtl.runtime.data.bars.dataset_fingerprint` has it.
         as_of: digest of the catalogue's commit; empty for files.
+        duplicates: how many bars a file says a second time in the same words, by symbol; only those that do.
     """
 
     bars: Mapping[str, BarColumns]
     interval: int
     fingerprint: str
     as_of: str = ""
+    duplicates: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_bars(
@@ -114,9 +117,12 @@ def _from_files(
             )
     chosen = {symbol: path for symbol, path in files.items() if symbols is None or symbol in symbols}
     form = FileForm()
+    held = {symbol: Conformance(symbol, interval or 1) for symbol in chosen}
     whole = {
-        symbol: joined(list(read_file(path, symbol, interval or 1, form))) for symbol, path in chosen.items()
+        symbol: joined(list(read_file(path, symbol, interval or 1, form, held[symbol])))
+        for symbol, path in chosen.items()
     }
+    twice = {symbol: one.findings().duplicates for symbol, one in held.items()}
     names = ", ".join(path.name for path in chosen.values())
     found = _distance_s(names, whole.values())
     if interval is not None and found is not None and found > interval and not sparse:
@@ -140,7 +146,7 @@ def _from_files(
                 f" {int(one.open_time_ms[0])} to {int(one.open_time_ms[-1])}.",
                 "Give another range, or another file.",
             )
-    return _read(bars, length, "")
+    return _read(bars, length, duplicates={symbol: count for symbol, count in twice.items() if count})
 
 
 def _from_catalogue(
@@ -167,11 +173,17 @@ def _from_catalogue(
         raise NotInCatalogue(
             f"{catalogue.directory} has no bars of {interval} s.", "Look with `qmtl data list`."
         )
-    return _read(bars, interval, commit.digest)
+    return _read(bars, interval, as_of=commit.digest)
 
 
-def _read(bars: Mapping[str, BarColumns], interval: int, as_of: str) -> BarsRead:
-    return BarsRead(bars, interval, fingerprint_of((symbol, (one,)) for symbol, one in bars.items()), as_of)
+def _read(
+    bars: Mapping[str, BarColumns],
+    interval: int,
+    as_of: str = "",
+    duplicates: Mapping[str, int] | None = None,
+) -> BarsRead:
+    fingerprint = fingerprint_of((symbol, (one,)) for symbol, one in bars.items())
+    return BarsRead(bars, interval, fingerprint, as_of, duplicates or {})
 
 
 def _distance_s(names: str, bars: Collection[BarColumns]) -> int | None:

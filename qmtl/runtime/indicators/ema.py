@@ -107,7 +107,10 @@ class _Macd:
         *fast, fasts = _run(state[0], state[1], xs, self._fast, _alpha(self._fast))
         *slow, slows = _run(state[2], state[3], xs, self._slow, _alpha(self._slow))
         both = len(slows)
-        values = np.array(fasts[len(fasts) - both :]) - np.array(slows)
+        with np.errstate(
+            invalid="ignore"
+        ):  # an infinity in a state is passed over by whoever takes the steps
+            values = np.array(fasts[len(fasts) - both :]) - np.array(slows)
         *signal, signals = _run(state[4], state[5], values.tolist(), self._signal, _alpha(self._signal))
         moved = (*fast, *slow, *signal)
         if self._output == "value":

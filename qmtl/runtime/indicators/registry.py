@@ -16,6 +16,7 @@ from qmtl.runtime.indicators.ema import EMA, MACD
 from qmtl.runtime.indicators.moments import BOLLINGER, CORRELATION, STD, WMA, ZSCORE
 from qmtl.runtime.indicators.order import MAX, MIN, QUANTILE
 from qmtl.runtime.indicators.price import Price
+from qmtl.runtime.indicators.resample import RESAMPLE
 from qmtl.runtime.indicators.returns import RETURNS
 from qmtl.runtime.indicators.sma import Sma
 from qmtl.runtime.indicators.tag_query import TagQuery
@@ -43,6 +44,7 @@ _COLUMNAR: tuple[Columnar, ...] = (
     QUANTILE,
     RETURNS,
     VWAP,
+    RESAMPLE,
     THRESHOLD,
     COMBINE,
     LINEAR,

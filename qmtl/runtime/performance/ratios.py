@@ -231,8 +231,13 @@ def correlation(one: Floats, other: Floats) -> float | None:
     if len(one) < 2 or _is_flat(one) or _is_flat(other):
         return None
     a, b = one - np.mean(one), other - np.mean(other)
-    size = math.sqrt(float(np.dot(a, a)) * float(np.dot(b, b)))
-    return max(-1.0, min(1.0, float(np.dot(a, b)) / size)) if size else None
+    size = math.sqrt(_products(a, a) * _products(b, b))
+    return max(-1.0, min(1.0, _products(a, b) / size)) if size else None
+
+
+def _products(a: Floats, b: Floats) -> float:
+    """The sum of the products; not `np.dot`, whose last bits hang on how many threads a library has, which differs between processes."""
+    return float(np.sum(a * b))
 
 
 def beta(returns: Floats, benchmark: Floats) -> float | None:
@@ -240,7 +245,7 @@ def beta(returns: Floats, benchmark: Floats) -> float | None:
     if len(returns) < 2 or _is_flat(benchmark):
         return None
     a, b = returns - np.mean(returns), benchmark - np.mean(benchmark)
-    return float(np.dot(a, b)) / float(np.dot(b, b))
+    return _products(a, b) / _products(b, b)
 
 
 def alpha(returns: Floats, benchmark: Floats, periods_per_year: float) -> float | None:

@@ -280,13 +280,16 @@ def _require_sound(ordered: Sequence[Fill]) -> None:
 
 
 def _excursions(closed: Iterable[Trade], columns: Mapping[str, BarColumns]) -> Iterable[Trade]:
+    closes = {
+        symbol: bars.bucket_ms for symbol, bars in columns.items()
+    }  # a column each time that it is asked for
     for trade in closed:
         bars = columns.get(trade.symbol)
         if bars is None:
             yield trade
             continue
         begin = int(np.searchsorted(bars.open_time_ms, trade.entry_ms, side="left"))
-        end = int(np.searchsorted(bars.bucket_ms, trade.exit_ms, side="right"))
+        end = int(np.searchsorted(closes[trade.symbol], trade.exit_ms, side="right"))
         made = [ZERO, trade.gross]
         if begin < end:
             low, high = bars.low.chunk(begin, end), bars.high.chunk(begin, end)

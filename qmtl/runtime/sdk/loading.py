@@ -46,19 +46,23 @@ def load_strategy(spec: str) -> Strategy | bytes:
     """
     if spec.endswith(".json"):
         return _message(Path(spec))
-    place, separator, name = spec.rpartition(":")
-    if not separator or name.endswith(".py"):
-        place, name = spec, ""
-    if place.endswith(".py"):
-        module = _from_file(Path(place))
-    elif name and all(one.isidentifier() for one in place.split(".")):
-        module = _from_package(place)
-    else:
-        raise StrategyNotLoaded(
-            f"{spec[:_SHOWN]!r} names no strategy; FILE.py, FILE.py:CLASS, package.module:CLASS or FILE.json does.",
-            "Name the file in which the strategy is.",
-        )
-    return _made(module, name, spec)
+    return _made(*_found(spec))
+
+
+def load_class(spec: str) -> type[Strategy]:
+    """The class of a strategy that a text names, for whoever makes several strategies of it; its module is run, as Python runs a program.
+
+    Args:
+        spec: as of `load_strategy`.
+
+    Raises:
+        StrategyNotLoaded: as `load_strategy`; a message or a strategy that is made already.
+    """
+    found = None if spec.endswith(".json") else _found(spec)[0]
+    if not isinstance(found, type):
+        what = "a DAG message" if found is None else "a strategy that is made already"
+        raise StrategyNotLoaded(f"{spec[:_SHOWN]} names {what}; a class is required.", "Name the class.")
+    return found
 
 
 def nodes_of(strategy: Strategy) -> tuple[Node, ...]:
@@ -209,7 +213,24 @@ def _line_of(error: BaseException) -> str | None:
     return f"{Path(own[-1].filename).name} line {own[-1].lineno}" if own else None
 
 
-def _made(module: ModuleType, name: str, spec: str) -> Strategy:
+def _found(spec: str) -> tuple[type[Strategy] | Strategy, str]:
+    """What a text names in a module, and its name there."""
+    place, separator, name = spec.rpartition(":")
+    if not separator or name.endswith(".py"):
+        place, name = spec, ""
+    if place.endswith(".py"):
+        module = _from_file(Path(place))
+    elif name and all(one.isidentifier() for one in place.split(".")):
+        module = _from_package(place)
+    else:
+        raise StrategyNotLoaded(
+            f"{spec[:_SHOWN]!r} names no strategy; FILE.py, FILE.py:CLASS, package.module:CLASS or FILE.json does.",
+            "Name the file in which the strategy is.",
+        )
+    return _chosen(module, name, spec)
+
+
+def _chosen(module: ModuleType, name: str, spec: str) -> tuple[type[Strategy] | Strategy, str]:
     there = {
         key: one
         for key, one in vars(module).items()
@@ -229,12 +250,16 @@ def _made(module: ModuleType, name: str, spec: str) -> Strategy:
             )
         (name,) = there
     found = getattr(module, name, None)
+    if isinstance(found, Strategy) or (isinstance(found, type) and issubclass(found, Strategy)):
+        return found, name
+    listed = ", ".join(sorted(there)[:_LISTED]) or "none"
+    what = "is no strategy" if hasattr(module, name) else "is not there"
+    raise StrategyNotLoaded(f"{name!r} of {spec} {what}; its strategies: {listed}.", "Name one of them.")
+
+
+def _made(found: type[Strategy] | Strategy, name: str) -> Strategy:
     if isinstance(found, Strategy):
         return found
-    if not isinstance(found, type) or not issubclass(found, Strategy):
-        listed = ", ".join(sorted(there)[:_LISTED]) or "none"
-        what = "is no strategy" if hasattr(module, name) else "is not there"
-        raise StrategyNotLoaded(f"{name!r} of {spec} {what}; its strategies: {listed}.", "Name one of them.")
     with _told(f"the strategy {name}"):
         try:
             return found()

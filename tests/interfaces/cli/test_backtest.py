@@ -29,9 +29,9 @@ from qmtl.interfaces.report.backtest_files import result_object
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.bars import dataset_fingerprint, default_sources, source_of
 from qmtl.runtime.sdk.loading import load_strategy
-from tests.interfaces.cli.running import assert_one_screen, call
+from tests.interfaces.cli.running import assert_one_screen, call, run
 from tests.runtime.data.walk import START_MS, as_csv, minute, walk
-from tests.runtime.sdk.authored import BuiltinCross
+from tests.runtime.sdk.authored import BuiltinCross, PythonCross
 
 Capture = pytest.CaptureFixture[str]
 
@@ -283,6 +283,101 @@ def test_what_can_not_be_ordered_is_counted_by_its_reason(
     assert ran.code == 0, ran
     (line,) = (one for one in ran.out.splitlines() if "below_minimum_size" in one)
     assert int(line.split()[-1]) > 3
+
+
+def test_what_is_left_out_of_the_data_is_told(strategy: str, tmp_path: Path, capsys: Capture) -> None:
+    rows = [minute(place) for place in range(100)]
+    text = f"{SYMBOL}={as_csv(tmp_path / 'bars.csv', [*rows[:50], rows[49], *rows[50:90], rows[95]])}"
+    ran = call(capsys, "backtest", strategy, "--data", text, "--data", "OTHER=nowhere.csv", "--json")
+    assert ran.code == 0, ran
+    assert ran.err.splitlines() == [
+        "the strategy does not read OTHER; left out",
+        f"1 bars of {SYMBOL} are there a second time in the same words; they count once",
+    ]
+    told = json.loads(ran.out)
+    assert (told["bars"], told["buckets"]) == ({SYMBOL: 91}, 96)  # five minutes have no bar
+
+
+# ---- functions of an author -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=8)
+@given(end=st.integers(20, 200))
+def test_functions_trade_as_the_built_in_nodes_that_they_repeat(end: int) -> None:
+    bars = {SYMBOL: of_symbol(0, end)}
+    of_functions, built_in = (
+        [
+            (one.fill_time_ms, one.side, one.quantity, one.price, one.fee)
+            for one in Runner.offline(strategy, data=bars, interval=60).result.fills
+        ]
+        for strategy in (PythonCross, BuiltinCross)
+    )
+    assert of_functions == built_in
+    assert of_functions or end < 60
+
+
+PYTHON = """
+from qmtl import ProcessingNode, Strategy, StreamInput, Target
+
+
+def lean(view):
+    return Target(0.5 if view["price"][60].latest()[1] > 7040 else -0.5)
+
+
+def odd(view):
+    {body}
+
+
+class Leaning(Strategy):
+    def setup(self):
+        price = StreamInput(symbols=["BTC-USD"], name="price")
+        self.add_nodes([price, ProcessingNode(price, lean, gives="target"), ProcessingNode(price, odd, name="strange")])
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return 1 / 0 if view.bar.close > 7030 else 1.0", "it raised ZeroDivisionError"),
+        ("return float('nan') if view.bar.close > 7030 else 1.0", "it gave the number nan"),
+        ("return 'much' if view.bar.close > 7030 else 1.0", "it gave"),
+        ("return view['other'][60].latest()[1]", "it raised ViewMisused"),
+    ],
+)
+def test_a_function_that_fails_is_told_with_node_symbol_and_bucket(
+    body: str, says: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path, out = tmp_path / "odd_nodes.py", tmp_path / "out"
+    path.write_text(PYTHON.format(body=body))
+    text = written(tmp_path / "bars.csv", 0, 100)
+    ran = call(capsys, "backtest", str(path), "--data", text, "--out", str(out), "--no-parquet")
+    assert ran.code == 1
+    first, remedy = ran.err.splitlines()
+    assert first.startswith(f"[QMTL-413] the node 'strange' failed: {says}")
+    bucket_ms = at(31) if "7030" in body else at(1)
+    assert f"for {SYMBOL} in the bucket {bucket_ms}" in first
+    assert "Repair the function" in remedy
+    told = json.loads((out / "result.json").read_text())  # all other nodes have gone on
+    assert told["fills"] > 0
+    assert told["faults"] == [{"code": "QMTL-413", "what": first.removeprefix("[QMTL-413] ")}]
+    assert json.loads((out / "release.jsonl").read_text())["passed"] is False
+    assert "Failed nodes" in (out / "report.html").read_text()
+
+
+def test_functions_of_a_message_come_from_packages_that_are_named(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaning_apart.py").write_text(PYTHON.format(body="return 1.0"))
+    text, out = written(tmp_path / "bars.csv", 0, 100), tmp_path / "out"
+    run(tmp_path, "backtest", "leaning_apart.py", "--data", text, "--out", str(out), "--no-parquet")
+    ran = call(capsys, "backtest", str(out / "dag.json"), "--data", text)
+    assert_one_screen(ran, "QMTL-411", 1, says=["leaning_apart:", "--code leaning_apart"])
+    monkeypatch.syspath_prepend(tmp_path)
+    ran = call(capsys, "backtest", str(out / "dag.json"), "--data", text, "--code", "leaning_apart", "--json")
+    told, before = json.loads(ran.out), json.loads((out / "result.json").read_text())
+    assert {name: told[name] for name in told if name != "written"} == {
+        name: before[name] for name in before if name != "files"
+    }
 
 
 # ---- refusals ---------------------------------------------------------------------------------------------------

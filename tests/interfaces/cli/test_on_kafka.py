@@ -173,6 +173,9 @@ VERBS = (
     ("service", "dagmanager", "gc"),
     ("dag", "publish", "dag.json", "--world", "w1"),
     ("dag", "list"),
+    ("dag", "show", "--file", "dag.json"),
+    ("strategy", "publish", "dag.json", "--world", "w1"),
+    ("strategy", "run", "dag.json", "--world", "w1"),
 )
 
 

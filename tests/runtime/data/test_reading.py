@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -145,6 +145,16 @@ def test_only_the_symbols_that_are_wanted_are_read(tmp_path: Path) -> None:
     assert list(read.bars) == [A]
 
 
+def test_a_bar_that_is_said_twice_counts_once_and_is_told(tmp_path: Path) -> None:
+    rows = bars(A)
+    twice = (
+        f"{A}={as_csv(tmp_path / 'twice.csv', sorted([*rows, *rows[3:6]], key=lambda one: one.open_time_ms))}"
+    )
+    read = load_bars([twice, *data(tmp_path, symbols=[B])])
+    assert read.duplicates == {A: 3}
+    assert content(read) == content(load_bars(data(tmp_path)))
+
+
 def test_bars_that_lie_apart_are_of_the_interval_that_is_said(tmp_path: Path) -> None:
     rows = [one for one in bars(A) if one.open_time_ms % (5 * MINUTE_MS) == 0]
     text = f"{A}={as_csv(tmp_path / 'few.csv', rows)}"
@@ -195,6 +205,31 @@ def test_a_file_that_is_none_is_told_with_its_line(case: str, tmp_path: Path) ->
     assert refused.value.code == f"QMTL-{code}"
     assert says in refused.value.what
     assert "bars.csv" in refused.value.what
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("column", "made", "says"),
+    [
+        ("open_time_ms", lambda pa: pa.array([START_MS], pa.timestamp("ms")), "without a time zone"),
+        (
+            "close",
+            lambda pa: pa.array([11.0]),
+            "binary floating point numbers (double) in the column of close",
+        ),
+        ("volume", lambda pa: pa.array([None], pa.int64()), "row 0: volume had no value"),
+    ],
+)
+def test_a_parquet_file_that_is_not_exact_is_told(
+    column: str, made: Callable[[Any], Any], says: str, tmp_path: Path
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    row = dict(zip(HEADER.strip().split(","), (START_MS, 10, 12, 9, 11, 1), strict=True))
+    columns = {name: pa.array([value]) for name, value in row.items()} | {column: made(pa)}
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table(columns), tmp_path / "bars.parquet")
+    with pytest.raises(QmtlError) as refused:
+        load_bars([f"{A}={tmp_path / 'bars.parquet'}"], interval=60)
+    assert says in refused.value.what
     assert refused.value.remedy
 
 

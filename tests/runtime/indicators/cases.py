@@ -75,6 +75,23 @@ CASES = (
     Case("returns", {"kind": "simple"}, 1),
     Case("returns", {"kind": "log"}, 1),
     Case("vwap", least=1),
+    *(
+        Case("resample", {"every": every, "take": take})
+        for every, take in (
+            (180, "first"),
+            (180, "last"),
+            (120, "min"),
+            (300, "max"),
+            (60, "sum"),
+            (240, "mean"),
+            (90, "sum"),
+            (180, "open"),
+            (180, "high"),
+            (240, "low"),
+            (180, "close"),
+            (180, "volume"),
+        )
+    ),
     Case("threshold", LEVELS),
     *(Case("combine", {"rule": rule}) for rule in ("min", "max", "and", "or")),
     Case("linear", {"weights": [1.5, -2], "constant": 0.1}),

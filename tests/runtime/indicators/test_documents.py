@@ -30,6 +30,7 @@ FIRST: dict[str, Callable[[Case, int], int]] = {
     "n, or n + signal - 1 for signal and histogram": lambda case, period: (
         period if case.params["output"] == "value" else period + int(str(case.params["signal"])) - 1
     ),
+    "as soon as one ends": lambda case, period: -(-int(str(case.params["every"])) // 60),
 }
 
 

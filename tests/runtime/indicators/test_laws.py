@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -178,6 +178,43 @@ def test_the_bands_lie_around_the_mean(values: list[float], size: int, k: float)
         assert lower <= middle <= upper
         assert bands["bandwidth"][at] == ((upper - lower) / middle if middle else None)
         assert bands["percent_b"][at] == ((values[at] - lower) / (upper - lower) if upper > lower else None)
+
+
+# ---- resample ---------------------------------------------------------------------------------------------------
+
+
+@given(st.sets(st.integers(1, 60)), st.integers(1, 12), st.data())
+def test_a_longer_interval_is_told_once_at_its_end_or_late_and_never_early(
+    present: set[int], minutes: int, data: st.DataObject
+) -> None:
+    """Against a list of all buckets: whoever waits for each interval's end, and tells late what could not be told then."""
+    buckets = sorted(present)
+    values = [float(data.draw(st.integers(-9, 9))) for _ in buckets]
+    take = data.draw(st.sampled_from(["first", "last", "min", "max", "sum", "mean"]))
+    market = [Bar(SYMBOL, (one - 1) * 60_000, 60, ONE, ONE, ONE, ONE, ONE) for one in buckets]
+    found, _ = stepped(
+        Case("resample", {"every": 60 * minutes, "take": take}), 1, [(one,) for one in values], market
+    )
+    how: dict[str, Callable[[list[float]], float]] = {
+        "first": lambda one: one[0],
+        "last": lambda one: one[-1],
+        "min": min,
+        "max": max,
+        "sum": math.fsum,
+        "mean": statistics.fmean,
+    }
+    told = how[take]
+    meant: list[float | None] = [None] * len(buckets)
+    for end in range(minutes, 61 + minutes, minutes):
+        inside = [at for at, one in enumerate(buckets) if end - minutes < one <= end]
+        if not inside:
+            continue
+        value = float(told([values[at] for at in inside]))
+        if buckets[inside[-1]] == end:
+            meant[inside[-1]] = value  # and what was late is left out
+        elif inside[-1] + 1 < len(buckets):
+            meant[inside[-1] + 1] = value
+    assert found == [None if one is None else pytest.approx(one) for one in meant]
 
 
 # ---- returns ----------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ import pytest
 
 from qmtl.foundation.common.errors import InvalidDag, InvalidStrategy, StrategyNotLoaded
 from qmtl.runtime.sdk.functions import Functions
-from qmtl.runtime.sdk.loading import lacks_interval, load_strategy, message_of
+from qmtl.runtime.sdk.loading import MAX_MESSAGE_BYTES, lacks_interval, load_strategy, message_of
 from qmtl.runtime.sdk.message import dag_message
 from qmtl.runtime.sdk.strategy import Strategy
+from qmtl.services.dagmanager import raw
 
 CROSS = """
     from qmtl import ProcessingNode, Strategy, StreamInput, Target
@@ -84,6 +85,12 @@ def test_a_message_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "dag.json").write_bytes(b'{"any": "bytes"}\n')
     loaded = load_strategy(str(tmp_path / "dag.json"))
     assert loaded == b'{"any": "bytes"}\n' == message_of(loaded)
+
+
+def test_of_a_message_that_is_too_long_so_much_is_read_that_it_is_refused(tmp_path: Path) -> None:
+    assert MAX_MESSAGE_BYTES == raw.MAX_BYTES
+    (tmp_path / "dag.json").write_bytes(b" " * (2 * MAX_MESSAGE_BYTES))
+    assert len(message_of(load_strategy(str(tmp_path / "dag.json")))) == MAX_MESSAGE_BYTES + 1
 
 
 def test_an_interval_is_lent_and_changes_no_strategy(tmp_path: Path) -> None:

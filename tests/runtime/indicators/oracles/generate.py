@@ -120,8 +120,37 @@ def pandas(market: dict[str, Any]) -> None:
                 "(upper - lower) / close.rolling(20).mean()",
                 (upper - lower) / last(20).mean(),
             ),
+            *(
+                (
+                    "resample",
+                    1,
+                    {"every": 60 * minutes, "take": take},
+                    f"{column}.resample('{minutes}min', closed='right', label='right').{take}()",
+                    longer(pd.Series(market[column]), minutes, name),
+                )
+                for column, minutes, take, name in (
+                    ("close", 5, "first", "first"),
+                    ("close", 5, "last", "last"),
+                    ("close", 15, "mean", "mean"),
+                    ("close", 60, "sum", "sum"),
+                    ("open", 15, "open", "first"),
+                    ("high", 15, "high", "max"),
+                    ("low", 15, "low", "min"),
+                    ("volume", 15, "volume", "sum"),
+                )
+            ),
         ],
     )
+
+
+def longer(column: Any, minutes: int, take: str) -> Any:
+    """One value of so many minutes, in the row of the last of them; the rows close at the end of their minutes."""
+    pd = importlib.import_module("pandas")
+    closes = pd.to_datetime((column.index + 1) * 60, unit="s")
+    found = getattr(
+        pd.Series(column.to_numpy(), closes).resample(f"{minutes}min", closed="right", label="right"), take
+    )()
+    return found.reindex(closes)
 
 
 def talipp(market: dict[str, Any]) -> None:
