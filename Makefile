@@ -8,8 +8,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
-RESOLVE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock"
+RESOLVE_FOR = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" --python-version
+RESOLVE = $(RESOLVE_FOR) 3.11
 COMPILE = $(RESOLVE) pyproject.toml --group build
 WORKERS ?= 2
 ARGS ?=
@@ -18,7 +19,7 @@ ARGS ?=
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check checked-style checked-types checked-documents checked-layers checked-schemas format bench bench-engine bench-dag campaign-kills campaign-dag campaign-graph campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check checked-style checked-types checked-documents checked-layers checked-schemas format bench bench-engine bench-dag bench-backtest campaign-kills campaign-dag campaign-graph campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +65,10 @@ bench-dag: $(VENV)/.dev ## measure the DAG Manager: admission fast beside slow, 
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m bench.dag.run $(ARGS)
 
+bench-backtest: $(VENV)/.dev ## measure backtests beside vectorbt, backtrader and both generations of NautilusTrader; ARGS="--parts w1 --peers vectorbt", ARGS="--long"
+	@$(BIN)/python -m qmtl.testing.broker prepare
+	@$(BIN)/python -m bench.backtest.run $(ARGS)
+
 campaign-kills: $(VENV)/.dev ## kill runs of the demo at random moments, many times; ARGS="--log kafka --kills 100"
 	@$(BIN)/python -m tests.flow.campaign $(ARGS)
 
@@ -107,6 +112,10 @@ lock: $(VENV)/.dev ## write the lock files, the benchmark's too; ARGS=--upgrade 
 	$(COMPILE) --extra archive --extra dev --constraint requirements.lock --output-file requirements-dev.lock $(ARGS)
 	$(RESOLVE) bench/engine/quix.in --output-file bench/engine/quix.lock $(ARGS)
 	$(RESOLVE) bench/engine/faust.in --output-file bench/engine/faust.lock $(ARGS)
+	$(RESOLVE) bench/backtest/apps/vectorbt.in --output-file bench/backtest/apps/vectorbt.lock $(ARGS)
+	$(RESOLVE) bench/backtest/apps/backtrader.in --output-file bench/backtest/apps/backtrader.lock $(ARGS)
+	$(RESOLVE_FOR) 3.12 bench/backtest/apps/nautilus.in --output-file bench/backtest/apps/nautilus.lock $(ARGS)
+	$(RESOLVE_FOR) 3.12 --prerelease allow bench/backtest/apps/nautilus2.in --output-file bench/backtest/apps/nautilus2.lock $(ARGS)
 
 clean: ## remove the environment, the test broker and caches; .qmtl, the state of runs, stays
 	@if [ -f .broker/run.json ] && [ -x $(BIN)/python ]; then $(BIN)/python -m qmtl.testing.broker stop; fi

@@ -48,6 +48,7 @@ CASES = (
     Case("price", {"symbols": ["X"]}),
     Case("sma", least=1),
     Case("cross"),
+    Case("cross", {"turns_only": True}),
     Case("position_target", TARGETS),
     Case("position_target", {**TARGETS, "on_change": True}),
     Case("position_target", {"long_percent": 1, "short_percent": 0, "on_change": True}),

@@ -119,7 +119,7 @@ def test_columns_of_another_length_than_the_bars_are_refused(lengths: tuple[int,
     cross = COLUMNAR["cross"]
     ports = tuple(Column.of([1.0] * length) for length in lengths)
     with pytest.raises(InvalidValue, match=r"input \d had \d buckets; the bars have 2"):
-        cross.columns(None, ports, BarColumns.of(SYMBOL, 60, REAL[:2]), None)
+        cross.columns(cross.parse({}, 0), ports, BarColumns.of(SYMBOL, 60, REAL[:2]), None)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ ROWS = [
 ]
 FIRST: dict[str, Callable[[Case, int], int]] = {
     "1": lambda case, period: 1,
+    "1, with `turns_only` the first turn": lambda case, period: (
+        3 if "turns_only" in case.params else 1  # where the rows below turn
+    ),
     "n": lambda case, period: period,
     "n + 1": lambda case, period: period + 1,
     "n, or n + signal - 1 for signal and histogram": lambda case, period: (

@@ -26,7 +26,7 @@ from qmtl.runtime.indicators.builtin import MAX_PERIOD, Inputs, Output, Position
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY, builtin, code_hash
 from qmtl.runtime.indicators.remembered import read
 from qmtl.runtime.indicators.tag_query import AGGREGATES
-from tests.runtime.indicators.cases import CASES
+from tests.runtime.indicators.cases import CASES, Case, stepped
 
 ONE = Decimal(1)
 BAR = Bar("X", 0, 60, ONE, ONE, ONE, ONE, ONE)
@@ -358,6 +358,16 @@ def test_the_first_sign_is_a_signal_and_touching_is_none() -> None:
     out, window = run("cross", [(1.0, 1.0), (2.0, 1.0), (1.0, 1.0), (2.0, 1.0), (0.0, 1.0), (1.0, 1.0)])
     assert out == [None, 1.0, None, None, -1.0, None]
     assert (window.seen, window.values, window.memory) == (6, (), {"sign": "-1"})
+
+
+@given(pairs)
+def test_of_turns_only_all_but_the_first_sign_is_a_signal(steps: list[tuple[int | None, int | None]]) -> None:
+    rows: list[Inputs] = [tuple(None if one is None else float(one) for one in pair) for pair in steps]
+    every, window = stepped(Case("cross"), 0, rows, [BAR] * len(rows))
+    turns, after = stepped(Case("cross", {"turns_only": True}), 0, rows, [BAR] * len(rows))
+    spoken = [at for at, value in enumerate(every) if value is not None]
+    assert turns == [None if at in spoken[:1] else value for at, value in enumerate(every)]
+    assert after == window
 
 
 def test_cross_refuses_what_has_no_sign() -> None:

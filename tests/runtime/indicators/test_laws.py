@@ -431,6 +431,8 @@ def test_what_was_built_in_before_is_what_it_was() -> None:
             "on_change of a position_target node was the truth value false",
         ),
         ("position_target", {**TARGETS, "on_change": 1}, 0, "was the number 1; true is what it may be"),
+        ("cross", {"turns_only": False}, 0, "turns_only of a cross node was the truth value false"),
+        ("cross", {"turns": True}, 0, "'turns' of a cross node is unknown; it takes turns_only"),
         ("ema", {}, 0, "period of a ema node was the number 0; a whole number from 1"),
         ("ema", {"alpha": 0.5}, 3, "'alpha' of a ema node is unknown; it takes none"),
         ("macd", {"fast": 12, "signal": 9}, 26, "'output' of a macd node was missing"),
