@@ -19,7 +19,7 @@ from qmtl.interfaces.cli.backtest_check import (
     run_check,
 )
 from qmtl.interfaces.cli.conventions import convention_options
-from qmtl.interfaces.cli.data import as_of_option
+from qmtl.interfaces.cli.data.options import as_of_option
 from qmtl.interfaces.cli.options import format_option, instant, interval_s
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from qmtl.foundation.common.errors import UsageError
 from qmtl.foundation.common.money import text
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.conventions import convention_options
-from qmtl.interfaces.cli.data import as_of_option
+from qmtl.interfaces.cli.data.options import as_of_option
 from qmtl.interfaces.cli.options import format_option, instant, interval_s
 from qmtl.interfaces.cli.terms import terms_options
 
