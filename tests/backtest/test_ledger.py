@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.backtest.kept import Kept
 from qmtl.backtest.recording import Recorder
 from qmtl.backtest.run import Course
 from qmtl.backtest.signals import Want
@@ -33,6 +35,11 @@ from qmtl.runtime.columns import BarColumns, Scaled
 MINUTE = 60_000
 TOPICS = ("trade.intents", "trade.orders", "trade.fills", "trade.rejections", "trade.portfolio")
 NUMBERS = st.decimals(0, 1, places=4)
+TICKS = [Decimal(one) for one in ("0.01", "0.05", "1", "0.0003")]
+LOTS = [Decimal(one) for one in ("0.00000001", "0.001", "1", "7")]
+FEES = [Decimal(one) for one in ("0", "0.001", "-0.0002", "0.123456789012")]
+SLIPPAGES = [Decimal(one) for one in ("0", "0.0005", "0.3")]
+WEIGHTS = [Decimal(one) for one in ("1", "1", "0.37")]
 
 
 def bars_of(symbol: str, minutes: Sequence[int], prices: Sequence[tuple[int, int, int, int]]) -> BarColumns:
@@ -65,15 +72,14 @@ def worlds(draw: st.DrawFn, symbols: Sequence[str]) -> World:
     instruments = tuple(
         Instrument(
             symbol,
-            draw(st.sampled_from([Decimal("0.01"), Decimal("0.05"), Decimal(1), Decimal("0.0003")])),
-            draw(st.sampled_from([Decimal("0.00000001"), Decimal("0.001"), Decimal(1), Decimal(7)])),
+            draw(st.sampled_from(TICKS)),
+            draw(st.sampled_from(LOTS)),
             draw(st.sampled_from([Decimal("0.00000001"), Decimal("0.5"), Decimal(3)])),
         )
         for symbol in symbols
     )
     cash = draw(st.sampled_from([Decimal(0), Decimal(10), Decimal("100000.5"), Decimal(10) ** 20]))
-    fee = draw(st.sampled_from([Decimal(0), Decimal("0.001"), Decimal("-0.0002"), Decimal("0.123456789012")]))
-    slippage = draw(st.sampled_from([Decimal(0), Decimal("0.0005"), Decimal("0.3")]))
+    fee, slippage = draw(st.sampled_from(FEES)), draw(st.sampled_from(SLIPPAGES))
     return World("w", WorldStatus.ACTIVE, WorldSettings("USD", cash, fee, slippage, instruments), 0)
 
 
@@ -118,7 +124,7 @@ def recorded(log: EmbeddedLog) -> dict[str, list[tuple[bytes, bytes | None]]]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(runs())
 def test_a_ledger_leaves_what_the_rules_leave(
     run: tuple[dict[str, BarColumns], World, list[Activation], list[Want]],
@@ -133,7 +139,59 @@ def test_a_ledger_leaves_what_the_rules_leave(
     assert sorted(fast.rows(), key=repr) == sorted(slow.rows(), key=repr)
 
 
-@settings(max_examples=60, deadline=None)
+def drawn(seed: int) -> tuple[dict[str, BarColumns], World, list[Activation], list[Want]]:
+    """A run of which every choice is as likely as any other: Hypothesis likes the first ones."""
+    chance = Random(seed)
+    market, wants, instruments = {}, [], []
+    for symbol in ("A-USD", "B-USD", "C-USD")[: chance.randint(1, 3)]:
+        minutes = sorted(chance.sample(range(1, 60), chance.randint(10, 50)))
+        rows, last = [], chance.randint(100, 900_000)
+        for _ in minutes:
+            opens = last + chance.randint(-last // 20, last // 20)
+            last = opens + chance.randint(-opens // 20, opens // 20)
+            rows.append((opens, max(opens, last), min(opens, last), last))
+        bars = market[symbol] = bars_of(symbol, minutes, rows)
+        lot, tick = chance.choice(LOTS), chance.choice(TICKS)
+        instruments.append(Instrument(symbol, tick, lot, chance.choice([lot, 3 * lot, Decimal("0.01")])))
+        for place, bucket_ms in enumerate(bars.bucket_ms.tolist()):
+            for signal in range(chance.choice([0, 1, 1, 1, 2])):
+                percent = Decimal(chance.choice([0, 1, -1, chance.randint(-10_000, 10_000)])) / 10_000
+                percent = chance.choice([percent, percent, Decimal(1), Decimal(-1), Decimal(0)])
+                wants.append(Want(bucket_ms, symbol, signal, place, percent, bars.close.at(place), "n"))
+    wants.sort(key=lambda one: one[:3])
+    cash = Decimal(chance.choice(["100000", "100000.5", "37.25", "0"]))
+    world = World(
+        "w",
+        WorldStatus.ACTIVE,
+        WorldSettings("USD", cash, chance.choice(FEES), chance.choice(SLIPPAGES), tuple(instruments)),
+        0,
+    )
+    own = [
+        Activation("w", "s", side, True, chance.choice(WEIGHTS), False, False, EffectiveMode.PAPER, 1, "e", 0)
+        for side in PositionSide
+    ]
+    return market, world, own, wants
+
+
+def test_a_ledger_leaves_what_the_rules_leave_of_runs_that_trade_much() -> None:
+    filled = rounded = flipped = 0
+    for seed in range(400):
+        market, world, own, wants = drawn(seed)
+        fast = course(market, world).go("s", wants, own, alone=False)
+        slow = course(market, world).go("s", wants, own, alone=True)
+        assert isinstance(fast, Kept)
+        assert (fast.intents, fast.orders, fast.fills) == (slow.intents, slow.orders, slow.fills)
+        assert fast.rejections == slow.rejections
+        assert sorted(fast.rows(), key=repr) == sorted(slow.rows(), key=repr)
+        filled += len(fast.fills)
+        exact = [fill.quantity * fill.price * world.settings.fee_rate for fill in fast.fills]
+        rounded += sum(fill.fee != one for fill, one in zip(fast.fills, exact, strict=True))
+        flipped += sum(not order.reduce_only for order in fast.orders.values())
+    assert min(filled, flipped) > 3_000
+    assert rounded > 100
+
+
+@settings(max_examples=25, deadline=None)
 @given(run=runs(), rows=st.integers(1, 9))
 def test_what_is_recorded_is_the_same_bytes_whoever_goes_through_it(
     tmp_path_factory: pytest.TempPathFactory,

@@ -11,6 +11,13 @@ import click
 from qmtl.foundation.common.errors import InvalidValue
 from qmtl.foundation.common.money import parse_decimal
 from qmtl.interfaces.cli import render
+from qmtl.interfaces.cli.backtest_check import (
+    check_options,
+    failure_of,
+    findings_object,
+    render_findings,
+    run_check,
+)
 from qmtl.interfaces.cli.conventions import convention_options
 from qmtl.interfaces.cli.data import as_of_option
 from qmtl.interfaces.cli.options import format_option, instant, interval_s
@@ -124,6 +131,7 @@ def _instruments(
     show_default=True,
     help="Write the tables of --out as Parquet, too; needs the extra `data`.",
 )
+@check_options
 @format_option
 def backtest(
     strategy: str,
@@ -141,6 +149,9 @@ def backtest(
     convention: Convention,
     out: Path | None,
     parquet: bool,
+    is_checked: bool,
+    cut_count: int,
+    start_count: int,
     as_json: bool,
 ) -> None:
     """Run a strategy over bars, and show what it has traded and what that was worth.
@@ -149,6 +160,7 @@ def backtest(
     orders are those that the processors give on the same bars. It needs no log and no broker.
     """
     from qmtl.backtest.simulation import Terms
+    from qmtl.bootstrap import functions_of
     from qmtl.interfaces.offline import run_offline
     from qmtl.interfaces.report.backtest_files import result_object
     from qmtl.interfaces.report.export import require_parquet
@@ -176,14 +188,31 @@ def backtest(
         render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
     for symbol, count in done.duplicates.items():
         render.note(f"{count} bars of {symbol} are there a second time in the same words; they count once")
+    report = None
+    if is_checked:
+        simulated = done.simulated
+        report = run_check(
+            simulated.messages,
+            simulated.bars,
+            terms,
+            packages=functions_of(code).packages,
+            cut_count=cut_count,
+            start_count=start_count,
+        )
     if as_json:
-        render.json_line({**result_object(done), "written": [str(one) for one in written]})
+        checks = {} if report is None else {"honesty": findings_object(report)}
+        render.json_line({**result_object(done), "written": [str(one) for one in written], **checks})
     else:
         _show(done, written)
+        if report is not None:
+            render.line()
+            render_findings(report)
     for fault in done.faults[1:]:
         render.note(fault)
     if done.faults:
         raise done.faults[0]
+    if report is not None and report.findings:
+        raise failure_of(report)
 
 
 def _show(done: Backtested, written: list[Path]) -> None:

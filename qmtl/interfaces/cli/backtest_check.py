@@ -64,21 +64,19 @@ def run_check(
     packages: Sequence[str] = (),
     cut_count: int = CUTS,
     start_count: int = STARTS,
-    as_json: bool = False,
-) -> None:
-    """Check strategies and show what was found.
+) -> Report:
+    """Check strategies, with progress on stderr.
 
     Args:
         packages: that may be imported to find functions, beside modules that are imported already.
 
     Raises:
-        CheckFailed: something was found; it has been shown.
         InvalidDag, InvalidValue, CodeMissing, CodeDiffers, TrialLost: as `qmtl.backtest.honesty.check.check`.
     """
     from qmtl.backtest.honesty.check import check
 
     with render.progress() as advance:
-        report = check(
+        return check(
             messages,
             bars,
             terms,
@@ -87,9 +85,6 @@ def run_check(
             start_count=start_count,
             progress=advance,
         )
-    render_findings(report, as_json)
-    if report.findings:
-        raise failure_of(report)
 
 
 def failure_of(report: Report) -> CheckFailed:
@@ -104,11 +99,8 @@ def failure_of(report: Report) -> CheckFailed:
     )
 
 
-def render_findings(report: Report, as_json: bool) -> None:
+def render_findings(report: Report) -> None:
     """What the checks did and found, on stdout."""
-    if as_json:
-        render.json_object(findings_object(report))
-        return
     render.line(f"Checked over {report.buckets} buckets of {', '.join(report.symbols)}.")
     render.line()
     rows = [(one.check.value, one.runs, len(one.findings) or "none", one.did) for one in report.checks]

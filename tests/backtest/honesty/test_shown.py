@@ -10,11 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import qmtl.backtest.honesty.check
 from qmtl.backtest.honesty.findings import Cause, Check, Checked, Report, Settling
-from qmtl.backtest.simulation import DEFAULT_TERMS
-from qmtl.foundation.common.errors import CheckFailed
-from qmtl.interfaces.cli.backtest_check import check_options, render_findings, run_check
+from qmtl.interfaces.cli.backtest_check import check_options, findings_object, render_findings
+from qmtl.interfaces.cli.main import main
 
 CLEAN = Report(
     (Checked(Check.WARM_UP, 4, "4 later beginnings", "the rest", (), ("2 targets differ",)),),
@@ -27,7 +25,7 @@ CLEAN = Report(
 def test_a_table_says_what_was_done_what_is_not_seen_and_every_finding(
     cheated: Report, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render_findings(cheated, as_json=False)
+    render_findings(cheated)
     shown = capsys.readouterr().out
     assert "Checked over 240 buckets of BTC-USD, ETH-USD." in shown
     for one in cheated.checks:
@@ -40,9 +38,8 @@ def test_a_table_says_what_was_done_what_is_not_seen_and_every_finding(
     assert "What reads it differs, too: smooth, target; " in shown
 
 
-def test_json_has_all_of_it(cheated: Report, capsys: pytest.CaptureFixture[str]) -> None:
-    render_findings(cheated, as_json=True)
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+def test_json_has_all_of_it(cheated: Report) -> None:
+    found: dict[str, Any] = json.loads(json.dumps(findings_object(cheated)))
     assert found["clean"] is False
     assert found["symbols"] == ["BTC-USD", "ETH-USD"]
     told = [one for check in found["checks"] for one in check["findings"]]
@@ -53,34 +50,59 @@ def test_json_has_all_of_it(cheated: Report, capsys: pytest.CaptureFixture[str])
 
 
 def test_how_long_a_node_takes_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    render_findings(CLEAN, as_json=False)
+    render_findings(CLEAN)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["fast", "30", "217", "1.25", "0"] in rows
     assert ["slow", "300", "not", "before", "the", "end", "0", "3"] in rows
     assert ["warm-up:", "2", "targets", "differ."] in rows
 
 
-def test_the_verb_ends_with_1_where_something_was_found_and_shows_it_first(
-    cheated: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+AUTHORED = """
+from types import MappingProxyType
+
+from qmtl import CacheView, ProcessingNode, Strategy, StreamInput, Target
+
+
+def count(view: CacheView, seen=MappingProxyType({"calls": []})) -> int:
+    seen["calls"].append(view.bucket_ms)
+    return len(seen["calls"])
+
+
+def honest(view: CacheView) -> Target:
+    return Target(0.5 if view["price"][60][-1] > view["price"][60][0] else 0)
+
+
+def cheating(view: CacheView) -> Target:
+    return Target(0.5 if count(view) % 3 else 0)
+
+
+class One(Strategy):
+    function = staticmethod(honest)
+
+    def setup(self) -> None:
+        price = StreamInput(symbols=["ETH-USD"], name="price", interval="1m")
+        self.add_nodes([price, ProcessingNode(price, self.function, name="lean", period=3, gives="target")])
+
+
+class Other(One):
+    function = staticmethod(cheating)
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("One", 0), ("Other", 1)])
+def test_the_verb_shows_what_was_found_and_ends_with_it(
+    name: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[dict[str, Any]] = []
-
-    reports = [CLEAN, cheated]
-
-    def stub(*given: object, **more: Any) -> Report:
-        asked.append(more)
-        return reports.pop(0)
-
-    monkeypatch.setattr(qmtl.backtest.honesty.check, "check", stub)
-    run_check([b""], {}, DEFAULT_TERMS, cut_count=3, start_count=2, as_json=True)
-    assert json.loads(capsys.readouterr().out)["clean"] is True
-    assert (asked[0]["cut_count"], asked[0]["start_count"]) == (3, 2)
-    with pytest.raises(
-        CheckFailed, match=r"19 findings in 'table_of_closes', .* and \d+ more; a backtest"
-    ) as failed:
-        run_check([b""], {}, DEFAULT_TERMS)
-    assert failed.value.exit_code == 1
-    assert "[calendar]" in capsys.readouterr().out
+    file = tmp_path / "authored.py"
+    file.write_text(AUTHORED, encoding="utf-8")
+    less = ["--to", "2018-04-04T01:30:00Z", "--check-cuts", "1", "--check-starts", "1"]
+    assert main(["backtest", f"{file}:{name}", "--check", "--json", *less]) == code
+    said = capsys.readouterr()
+    found = json.loads(said.out)["honesty"]
+    assert found["clean"] is (code == 0)
+    told = {(one["node"], one["cause"]) for check in found["checks"] for one in check["findings"]}
+    assert told == (set() if code == 0 else {("lean", "hidden-state")})
+    assert ("QMTL-818" in said.err) is (code == 1)
 
 
 def test_the_flags_have_a_group_of_their_own() -> None:
