@@ -23,7 +23,7 @@ from qmtl.runtime.data.reading import BarsRead, load_bars
 from qmtl.runtime.performance.kpi import Convention, Performance, performance_of
 from qmtl.runtime.performance.result import RunResult
 from qmtl.runtime.sdk.loading import lacks_interval, load_strategy, message_of
-from qmtl.runtime.sdk.nodes import interval_of
+from qmtl.runtime.sdk.nodes import StreamInput, interval_of
 from qmtl.runtime.sdk.strategy import Strategy
 from qmtl.services.dagmanager.admission import admit
 
@@ -117,16 +117,19 @@ def run_offline(
     loaded = _loaded(strategy)
     length = None if interval is None else interval_of(interval, "the data")
     start_ms, end_ms = _instant(start), _instant(end)
-    tells_none = length is None and lacks_interval(loaded)
-    message = message_of(loaded, _any_interval(loaded) if tells_none else length)
-    symbols, reads = reads_of(admit(message, 0))
-    told("load", 1, 1)
-    told("read bars", 0, 1)
-    wanted = None if tells_none else length or reads
-    read = _read(data, start_ms, end_ms, as_of, symbols, wanted, sparse=interval is not None)
-    if tells_none:
+    symbols = _symbols_of(loaded) if length is None and lacks_interval(loaded) else ()
+    if symbols:
+        told("load", 1, 1)
+        told("read bars", 0, 1)
+        read = _read(data, start_ms, end_ms, as_of, symbols, None, sparse=False)
         message = message_of(loaded, read.interval)
         reads_of(admit(message, 0))  # raises where another source has an interval of its own
+    else:
+        message = message_of(loaded, length)
+        symbols, reads = reads_of(admit(message, 0))
+        told("load", 1, 1)
+        told("read bars", 0, 1)
+        read = _read(data, start_ms, end_ms, as_of, symbols, length or reads, sparse=interval is not None)
     told("read bars", 1, 1)
     simulated = simulate(
         [message], read.bars, terms, progress=progress, fingerprint=read.fingerprint, functions=functions
@@ -152,10 +155,12 @@ def _loaded(strategy: Strategic) -> Strategy | bytes:
     return strategy
 
 
-def _any_interval(strategy: Strategy | bytes) -> int:
-    """Seconds with which a strategy without an interval can be asked what it reads."""
-    assert isinstance(strategy, Strategy)
-    return next((one.interval for one in strategy.nodes if one.interval is not None), 60)
+def _symbols_of(strategy: Strategy | bytes) -> tuple[str, ...]:
+    """What its sources read, sorted; known before their interval is."""
+    if isinstance(strategy, bytes):
+        return ()
+    found = {symbol for one in strategy.nodes if isinstance(one, StreamInput) for symbol in one.symbols}
+    return tuple(sorted(found))
 
 
 def _instant(value: int | str | None) -> int | None:

@@ -21,9 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl import Runner, Terms
-from qmtl.foundation.common.errors import InvalidStrategy
+from qmtl.foundation.common.errors import InvalidStrategy, QmtlError
 from qmtl.interfaces.backtest_results import read_results
 from qmtl.interfaces.cli.backtest import backtest
+from qmtl.interfaces.offline import run_offline
 from qmtl.interfaces.report import export
 from qmtl.interfaces.report.backtest_files import result_object
 from qmtl.runtime.columns import BarColumns
@@ -296,6 +297,43 @@ def test_what_is_left_out_of_the_data_is_told(strategy: str, tmp_path: Path, cap
     ]
     told = json.loads(ran.out)
     assert (told["bars"], told["buckets"]) == ({SYMBOL: 91}, 96)  # five minutes have no bar
+
+
+INTERVALS = [
+    ("StreamInput(symbols=['BTC-USD'])", "sma(price, 3)", 60),
+    ("StreamInput(symbols=['BTC-USD'])", "builtin('sma', price, 3, interval='1m')", 60),
+    ("StreamInput(symbols=['BTC-USD'], interval='1m')", "sma(price, 3)", 60),
+    (
+        "StreamInput(symbols=['BTC-USD'], interval='5m')",
+        "sma(price, 3)",
+        "multiple of the interval",
+    ),
+    ("StreamInput(symbols=['BTC-USD'])", "builtin('sma', price, 3, interval='5m')", "an edge has one"),
+    ("TagQueryNode(['crypto'])", "sma(price, 3)", "has no interval"),
+    ("TagQueryNode(['crypto'], interval='1m')", "sma(price, 3)", "reads bars of nothing"),
+]
+
+
+@pytest.mark.parametrize(("source", "node", "expected"), INTERVALS)
+def test_an_interval_that_nobody_says_is_that_of_the_data(
+    source: str, node: str, expected: int | str, tmp_path: Path
+) -> None:
+    path = tmp_path / "some_source.py"
+    path.write_text(
+        "from qmtl import Strategy, StreamInput, TagQueryNode, builtin\n"
+        "from qmtl.runtime.sdk.builtins import cross, position_target, sma\n\n\n"
+        "class Some(Strategy):\n    def setup(self):\n"
+        f"        price = {source}\n        fast = {node}\n        slow = sma(price, 9)\n"
+        "        turn = cross(fast, slow)\n"
+        "        target = position_target(turn, long_percent=0.5, short_percent=0)\n"
+        "        self.add_nodes([price, fast, slow, turn, target])\n"
+    )
+    data = [written(tmp_path / "bars.csv", 0, 100)]
+    if isinstance(expected, int):
+        assert run_offline(str(path), data).simulated.interval == expected
+        return
+    with pytest.raises(QmtlError, match=expected):
+        run_offline(str(path), data)
 
 
 # ---- functions of an author -------------------------------------------------------------------------------------
