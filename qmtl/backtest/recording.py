@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from qmtl.backtest.ledger import Booked, Holding, Ledger, Placed
 from qmtl.backtest.signals import Want
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.view import read_all
+from qmtl.foundation.common.errors import OtherRun
 from qmtl.foundation.common.money import ZERO
 from qmtl.foundation.contracts.trade import (
     Account,
@@ -38,6 +40,17 @@ WRITER: Final = "qmtl.backtest"
 ROWS: Final = 20_000
 """Rows of a transaction: so much of a run is in memory at most."""
 
+RECORDED: Final = (
+    "world.state",
+    "activation",
+    "trade.intents",
+    "trade.orders",
+    "trade.fills",
+    "trade.rejections",
+    "trade.portfolio",
+)
+"""The topics that have rows of a backtest."""
+
 _PARTITION: Final = 0
 """One process writes everything, and the topics of trading are a world's."""
 
@@ -50,10 +63,19 @@ class Recorder:
 
     Attributes:
         rows: how many were written.
+
+    Raises:
+        OtherRun: the log has rows of another run.
     """
 
     def __init__(self, log: Log) -> None:
         log.ensure_topics(CATALOGUE)
+        written = [TopicPartition(name, _PARTITION) for name in RECORDED]
+        if any(log.end_offsets(written).values()):
+            raise OtherRun(
+                "the log that is to take the rows of a backtest has rows of a run already.",
+                "Name a directory or a namespace that is not there yet.",
+            )
         codec.fingerprint(Order)  # all messages are known to this process from now on
         self._log = log
         self._writer = log.writer(WRITER)
@@ -251,19 +273,19 @@ class OnLog:
     def __init__(self, written: Recorded, ledger: Ledger) -> None:
         self._written, self._ledger = written, ledger
 
-    @property
+    @cached_property
     def intents(self) -> tuple[OrderIntent, ...]:
         return tuple(self._written.own("trade.intents"))
 
-    @property
+    @cached_property
     def orders(self) -> dict[str, Order]:
         return {row.order_id: row for row in self._written.own("trade.orders")}
 
-    @property
+    @cached_property
     def fills(self) -> list[Fill]:
         return list(self._written.own("trade.fills"))
 
-    @property
+    @cached_property
     def rejections(self) -> list[OrderRejection]:
         return list(self._written.own("trade.rejections"))
 

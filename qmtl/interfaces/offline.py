@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
 
+from qmtl.backtest.recording import Recorder
 from qmtl.backtest.simulation import DEFAULT_TERMS, Progress, Simulated, Terms, reads_of, simulate
-from qmtl.bootstrap import functions_of
+from qmtl.bootstrap import functions_of, open_log
 from qmtl.foundation.common.errors import ComputeFailed, InvalidStrategy, NotInCatalogue
 from qmtl.foundation.common.instants import epoch_ms
 from qmtl.foundation.common.money import text
@@ -105,11 +107,13 @@ def run_offline(
     convention: Convention | None = None,
     progress: Progress | None = None,
     code: Sequence[str] = (),
+    recorder: Recorder | None = None,
 ) -> Backtested:
     """As `Runner.offline`, with text in place of a strategy, too.
 
     Args:
         code: packages with the functions of a DAG message, beside those that the environment names.
+        recorder: writes every row to a log, which has to stay open as long as somebody asks what has come of the run.
     """
     functions = functions_of(code)
     told = progress or (lambda what, done, total: None)
@@ -132,14 +136,37 @@ def run_offline(
         read = _read(data, start_ms, end_ms, as_of, symbols, length or reads, sparse=interval is not None)
     told("read bars", 1, 1)
     simulated = simulate(
-        [message], read.bars, terms, progress=progress, fingerprint=read.fingerprint, functions=functions
+        [message],
+        read.bars,
+        terms,
+        progress=progress,
+        fingerprint=read.fingerprint,
+        functions=functions,
+        recorder=recorder,
     )
+    if recorder is not None:
+        recorder.close()
     told("figures", 0, 1)
     result = result_of(simulated, as_of=read.as_of)
     found = performance_of(result, convention)
     told("figures", 1, 1)
     unread = tuple(sorted(_named(data) - set(symbols)))
     return Backtested(simulated, read.as_of, result, found, unread, read.duplicates)
+
+
+@contextmanager
+def recording(address: str) -> Iterator[Recorder]:
+    """A recorder on a log that is open meanwhile.
+
+    Raises:
+        UsageError, LogUnreachable, LogLocked: as `open_log`.
+        OtherRun: the log has rows of another run.
+    """
+    log = open_log(address)
+    try:
+        yield Recorder(log)
+    finally:
+        log.close()
 
 
 def _loaded(strategy: Strategic) -> Strategy | bytes:

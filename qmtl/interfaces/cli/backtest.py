@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,13 @@ def _instruments(
     show_default=True,
     help="Write the tables of --out as Parquet, too; needs the extra `data`.",
 )
+@click.option(
+    "--record",
+    "record",
+    default=None,
+    metavar="LOG",
+    help="Write intents, orders, fills, rejections and the portfolio on a log that is empty, as embedded:DIR or kafka://HOST:PORT/NAMESPACE.",
+)
 @check_options
 @format_option
 def backtest(
@@ -149,6 +157,7 @@ def backtest(
     convention: Convention,
     out: Path | None,
     parquet: bool,
+    record: str | None,
     is_checked: bool,
     cut_count: int,
     start_count: int,
@@ -161,52 +170,62 @@ def backtest(
     """
     from qmtl.backtest.simulation import Terms
     from qmtl.bootstrap import functions_of
-    from qmtl.interfaces.offline import run_offline
+    from qmtl.interfaces.offline import recording, run_offline
     from qmtl.interfaces.report.backtest_files import result_object
     from qmtl.interfaces.report.export import require_parquet
 
     if out is not None and parquet:
         require_parquet()  # before the run, which may take long
     terms = Terms(currency, cash, fee_rate, slippage_rate, instruments)
-    with render.progress() as advance:
-        done = run_offline(
-            strategy,
-            data,
-            start_ms,
-            end_ms,
-            as_of,
-            interval,
-            terms=terms,
-            convention=convention,
-            progress=advance,
-            code=code,
-        )
-        advance("write", 0, 1)
-        written = [] if out is None else done.write(out, parquet=parquet)
-        advance("write", 1, 1)
-    if done.unread:
-        render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
-    for symbol, count in done.duplicates.items():
-        render.note(f"{count} bars of {symbol} are there a second time in the same words; they count once")
-    report = None
-    if is_checked:
+    with ExitStack() as held:
+        recorder = None if record is None else held.enter_context(recording(record))
+        with render.progress() as advance:
+            done = run_offline(
+                strategy,
+                data,
+                start_ms,
+                end_ms,
+                as_of,
+                interval,
+                terms=terms,
+                convention=convention,
+                progress=advance,
+                code=code,
+                recorder=recorder,
+            )
+            advance("write", 0, 1)
+            written = [] if out is None else done.write(out, parquet=parquet)
+            advance("write", 1, 1)
         simulated = done.simulated
-        report = run_check(
-            simulated.messages,
-            simulated.bars,
-            terms,
-            packages=functions_of(code).packages,
-            cut_count=cut_count,
-            start_count=start_count,
-        )
-    if as_json:
-        checks = {} if report is None else {"honesty": findings_object(report)}
-        render.json_line({**result_object(done), "written": [str(one) for one in written], **checks})
-    else:
-        _show(done, written)
-        if report is not None:
-            render.line()
-            render_findings(report)
+        report = None
+        if is_checked:
+            packages = functions_of(code).packages
+            report = run_check(
+                simulated.messages,
+                simulated.bars,
+                terms,
+                packages=packages,
+                cut_count=cut_count,
+                start_count=start_count,
+            )
+        if done.unread:
+            render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
+        for symbol, count in done.duplicates.items():
+            render.note(
+                f"{count} bars of {symbol} are there a second time in the same words; they count once"
+            )
+        if as_json:
+            checks = {} if report is None else {"honesty": findings_object(report)}
+            rows = {} if recorder is None else {"recorded": {"log": record, "rows": recorder.rows}}
+            told = {**result_object(done), "written": [str(one) for one in written], **rows, **checks}
+            render.json_line(told)
+        else:
+            _show(done, written)
+            if recorder is not None:
+                render.line(f"Recorded: {recorder.rows} rows on {record}")
+            if report is not None:
+                render.line()
+                render_findings(report)
     for fault in done.faults[1:]:
         render.note(fault)
     if done.faults:

@@ -262,6 +262,24 @@ def test_a_backtest_is_bound_to_a_commit_of_its_catalogue(
     assert told[1] == told[2]
 
 
+def test_what_is_recorded_is_what_is_told_and_only_once(
+    strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    text, log = written(tmp_path / "bars.csv", 0, 300), f"embedded:{tmp_path / 'log'}"
+    plain = json.loads(call(capsys, "backtest", strategy, "--data", text, "--json").out)
+    found = json.loads(call(capsys, "backtest", strategy, "--data", text, "--json", "--record", log).out)
+    recorded = found.pop("recorded")
+    assert found == plain
+    assert recorded["log"] == log
+    lines = call(capsys, "state", "trade.fills", "--log", log, "--format", "json").out.splitlines()
+    shown = [line for line in lines if "position" not in json.loads(line)]
+    assert len(shown) == plain["fills"] > 5
+    assert recorded["rows"] > 5 * len(shown)
+    again = call(capsys, "backtest", strategy, "--data", text, "--record", log)
+    assert again.code == 8
+    assert "QMTL-802" in again.err
+
+
 def test_a_run_without_a_trade_is_a_result(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "idle.py").write_text(STRATEGY.replace("30", "3000"))
     out = tmp_path / "out"
