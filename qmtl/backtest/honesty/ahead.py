@@ -18,10 +18,10 @@ ROUNDING: Final = 1e-6
 """By which numbers may differ in another calendar, as instants that are far away have fewer digits behind the point."""
 
 _WORDS: Final = {
-    Future.DOUBLED: "when all bars after it were doubled",
-    Future.HALVED: "when all bars after it were halved",
-    Future.REVERSED: "when all bars after it came in reverse",
-    Future.DROPPED: "when there were no bars after it",
+    Future.DOUBLED: "when all bars after the cut at {} were doubled",
+    Future.HALVED: "when all bars after the cut at {} were halved",
+    Future.REVERSED: "when all bars after the cut at {} came in reverse",
+    Future.DROPPED: "when there were no bars after the cut at {}",
 }
 
 Advance = Callable[[int], None]
@@ -30,6 +30,8 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Looked:
+    """What was found, after how many cuts, in how many runs."""
+
     findings: tuple[Finding, ...]
     cuts: int
     runs: int
@@ -50,13 +52,9 @@ def cuts(bars: Bars, program: Program, plain: Trace, count: int) -> tuple[int, .
         for symbol in plain.told.get(node_id, {})
     ]
     targets = np.unique(np.concatenate(given)) if given else np.zeros(0, dtype=np.int64)
-    pairs = count // 4
-    for place in range(min(pairs, len(targets))):
-        at = int(
-            np.searchsorted(
-                buckets, targets[len(targets) * (2 * place + 1) // (2 * min(pairs, len(targets)))]
-            )
-        )
+    for place in range(min(count // 4, len(targets))):
+        middle = len(targets) * (2 * place + 1) // (2 * min(count // 4, len(targets)))
+        at = int(np.searchsorted(buckets, targets[middle]))
         chosen |= {at, at - 1}
     return tuple(int(buckets[at]) for at in sorted(chosen) if 0 <= at <= last)
 
@@ -88,7 +86,7 @@ def look_ahead(
             for node_id, first in culprits(program, every).items():
                 if node_id not in unsteady and node_id not in found:
                     intents = intents_changed(program, node_id, past, trace)
-                    changing = f"{_WORDS[future]} (cut at {cut_ms}, {instant(cut_ms)})"
+                    changing = _WORDS[future].format(f"{cut_ms} ({instant(cut_ms)})")
                     found[node_id] = finding(
                         Cause.LOOK_AHEAD, program, node_id, first, changing, every, intents
                     )

@@ -57,6 +57,11 @@ def program_of(messages: Sequence[bytes]) -> Program:
 
 
 def program_of_graphs(graphs: Sequence[Graph]) -> Program:
+    """The nodes of graphs, each once.
+
+    Raises:
+        InvalidDag: a tag query.
+    """
     nodes: dict[str, ProgramNode] = {}
     for one in [one for graph in graphs for one in graph.nodes]:
         if one.node.node_type == TAG_QUERY:
@@ -120,9 +125,8 @@ def _checked(
     plain = traces[0]
     progress("processes", len(made), len(made))
     steady = steadiness(program, here, plain, traces[1:], len(bars))
-    trades = (
-        () if steady.findings else apart(_each(made[:TRADING], traded))
-    )  # other intents give other orders
+    # Other intents give other orders, so those are compared where all nodes agree.
+    trades = () if steady.findings else apart(_each(made[:TRADING], traded))
 
     at_ms = cuts(bars, program, plain, cut_count)
     ahead = look_ahead(

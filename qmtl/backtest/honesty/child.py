@@ -1,8 +1,8 @@
 """A process of a check. It imports the author's modules under conditions of its own, and makes a process out of itself for each trial: so every trial
 begins where nothing has run yet.
 
-It is started with the path of what is checked, its conditions, and the modules that requests will need; and told one request after the other: a path for the answer, behind the request itself. It answers
-each with a line when the answer lies there. What an author's module prints is thrown away.
+It is started with the path of what is checked, its conditions, and the modules that requests will need. Then it is told one request after the other, each
+with a path for the answer, and says with a line when the answer lies there. What an author's module prints is thrown away.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ _RULES: Final[Mapping[Cause, tuple[str, str]]] = {
         "Columns give what the steps give; what a node remembers is all in its window.",
     ),
     Cause.ORDER: (
-        "what a node gives of one symbol does not hang on which symbols and nodes were computed before it",
-        "Keep nothing outside of the function: share values as inputs of a node.",
+        "what a node gives of one symbol does not hang on which symbols and nodes were computed before it, nor on whether records or columns are",
+        "Keep nothing outside of the function, and use of the view what is documented.",
     ),
     Cause.TRADING: (
         "the same intents on the same bars give the same orders and fills",

@@ -64,7 +64,6 @@ class Process:
             directory: one that is there and empty.
             modules: what is imported before the conditions hold.
         """
-        self._directory = directory
         self._answer = directory / "answer"
         self._errors = directory / "errors"
         paths = [os.path.abspath(one) for one in sys.path]
@@ -146,7 +145,7 @@ class Process:
             assert stream is not None
             with suppress(BrokenPipeError):
                 stream.close()
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # it has ended already
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
 

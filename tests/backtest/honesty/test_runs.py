@@ -330,6 +330,25 @@ def test_another_calendar_has_the_same_dates_weekdays_and_hours(moment: datetime
     assert later.year == moment.year + 400
 
 
+class Resampled(Strategy):
+    """An interval of which no whole number fits into the years by which bars are moved, and what reads it."""
+
+    def setup(self) -> None:
+        price = StreamInput(symbols=SYMBOLS, name="price", interval=60)
+        odd = builtin("resample", price, every=11 * 60, take="last", name="odd")
+        mean = builtin("sma", odd, 2)
+        self.add_nodes([price, odd, mean, builtin("position_target", mean, long_percent=1, short_percent=0)])
+
+
+def test_an_interval_that_does_not_fit_the_other_calendar_is_no_finding() -> None:
+    program = program_of([dag_message(Resampled())])
+    bars = market(60)
+    run = here(program, bars)
+    (plain,) = run(PLAIN)
+    assert 0 < sum(len(one) for one in plain.told[program.signals[0]].values()) < 20
+    assert other_calendar(program, run, plain) == ()
+
+
 def test_bars_that_begin_later_or_elsewhere_are_the_same_bars() -> None:
     bars = market(30)
     later = LaterStart(int(bars["BTC-USD"].open_time_ms[12])).of(bars)
