@@ -13,4 +13,4 @@ from tests.backtest.honesty.markets import market
 
 @pytest.fixture(scope="session")
 def cheated() -> Report:
-    return check([dag_message(Cheats())], market())
+    return check([dag_message(Cheats())], market(), cut_count=4, start_count=2)

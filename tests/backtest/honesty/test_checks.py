@@ -106,7 +106,7 @@ def test_honest_strategies_give_no_finding(tmp_path: Path, monkeypatch: pytest.M
             *(dag_message(one(default_interval="1m")) for one in (PythonCross, BuiltinCross)),
         ],
         market(),
-        cut_count=4,
+        cut_count=2,
         start_count=2,
         progress=lambda what, done, total: told.append((what, done, total)),
     )
