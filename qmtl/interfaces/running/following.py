@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from qmtl.engine.log.port import Log, Record, TopicPartition
+from qmtl.engine.log.port import Log, Positions, Record, TopicPartition
 from qmtl.engine.view import BATCH, all_partitions
 from qmtl.foundation.contracts.dag import VersionSentinel
 from qmtl.foundation.contracts.node import NodeState
@@ -35,6 +35,23 @@ _RANKS: Final = {name: at for at, name in enumerate((*TABLES, *STREAMS))}
 _WAIT_S: Final = 0.1
 
 
+def places(log: Log, since_ms: int | None = None) -> Positions:
+    """From where intents, orders, fills and rejections are told: asked before a strategy is published, so that nothing of it is missed.
+
+    Args:
+        since_ms: those that were written from then on; None for those that come from now on.
+
+    Raises:
+        UnknownTopic: the log lacks one of the topics.
+    """
+    streams = [where for name in STREAMS for where in all_partitions(log, name)]
+    ends = log.stable_offsets(streams)
+    if since_ms is None:
+        return ends
+    earlier = log.offsets_at_time(streams, since_ms)
+    return {where: min(earlier[where], end) for where, end in ends.items()}
+
+
 class Follower:
     """One reader over all that concerns a strategy. Not thread-safe.
 
@@ -43,7 +60,7 @@ class Follower:
 
     Args:
         names: of the strategy's nodes, by their ids.
-        since_ms: intents, orders, fills and rejections that were written from then on; None for those that come from now on.
+        begins: from where the streams are told, see `places`.
 
     Raises:
         UnknownTopic: the log lacks one of the topics.
@@ -56,7 +73,7 @@ class Follower:
         strategy_id: str,
         sentinel_id: str,
         names: Mapping[str, str],
-        since_ms: int | None = None,
+        begins: Positions,
     ) -> None:
         self._log = log
         self._names = names
@@ -77,15 +94,10 @@ class Follower:
             **{name: _begins(world) for name in ("trade.orders", "trade.fills")},
         }
         self._tables = [where for name in TABLES for where in all_partitions(log, name)]
-        self._streams = [where for name in STREAMS for where in all_partitions(log, name)]
+        self._streams = list(begins)
         self._reader = log.reader()
         try:
-            begin = dict(log.begin_offsets(self._tables))
-            streams = log.stable_offsets(self._streams)
-            if since_ms is not None:
-                earlier = log.offsets_at_time(self._streams, since_ms)
-                streams = {where: min(earlier[where], offset) for where, offset in streams.items()}
-            self._reader.assign({**begin, **streams})
+            self._reader.assign({**log.begin_offsets(self._tables), **begins})
             self._waiting: list[RunEvent] = self._present()
         except BaseException:
             self._reader.close()

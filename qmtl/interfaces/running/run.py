@@ -19,7 +19,7 @@ from qmtl.interfaces.client import IDLE_S, Client
 from qmtl.interfaces.running.address import log_address
 from qmtl.interfaces.running.events import Completed, Refused, RunEvent, Stopped
 from qmtl.interfaces.running.feeding import Feeding
-from qmtl.interfaces.running.following import Follower
+from qmtl.interfaces.running.following import Follower, places
 from qmtl.interfaces.running.publication import publish
 from qmtl.runtime.data.reading import BarsRead
 from qmtl.runtime.sdk.loading import load_strategy, message_of
@@ -97,6 +97,7 @@ def follow(
         yield Stopped("refused")
         return
     with session.client(address, options.wait_s, code=options.code) as client:
+        begins = places(client.log, options.since_ms)
         try:
             submitted, outcome = publish(client, message, world_id, options.context, session.now_ms())
         except (InvalidDag, UnknownWorld, CommandRefused) as refused:
@@ -111,7 +112,7 @@ def follow(
             submitted.strategy_id,
             submitted.sentinel_id,
             names,
-            options.since_ms,
+            begins,
         )
         with closing(follower):
             if options.bars is None:

@@ -19,10 +19,12 @@ from qmtl.foundation.common.errors import NoAnswer, NoGateway, UsageError
 from qmtl.foundation.contracts.dag import SentinelStatus
 from qmtl.foundation.contracts.diff import NodeOrigin
 from qmtl.foundation.contracts.node import NodeStatus
+from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.contracts.world import PositionSide, WorldStatus
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
 from qmtl.interfaces.cli.main import main
+from qmtl.interfaces.client import Client
 from qmtl.interfaces.running.address import log_address
 from qmtl.interfaces.running.events import (
     Activated,
@@ -40,12 +42,14 @@ from qmtl.interfaces.running.events import (
     VersionChanged,
     WorldChanged,
 )
+from qmtl.interfaces.running.publication import publish
 from qmtl.interfaces.running.run import RunOptions, follow
 from qmtl.interfaces.running.words import as_json, told
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.reading import BarsRead
 from qmtl.runtime.sdk.builtins import builtin
 from qmtl.topology import NAMES
+from tests.replay.logs import commit, row
 from tests.runtime.sdk import authored
 from tests.services.graphs import T0, crossing, strategy, text
 from tests.services.nodes.floor import bars_of
@@ -197,6 +201,21 @@ def test_a_run_over_bars_tells_all_that_the_log_has_of_it_and_of_nobody_else(pla
         assert "\n" not in told(one)
         assert set(as_json(one)) == {"event", *one.__slots__}
     assert {as_json(one)["event"] for one in found} >= {"node_changed", "filled", "submitted"}
+
+
+def test_what_is_written_between_the_publication_and_the_first_look_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared node may be warm, so a strategy may want something at once."""
+
+    def published(client: Client, *of: Any) -> Any:
+        done = publish(client, *of)
+        want = OrderIntent("w1", "python_cross", "BTC-USD", T0, Decimal("0.4"), Decimal(100), "n")
+        commit(client.log, [row("trade.intents", want)])
+        return done
+
+    monkeypatch.setattr("qmtl.interfaces.running.run.publish", published)
+    assert of(run(place, Cross()), Intent) == [Intent("BTC-USD", T0, Decimal("0.4"), Decimal(100), 0)]
 
 
 class Failing(Strategy):
