@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -154,11 +154,14 @@ def _uninterrupted() -> Iterator[None]:
     came: list[int] = []
     is_main = current_thread() is main_thread()
     usual = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) if is_main else None
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        resource_tracker.ensure_running()  # before: where it is begun, it lets the signal through again
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         if usual is not None:
             signal.signal(signal.SIGINT, usual)
         if came:

@@ -95,7 +95,7 @@ class JobRunner:
             tuple(outcome.orders.values()),
             curve_of(terms.cash, fills, bars, part.interval),
         )
-        return performance_of(result, self._setting.convention)
+        return performance_of(result, self._setting.convention, excursions=False)
 
     def _part(self, symbols: tuple[str, ...]) -> Part:
         found = self._parts.get(symbols)
