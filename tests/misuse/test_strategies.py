@@ -17,7 +17,8 @@ from qmtl.foundation.contracts.node import NodeStatus
 from qmtl.runtime.data.catalogue import Catalogue
 from qmtl.runtime.sdk.builtins import builtin, position_target
 from qmtl.services.dagmanager.admission import admit
-from tests.interfaces.cli.running import assert_one_screen, call
+from tests.interfaces.cli.running import Ran, assert_one_screen, call
+from tests.interfaces.project.programs import a_program
 from tests.misuse.failing import BEGIN_MS, FAILING, LATE_MS, sound
 from tests.misuse.small_disk import small_disk
 from tests.runtime.data.walk import SYMBOL, as_csv, minute
@@ -29,6 +30,123 @@ Capture = pytest.CaptureFixture[str]
 
 MINUTES = 12
 CLOSES: list[float | None] = [100.0 + at for at in range(MINUTES)]
+
+
+# ---- files that authors have -------------------------------------------------------------------------------------------
+
+TEXT = """
+from qmtl import *
+from qmtl.runtime.sdk.builtins import position_target, sma
+
+{before}
+
+class Mine(Strategy):
+    def setup(self):
+        price = StreamInput(symbols=["BTC-USD"], interval="1m", name="price"{source})
+        mine = {node}
+        well = sma(price, 2, name="well")
+        self.add_nodes([price, mine, well, position_target(well, long_percent=0.1, short_percent=0)])
+"""
+
+OWN = "ProcessingNode(price, compute, name='mine', period=2)"
+LAST_MS = 1_522_800_000_000 + 30 * STEP_MS
+
+WRITTEN: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "two arguments": ("def compute(view, other): return 1.0", "QMTL-512", ("takes (view, other)", "Give it one argument")),
+    "a default": ("def compute(view, length=3): return 1.0", "QMTL-512", ("length=3", "params of the node")),
+    "a lambda": ("compute = lambda view: 1.0", "QMTL-512", ("lambda", "top of a module", "params of the node")),
+    "a closure": ("def make():\n    def compute(view): return 1.0\n    return compute\ncompute = make()", "QMTL-512", ("a function within a function", "params of the node")),
+    "a built-in": ("compute = abs", "QMTL-512", ("builtin_function_or_method", "Write it with `def`")),
+    "an object": ("class Made:\n    def __call__(self, view): return 1.0\ncompute = Made()", "QMTL-512", ("of type Made", "Write it with `def`")),
+    "a coroutine": ("async def compute(view): return 1.0", "QMTL-512", ("coroutine", "Return the value")),
+    "a generator": ("def compute(view): yield 1.0", "QMTL-512", ("generator", "Return the value")),
+    "the clock": ("import time\ndef compute(view): return time.time()", "QMTL-513", ("the module time in compute", "view.bucket_ms")),
+    "chance": ("import random\ndef compute(view): return random.random()", "QMTL-513", ("the module random",)),
+    "a global list": ("SEEN = []\ndef compute(view): SEEN.append(1.0); return 1.0", "QMTL-513", ("SEEN, a list that can be changed", "params of the node")),
+    "a global counter": ("COUNT = 0\ndef compute(view):\n    global COUNT\n    COUNT += 1\n    return COUNT", "QMTL-102", ("COUNT",)),
+}  # fmt: skip
+
+NODES: Mapping[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "a period of 0": (OWN.replace("period=2", "period=0"), "", "QMTL-512", ("'mine'", "period", "the number 0", "1 to 10000")),
+    "an unknown type": ("builtin('smaa', price, 3, name='mine')", "", "QMTL-503", ("'smaa'",)),
+    "an unknown parameter": ("sma(price, 3, name='mine', length=3)", "", "QMTL-512", ("'mine'", "'length'", "Leave it out")),
+    "a preset": ("sma(price, 3, name='mine')", ", preset='ohlcv.binance.spot.1m'", "QMTL-512", ("'price'", "ohlcv.binance", "symbols=")),
+    "tags that nobody has": ("TagQueryNode(['nobody'], name='mine', interval='1m')", "", "QMTL-500", ("'mine'", "tag query", "run it on a log")),
+}  # fmt: skip
+
+RUNNING: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "raises": ("raise ValueError('too high')", ("it raised ValueError (too high)",)),
+    "gives NaN": ("return float('nan')", ("the number nan", "a finite one is required")),
+    "gives a text": ("return 'up'", ("the text 'up'", "a number or None is required")),
+    "writes into its view": ("view[0][60][0] = (0, 1.0)", ("it raised TypeError", "item assignment")),
+    "asks for another input": (
+        "return view['other'][60][-1][1]",
+        ("QMTL-414", "'other'", "the node reads price"),
+    ),
+    "ends the program": ("raise SystemExit(1)", ("it raised SystemExit (1)",)),
+}
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half an hour of them."""
+    return as_csv(tmp_path_factory.mktemp("bars") / "bars.csv", [minute(at) for at in range(30)])
+
+
+def over_bars(
+    capsys: Capture, place: Path, bars: Path, before: str = "", node: str = OWN, source: str = ""
+) -> tuple[Ran, Path]:
+    """`qmtl backtest` of a file with that in it, and where its results would be."""
+    file, out = place / "my_strategy.py", place / "results"
+    file.write_text(TEXT.format(before=before, node=node, source=source), encoding="utf-8")
+    with a_program():
+        ran = call(
+            capsys, "backtest", str(file), "--data", f"BTC-USD={bars}", "--out", str(out), "--no-parquet"
+        )
+    return ran, out
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_file_with_a_function_that_is_none_is_refused_with_line_node_and_remedy(
+    capsys: Capture, tmp_path: Path, bars: Path, name: str
+) -> None:
+    before, code, says = WRITTEN[name]
+    ran, out = over_bars(capsys, tmp_path, bars, before)
+    assert ran.code != 0
+    assert_one_screen(ran, code, ran.code, says=["my_strategy.py line ", "the node 'mine'", *says])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_a_file_with_a_node_that_is_none_is_refused_with_node_and_remedy(
+    capsys: Capture, tmp_path: Path, bars: Path, name: str
+) -> None:
+    node, source, code, says = NODES[name]
+    ran, out = over_bars(capsys, tmp_path, bars, "def compute(view): return 1.0", node, source)
+    assert ran.code != 0
+    assert_one_screen(ran, code, ran.code, says=says)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_a_function_that_fails_in_a_backtest_is_told_with_node_bucket_and_remedy_and_the_rest_is_written(
+    capsys: Capture, tmp_path: Path, bars: Path, name: str
+) -> None:
+    line, says = RUNNING[name]
+    before = f"def compute(view):\n    if view.bucket_ms >= {LAST_MS - 10 * STEP_MS}: {line}\n    return 1.0"
+    ran, out = over_bars(capsys, tmp_path, bars, before)
+    assert ran.code != 0
+    where = (
+        "the node 'mine' failed",
+        "for BTC-USD",
+        f"in the bucket {LAST_MS - 10 * STEP_MS}",
+        "publish the strategy again",
+    )
+    assert_one_screen(ran, "QMTL-413", ran.code, says=[*where, *says])
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert [one["code"] for one in result["faults"]] == ["QMTL-413"]
+    assert "the node 'mine' failed" in result["faults"][0]["what"]
+    assert len((out / "fills.csv").read_text(encoding="utf-8").splitlines()) > 1, "the other node trades on"
 
 
 # ---- functions that fail while they run ---------------------------------------------------------------------------------

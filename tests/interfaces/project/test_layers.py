@@ -10,8 +10,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from qmtl.runtime.data.bars import default_sources, read_bars
 from qmtl.runtime.sdk.loading import load_strategy, message_of
 from qmtl.services.dagmanager.admission import admit
 from tests.interfaces.cli.running import call
+from tests.interfaces.project.programs import a_program
 from tests.misuse.small_disk import small_disk
 
 ROOT = Path(__file__).parents[3]
@@ -193,18 +193,6 @@ def test_a_project_of_few_layers_has_a_sound_strategy(tmp_path: Path, name: str)
     assert (graph.strategy_id, len(graph.signals)) == (f"my_{name}", 1)
     kinds = {one.node.node_type for one in graph.nodes}
     assert ("python" in kinds) is (name == "python")
-
-
-@contextmanager
-def a_program() -> Iterator[None]:
-    """What is imported here is forgotten, and where it was found."""
-    path, modules = list(sys.path), set(sys.modules)
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        for name in [one for one in sys.modules if one not in modules and one.startswith(("trend", "my_"))]:
-            del sys.modules[name]
 
 
 # ---- how they are made --------------------------------------------------------------------------------------------------
