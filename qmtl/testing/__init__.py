@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qmtl.testing.nodes import outputs_of
     from qmtl.testing.simulation import (
         Close,
         Mark,
@@ -16,12 +18,20 @@ if TYPE_CHECKING:
         simulate_strategy,
     )
 
-__all__ = ["Close", "Mark", "Moment", "Outcome", "Simulated", "crash", "simulate", "simulate_strategy"]
+__all__ = [
+    "Close",
+    "Mark",
+    "Moment",
+    "Outcome",
+    "Simulated",
+    "crash",
+    "outputs_of",
+    "simulate",
+    "simulate_strategy",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from qmtl.testing import simulation
-
-    return getattr(simulation, name)
+    return getattr(import_module(f"qmtl.testing.{'nodes' if name == 'outputs_of' else 'simulation'}"), name)

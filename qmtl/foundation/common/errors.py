@@ -781,6 +781,13 @@ class TrialLost(QmtlError):
     code = "QMTL-819"
 
 
+class ProjectNotMade(QmtlError):
+    """A new project for which there is no place: something lies there already, or it can't be written. Nothing of it was left."""
+
+    code = "QMTL-820"
+    exit_code = 2
+
+
 class InvalidSweep(QmtlError):
     """Parameters, conditions or a figure with which no sweep can be made."""
 

@@ -38,7 +38,8 @@ VERBS: Final[Mapping[str, Verb]] = {
         "qmtl.interfaces.cli.demo:demo", "Run a strategy over real bars, in one process, without a broker."
     ),
     "project": Verb(
-        "qmtl.interfaces.cli.project:project", "Set up a directory: install the sample configuration."
+        "qmtl.interfaces.cli.project:project",
+        "Make a project from layers of templates; install the sample configuration.",
     ),
     "backtest": Verb(
         "qmtl.interfaces.cli.backtest:backtest", "Run a strategy over bars, and say what it was worth."

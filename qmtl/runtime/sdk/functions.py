@@ -113,7 +113,7 @@ class Functions:
             )
         try:
             found: object = importlib.import_module(module)
-        except Exception as error:  # whatever a module of an author's does while it is imported
+        except (Exception, SystemExit) as error:  # whatever a module of an author's does while it is imported
             raise CodeMissing(
                 f"the module {module} of the function {code} could not be imported: {type(error).__name__} ({str(error)[:_SHOWN]}).",
                 "Install it for the worker, in the version that was published.",

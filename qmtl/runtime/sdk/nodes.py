@@ -83,6 +83,9 @@ class StreamInput(Node):
 
     Two sources are one if they read the same symbols at the same interval; tags say what tag queries find it by, and choose no data.
 
+    Args:
+        preset: not taken: there is no prepared choice of data that a name could stand for.
+
     Raises:
         InvalidStrategy: no symbols, or what no node may have.
     """
@@ -96,8 +99,14 @@ class StreamInput(Node):
         interval: int | str | None = None,
         period: int | None = None,
         name: str | None = None,
+        preset: str | None = None,
     ) -> None:
         _begin(self, name, interval, period, tags)
+        if preset is not None:
+            raise InvalidStrategy(
+                f"preset of the StreamInput {self.called!r} was {kind(preset)}; there is no preset of that name, nor any other.",
+                "Leave it out, and name what it reads with symbols=.",
+            )
         chosen = tuple(symbols) if not isinstance(symbols, str) else (symbols,)
         if not chosen:
             raise InvalidStrategy(

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, cast
 from blake3 import blake3
 
 from qmtl.foundation.common.errors import ComputeFailed, InvalidParameter, InvalidValue, QmtlError
-from qmtl.foundation.common.money import parse_decimal, text
+from qmtl.foundation.common.money import MAX_DIGITS, MAX_POINT, ZERO, checked, parse_decimal, text
 from qmtl.foundation.common.names import NAME_RULE, is_name
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue, NodeWindow, PositionTarget
@@ -268,7 +268,7 @@ def called(
         found = function(view)
     except MemoryError:
         raise  # the machine's and not the function's: another one may have room
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a function ends itself, never its worker
         raise ComputeFailed(_raised(sight, error), _REPAIR) from error
     if found is None:
         return None
@@ -291,16 +291,15 @@ def _number(found: object, sight: Sight) -> float:
 def _target(found: object, sight: Sight) -> PositionTargetValue:
     if not isinstance(found, Target):
         raise _wrong(sight, _told(found), "a Target or None is required of a node that gives targets")
-    price: object = sight.close if found.reference_price is None else found.reference_price
-    if not isinstance(price, Decimal) or not price.is_finite() or price <= 0:
-        raise _wrong(sight, f"a target at {_told(price)}", "its price is a positive Decimal")
+    said = found.reference_price
+    price = sight.close if said is None else _price(said, sight)
     share: object = found.percent
     rule = "its percent is a number from -1 to 1"
     if isinstance(share, bool) or not isinstance(share, Decimal | float | int | str):
         raise _wrong(sight, f"a target of {_told(share)}", rule)
     try:
         percent = _share(repr(float(share)) if isinstance(share, float) else str(share))
-    except InvalidValue:
+    except (InvalidValue, ValueError):  # of an integer that is too long Python makes no text
         raise _wrong(sight, f"a target of {_told(share)}", rule) from None
     if not -1 <= percent <= 1:
         raise _wrong(sight, f"a target of {_told(share)}", rule)
@@ -312,8 +311,22 @@ def _share(shown: str) -> Decimal:
     return parse_decimal(shown, "percent")
 
 
+def _price(said: object, sight: Sight) -> Decimal:
+    try:
+        price = checked(said, "reference_price") if isinstance(said, Decimal) else ZERO
+    except InvalidValue:
+        price = ZERO
+    if price <= 0:
+        rule = f"its price is a positive Decimal, of at most {MAX_DIGITS} digits and below 1e{MAX_POINT + 1}"
+        raise _wrong(sight, f"a target at {_told(said)}", rule)
+    return price
+
+
 def _told(value: object) -> str:
-    return kind(value)[:_SHOWN]
+    try:
+        return kind(value)[:_SHOWN]
+    except ValueError:  # of an integer that is too long Python makes no text
+        return f"a {type(value).__name__}"
 
 
 def _wrong(sight: Sight, was: str, rule: str) -> ComputeFailed:
@@ -322,8 +335,11 @@ def _wrong(sight: Sight, was: str, rule: str) -> ComputeFailed:
     )
 
 
-def _raised(sight: Sight, error: Exception) -> str:
-    said = error.what if isinstance(error, QmtlError) else str(error)
+def _raised(sight: Sight, error: BaseException) -> str:
+    try:
+        said = f"{error.code}: {error.what}" if isinstance(error, QmtlError) else str(error)
+    except Exception:  # an author's error may fail to say what it is
+        said = "which can't be told"
     plain = _ADDRESS.sub("0x...", said)[:_SHOWN]
     shown = "".join(letter if letter.isprintable() else " " for letter in plain)
     return f"it raised {type(error).__name__} ({shown}) for {sight.symbol} in the bucket {sight.bucket_ms}."

@@ -65,3 +65,11 @@ def fails_above(view: CacheView) -> float:
     if close > view.params["limit"]:
         raise ValueError(f"{close} is too high")
     return close
+
+
+def both(view: CacheView) -> float:
+    """What two inputs of whole numbers below 100 showed last, and for how many minutes they have been silent: four numbers in one."""
+    at, one = view[0][60][-1]
+    other_at, other = view[1][60][-1]
+    silent, other_silent = view.bucket_ms - at, view.bucket_ms - other_at
+    return one + 100 * other + (silent // 60_000) * 10_000 + (other_silent // 60_000) * 1_000_000

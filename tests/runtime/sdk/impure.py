@@ -20,6 +20,7 @@ SEEN: list[float] = []
 KNOWN = {"a": 1.0}
 NESTED = (1.0, [2.0])
 SHARES = (0.1, 0.2)
+COUNT = 0
 
 
 def clock(view: CacheView) -> float:
@@ -106,6 +107,12 @@ def helper() -> float:
     return time.monotonic()
 
 
+def counting(view: CacheView) -> float:
+    global COUNT
+    COUNT += 1
+    return COUNT
+
+
 def marked(view: CacheView) -> float:
     marked.__doc__ = "seen"
     return 1.0
@@ -130,6 +137,7 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
     (nested, "NESTED, a list that can be changed"),
     (private, "'_sight', which is private"),
     (of_another, "the module time in helper"),
+    (counting, "COUNT"),
     (marked, "'__doc__' of an object"),
 ]
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -202,8 +203,19 @@ def inner() -> Callable[[CacheView], float]:
     return within
 
 
+async def streaming(view: CacheView) -> Any:
+    yield 1.0
+
+
+def preset(view: CacheView, length: int = 3) -> float:
+    return float(length)
+
+
 class Called:
     def __call__(self, view: CacheView) -> float:
+        return 1.0
+
+    def method(self, view: CacheView) -> float:
         return 1.0
 
 
@@ -230,6 +242,13 @@ MISTAKES: list[tuple[Callable[[], object], type[QmtlError], tuple[str, ...]]] = 
     (lambda: processing(inner()), InvalidStrategy, ("'mine'", "within", "params")),
     (lambda: processing(Called()), InvalidStrategy, ("'mine'", "Called")),
     (lambda: processing(None), InvalidStrategy, ("'mine'", "NoneType")),
+    (lambda: processing(Called().method), InvalidStrategy, ("'mine'", "of type method")),
+    (lambda: processing(Called), InvalidStrategy, ("'mine'", "of type type")),
+    (lambda: processing(abs), InvalidStrategy, ("'mine'", "builtin_function_or_method")),
+    (lambda: processing(partial(preset, length=3)), InvalidStrategy, ("'mine'", "of type partial", "params of the node")),
+    (lambda: processing(preset), InvalidStrategy, ("'mine'", "length: 'int' = 3", "params of the node")),
+    (lambda: processing(streaming), InvalidStrategy, ("'mine'", "generator or coroutine")),
+    (lambda: StreamInput(["BTC-USD"], name="price", preset="ohlcv.binance"), InvalidStrategy, ("'price'", "'ohlcv.binance'", "symbols")),
     (lambda: processing(odd), NoCanonicalForm, ("'mine'", "OBJECT")),
     (lambda: processing(period=0), InvalidStrategy, ("'mine'", "period", "the number 0", "1 to 10000")),
     (lambda: processing(period=True), InvalidStrategy, ("'mine'", "the truth value true")),

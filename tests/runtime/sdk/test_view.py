@@ -304,6 +304,8 @@ WRONG_TARGETS: list[tuple[Any, str]] = [
     (Target(float("nan")), "a target of the number nan"),
     (Target(True), "a target of the truth value true"),
     (Target("much"), "a target of the text 'much'"),
+    (Target(10**5000), "a target of a int"),
+    (Target(0.5, Decimal("1e41")), "a target at the number 1E+41"),
     (Target(0.5, Decimal(0)), "a target at the number 0"),
     (Target(0.5, Decimal("NaN")), "a target at the number NaN"),
     (Target(0.5, cast(Decimal, 3.0)), "a target at the number 3.0"),
@@ -337,6 +339,25 @@ def test_a_cause_is_the_same_in_every_process() -> None:
         said.append(caught.value.what)
     assert said[0] == said[1]
     assert "0x..." in said[0]
+
+
+class Mute(Exception):
+    """An error that can't say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"), [(Mute(), "Mute (which can't be told)"), (SystemExit(3), "SystemExit (3)")]
+)
+def test_what_a_function_raises_is_its_nodes_failure_whatever_it_is(error: BaseException, says: str) -> None:
+    def fails(view: CacheView) -> float:
+        raise error
+
+    with pytest.raises(ComputeFailed) as caught:
+        view_of(fails)
+    assert says in caught.value.what
 
 
 # ---- cost --------------------------------------------------------------------------------------------------------------

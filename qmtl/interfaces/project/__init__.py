@@ -1,0 +1,1 @@
+"""New projects: layers of templates, and how they become a directory."""
