@@ -27,7 +27,7 @@ from qmtl.runtime.columns import BarColumns, Scaled
 from qmtl.runtime.data.bars import COLUMNS, BarSource, dataset_fingerprint
 from qmtl.runtime.data.catalogue import Catalogue, writing
 from qmtl.runtime.data.csv_file import FileForm, read_csv
-from qmtl.runtime.data.fingerprint import texts
+from qmtl.runtime.data.texts import rows_of
 
 SYMBOL: Final = "BTC-USD"
 INTERVAL: Final = 60
@@ -54,9 +54,7 @@ def walk(symbol: str, begin: int, end: int) -> BarColumns:
 
 
 def as_csv(path: Path, bars: BarColumns) -> None:
-    fields = (bars.open, bars.high, bars.low, bars.close, bars.volume)
-    rows = zip(map(str, bars.open_time_ms.tolist()), *map(texts, fields), strict=True)
-    path.write_text(",".join(COLUMNS) + "\n" + "".join(",".join(row) + "\n" for row in rows))
+    path.write_bytes((",".join(COLUMNS) + "\n").encode() + rows_of(bars))
 
 
 def median_s(rounds: int, once: Callable[[], Any]) -> float:

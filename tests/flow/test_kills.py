@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from qmtl.engine.failpoint import POINTS
-from qmtl.interfaces.demo.run import BUCKETS_PER_PUSH
+from qmtl.interfaces.feeding import BUCKETS_PER_PUSH
 from tests.flow.campaign import AT_A_TIME, campaign, place_on
 from tests.flow.driving import Result, embedded, run_demo, write_bars
 from tests.flow.kills import Trial, killed_at_points, summary

@@ -23,6 +23,7 @@ from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, node_topic
 from qmtl.interfaces.feeding import Source
 from qmtl.interfaces.polling import Poller
+from qmtl.replay.feed import CLOCK
 from qmtl.runtime.data.ccxt_history import CcxtProvider
 from tests.runtime.data.exchange import MINUTE_MS, START_MS, Exchange, Row, rows_of, serving
 
@@ -111,6 +112,7 @@ def test_without_a_start_it_begins_with_what_opens_now(tmp_path: Path) -> None:
         # Another one goes on where this one has closed, however much has passed.
         exchange.now_ms = at(19)
         assert poller(log, exchange).poll().bars == 6
+        assert list(read_all(log, [CLOCK])) == []
 
 
 def test_recorded_time_and_live_bars_do_not_share_a_log(tmp_path: Path) -> None:

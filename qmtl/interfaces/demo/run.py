@@ -14,9 +14,9 @@ from decimal import Decimal
 from importlib.resources import files
 from typing import Any, Final
 
-from qmtl.engine.log.port import Log, TopicPartition
+from qmtl.engine.log.port import Log
 from qmtl.engine.worker import Worker
-from qmtl.foundation.common.errors import NoAnswer, OtherRun
+from qmtl.foundation.common.errors import OtherRun
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission, StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.world import (
@@ -27,11 +27,11 @@ from qmtl.foundation.contracts.world import (
     World,
     WorldSettings,
 )
-from qmtl.foundation.wire.keys import encode_key, partition_for
 from qmtl.foundation.wire.registry import codec
-from qmtl.foundation.wire.topics import node_topic, topic
+from qmtl.foundation.wire.topics import node_topic
 from qmtl.interfaces.client import Client, command_id, submission_id
-from qmtl.replay.feed import Feed, MarkerFollower
+from qmtl.interfaces.feeding import feed_and_trade
+from qmtl.replay.feed import Feed
 from qmtl.runtime.data.bars import BarSource, dataset_fingerprint, infer_interval, read_bars
 from qmtl.runtime.data.instruments import instrument_for
 
@@ -40,10 +40,6 @@ CURRENCY: Final = "USD"
 INITIAL_CASH: Final = Decimal(100_000)
 FEE_RATE: Final = Decimal("0.001")
 SLIPPAGE_RATE: Final = Decimal("0.0005")
-
-BUCKETS_PER_PUSH: Final = 500
-BUCKETS_AHEAD: Final = 2000
-"""How far the feed may run ahead of trading."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the step, how far it is, and how far it goes."""
@@ -183,26 +179,4 @@ class DemoRun:
         source = strategy.nodes[0]
         raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
         feed = Feed(self._log, codec, raw, data.interval, data.read(), data.start_ms, data.end_ms)
-        partitions = topic("trade.portfolio").partitions
-        traded = MarkerFollower(
-            self._log, TopicPartition("trade.portfolio", partition_for(encode_key((WORLD,)), partitions))
-        )
-        step_ms = data.interval * 1000
-        total = (data.end_ms - data.start_ms) // step_ms
-        try:
-            idle = 0
-            while (closed := max(traded.poll(), data.start_ms)) < data.end_ms:
-                self._progress("trading", (closed - data.start_ms) // step_ms, total)
-                if not feed.done and feed.closed_ms - closed < BUCKETS_AHEAD * step_ms:
-                    feed.push(BUCKETS_PER_PUSH)
-                busy = self.client.pump()
-                idle = 0 if busy or traded.closed_ms > closed else idle + 1
-                if idle > 3000:
-                    raise NoAnswer(
-                        f"trading stands still at bucket {closed}, the feed is at {feed.closed_ms}.",
-                        "Start all workers: `qmtl worker run NAME` for each of `qmtl topology`.",
-                    )
-            self._progress("trading", total, total)
-        finally:
-            feed.close()
-            traded.close()
+        feed_and_trade(self.client, WORLD, [feed], data.interval, data.start_ms, data.end_ms, self._progress)

@@ -10,7 +10,8 @@ from blake3 import blake3
 
 from qmtl.foundation.common.errors import InvalidValue
 from qmtl.foundation.common.money import text
-from qmtl.runtime.columns import BarColumns, Scaled
+from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.data.texts import rows_of
 
 FINGERPRINT_PREFIX: Final = "blake3:"
 
@@ -51,11 +52,7 @@ class Fingerprint:
     def columns(self, bars: BarColumns) -> None:
         """Many bars."""
         for begin in range(0, len(bars), _ROWS):
-            part = bars.chunk(begin, begin + _ROWS)
-            fields = (part.open, part.high, part.low, part.close, part.volume)
-            times = map(str, part.open_time_ms.tolist())
-            rows = zip(times, *map(texts, fields), strict=True)
-            self._digest.update("".join([",".join(row) + "\n" for row in rows]).encode())
+            self._digest.update(rows_of(bars.chunk(begin, begin + _ROWS)))
 
     def text(self) -> str:
         """`blake3:` and 64 hex digits."""
@@ -74,16 +71,3 @@ def fingerprint_of(series: Iterable[tuple[str, Iterable[BarColumns]]]) -> str:
         for chunk in chunks:
             digest.columns(chunk)
     return digest.text()
-
-
-def texts(column: Scaled) -> list[str]:
-    """The one text of each value, as `qmtl.foundation.common.money.text` gives it."""
-    if not column.places:
-        return [str(one) for one in column.units.tolist()]
-    unit, places = 10**column.places, column.places
-    shown = []
-    for one in column.units.tolist():
-        whole, rest = divmod(abs(one), unit)
-        sign = "-" if one < 0 else ""
-        shown.append(f"{sign}{whole}.{rest:0{places}d}".rstrip("0") if rest else f"{sign}{whole}")
-    return shown

@@ -6,6 +6,7 @@ Each names the digest of the one before it, so that the digest of a commit stand
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class Journal:
 
     def path(self, number: int) -> Path:
         """Of a commit."""
-        return self._directory / f"{number:09d}.json"
+        return self._directory / _name(number)
 
     def commits(self) -> tuple[Commit, ...]:
         """All of them in order, those that came since the last call too.
@@ -135,9 +136,10 @@ class Journal:
         self._packed = len(self._known)
         self._pack.trust(sum(map(len, lines[: self._packed])))
         # Every commit that is known by now came before this look at the names.
-        there = {one.name for one in self._directory.glob("*.json") if one.stem.isdecimal()}
+        names = os.listdir(self._directory) if self._directory.is_dir() else []
+        there = {one for one in names if one.endswith(".json") and one[:-5].isdecimal()}
         self._read_on()
-        missing = next((at for at in range(1, len(there) + 1) if self.path(at).name not in there), None)
+        missing = next((at for at in range(1, len(there) + 1) if _name(at) not in there), None)
         if missing is not None and not self.path(missing).exists():
             raise _damaged(self.path(missing), f"it is missing, while {max(there)} is there")
 
@@ -205,6 +207,10 @@ class Journal:
         return found[0]
 
 
+def _name(number: int) -> str:
+    return f"{number:09d}.json"
+
+
 def _parsed(text: bytes, *, as_written: bool = False) -> Commit:
     """A commit whose digest is that of what it says.
 
@@ -215,7 +221,7 @@ def _parsed(text: bytes, *, as_written: bool = False) -> Commit:
         ValueError: it is none.
     """
     try:
-        body = json.loads(text)
+        body = json.loads(text.decode())
         digest = body.pop("digest")
         # As it was written, the text without its digest is what was hashed; written in another way, it has to be put together again.
         said = f'"digest": "{digest}", '.encode()

@@ -88,6 +88,13 @@ def test_files_are_imported_looked_at_repaired_and_verified(
     (repaired,) = call(capsys, "data", "repair", str(full), *series, "--json").lines()
     assert (repaired["bars"], repaired["gaps_left"]) == (3, 2)
 
+    journal = tmp_path / "c" / "journal" / "000000001.json"
+    kept = journal.read_bytes()
+    journal.write_bytes(kept.replace(b'"bars": 27', b'"bars": 28'))
+    ran = call(capsys, "data", "verify")
+    assert (ran.code, "QMTL-705" in ran.err, journal.name in ran.err) == (7, True, True)
+    journal.write_bytes(kept)
+
     name = harmed(tmp_path / "c")
     ran = call(capsys, "data", "verify", "--json")
     assert (ran.code, ran.lines()[0]["whole"]) == (7, False)

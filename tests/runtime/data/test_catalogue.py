@@ -11,10 +11,13 @@ from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow.dataset import dataset
 
 from qmtl.foundation.common.errors import (
     CatalogueDamaged,
@@ -25,6 +28,7 @@ from qmtl.foundation.common.errors import (
     InvalidValue,
     NotInCatalogue,
 )
+from qmtl.foundation.common.money import text
 from qmtl.foundation.contracts.market import Bar
 from qmtl.runtime.columns import BarColumns, Scaled
 from qmtl.runtime.data import catalogue as catalogue_module
@@ -33,9 +37,9 @@ from qmtl.runtime.data.bars import BarSource, dataset_fingerprint, default_sourc
 from qmtl.runtime.data.catalogue import Catalogue, Writer, writing
 from qmtl.runtime.data.conformance import gaps_of
 from qmtl.runtime.data.csv_file import FileForm, read_csv
-from qmtl.runtime.data.fingerprint import texts
 from qmtl.runtime.data.parquet import decode, encode
 from qmtl.runtime.data.provider import CatalogueProvider, FileProvider
+from qmtl.runtime.data.texts import rows_of
 from tests.runtime.data.walk import START_MS, SYMBOL, as_csv, minute, of, walk
 
 
@@ -106,12 +110,23 @@ def test_a_range_is_what_opens_from_its_begin_on_and_before_its_end(
     assert found == [minute(at) for at in sorted(minutes) if begin <= at < end]
 
 
-@given(st.lists(st.integers(-(10**18) + 1, 10**18 - 1)), st.integers(0, 18))
-def test_the_texts_of_a_column_are_those_of_its_values(units: list[int], places: int) -> None:
-    from qmtl.foundation.common.money import text
-
-    column = Scaled.of([Decimal(one).scaleb(-places) for one in units], places)
-    assert texts(column) == [text(column.at(at)) for at in range(len(units))]
+@given(
+    st.lists(st.tuples(*[st.integers(-(10**18) + 1, 10**18 - 1) | st.integers(-99, 99)] * 2), max_size=9),
+    st.integers(0, 18),
+    st.integers(0, 18),
+)
+def test_rows_of_bars_have_the_texts_of_their_values(
+    units: list[tuple[int, int]], prices: int, volumes: int
+) -> None:
+    column = Scaled(np.array([one for one, _ in units], dtype=np.int64), prices)
+    volume = Scaled(np.array([one for _, one in units], dtype=np.int64), volumes)
+    times = np.arange(len(units), dtype=np.int64) * 10**11
+    rows = rows_of(BarColumns("X", 60, times, column, column, column, column, volume))
+    said = [
+        ",".join([str(at * 10**11), *[text(column.at(at))] * 4, text(volume.at(at))]) + "\n"
+        for at in range(len(units))
+    ]
+    assert rows.decode() == "".join(said)
 
 
 @given(
@@ -147,6 +162,19 @@ def test_numbers_lie_in_the_file_as_decimals_of_64_bits(tmp_path: Path) -> None:
     assert [schema.column(at).physical_type for at in range(6)] == ["INT64"] * 6
     found = pq.read_table(path, partitioning=None).to_pylist()
     assert [row["close"] for row in found] == [bar.close for bar in walk(0, 20).bars()]
+
+
+def test_parts_of_other_places_are_read_together_in_a_type_that_holds_both(tmp_path: Path) -> None:
+    numbers = [Decimal("10.5"), Decimal("10.123456789"), Decimal("123456789012.25")]
+    bars = [Bar(SYMBOL, at * 60_000, 60, one, one, one, one, one) for at, one in enumerate(numbers)]
+    with writing(tmp_path) as writer:
+        for bar in bars:
+            add(writer, of([bar]))
+    wide = pa.schema([("open_time_ms", pa.int64()), ("close", pa.decimal128(38, 18))])
+    found = dataset(sorted(map(str, tmp_path.glob("bars/*/*/*.parquet"))), schema=wide).to_table()
+    assert sorted(found.to_pylist(), key=lambda row: row["open_time_ms"]) == [
+        {"open_time_ms": bar.open_time_ms, "close": bar.close} for bar in bars
+    ]
 
 
 def test_a_long_import_makes_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
