@@ -13,7 +13,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,16 +24,13 @@ from bench.backtest import authored, workload
 from bench.backtest.count import CASH_PLACES, Expected, expected
 from bench.backtest.market import INTERVAL, PRICE_PLACES, START_MS, Market, market
 from qmtl.backtest.recording import Recorder
-from qmtl.backtest.run import Run, backtest
+from qmtl.backtest.run import Run
 from qmtl.backtest.signals import Nodes
-from qmtl.backtest.simulation import opened
+from qmtl.backtest.simulation import Simulated, simulate
 from qmtl.bootstrap import open_log
 from qmtl.engine.log.port import Log
 from qmtl.foundation.contracts.trade import Account, Fill, Order, Position, Side
-from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.sdk.functions import Functions
-from qmtl.services.dagmanager.admission import admit
-from qmtl.services.dagmanager.graph import Graph
 
 FUNCTIONS: Final = Functions(["bench"])
 
@@ -77,11 +74,13 @@ class Ran:
         recorder: has written the rows to a log; None where all are in memory.
     """
 
-    graphs: tuple[Graph, ...]
-    bars: Mapping[str, BarColumns]
-    run: Run
+    done: Simulated
     seconds: float
     recorder: Recorder | None
+
+    @property
+    def run(self) -> Run:
+        return self.done.run
 
     def fills(self) -> list[Fill]:
         """All strategies', each one's in their order."""
@@ -112,25 +111,28 @@ def run(asked: Asked, data: Market, log: Log | None = None) -> Ran:
     terms = workload.terms(symbols)
     recorder = None if log is None else Recorder(log)
     begun = time.perf_counter()
-    graphs = tuple([admit(one, START_MS) for one in messages])
-    world, gates = opened(terms, workload.FINGERPRINT, bars, graphs, START_MS)
-    found = backtest(
-        graphs, bars, world, gates, START_MS, INTERVAL * 1000, functions=FUNCTIONS, recorder=recorder
+    found = simulate(
+        messages,
+        bars,
+        terms,
+        fingerprint=workload.FINGERPRINT,
+        functions=FUNCTIONS,
+        recorder=recorder,
     )
     if recorder is None:
-        for one in found.outcomes:
+        for one in found.run.outcomes:
             _ = one.intents, one.orders, one.fills, one.rejections, list(one.rows())
     else:
         recorder.close()
     seconds = time.perf_counter() - begun
-    return Ran(graphs, bars, found, seconds, recorder)
+    return Ran(found, seconds, recorder)
 
 
 def nodes_alone(found: Ran) -> float:
     """The seconds that the nodes of a run take by themselves, computed anew."""
     begun = time.perf_counter()
-    nodes = Nodes(found.bars, FUNCTIONS)
-    for graph in found.graphs:
+    nodes = Nodes(found.done.bars, FUNCTIONS)
+    for graph in found.done.graphs:
         nodes.of(graph)
     return time.perf_counter() - begun
 
@@ -147,10 +149,10 @@ def fault(found: Ran, want: Expected) -> str | None:
 
 def _by_strategy(found: Ran) -> Iterator[tuple[str, Sequence[Fill], Sequence[Account | Position]]]:
     """Each strategy with its fills, read from where they were left, and its rows of the portfolio."""
-    fills: dict[str, list[Fill]] = {one.strategy_id: [] for one in found.graphs}
+    fills: dict[str, list[Fill]] = {one.strategy_id: [] for one in found.done.graphs}
     for fill in found.fills():
         fills[fill.strategy_id].append(fill)
-    for graph, outcome in zip(found.graphs, found.run.outcomes, strict=True):
+    for graph, outcome in zip(found.done.graphs, found.run.outcomes, strict=True):
         yield graph.strategy_id, fills[graph.strategy_id], list(outcome.rows())
 
 
@@ -189,7 +191,7 @@ def measure(asked: Asked) -> dict[str, Any]:
             gc.collect()
             before_mb, before_s = memory_mb(), time.process_time()
             found = run(asked, data, log)
-            cpu_s, after_mb = time.process_time() - before_s, memory_mb()
+            cpu_s, after_mb, most_mb = time.process_time() - before_s, memory_mb(), peak_mb()
             told = {
                 "seconds": found.seconds,
                 "cpu_s": cpu_s,
@@ -198,7 +200,7 @@ def measure(asked: Asked) -> dict[str, Any]:
                 "rows": 0 if found.recorder is None else found.recorder.rows,
                 "computed": found.run.computed,
                 "nodes_s": nodes_alone(found),
-                "peak_mb": peak_mb(),
+                "peak_mb": most_mb,
                 "grown_mb": after_mb - before_mb,
                 "fault": fault(found, expected(asked.strategy, data)),
             }

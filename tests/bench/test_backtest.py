@@ -129,9 +129,9 @@ def test_functions_of_an_author_s_fill_what_the_built_in_nodes_fill() -> None:
     asked = Asked("cross", BARS)
     builtin, python = ours.run(asked, DATA), ours.run(replace(asked, python=True), DATA)
     assert ours.fault(python, WANT) is None
-    assert {one.node.node_id for one in python.graphs[0].nodes} & {
-        one.node.node_id for one in builtin.graphs[0].nodes
-    } == {builtin.graphs[0].nodes[0].node.node_id}  # the source alone is the same
+    assert {one.node.node_id for one in python.done.graphs[0].nodes} & {
+        one.node.node_id for one in builtin.done.graphs[0].nodes
+    } == {builtin.done.graphs[0].nodes[0].node.node_id}  # the source alone is the same
 
 
 @pytest.mark.parametrize("shared", workload.SHARES)
