@@ -92,6 +92,12 @@ class Ran:
             return list(self.run.orders.values())
         return list({one.order_id: one for one in self.recorder.read("trade.orders")}.values())
 
+    def ordered(self) -> int:
+        """How many orders there are."""
+        if self.recorder is None:
+            return len(self.run.orders)
+        return len({one.order_id for one in self.recorder.read("trade.orders")})
+
 
 def run(asked: Asked, data: Market, log: Log | None = None) -> Ran:
     """A run, timed from the first message to the last row: a record that is committed, or a message in memory.
@@ -137,20 +143,26 @@ def nodes_alone(found: Ran) -> float:
     return time.perf_counter() - begun
 
 
-def fault(found: Ran, want: Expected) -> str | None:
-    """What is not as it was counted, exactly and to the last digit; None where all of it is."""
+def fault(found: Ran, want: Expected, filled: Sequence[Fill] | None = None) -> str | None:
+    """What is not as it was counted, exactly and to the last digit; None where all of it is.
+
+    Args:
+        filled: its fills, where they were read already.
+    """
     if found.run.faults:
         return f"a node has failed: {found.run.faults[0]}"
-    for strategy_id, fills, rows in _by_strategy(found):
+    for strategy_id, fills, rows in _by_strategy(found, found.fills() if filled is None else filled):
         if (wrong := _fault_of_one(fills, rows, want)) is not None:
             return f"{strategy_id}: {wrong}"
     return None
 
 
-def _by_strategy(found: Ran) -> Iterator[tuple[str, Sequence[Fill], Sequence[Account | Position]]]:
-    """Each strategy with its fills, read from where they were left, and its rows of the portfolio."""
+def _by_strategy(
+    found: Ran, filled: Sequence[Fill]
+) -> Iterator[tuple[str, Sequence[Fill], Sequence[Account | Position]]]:
+    """Each strategy with its fills and its rows of the portfolio."""
     fills: dict[str, list[Fill]] = {one.strategy_id: [] for one in found.done.graphs}
-    for fill in found.fills():
+    for fill in filled:
         fills[fill.strategy_id].append(fill)
     for graph, outcome in zip(found.done.graphs, found.run.outcomes, strict=True):
         yield graph.strategy_id, fills[graph.strategy_id], list(outcome.rows())
@@ -192,17 +204,18 @@ def measure(asked: Asked) -> dict[str, Any]:
             before_mb, before_s = memory_mb(), time.process_time()
             found = run(asked, data, log)
             cpu_s, after_mb, most_mb = time.process_time() - before_s, memory_mb(), peak_mb()
+            fills = found.fills()
             told = {
                 "seconds": found.seconds,
                 "cpu_s": cpu_s,
-                "fills": len(found.fills()),
-                "orders": len(found.orders()),
+                "fills": len(fills),
+                "orders": found.ordered(),
                 "rows": 0 if found.recorder is None else found.recorder.rows,
                 "computed": found.run.computed,
                 "nodes_s": nodes_alone(found),
                 "peak_mb": most_mb,
                 "grown_mb": after_mb - before_mb,
-                "fault": fault(found, expected(asked.strategy, data)),
+                "fault": fault(found, expected(asked.strategy, data), fills),
             }
         if asked.again:
             with _log(asked, place / "again") as log:
