@@ -18,14 +18,18 @@ _BEHIND_ONE: Final = frozenset({"rsi", "atr", "returns"})
 """Types that look back on changes: the first input brings none."""
 
 
-def first_value(node_type: str, params: Mapping[str, Any], period: int) -> int:
-    """The input at which a built-in node can give its first value, counted from 1; docs/indicators.md has the table.
+def first_value(node_type: str, params: Mapping[str, Any], period: int, interval: int) -> int:
+    """The input at which a built-in node can give its first value, counted from 1; docs/indicators.md has the table. Of one that resamples, the
+    last at which it does.
 
     Args:
         params: the functional parameters of the node.
+        interval: of its inputs, seconds.
     """
     if node_type in _AT_ONCE:
         return 1
+    if node_type == "resample":
+        return -(-int(params["every"]) // interval)
     if node_type == "macd" and params.get("output") != "value":
         return period + int(params["signal"]) - 1
     return period + (node_type in _BEHIND_ONE)
@@ -47,5 +51,5 @@ def warm_ups(nodes: Sequence[ComputeNode]) -> dict[str, int]:
             seen = min(reads, default=1)
             out[one.node_id] = max(ready + one.period - 1, seen + int(params["bars"]) - 1)
         else:
-            out[one.node_id] = ready + first_value(one.node_type, params, one.period) - 1
+            out[one.node_id] = ready + first_value(one.node_type, params, one.period, one.interval) - 1
     return out

@@ -55,6 +55,7 @@ def test_strategies_and_worlds_are_shown_to_programs_as_to_people(
                 "status": one.status.value,
                 "nodes": len(one.nodes),
                 "sentinel": one.sentinel_id,
+                "errors": [],
             }
             for one in seen_deployed.rows("dag.strategies")
         ],
