@@ -240,6 +240,23 @@ def test_a_query_for_tags_that_nobody_has_is_silent_and_says_so_until_somebody_h
         assert state(floor, nodes["read"]).status is NodeStatus.ACTIVE
 
 
+def test_who_publishes_a_query_that_nobody_answers_is_told_so_once(capsys: Capture, tmp_path: Path) -> None:
+    log = ("--log", f"embedded:{tmp_path / 'log'}")
+    file = tmp_path / "dag.json"
+    assert call(capsys, "world", "create", "w1", *log).code == 0
+    told = []
+    for strategy in (Asking, Having, Asked):
+        file.write_bytes(dag_message(strategy("1m")))
+        ran = call(capsys, "dag", "publish", str(file), "--world", "w1", "--domain", "live", *log)
+        assert ran.code == 0, ran
+        told.append("nobody answers the tag query 'asked' yet" in ran.err)
+    assert told == [True, False, False]
+
+
+class Asked(Asking):
+    """Asks when somebody has them."""
+
+
 class Having(Strategy):
     """Has them."""
 

@@ -53,6 +53,7 @@ def publish_message(
     """
     from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission
     from qmtl.interfaces.cli import session
+    from qmtl.runtime.indicators.registry import TAG_QUERY
     from qmtl.services.dagmanager.admission import admit
 
     graph = admit(message, 0)
@@ -74,6 +75,11 @@ def publish_message(
         for node in strategy.nodes
         if node.node_id in known
     ]
+    for node in strategy.nodes:
+        if node.node_type == TAG_QUERY and node.node_id in known and not node.dependencies:
+            render.note(
+                f"nobody answers the tag query {node.name!r} yet: it and what reads it are silent until a node has its tags at its interval"
+            )
     if as_json:
         facts = {
             "submission_id": outcome.submission_id,
