@@ -23,7 +23,6 @@ from tests.runtime.sdk import authored
 from tests.services.graphs import T0
 from tests.services.nodes.floor import STEP_MS, Floor
 
-
 SPEAKING = [case for case in CASES if case.node_type != TAG_QUERY and "turns_only" not in case.params]
 """Those that speak as soon as they can: who waits for a turn speaks when one comes."""
 
