@@ -20,8 +20,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
+from bench.backtest.market import market
+from bench.backtest.workload import columns
 from bench.engine.run import RESULTS, code, processor
-from bench.walks import w1_bars
 from qmtl import Strategy, StreamInput, builtin
 from qmtl.backtest.simulation import Terms
 from qmtl.backtest.sweep.asking import Maker
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("--processes", type=int, default=2)
     asked.add_argument("--out", type=Path, default=None)
     options = asked.parse_args(arguments)
-    bars = {"BTC-USD": w1_bars(options.bars)}
+    bars = {"BTC-USD": columns(market(options.bars))}
     setting = Setting(Terms(), Convention(), SOURCE)
     result: dict[str, Any] = surroundings() | {"bars": options.bars}
     result["w1"] = w1(bars, setting, options.processes)
