@@ -140,7 +140,7 @@ def w1(bars: Mapping[str, BarColumns], setting: Setting, processes: int) -> dict
     begun = time.perf_counter()
     plan = plan_of(space, Maker(Crossing, space, 60))
     planned = time.perf_counter() - begun
-    found = in_parts(plan, bars, setting) | {"plan_s": planned, "peak_rss_mb": peak_mb(resource.RUSAGE_SELF)}
+    found = in_parts(plan, bars, setting) | {"plan_s": planned, "peak_rss_mb": peak_mb()}
     begun = time.perf_counter()
     engine = Processes(setting, bars, processes)
     try:
@@ -155,7 +155,6 @@ def w1(bars: Mapping[str, BarColumns], setting: Setting, processes: int) -> dict
         "processes_s": seconds,
         "processes_strategies_per_s": len(plan.made) / seconds,
         "processes_computed": again.computed,
-        "processes_peak_rss_mb_each": peak_mb(resource.RUSAGE_CHILDREN),
     }
 
 
@@ -166,9 +165,9 @@ def matrix(bars: Mapping[str, BarColumns], setting: Setting, count: int, share: 
     return in_parts(plan, bars, setting) | {"share": share}
 
 
-def peak_mb(whose: int) -> float:
-    """The most memory that this process, or the largest of those that it began, has held."""
-    return resource.getrusage(whose).ru_maxrss / 1024
+def peak_mb() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def surroundings() -> dict[str, Any]:
