@@ -20,8 +20,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
+from bench.backtest.market import market
+from bench.backtest.workload import columns
 from bench.engine.run import RESULTS, code, processor
-from bench.walks import w1_bars
 from qmtl import Strategy, StreamInput, builtin
 from qmtl.backtest.simulation import Terms
 from qmtl.backtest.sweep.asking import Maker
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument("--processes", type=int, default=2)
     asked.add_argument("--out", type=Path, default=None)
     options = asked.parse_args(arguments)
-    bars = {"BTC-USD": w1_bars(options.bars)}
+    bars = {"BTC-USD": columns(market(options.bars))}
     setting = Setting(Terms(), Convention(), SOURCE)
     result: dict[str, Any] = surroundings() | {"bars": options.bars}
     result["w1"] = w1(bars, setting, options.processes)
@@ -139,7 +140,7 @@ def w1(bars: Mapping[str, BarColumns], setting: Setting, processes: int) -> dict
     begun = time.perf_counter()
     plan = plan_of(space, Maker(Crossing, space, 60))
     planned = time.perf_counter() - begun
-    found = in_parts(plan, bars, setting) | {"plan_s": planned, "peak_rss_mb": peak_mb(resource.RUSAGE_SELF)}
+    found = in_parts(plan, bars, setting) | {"plan_s": planned, "peak_rss_mb": peak_mb()}
     begun = time.perf_counter()
     engine = Processes(setting, bars, processes)
     try:
@@ -154,7 +155,6 @@ def w1(bars: Mapping[str, BarColumns], setting: Setting, processes: int) -> dict
         "processes_s": seconds,
         "processes_strategies_per_s": len(plan.made) / seconds,
         "processes_computed": again.computed,
-        "processes_peak_rss_mb_each": peak_mb(resource.RUSAGE_CHILDREN),
     }
 
 
@@ -165,9 +165,9 @@ def matrix(bars: Mapping[str, BarColumns], setting: Setting, count: int, share: 
     return in_parts(plan, bars, setting) | {"share": share}
 
 
-def peak_mb(whose: int) -> float:
-    """The most memory that this process, or the largest of those that it began, has held."""
-    return resource.getrusage(whose).ru_maxrss / 1024
+def peak_mb() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def surroundings() -> dict[str, Any]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from bench.walks import w1_bars
+from bench.backtest.market import market
+from bench.backtest.workload import columns
 from qmtl import Strategy
 from qmtl.backtest.simulation import Terms
 from qmtl.backtest.sweep.asking import Maker
@@ -29,8 +30,8 @@ SETTING = Setting(Terms(), Convention())
 @cache
 def bars() -> Mapping[str, BarColumns]:
     """Two walks of which the second begins later."""
-    first = w1_bars(BARS)
-    return {"BTC-USD": first, "ETH-USD": replace(w1_bars(BARS + 50).chunk(100, BARS), symbol="ETH-USD")}
+    first = columns(market(BARS))
+    return {"BTC-USD": first, "ETH-USD": columns(market(BARS + 50), "ETH-USD").chunk(100, BARS)}
 
 
 def plan(*parameters: str, where: Sequence[str] = (), strategy: type[Strategy] = Cross) -> Plan:
