@@ -230,12 +230,12 @@ class Ledger:
         if one is None:
             one = self._begin(want.symbol)
         self._sink.intent(want)
-        self._value(cut_ms)
         held = one.quantity + one.waiting if one.waiting else one.quantity
         percent = want.percent
         if not percent:
-            desired = ZERO
+            desired = ZERO  # an exit asks for no equity
         else:
+            self._value(cut_ms)
             weight = self._weights[percent > 0]
             equity = self.equity
             if weight is None or equity <= 0:
@@ -260,6 +260,7 @@ class Ledger:
 
     def _judge(self, want: Want, one: Holding, cut_ms: int) -> None:
         """By the rules, which say why."""
+        self._value(cut_ms)
         intent = want.to_intent(self.world.world_id, self.strategy_id)
         found = judge(intent, self.world, *self._gates, self.to_row(), one.quantity, one.waiting, cut_ms)
         order = found.order

@@ -62,6 +62,7 @@ class Recorder:
         log: one that nobody else writes; its topics are made.
 
     Attributes:
+        append: takes topic, partition, key and value of a row, which `wrote` counts.
         rows: how many were written.
 
     Raises:
@@ -79,21 +80,23 @@ class Recorder:
         codec.fingerprint(Order)  # all messages are known to this process from now on
         self._log = log
         self._writer = log.writer(WRITER)
-        self._append = self._writer.append
+        self.append = self._writer.append
         self._writer.begin()
         self._committed = 0
         self.rows = 0
 
-    def write(self, topic_name: str, key: bytes, value: bytes) -> None:
-        self._append(topic_name, _PARTITION, key, value)
-        self.rows += 1
+    def wrote(self, rows: int) -> None:
+        """Count rows that were appended."""
+        self.rows += rows
         if self.rows - self._committed >= ROWS:
             self._commit()
             self._writer.begin()
 
     def put(self, topic_name: str, row: object) -> None:
         """Write one message."""
-        self.write(topic_name, encode_key(topic(topic_name).key_of(row)), codec.encode(row))
+        key = encode_key(topic(topic_name).key_of(row))
+        self.append(topic_name, _PARTITION, key, codec.encode(row))
+        self.wrote(1)
 
     def begun(self, world: World, gates: Iterable[Activation]) -> None:
         """Say what the run trades on."""
@@ -137,7 +140,7 @@ class Recorded:
     """Writes the steps of one strategy. It is a `Sink`."""
 
     def __init__(self, recorder: Recorder, world: World, strategy_id: str) -> None:
-        self._recorder = recorder
+        self._recorder, self._append = recorder, recorder.append
         self._scope = scope = scope_of_strategy(strategy_id)
         self._world, self._strategy_id = world, strategy_id
         self._symbols: dict[str, _Symbol] = {}
@@ -149,17 +152,20 @@ class Recorded:
 
     def intent(self, want: Want) -> None:
         one = self._symbols.get(want.symbol) or self._of(want.symbol)
-        self._recorder.write(
+        self._append(
             "trade.intents",
+            _PARTITION,
             one.intent_key + encode_key((want.bucket_ms, want.signal)),
             one.intent(want.bucket_ms, want.percent, want.price, want.node_id, want.signal),
         )
+        self._recorder.wrote(1)
 
     def placed(self, order: Placed) -> None:
         want = order.want
         key = self._keys[order.order_id] = self._world_key + encode_key((order.order_id,))
-        self._recorder.write(
+        self._append(
             "trade.orders",
+            _PARTITION,
             key,
             self._symbols[want.symbol].new(
                 order.order_id,
@@ -172,14 +178,16 @@ class Recorded:
                 order.cut_ms,
             ),
         )
+        self._recorder.wrote(1)
 
     def booked(self, fill: Booked) -> None:
         order, want = fill.placed, fill.placed.want
         one = self._symbols[want.symbol]
         key = self._keys.pop(order.order_id)
         quantity, order_id, side = order.quantity, order.order_id, order.side
-        self._recorder.write(
+        self._append(
             "trade.orders",
+            _PARTITION,
             key,
             one.filled(
                 order_id,
@@ -194,17 +202,22 @@ class Recorded:
                 order.cut_ms,
             ),
         )
-        self._recorder.write(
+        self._append(
             "trade.fills",
+            _PARTITION,
             key + _FIRST,
             one.fill(order_id, side, quantity, fill.price, fill.fee, fill.slippage, fill.time_ms),
         )
+        self._recorder.wrote(2)
 
     def valued(self, traded: Iterable[Holding], ledger: Ledger) -> None:
+        rows = 1
         for one in traded:
+            rows += 1
             symbol = self._symbols[one.bars.symbol]
-            self._recorder.write(
+            self._append(
                 "trade.portfolio",
+                _PARTITION,
                 symbol.portfolio_key,
                 symbol.position(
                     one.quantity,
@@ -218,8 +231,9 @@ class Recorded:
                     one.as_of_ms,
                 ),
             )
-        self._recorder.write(
+        self._append(
             "trade.portfolio",
+            _PARTITION,
             self._account_key,
             self._account(
                 ledger.cash,
@@ -231,6 +245,7 @@ class Recorded:
                 ledger.as_of_ms,
             ),
         )
+        self._recorder.wrote(rows)
 
     def rejected(self, row: OrderRejection) -> None:
         self._recorder.put("trade.rejections", row)

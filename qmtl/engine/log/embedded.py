@@ -325,20 +325,21 @@ class EmbeddedLog:
         ends: dict[TopicPartition, int] = {}
         tracked: dict[TopicPartition, int] = {}
         now = self.now_ms()
-        slots: dict[TopicPartition, bytes] = {}
+        prefixes: dict[TopicPartition, bytes] = {}
+        put, head_of, offset_of = batch.put, _HEAD.pack, _OFFSET.pack
         for where, key, value, track in rows:
             offset = ends.get(where)
             if offset is None:
-                slots[where] = self._slot(where)
+                prefixes[where] = b"r" + self._slot(where)
                 offset = self._ends[where]
-            head = _HEAD.pack(now, value is not None, len(key))
-            batch.put(b"r" + slots[where] + _OFFSET.pack(offset), head + key + (value or b""))
+            head = head_of(now, value is not None, len(key))
+            put(prefixes[where] + offset_of(offset), head + key + (value or b""))
             ends[where] = offset + 1
             if track:
                 tracked[where] = offset
         for where, end in ends.items():
             ends[where] = end + 1  # the transaction's marker takes an offset too, as on Kafka
-            batch.put(b"e" + slots[where], _OFFSET.pack(end + 1))
+            batch.put(b"e" + prefixes[where][1:], _OFFSET.pack(end + 1))
         for where, offset in positions.items():
             if where.topic in self._topics:  # of one that was deleted meanwhile they are nobody's
                 batch.put(embedded_topics.position_key(group, where), _OFFSET.pack(offset))
