@@ -9,18 +9,17 @@ from bench.backtest.market import INTERVAL, SYMBOL
 from qmtl import CacheView, ProcessingNode, Strategy, StreamInput, Target, dag_message
 
 
-def average(view: CacheView) -> float:
-    """The mean of the newest values."""
-    return view.window("price", 60, view.params["length"]).mean()
+def spread(view: CacheView) -> float:
+    """How far the fast average lies above the slow one."""
+    return view.window("price", 60, FAST).mean() - view.window("price", 60, SLOW).mean()
 
 
 def turn(view: CacheView) -> float | None:
     """1.0 where the fast average rises above the slow one, -1.0 where it falls below."""
-    (_, fast_before), (_, fast) = view["fast"][60]
-    (_, slow_before), (_, slow) = view["slow"][60]
-    if fast > slow and fast_before <= slow_before:
+    (_, before), (_, now) = view["spread"][60]
+    if now > 0 and before <= 0:
         return 1.0
-    if fast < slow and fast_before >= slow_before:
+    if now < 0 and before >= 0:
         return -1.0
     return None
 
@@ -39,14 +38,11 @@ def message(share: Decimal) -> bytes:
 
         def setup(self) -> None:
             price = StreamInput(symbols=[SYMBOL], name="price")
-            fast, slow = (
-                ProcessingNode(price, average, name=name, period=length, params={"length": length})
-                for name, length in (("fast", FAST), ("slow", SLOW))
-            )
-            turns = ProcessingNode([fast, slow], turn, name="turn", period=2)
+            apart = ProcessingNode(price, spread, name="spread", period=SLOW)
+            turns = ProcessingNode(apart, turn, name="turn", period=2)
             target = ProcessingNode(
                 turns, hold, name="target", gives="target", params={"share": float(share)}
             )
-            self.add_nodes([price, fast, slow, turns, target])
+            self.add_nodes([price, apart, turns, target])
 
     return dag_message(PythonCross(INTERVAL))

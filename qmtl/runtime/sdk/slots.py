@@ -148,7 +148,10 @@ class Slots(ReadOnly, Sequence[Slot]):
         return ring.buckets_ms[place], ring.values[place]
 
     def __iter__(self) -> Iterator[Slot]:
-        return iter(self[:])
+        ring = self._ring
+        end = ring.end
+        begin = end - ring._period if end > ring._period else 0
+        return iter(tuple(zip(ring.buckets_ms[begin:end], ring.values[begin:end], strict=True)))
 
     def __repr__(self) -> str:
         return f"Slots({tuple(self)!r})"
@@ -170,14 +173,7 @@ class Slots(ReadOnly, Sequence[Slot]):
         Raises:
             ViewMisused: no positive number, or more than there can ever be.
         """
-        ring = self._ring
-        if type(count) is not int or not 1 <= count <= ring._period:
-            raise ViewMisused(
-                f"a window of {count!r} slots was asked for; a whole number from 1 to the node's period {ring._period} is required.",
-                "Give the node the period that its function looks back.",
-            )
-        end = ring.end
-        return Window(ring.buckets_ms, ring.values, end - count if end > count else 0, end)
+        return newest_of(self._ring, count)
 
 
 class Window(ReadOnly):
@@ -186,9 +182,9 @@ class Window(ReadOnly):
     __slots__ = ("_within",)
     _within: tuple[list[int], list[float], int, int]
 
-    def __init__(self, buckets_ms: list[int], values: list[float], begin: int, end: int) -> None:
+    def __init__(self, within: tuple[list[int], list[float], int, int]) -> None:
         """Made at one cost whatever its length: of lists that only ever grow, from one place to another."""
-        object.__setattr__(self, "_within", (buckets_ms, values, begin, end))
+        _set_within(self, within)
 
     def __len__(self) -> int:
         _, _, begin, end = self._within
@@ -230,6 +226,21 @@ class Window(ReadOnly):
                 "the mean of an empty window was asked for; it has none.", "Ask for its length first."
             )
         return fsum(values[begin:end]) / (end - begin)
+
+
+_set_within: Final = Window.__dict__["_within"].__set__
+"""Sets what nothing else of it may set: the slot itself, past what refuses."""
+
+
+def newest_of(ring: Ring, count: int) -> Window:
+    """`Slots.newest` of a ring."""
+    if type(count) is not int or not 1 <= count <= ring._period:
+        raise ViewMisused(
+            f"a window of {count!r} slots was asked for; a whole number from 1 to the node's period {ring._period} is required.",
+            "Give the node the period that its function looks back.",
+        )
+    end = ring.end
+    return Window((ring.buckets_ms, ring.values, end - count if end > count else 0, end))
 
 
 def _fixed(kind: str, name: Any) -> ViewMisused:

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from qmtl.foundation.common.errors import ViewMisused
 from qmtl.foundation.contracts.market import Bar
-from qmtl.runtime.sdk.slots import ReadOnly, Ring, Slots, Window
+from qmtl.runtime.sdk.slots import ReadOnly, Ring, Slots, Window, newest_of
 
 NO_PARAMS: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -153,7 +153,10 @@ class CacheView(ReadOnly):
         Raises:
             ViewMisused: no such input, another interval, or a count that is no whole number from 1 to the node's period.
         """
-        return self[node][interval].newest(count)
+        port = self._by.get(node) if type(node) is str else None
+        if port is None or interval != port._interval:
+            return self[node][interval].newest(count)  # or what is wrong with it
+        return newest_of(port._slots._ring, count)
 
     def bars(self, count: int) -> tuple[Bar, ...]:
         """The symbol's newest bars, oldest first, that of this bucket last; as many as there are.
