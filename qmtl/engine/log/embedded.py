@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -322,24 +323,23 @@ class EmbeddedLog:
         """One transaction: these records, these positions, in one batch. Returns the last tracked offsets."""
         self._ready()
         batch = WriteBatch(raw_mode=True)
-        ends: dict[TopicPartition, int] = {}
         tracked: dict[TopicPartition, int] = {}
         now = self.now_ms()
-        prefixes: dict[TopicPartition, bytes] = {}
+        places: dict[TopicPartition, _Place] = {}
         put, head_of, offset_of = batch.put, _HEAD.pack, _OFFSET.pack
         for where, key, value, track in rows:
-            offset = ends.get(where)
-            if offset is None:
-                prefixes[where] = b"r" + self._slot(where)
-                offset = self._ends[where]
+            place = places.get(where)
+            if place is None:
+                place = places[where] = _Place(b"r" + self._slot(where), self._ends[where])
+            offset = place.end
             head = head_of(now, value is not None, len(key))
-            put(prefixes[where] + offset_of(offset), head + key + (value or b""))
-            ends[where] = offset + 1
+            put(place.prefix + offset_of(offset), head + key + (value or b""))
+            place.end = offset + 1
             if track:
                 tracked[where] = offset
-        for where, end in ends.items():
-            ends[where] = end + 1  # the transaction's marker takes an offset too, as on Kafka
-            batch.put(b"e" + prefixes[where][1:], _OFFSET.pack(end + 1))
+        for place in places.values():
+            place.end += 1  # the transaction's marker takes an offset too, as on Kafka
+            batch.put(b"e" + place.prefix[1:], _OFFSET.pack(place.end))
         for where, offset in positions.items():
             if where.topic in self._topics:  # of one that was deleted meanwhile they are nobody's
                 batch.put(embedded_topics.position_key(group, where), _OFFSET.pack(offset))
@@ -347,7 +347,7 @@ class EmbeddedLog:
         passing("inside_commit")
         entering("commit_sent")
         self._put(batch)
-        self._ends.update(ends)
+        self._ends.update({where: place.end for where, place in places.items()})
         return tracked
 
     def _put(self, batch: WriteBatch) -> None:
@@ -489,6 +489,14 @@ class EmbeddedLog:
 
 
 _Row = tuple[TopicPartition, bytes, bytes | None, bool]
+
+
+@dataclass(slots=True)
+class _Place:
+    """A partition while a transaction is written: what its records' keys begin with, and the next offset."""
+
+    prefix: bytes
+    end: int
 
 
 class EmbeddedReader:
