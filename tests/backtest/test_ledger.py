@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qmtl.backtest.kept import Kept
@@ -20,6 +20,7 @@ from qmtl.backtest.signals import Want
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.view import read_all
+from qmtl.foundation.common.errors import InexactMoney
 from qmtl.foundation.contracts.trade import Account, Fill, Position
 from qmtl.foundation.contracts.world import (
     Activation,
@@ -130,13 +131,19 @@ def test_a_ledger_leaves_what_the_rules_leave(
     run: tuple[dict[str, BarColumns], World, list[Activation], list[Want]],
 ) -> None:
     market, world, own, wants = run
-    fast = course(market, world).go("s", wants, own, alone=False)
-    slow = course(market, world).go("s", wants, own, alone=True)
-    assert fast.intents == slow.intents
-    assert fast.orders == slow.orders
-    assert fast.fills == slow.fills
-    assert fast.rejections == slow.rejections
-    assert sorted(fast.rows(), key=repr) == sorted(slow.rows(), key=repr)
+    assert went(market, world, own, wants, alone=False) == went(market, world, own, wants, alone=True)
+
+
+def went(
+    market: dict[str, BarColumns], world: World, own: list[Activation], wants: list[Want], *, alone: bool
+) -> object:
+    """All that a run leaves; or why it can't be gone through, as for a worker: what an account holds has more digits than money."""
+    try:
+        outcome = course(market, world).go("s", wants, own, alone=alone)
+    except InexactMoney as error:
+        return error.what
+    rows = sorted(outcome.rows(), key=lambda one: (type(one).__name__, one.symbol))
+    return outcome.intents, outcome.orders, outcome.fills, outcome.rejections, rows
 
 
 def drawn(seed: int) -> tuple[dict[str, BarColumns], World, list[Activation], list[Want]]:
@@ -199,6 +206,7 @@ def test_what_is_recorded_is_the_same_bytes_whoever_goes_through_it(
     rows: int,
 ) -> None:
     market, world, own, wants = run
+    assume(not isinstance(went(market, world, own, wants, alone=True), str))
     found = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("qmtl.backtest.recording.ROWS", rows)
