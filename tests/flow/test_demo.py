@@ -224,6 +224,9 @@ def test_processors_that_lost_their_stores_take_a_second_strategy_and_repeat_not
     assert sorted(found) == sorted(asked)
     assert len(asked) == 6
     touched = {name for name in after if after[name] != undisturbed["digests"].get(name)}
+    touched.discard(
+        "dag.readers"
+    )  # who reads the new version is told when its tasks have closed a bucket, now or a moment later
     assert touched == {
         "dag.submissions",
         "dag.admin.log",

@@ -195,6 +195,11 @@ def test_ray_is_refused_where_it_is_not_installed(
 SLOW = ("--param", "fast=2:61:1", "--param", "slow=70,80")
 
 
+def hearing() -> None:
+    """Whoever runs the tests in the background has them ignore Ctrl-C, and what they start, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_all_processes_and_writes_nothing(place: Path) -> None:
     process = subprocess.Popen(
         [
@@ -215,6 +220,7 @@ def test_ctrl_c_ends_all_processes_and_writes_nothing(place: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hearing,
     )
     deadline = time.monotonic() + 60
     while len(of_session(process.pid)) < 3:
