@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from qmtl.runtime.sdk import functions
 from qmtl.testing.broker import any_broker
 
 # A run that decides over a change looks for the same examples each time; runs by hand look for new ones.
@@ -91,3 +92,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         f"{len(left_out)} tests were not run because QMTL_TEST_BROKER=none: nothing was shown about a real Kafka.",
         red=True,
     )
+
+
+@pytest.fixture(autouse=True)
+def _functions_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone with it: another one may ask for a function that nobody has."""
+    monkeypatch.setattr(functions, "_REGISTERED", dict(functions._REGISTERED))

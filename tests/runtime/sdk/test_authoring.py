@@ -40,11 +40,18 @@ from qmtl.foundation.common.errors import (
     UsageError,
 )
 from qmtl.runtime.indicators.registry import BUILTINS
-from qmtl.runtime.sdk import builtins
+from qmtl.runtime.sdk import builtins, functions
 from qmtl.runtime.sdk.functions import Functions
 from qmtl.services.dagmanager.admission import admit
 from tests.runtime.sdk import authored, impure
 from tests.services.graphs import T0
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tests before have registered in this process."""
+    monkeypatch.setattr(functions, "_REGISTERED", {})
+
 
 HERE = "tests.runtime.sdk.authored"
 

@@ -16,11 +16,19 @@ from qmtl import ProcessingNode, Strategy, StreamInput, dag_message
 from qmtl.bootstrap import CODE
 from qmtl.foundation.contracts.node import NodeState, NodeStatus, NodeWindow
 from qmtl.foundation.contracts.trade import OrderIntent
+from qmtl.runtime.sdk import functions
 from qmtl.runtime.sdk.builtins import builtin
 from tests.runtime.sdk import authored
 from tests.runtime.sdk.authored import BuiltinCross, PythonCross
 from tests.services.graphs import T0
 from tests.services.nodes.floor import STEP_MS, Floor
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tests before have registered in this process."""
+    monkeypatch.setattr(functions, "_REGISTERED", {})
+
 
 HERE = "tests.runtime.sdk.authored"
 CLOSES: list[float | None] = [100.0 + (at * 37 % 23) for at in range(40)]
