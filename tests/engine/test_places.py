@@ -628,7 +628,8 @@ def test_however_many_topics_begin_to_be_read_the_log_is_asked_for_all_at_once(
 
     log = Counted(tmp_path / "log")
     try:
-        log.ensure_topics([specs[f"many.{number}"] for number in range(there)])
+        fewer = replace(specs["many.0"], partitions=1)  # its second partition is not there yet
+        log.ensure_topics([fewer, *[specs[f"many.{number}"] for number in range(1, there)]])
         log.questions = 0
         places = Places(log, "task 0", 0, specs.__getitem__, find)
         inputs = [Input(name, bucketed=True, broadcast=True) for name in specs]
@@ -636,4 +637,5 @@ def test_however_many_topics_begin_to_be_read_the_log_is_asked_for_all_at_once(
     finally:
         log.close()
     assert log.questions <= 4
-    assert entered == [TopicPartition(f"many.{number}", one) for number in range(there) for one in (0, 1)]
+    meant = [TopicPartition(f"many.{number}", one) for number in range(there) for one in (0, 1)]
+    assert entered == [where for where in meant if where != TopicPartition("many.0", 1)]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmtl.foundation.common.errors import InvalidValue
-from qmtl.foundation.common.money import parse_decimal
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.backtest_check import (
     check_options,
@@ -22,43 +19,12 @@ from qmtl.interfaces.cli.backtest_check import (
 from qmtl.interfaces.cli.conventions import convention_options
 from qmtl.interfaces.cli.data.options import as_of_option
 from qmtl.interfaces.cli.options import format_option, instant, interval_s
+from qmtl.interfaces.cli.terms import terms_options
 
 if TYPE_CHECKING:
-    from qmtl.foundation.contracts.world import Instrument
+    from qmtl.backtest.simulation import Terms
     from qmtl.interfaces.offline import Backtested
     from qmtl.runtime.performance.kpi import Convention
-
-
-def _number(context: click.Context, parameter: click.Parameter, value: str) -> Decimal:
-    """The callback of an option that takes an exact number."""
-    try:
-        return parse_decimal(value, parameter.opts[0])
-    except InvalidValue as error:
-        raise click.BadParameter(f"{error.what} {error.remedy}") from None
-
-
-def _instruments(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[Instrument, ...]:
-    """The callback of an option that takes `SYMBOL=TICK,LOT,MINIMUM`, repeatable."""
-    from qmtl.foundation.contracts.world import Instrument
-
-    found: dict[str, Instrument] = {}
-    for value in values:
-        symbol, _, limits = value.partition("=")
-        parts = limits.split(",")
-        if not symbol or len(parts) != 3:
-            raise click.BadParameter(
-                f"{value[:80]!r} has not the form SYMBOL=TICK,LOT,MINIMUM, such as BTC-USD=0.01,0.00001,0.001."
-            )
-        if symbol in found:
-            raise click.BadParameter(f"{symbol} was said twice.")
-        try:
-            tick, lot, minimum = (parse_decimal(one, "a limit") for one in parts)
-        except InvalidValue as error:
-            raise click.BadParameter(f"{error.what} {error.remedy}") from None
-        found[symbol] = Instrument(symbol, tick, lot, minimum)
-    return tuple(found.values())
 
 
 @click.command()
@@ -83,34 +49,7 @@ def _instruments(
     metavar="LENGTH",
     help="Of the bars, where the strategy says none, or where all bars of the files lie further apart. Seconds, or as 1m, 1h, 1d.",
 )
-@click.option(
-    "--cash", metavar="MONEY", callback=_number, default="100000", show_default=True, help="To begin with."
-)
-@click.option("--currency", default="USD", show_default=True, help="Of the cash.")
-@click.option(
-    "--fee-rate",
-    metavar="SHARE",
-    callback=_number,
-    default="0.001",
-    show_default=True,
-    help="Share of what is traded.",
-)
-@click.option(
-    "--slippage-rate",
-    metavar="SHARE",
-    callback=_number,
-    default="0.0005",
-    show_default=True,
-    help="Share of the price, against the order.",
-)
-@click.option(
-    "--instrument",
-    "instruments",
-    multiple=True,
-    callback=_instruments,
-    metavar="SYMBOL=TICK,LOT,MINIMUM",
-    help="Limits of orders, repeatable; by default those that are published, or the finest steps.",
-)
+@terms_options
 @click.option(
     "--code",
     "code",
@@ -148,11 +87,7 @@ def backtest(
     end_ms: int | None,
     as_of: str | None,
     interval: int | None,
-    cash: Decimal,
-    currency: str,
-    fee_rate: Decimal,
-    slippage_rate: Decimal,
-    instruments: tuple[Instrument, ...],
+    terms: Terms,
     code: tuple[str, ...],
     convention: Convention,
     out: Path | None,
@@ -168,7 +103,6 @@ def backtest(
     FILE is a Python file with a Strategy in it, FILE.py:CLASS where it has several, package.module:CLASS, or a DAG message (FILE.json). The
     orders are those that the processors give on the same bars. It needs no log and no broker.
     """
-    from qmtl.backtest.simulation import Terms
     from qmtl.bootstrap import functions_of
     from qmtl.interfaces.offline import recording, run_offline
     from qmtl.interfaces.report.backtest_files import result_object
@@ -176,7 +110,6 @@ def backtest(
 
     if out is not None and parquet:
         require_parquet()  # before the run, which may take long
-    terms = Terms(currency, cash, fee_rate, slippage_rate, instruments)
     with ExitStack() as held:
         recorder = None if record is None else held.enter_context(recording(record))
         with render.progress() as advance:

@@ -42,6 +42,7 @@ def terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--slippage-rate",
+            metavar="SHARE",
             callback=_number,
             default="0.0005",
             show_default=True,
@@ -49,6 +50,7 @@ def terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--fee-rate",
+            metavar="SHARE",
             callback=_number,
             default="0.001",
             show_default=True,
@@ -57,6 +59,7 @@ def terms_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--currency", default="USD", show_default=True, help="Of the cash."),
         click.option(
             "--cash",
+            metavar="MONEY",
             callback=_number,
             default="100000",
             show_default=True,
