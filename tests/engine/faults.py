@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 
-from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedWriter
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded_writer import EmbeddedWriter
 from qmtl.engine.log.port import Fence, Positions, TopicPartition
 from qmtl.foundation.common.errors import OutcomeUnknown, TransactionAborted
 

@@ -15,7 +15,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # the package 
 )
 from prometheus_client import CollectorRegistry
 
-from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedWriter
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded_writer import EmbeddedWriter
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import MESSAGE_MAX_BYTES, TopicDescription
 from qmtl.engine.observer import StallKind

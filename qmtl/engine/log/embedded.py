@@ -16,9 +16,9 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -32,9 +32,9 @@ from qmtl.engine.log.embedded_directory import open_database, view_directory
 from qmtl.engine.log.embedded_membership import EmbeddedMembership
 from qmtl.engine.log.embedded_reached import Reached
 from qmtl.engine.log.embedded_topics import EmbeddedTopic
+from qmtl.engine.log.embedded_writer import EmbeddedWriter, Sent
 from qmtl.engine.log.port import (
     Columns,
-    Fence,
     Group,
     GroupState,
     Incarnation,
@@ -52,8 +52,6 @@ from qmtl.engine.log.port import (
 from qmtl.engine.log.rocks import damage_after, has_room, is_damage, is_full
 from qmtl.foundation.common.errors import (
     DiskFull,
-    Fenced,
-    InvariantBroken,
     LogError,
     LogUnreachable,
     OffsetGone,
@@ -319,27 +317,31 @@ class EmbeddedLog:
             "Bring its directory back from a copy.",
         )
 
-    def write(self, rows: Sequence[_Row], positions: Positions, group: str) -> dict[TopicPartition, int]:
+    def write(self, sent: Iterable[Sent], positions: Positions, group: str) -> dict[TopicPartition, int]:
         """One transaction: these records, these positions, in one batch. Returns the last tracked offsets."""
         self._ready()
         batch = WriteBatch(raw_mode=True)
         tracked: dict[TopicPartition, int] = {}
+        ends: dict[TopicPartition, int] = {}
         now = self.now_ms()
-        places: dict[TopicPartition, _Place] = {}
-        put, head_of, offset_of = batch.put, _HEAD.pack, _OFFSET.pack
-        for where, key, value, track in rows:
-            place = places.get(where)
-            if place is None:
-                place = places[where] = _Place(b"r" + self._slot(where), self._ends[where])
-            offset = place.end
-            head = head_of(now, value is not None, len(key))
-            put(place.prefix + offset_of(offset), head + key + (value or b""))
-            place.end = offset + 1
-            if track:
-                tracked[where] = offset
-        for place in places.values():
-            place.end += 1  # the transaction's marker takes an offset too, as on Kafka
-            batch.put(b"e" + place.prefix[1:], _OFFSET.pack(place.end))
+        put, offset_of = batch.put, _OFFSET.pack
+        for one in sent:
+            where, prefix, begin = one.where, b"r" + self._slot(one.where), self._ends[one.where]
+            heads: dict[int, bytes] = {}  # keys of a partition have few lengths
+            for offset, key, value in zip(count(begin), one.keys, one.values, strict=False):
+                size = len(key)
+                if value is None:
+                    put(prefix + offset_of(offset), _HEAD.pack(now, False, size) + key)
+                    continue
+                head = heads.get(size)
+                if head is None:
+                    head = heads[size] = _HEAD.pack(now, True, size)
+                put(prefix + offset_of(offset), head + key + value)
+            if one.tracked is not None:
+                tracked[where] = begin + one.tracked
+            # The transaction's marker takes an offset too, as on Kafka.
+            ends[where] = end = begin + len(one.keys) + 1
+            batch.put(b"e" + prefix[1:], _OFFSET.pack(end))
         for where, offset in positions.items():
             if where.topic in self._topics:  # of one that was deleted meanwhile they are nobody's
                 batch.put(embedded_topics.position_key(group, where), _OFFSET.pack(offset))
@@ -347,7 +349,7 @@ class EmbeddedLog:
         passing("inside_commit")
         entering("commit_sent")
         self._put(batch)
-        self._ends.update({where: place.end for where, place in places.items()})
+        self._ends.update(ends)
         return tracked
 
     def _put(self, batch: WriteBatch) -> None:
@@ -488,17 +490,6 @@ class EmbeddedLog:
             self._reached.close()
 
 
-_Row = tuple[TopicPartition, bytes, bytes | None, bool]
-
-
-@dataclass(slots=True)
-class _Place:
-    """A partition while a transaction is written: what its records' keys begin with, and the next offset."""
-
-    prefix: bytes
-    end: int
-
-
 class EmbeddedReader:
     """Reads what is committed, which is all there is."""
 
@@ -562,51 +553,6 @@ class EmbeddedReader:
 
     def close(self) -> None:
         self._positions = {}
-
-
-class EmbeddedWriter:
-    """Collects a transaction and writes it as one batch."""
-
-    def __init__(self, log: EmbeddedLog, transactional_id: str, epoch: int) -> None:
-        self._log = log
-        self._id = transactional_id
-        self._epoch = epoch
-        self._rows: list[_Row] | None = None
-        self._wheres: dict[tuple[str, int], TopicPartition] = {}
-
-    def begin(self) -> None:
-        if self._rows is not None:
-            raise InvariantBroken(f"transaction {self._id!r} is already open.")
-        self._rows = []
-
-    def append(
-        self, topic: str, partition: int, key: bytes, value: bytes | None, *, track: bool = False
-    ) -> None:
-        if self._rows is None:
-            raise InvariantBroken(f"transaction {self._id!r} is not open.")
-        where = self._wheres.get((topic, partition))
-        if where is None:
-            where = TopicPartition(topic, partition)
-            self._log.bounds(where)  # it is there
-            self._wheres[topic, partition] = where
-        self._rows.append((where, key, value, track))
-
-    def commit(self, positions: Positions, group: str, fence: Fence | None) -> Mapping[TopicPartition, int]:
-        if self._rows is None:
-            raise InvariantBroken(f"transaction {self._id!r} is not open.")
-        self.prove()
-        rows, self._rows = self._rows, None
-        return self._log.write(rows, positions, group)
-
-    def abort(self) -> None:
-        self._rows = None
-
-    def prove(self) -> None:
-        if self._log.epochs[self._id] != self._epoch:
-            raise Fenced(f"transactional id {self._id!r} belongs to a newer writer.", "This one stops.")
-
-    def close(self) -> None:
-        self._rows = None
 
 
 def _number(value: bytes | None) -> int:

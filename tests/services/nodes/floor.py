@@ -11,7 +11,8 @@ from typing import Any
 
 from qmtl.bootstrap import make_workers, prepare
 from qmtl.engine.cut import CutDigest
-from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader, EmbeddedWriter
+from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedReader
+from qmtl.engine.log.embedded_writer import EmbeddedWriter
 from qmtl.engine.log.port import Record, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
