@@ -14,7 +14,7 @@ from dataclasses import fields
 from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, Final, Never, TypeAlias, assert_never
+from typing import Any, Final, Never, NewType, TypeAlias, assert_never
 
 from qmtl.foundation.common.errors import InvalidValue, TooLarge
 from qmtl.foundation.wire.convert import SHORT, decimal_of, decimal_text, finite, normal, wrong
@@ -22,6 +22,8 @@ from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scal
 
 Write: TypeAlias = Callable[[Any], str]
 """The body of a message, a character per byte."""
+Written = NewType("Written", str)
+"""The value of one field as it stands in a body."""
 Read: TypeAlias = Callable[[bytes, str, int], tuple[Any, int]]
 """Record, the same as a text, and where to begin: the message and where it ended."""
 
@@ -165,32 +167,65 @@ def compiled(shape: Record) -> tuple[Write, Read]:
     Their source is generated, as `dataclasses` does for `__init__`. Both raise on a value that its field doesn't allow; what the
     reader raises on damaged bytes may be any exception, and the caller says that they were damaged.
     """
-    scope = _built(shape, ())
+    scope = _scope(shape.message)
     return scope[f"write_{shape.name}"], scope[f"read_{shape.name}"]
 
 
-def compiled_series(shape: Record, same: Mapping[str, object], header: bytes) -> Callable[..., bytes]:
+def compiled_series(
+    shape: Record, same: Mapping[str, object], written: frozenset[str], header: bytes
+) -> Callable[..., bytes]:
     """A function that writes a message of which only some fields differ, without the message.
 
     Args:
         same: the value of each field that all of them share.
+        written: the fields whose values are given as they are written.
         header: what the bytes begin with.
 
     Returns:
         It takes the values of the other fields, by place, in the order of the class; what it raises is wrapped.
     """
-    write: Callable[..., bytes] = _series(shape.message, frozenset(same))(same, header.decode("latin-1"))
+    made = _series(shape.message, frozenset(same), written)
+    write: Callable[..., bytes] = made(same, header.decode("latin-1"))
     return write
 
 
 @lru_cache(maxsize=256)
-def _series(message: type, same: frozenset[str]) -> Any:
+def _series(message: type, same: frozenset[str], written: frozenset[str]) -> Any:
     """What gives such a function for values of these fields: strategies differ in the values alone."""
     shape = shape_of(message)
-    return _built(shape, _Series(shape, same).lines())[f"series_{shape.name}"]
+    return _added(message, _Series(shape, same, written).lines())[f"series_{shape.name}"]
 
 
-def _built(shape: Record, more: Iterable[str]) -> dict[str, Any]:
+@lru_cache(maxsize=256)
+def compiled_field(message: type, name: str) -> Callable[[Any], Written]:
+    """A function that writes the value of one field, for a series; it raises on a value that the field doesn't take."""
+    (field,) = [one for one in shape_of(message).fields if one.name == name]
+    lines, piece = _piece(field.shape, "v")
+    body = [
+        f"def field_{name}(v):",
+        "    try:",
+        *(f"        {line}" for line in lines),
+        f'        return f"{piece}"',
+        "    except Exception as cause:",
+        f"        raise unwritten({message.__name__!r}, cause) from cause",
+    ]
+    write: Callable[[Any], Written] = _added(message, body)[f"field_{name}"]
+    return write
+
+
+def _added(message: type, lines: Iterable[str]) -> dict[str, Any]:
+    """What these lines define, which use what the class has."""
+    scope = dict(_scope(message))
+    exec(compile("\n".join(lines), f"<codec of {message.__name__}>", "exec"), scope)
+    return scope
+
+
+@lru_cache(maxsize=256)
+def _scope(message: type) -> dict[str, Any]:
+    return _built(shape_of(message))
+
+
+def _built(shape: Record) -> dict[str, Any]:
     """What the generated source of a class defines."""
     scope = dict(_SCOPE)
     lines: list[str] = []
@@ -212,7 +247,6 @@ def _built(shape: Record, more: Iterable[str]) -> dict[str, Any]:
                 scope[f"{enum.__name__}_members"] = tuple(enum)
             case _:
                 pass
-    lines += more
     exec(compile("\n".join(lines), f"<codec of {shape.name}>", "exec"), scope)
     return scope
 
@@ -237,8 +271,8 @@ class _Writer:
 class _Series:
     """The source of `series_X(same, header)`, which gives a function of the fields that are not the same."""
 
-    def __init__(self, shape: Record, same: frozenset[str]) -> None:
-        self._shape, self._same = shape, same
+    def __init__(self, shape: Record, same: frozenset[str], written: frozenset[str]) -> None:
+        self._shape, self._same, self._written = shape, same, written
 
     def lines(self) -> Iterator[str]:
         fields = list(enumerate(self._shape.fields))
@@ -257,6 +291,9 @@ class _Series:
                 pieces.append(f"{{c{number}}}")
                 continue
             for number, field in run:
+                if field.name in self._written:
+                    pieces.append(f"{{v{number}}}")
+                    continue
                 lines, piece = _piece(field.shape, f"v{number}")
                 inner += lines
                 pieces.append(piece)

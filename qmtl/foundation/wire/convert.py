@@ -121,6 +121,8 @@ def normal(value: Decimal, shown: str) -> str:
     Raises:
         InvalidValue: not finite, too many digits.
     """
+    if shown == "0":
+        return shown
     if "E" in shown or "N" in shown or "y" in shown or len(shown) > SHORT:
         return money.text(money.checked(value, "a decimal"))
     if "." in shown:
