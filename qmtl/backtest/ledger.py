@@ -9,7 +9,6 @@ arithmetic, or leaves what money may be, the whole strategy is gone through with
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Context, Decimal, Inexact, InvalidOperation, localcontext
 from itertools import groupby
@@ -23,7 +22,7 @@ from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, OrderIntent, OrderRejection, Position, Side
 from qmtl.foundation.contracts.world import Activation, World
 from qmtl.runtime.brokerage.fees import FEE_PLACES
-from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.columns import BarColumns, Integers
 from qmtl.services.trading import portfolio
 from qmtl.services.trading.decision import judge, rejection
 from qmtl.services.trading.gate import ORDER_MODES
@@ -81,6 +80,7 @@ class Holding:
     """
 
     __slots__ = (
+        "_step_ms",
         "as_of_ms",
         "average_cost",
         "bars",
@@ -100,9 +100,10 @@ class Holding:
         "waiting",
     )
 
-    def __init__(self, world: World, bars: BarColumns, buckets: list[int], as_of_ms: int) -> None:
+    def __init__(self, world: World, bars: BarColumns, buckets: Integers, as_of_ms: int) -> None:
         instrument = instrument_of(world, bars.symbol)
         self.bars, self.buckets = bars, buckets
+        self._step_ms = bars.interval * 1000
         self.lot, self.tick = instrument.lot, instrument.tick
         self.least = max(instrument.minimum, instrument.lot)
         self.quantity = self.cost = self.average_cost = self.realised = self.fees = ZERO
@@ -115,12 +116,20 @@ class Holding:
         if lot + max(tick, bars.close.places) + COST_PLACES > MAX_POINT:
             raise Unusual  # a sum may have more places than money
 
-    def mark_to(self, place: int) -> None:
-        """Value it at the close of a bar that is not before the last one."""
+    def mark_to(self, bucket_ms: int) -> None:
+        """Value it at the close of the last bar up to a bucket that is behind the one of its value."""
+        buckets, begin = self.buckets, self.place
+        # Mostly no bar is absent between the two, and a look is enough; a search goes all over the memory.
+        place = begin + (bucket_ms - self.as_of_ms) // self._step_ms
+        if begin < 0 or place >= len(buckets) or buckets.item(place) != bucket_ms:
+            place = begin + int(buckets[begin + 1 :].searchsorted(bucket_ms, "right"))
+            if place == begin:
+                return
+            bucket_ms = buckets.item(place)
         self.place = place
         self.mark = self.bars.close.at(place)
         self.unrealised = self.quantity * self.mark - self.cost
-        self.as_of_ms = self.buckets[place]
+        self.as_of_ms = bucket_ms
 
     def to_row(self, world_id: str, scope: str) -> Position:
         return Position(
@@ -180,7 +189,7 @@ class Ledger:
         long: Activation | None,
         short: Activation | None,
         opened_ms: int,
-        bars: Mapping[str, tuple[BarColumns, list[int]]],
+        bars: Mapping[str, tuple[BarColumns, Integers]],
         sink: Sink,
     ) -> None:
         self.world, self.strategy_id = world, strategy_id
@@ -290,7 +299,7 @@ class Ledger:
         one.waiting += quantity if side is Side.BUY else -quantity
         if place + 1 < len(one.buckets):
             # The bar behind the one that closes the intent's bucket is the first that opens at or after this instant.
-            heapq.heappush(self._due, (one.buckets[place + 1], symbol, order_id, place + 1, order))
+            heapq.heappush(self._due, (one.buckets.item(place + 1), symbol, order_id, place + 1, order))
 
     # ---- fills -------------------------------------------------------------------------------------------------------
 
@@ -352,13 +361,9 @@ class Ledger:
         for one in self.holdings.values():
             if not one.fills or one.as_of_ms >= bucket_ms:
                 continue
-            buckets, place = one.buckets, one.place + 1
-            # Mostly the bar wanted is the next one or near it.
-            if place < len(buckets) and buckets[place] <= bucket_ms:
-                if place + 1 < len(buckets) and buckets[place + 1] <= bucket_ms:
-                    place = bisect_right(buckets, bucket_ms, place + 1) - 1
-                one.mark_to(place)
-                newest = max(newest, one.as_of_ms)
+            one.mark_to(bucket_ms)
+            if one.as_of_ms > newest:
+                newest = one.as_of_ms
         if newest > self.as_of_ms:
             self._revalue(newest)
 

@@ -62,7 +62,7 @@ class Recorder:
         log: one that nobody else writes; its topics are made.
 
     Attributes:
-        append: takes topic, partition, key and value of a row, which `wrote` counts.
+        append: takes topic, partition, key and value of a row, which its caller counts in `rows`.
         rows: how many were written.
 
     Raises:
@@ -85,9 +85,8 @@ class Recorder:
         self._committed = 0
         self.rows = 0
 
-    def wrote(self, rows: int) -> None:
-        """Count rows that were appended."""
-        self.rows += rows
+    def turn(self) -> None:
+        """Commit, if there is enough for a transaction."""
         if self.rows - self._committed >= ROWS:
             self._commit()
             self._writer.begin()
@@ -96,7 +95,8 @@ class Recorder:
         """Write one message."""
         key = encode_key(topic(topic_name).key_of(row))
         self.append(topic_name, _PARTITION, key, codec.encode(row))
-        self.wrote(1)
+        self.rows += 1
+        self.turn()
 
     def begun(self, world: World, gates: Iterable[Activation]) -> None:
         """Say what the run trades on."""
@@ -158,7 +158,7 @@ class Recorded:
             one.intent_key + encode_key((want.bucket_ms, want.signal)),
             one.intent(want.bucket_ms, want.percent, want.price, want.node_id, want.signal),
         )
-        self._recorder.wrote(1)
+        self._recorder.rows += 1
 
     def placed(self, order: Placed) -> None:
         want = order.want
@@ -178,7 +178,7 @@ class Recorded:
                 order.cut_ms,
             ),
         )
-        self._recorder.wrote(1)
+        self._recorder.rows += 1
 
     def booked(self, fill: Booked) -> None:
         order, want = fill.placed, fill.placed.want
@@ -208,7 +208,7 @@ class Recorded:
             key + _FIRST,
             one.fill(order_id, side, quantity, fill.price, fill.fee, fill.slippage, fill.time_ms),
         )
-        self._recorder.wrote(2)
+        self._recorder.rows += 2
 
     def valued(self, traded: Iterable[Holding], ledger: Ledger) -> None:
         rows = 1
@@ -245,7 +245,8 @@ class Recorded:
                 ledger.as_of_ms,
             ),
         )
-        self._recorder.wrote(rows)
+        self._recorder.rows += rows
+        self._recorder.turn()
 
     def rejected(self, row: OrderRejection) -> None:
         self._recorder.put("trade.rejections", row)

@@ -102,7 +102,7 @@ class Course:
     ) -> None:
         self._bars, self._world, self._recorder = bars, world, recorder
         self._opened_ms, self._step_ms, self._last_ms = opened_ms, step_ms, last_ms
-        self._columns = {symbol: (one, one.bucket_ms.tolist()) for symbol, one in bars.items()}
+        self._columns = {symbol: (one, one.bucket_ms) for symbol, one in bars.items()}
 
     def go(
         self, strategy_id: str, wants: Iterable[Want], gates: Sequence[Activation], *, alone: bool

@@ -7,7 +7,7 @@ again: only one byte string means a message (no trailing bytes, no overlong numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
@@ -27,9 +27,7 @@ from qmtl.foundation.wire.compiled import (
     MOST_BYTES,
     Read,
     Write,
-    Written,
     compiled,
-    compiled_field,
     compiled_series,
     too_large,
     unwritten,
@@ -127,14 +125,11 @@ class Codec:
             raise too_large(form.message.__name__, len(data))
         return data
 
-    def series(
-        self, message: type, same: Mapping[str, object], written: Collection[str] = ()
-    ) -> Callable[..., bytes]:
+    def series(self, message: type, same: Mapping[str, object]) -> Callable[..., bytes]:
         """A function that gives the bytes of messages of one class of which most fields are the same.
 
         Args:
             same: the values that they share, by field.
-            written: the fields of which it takes what `field` gives instead of values: one value may stand in many messages.
 
         Returns:
             It takes the values of the other fields, by place, in the order of the class, and gives what `encode` gives of that message.
@@ -145,24 +140,12 @@ class Codec:
         """
         form = self._form(message)
         shape = shape_of(message)
-        if strange := {*same, *written} - {field.name for field in shape.fields}:
+        if strange := same.keys() - {field.name for field in shape.fields}:
             raise InvalidValue(f"{message.__name__} has no field {min(strange)!r}.")
         try:
-            return compiled_series(shape, same, frozenset(written), form.header)
+            return compiled_series(shape, same, form.header)
         except Exception as cause:
             raise unwritten(message.__name__, cause) from cause
-
-    def field(self, message: type, name: str) -> Callable[[Any], Written]:
-        """A function that writes the value of one field of a class, for `series`; it raises `InvalidValue` on one that the field doesn't take.
-
-        Raises:
-            InvalidValue: the class has no such field.
-            UnknownSchema: a class that is not one of the codec's.
-        """
-        self._form(message)
-        if name not in {field.name for field in shape_of(message).fields}:
-            raise InvalidValue(f"{message.__name__} has no field {name!r}.")
-        return compiled_field(message, name)
 
     def decode(self, data: bytes) -> Any:
         """The message that the bytes hold, in the current form of its class whatever schema wrote it.

@@ -9,12 +9,12 @@ and the body ends where the record does; so nothing has to be written again to b
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, Final, Never, NewType, TypeAlias, assert_never
+from typing import Any, Final, Never, TypeAlias, assert_never
 
 from qmtl.foundation.common.errors import InvalidValue, TooLarge
 from qmtl.foundation.wire.convert import SHORT, decimal_of, decimal_text, finite, normal, wrong
@@ -22,8 +22,6 @@ from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scal
 
 Write: TypeAlias = Callable[[Any], str]
 """The body of a message, a character per byte."""
-Written = NewType("Written", str)
-"""The value of one field as it stands in a body."""
 Read: TypeAlias = Callable[[bytes, str, int], tuple[Any, int]]
 """Record, the same as a text, and where to begin: the message and where it ended."""
 
@@ -36,19 +34,23 @@ _REMEMBERED: Final = 1 << 14
 
 
 class _Numbers(dict[int, str]):
-    """A signed number as Avro writes it. The small ones are remembered, and some others: an instant is a part of many rows."""
+    """A signed number as Avro writes it. The small ones are remembered, and the last others: an instant is a part of many rows.
+
+    They are few, and made of a short table, so that all of it stays in a processor's cache.
+    """
 
     def __missing__(self, value: int) -> str:
         if not -(1 << 63) <= value < 1 << 63:
             wrong(value)
         left = value << 1 if value >= 0 else ~(value << 1)
-        if left < 1 << 14:
-            made = _varint(left)
-        elif left < 1 << 28:
-            made = _PAIRS[left & 0x3FFF] + _TOPS[left >> 14]
+        if left >= 1 << 28:
+            made = (
+                f"{_MORE[left & 0x7F]}{_MORE[left >> 7 & 0x7F]}"
+                f"{_MORE[left >> 14 & 0x7F]}{_MORE[left >> 21 & 0x7F]}{_TOPS[left >> 28]}"
+            )
         else:
-            made = _PAIRS[left & 0x3FFF] + _PAIRS[left >> 14 & 0x3FFF] + _TOPS[left >> 28]
-        if len(self) >= _REMEMBERED:
+            made = _varint(left)
+        if len(self) >= _NUMBERS_REMEMBERED:
             self.clear()
             self.update(_SMALL)
         self[value] = made
@@ -56,22 +58,18 @@ class _Numbers(dict[int, str]):
 
 
 class _Tops(dict[int, str]):
-    """What a long number ends with: instants in ms of the same three days have it in common. As many as `_REMEMBERED` are remembered."""
+    """What a long number ends with: instants in ms of the same three days have it in common."""
 
     def __missing__(self, left: int) -> str:
-        if len(self) >= _REMEMBERED:
+        if len(self) >= _NUMBERS_REMEMBERED:
             self.clear()
-        rest, out = left, ""
-        while rest >= 1 << 14:
-            out += _PAIRS[rest & 0x3FFF]
-            rest >>= 14
-        made = self[left] = out + _varint(rest)
+        made = self[left] = _varint(left)
         return made
 
 
-_PAIRS: Final = [chr(pair & 0x7F | 0x80) + chr(pair >> 7 | 0x80) for pair in range(1 << 14)]
-"""The characters of 14 bits of a number that goes on behind them."""
-
+_NUMBERS_REMEMBERED: Final = 1 << 12
+_MORE: Final = [chr(bits | 0x80) for bits in range(128)]
+"""The character of seven bits of a number that goes on behind them."""
 
 _TOPS: Final = _Tops()
 
@@ -87,12 +85,11 @@ class _Decimals(dict[str, Decimal]):
 
 
 def _varint(value: int) -> str:
-    out = []
+    out = ""
     while value > 0x7F:
-        out.append(chr(value & 0x7F | 0x80))
+        out += _MORE[value & 0x7F]
         value >>= 7
-    out.append(chr(value))
-    return "".join(out)
+    return out + chr(value)
 
 
 def _rest(data: bytes, at: int, first: int) -> tuple[int, int]:
@@ -171,62 +168,36 @@ def compiled(shape: Record) -> tuple[Write, Read]:
     return scope[f"write_{shape.name}"], scope[f"read_{shape.name}"]
 
 
-def compiled_series(
-    shape: Record, same: Mapping[str, object], written: frozenset[str], header: bytes
-) -> Callable[..., bytes]:
+def compiled_series(shape: Record, same: Mapping[str, object], header: bytes) -> Callable[..., bytes]:
     """A function that writes a message of which only some fields differ, without the message.
 
     Args:
         same: the value of each field that all of them share.
-        written: the fields whose values are given as they are written.
         header: what the bytes begin with.
 
     Returns:
         It takes the values of the other fields, by place, in the order of the class; what it raises is wrapped.
     """
-    made = _series(shape.message, frozenset(same), written)
-    write: Callable[..., bytes] = made(same, header.decode("latin-1"))
+    write: Callable[..., bytes] = _series(shape.message, frozenset(same))(same, header.decode("latin-1"))
     return write
 
 
 @lru_cache(maxsize=256)
-def _series(message: type, same: frozenset[str], written: frozenset[str]) -> Any:
+def _series(message: type, same: frozenset[str]) -> Any:
     """What gives such a function for values of these fields: strategies differ in the values alone."""
     shape = shape_of(message)
-    return _added(message, _Series(shape, same, written).lines())[f"series_{shape.name}"]
-
-
-@lru_cache(maxsize=256)
-def compiled_field(message: type, name: str) -> Callable[[Any], Written]:
-    """A function that writes the value of one field, for a series; it raises on a value that the field doesn't take."""
-    (field,) = [one for one in shape_of(message).fields if one.name == name]
-    lines, piece = _piece(field.shape, "v")
-    body = [
-        f"def field_{name}(v):",
-        "    try:",
-        *(f"        {line}" for line in lines),
-        f'        return f"{piece}"',
-        "    except Exception as cause:",
-        f"        raise unwritten({message.__name__!r}, cause) from cause",
-    ]
-    write: Callable[[Any], Written] = _added(message, body)[f"field_{name}"]
-    return write
-
-
-def _added(message: type, lines: Iterable[str]) -> dict[str, Any]:
-    """What these lines define, which use what the class has."""
     scope = dict(_scope(message))
-    exec(compile("\n".join(lines), f"<codec of {message.__name__}>", "exec"), scope)
-    return scope
+    exec(compile("\n".join(_Series(shape, same).lines()), f"<codec of {shape.name}>", "exec"), scope)
+    return scope[f"series_{shape.name}"]
 
 
 @lru_cache(maxsize=256)
 def _scope(message: type) -> dict[str, Any]:
+    """What the generated source of a class defines."""
     return _built(shape_of(message))
 
 
 def _built(shape: Record) -> dict[str, Any]:
-    """What the generated source of a class defines."""
     scope = dict(_SCOPE)
     lines: list[str] = []
     for part in [*parts_of(shape)][::-1]:  # innermost first
@@ -271,8 +242,8 @@ class _Writer:
 class _Series:
     """The source of `series_X(same, header)`, which gives a function of the fields that are not the same."""
 
-    def __init__(self, shape: Record, same: frozenset[str], written: frozenset[str]) -> None:
-        self._shape, self._same, self._written = shape, same, written
+    def __init__(self, shape: Record, same: frozenset[str]) -> None:
+        self._shape, self._same = shape, same
 
     def lines(self) -> Iterator[str]:
         fields = list(enumerate(self._shape.fields))
@@ -291,9 +262,6 @@ class _Series:
                 pieces.append(f"{{c{number}}}")
                 continue
             for number, field in run:
-                if field.name in self._written:
-                    pieces.append(f"{{v{number}}}")
-                    continue
                 lines, piece = _piece(field.shape, f"v{number}")
                 inner += lines
                 pieces.append(piece)
