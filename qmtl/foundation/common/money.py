@@ -121,6 +121,30 @@ def product(a: Decimal, b: Decimal) -> Decimal:
         ) from None
 
 
+def plus(a: Decimal, b: Decimal) -> Decimal:
+    """`a + b` without loss: `total` of two, in a third of its time.
+
+    Raises:
+        InexactMoney: the sum has more than `MAX_DIGITS` digits.
+    """
+    try:
+        return _EXACT.add(a, b)
+    except Inexact:
+        raise InexactMoney(f"{a} + {b} has more than {MAX_DIGITS} digits.", "Round one term first.") from None
+
+
+def minus(a: Decimal, b: Decimal) -> Decimal:
+    """`a - b` without loss.
+
+    Raises:
+        InexactMoney: the difference has more than `MAX_DIGITS` digits.
+    """
+    try:
+        return _EXACT.subtract(a, b)
+    except Inexact:
+        raise InexactMoney(f"{a} - {b} has more than {MAX_DIGITS} digits.", "Round one term first.") from None
+
+
 def total(values: Iterable[Decimal]) -> Decimal:
     """The exact sum, 0 for nothing; the order of the values makes no difference.
 

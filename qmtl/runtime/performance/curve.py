@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from qmtl.foundation.common.errors import InvalidValue
-from qmtl.foundation.common.money import negated, product, total
+from qmtl.foundation.common.money import ZERO, minus, negated, plus, product, total
 from qmtl.foundation.contracts.trade import Fill, Side
 from qmtl.runtime.columns import BarColumns, Floats, Integers
 
@@ -193,38 +193,29 @@ def curve_of(
                 "Give the bars that the run was on.",
             )
     times = np.arange(start + step, end + 1, step, dtype=np.int64)
-    cash = _steps(
-        [
-            (one.fill_time_ms, total((negated(product(signed(one), one.price)), negated(one.fee))))
-            for one in ordered
-        ],
-        times,
-    )
+    spent = [minus(product(negated(signed(one)), one.price), one.fee) for one in ordered]
+    cash = _steps([one.fill_time_ms for one in ordered], spent, times)
     equity, exposure = float(initial_cash) + cash, np.zeros(len(times))
-    worth = [
-        initial_cash,
-        *(negated(product(signed(one), one.price)) for one in ordered),
-        *(negated(one.fee) for one in ordered),
-    ]
+    worth = [initial_cash, *spent]
     for symbol in sorted(held):
         own = [one for one in ordered if one.symbol == symbol]
         if not own:
             continue
-        value = _steps([(one.fill_time_ms, signed(one)) for one in own], times) * _marks(
-            held[symbol], own, times
-        )
+        moved = [signed(one) for one in own]
+        quantity = _steps([one.fill_time_ms for one in own], moved, times)
+        value = quantity * _marks(held[symbol], own, times)
         equity, exposure = equity + value, exposure + np.abs(value)
-        worth.append(product(total(signed(one) for one in own), held[symbol].close.at(-1)))
+        worth.append(product(total(moved), held[symbol].close.at(-1)))
     return EquityCurve(start, times, equity, exposure, initial_cash, total(worth))
 
 
-def _steps(changes: Sequence[tuple[int, Decimal]], times: Integers) -> Floats:
+def _steps(at_ms: Sequence[int], changes: Iterable[Decimal], times: Integers) -> Floats:
     """The running total at each time, of what came before it; each level is rounded once."""
-    levels, level = [0.0], Decimal(0)
-    for _, change in changes:
-        level = total((level, change))
+    levels, level = [0.0], ZERO
+    for change in changes:
+        level = plus(level, change)
         levels.append(float(level))
-    at = np.array([when for when, _ in changes], dtype=np.int64)
+    at = np.array(at_ms, dtype=np.int64)
     return np.array(levels)[np.searchsorted(at, times, side="left")]
 
 

@@ -23,7 +23,16 @@ from typing import Final
 import numpy as np
 
 from qmtl.foundation.common.errors import InvalidValue
-from qmtl.foundation.common.money import ZERO, magnitude, negated, product, quotient, total
+from qmtl.foundation.common.money import (
+    ZERO,
+    magnitude,
+    minus,
+    negated,
+    plus,
+    product,
+    quotient,
+    total,
+)
 from qmtl.foundation.contracts.trade import Fill, Side
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.performance.curve import in_order
@@ -86,12 +95,12 @@ class Trade:
 
     @property
     def gross(self) -> Decimal:
-        made = (self.exit_value, negated(self.entry_value))
-        return total(made if self.direction is Direction.LONG else map(negated, made))
+        sold, bought = self.exit_value, self.entry_value
+        return minus(sold, bought) if self.direction is Direction.LONG else minus(bought, sold)
 
     @property
     def net(self) -> Decimal:
-        return total((self.gross, negated(self.fees)))
+        return minus(self.gross, self.fees)
 
     @property
     def held_ms(self) -> int:
@@ -116,7 +125,7 @@ class OpenPart:
 
     def net(self, price: Decimal) -> Decimal:
         """The unrealised profit at a price, after the fees of its entry."""
-        return total((product(self.quantity, price), negated(self.cost), negated(self.fees)))
+        return minus(minus(product(self.quantity, price), self.cost), self.fees)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +155,13 @@ class _Lot:
         """A part out of it; what rounding leaves stays here."""
         if quantity == self.quantity:
             part = _Lot(quantity, self.cost, self.fees, self.at_ms)
-        else:
-            cost, fees = (
-                quotient(product(one, quantity), self.quantity, SHARE_PLACES)
-                for one in (self.cost, self.fees)
-            )
-            part = _Lot(quantity, cost, fees, self.at_ms)
-        self.quantity = total((self.quantity, negated(part.quantity)))
-        self.cost = total((self.cost, negated(part.cost)))
-        self.fees = total((self.fees, negated(part.fees)))
-        return part
+            self.quantity = self.cost = self.fees = ZERO
+            return part
+        cost = quotient(product(self.cost, quantity), self.quantity, SHARE_PLACES)
+        fees = quotient(product(self.fees, quantity), self.quantity, SHARE_PLACES)
+        self.quantity = minus(self.quantity, quantity)
+        self.cost, self.fees = minus(self.cost, cost), minus(self.fees, fees)
+        return _Lot(quantity, cost, fees, self.at_ms)
 
 
 @dataclass(slots=True)
@@ -179,8 +185,8 @@ class _Book:
         out = ZERO
         while self.lots and rest.quantity > out:
             lot = self.lots[0]
-            taken.append(lot.take(min(lot.quantity, total((rest.quantity, negated(out))))))
-            out = total((out, taken[-1].quantity))
+            taken.append(lot.take(min(lot.quantity, minus(rest.quantity, out))))
+            out = plus(out, taken[-1].quantity)
             if not lot.quantity:
                 self.lots.popleft()
         self._close(fill, rest.take(out), taken)
@@ -193,21 +199,24 @@ class _Book:
             self.lots.append(lot)
             return
         held = self.lots[0]
-        held.quantity = total((held.quantity, lot.quantity))
-        held.cost = total((held.cost, lot.cost))
-        held.fees = total((held.fees, lot.fees))
+        held.quantity = plus(held.quantity, lot.quantity)
+        held.cost, held.fees = plus(held.cost, lot.cost), plus(held.fees, lot.fees)
 
     def _close(self, fill: Fill, exit_part: _Lot, taken: Sequence[_Lot]) -> None:
+        entered_ms, cost, fees = taken[0].at_ms, taken[0].cost, taken[0].fees
+        for one in taken[1:]:
+            entered_ms = min(entered_ms, one.at_ms)
+            cost, fees = plus(cost, one.cost), plus(fees, one.fees)
         made = Trade(
             self.symbol,
             Direction.LONG if self.is_long else Direction.SHORT,
             fill.order_id,
             exit_part.quantity,
-            min(one.at_ms for one in taken),
+            entered_ms,
             fill.fill_time_ms,
-            total(one.cost for one in taken),
+            cost,
             exit_part.cost,
-            total((exit_part.fees, *(one.fees for one in taken))),
+            plus(exit_part.fees, fees),
         )
         if self.can_extend and self.closed[-1].order_id == fill.order_id:
             made = _joined(self.closed.pop(), made)
@@ -230,12 +239,12 @@ class _Book:
 def _joined(one: Trade, other: Trade) -> Trade:
     return replace(
         one,
-        quantity=total((one.quantity, other.quantity)),
+        quantity=plus(one.quantity, other.quantity),
         entry_ms=min(one.entry_ms, other.entry_ms),
         exit_ms=other.exit_ms,
-        entry_value=total((one.entry_value, other.entry_value)),
-        exit_value=total((one.exit_value, other.exit_value)),
-        fees=total((one.fees, other.fees)),
+        entry_value=plus(one.entry_value, other.entry_value),
+        exit_value=plus(one.exit_value, other.exit_value),
+        fees=plus(one.fees, other.fees),
     )
 
 
@@ -256,7 +265,10 @@ def trades_of(
     columns = {one.symbol: one for one in bars if len(one)}
     books: dict[str, _Book] = {}
     for fill in ordered:
-        books.setdefault(fill.symbol, _Book(fill.symbol, matching)).apply(fill)
+        book = books.get(fill.symbol)
+        if book is None:
+            book = books[fill.symbol] = _Book(fill.symbol, matching)
+        book.apply(fill)
     closed = [trade for book in books.values() for trade in book.closed]
     closed.sort(key=lambda one: (one.exit_ms, one.symbol, one.order_id, one.entry_ms))
     rests = (books[symbol].rest() for symbol in sorted(books))
@@ -294,7 +306,7 @@ def _excursions(closed: Iterable[Trade], columns: Mapping[str, BarColumns]) -> I
         if begin < end:
             low, high = bars.low.chunk(begin, end), bars.high.chunk(begin, end)
             for extreme in (low.at(int(np.argmin(low.units))), high.at(int(np.argmax(high.units)))):
-                value = total((product(trade.quantity, extreme), negated(trade.entry_value)))
+                value = minus(product(trade.quantity, extreme), trade.entry_value)
                 made.append(value if trade.direction is Direction.LONG else negated(value))
         yield replace(trade, mae=min(made), mfe=max(made))
 
