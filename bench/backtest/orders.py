@@ -44,9 +44,12 @@ def measure(counts: Sequence[int], rounds: int, say: runs.Say, of: int = OF) -> 
             "bars": bars,
             "peak_mb": told["peak_mb"],
             "grown_mb": told["grown_mb"],
+            "columns_mb": told["columns_mb"],
             "kb_per_order": told["grown_mb"] * 1e3 / count,
         }
-        say(f"{count:,} orders: {rows[str(count)]['us_per_order']:.1f} µs each, {told['grown_mb']:.1f} MB")
+        say(
+            f"{count:,} orders: {rows[str(count)]['us_per_order']:.1f} µs each, {told['grown_mb']:.1f} MB, of which columns {told['columns_mb']:.1f}"
+        )
     first, last = rows[str(counts[0])], rows[str(counts[-1])]
     before = rows[str(counts[-2])] if len(counts) > 1 else last
     return {

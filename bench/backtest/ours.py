@@ -215,6 +215,7 @@ def measure(asked: Asked) -> dict[str, Any]:
                 "nodes_s": nodes_alone(found),
                 "peak_mb": most_mb,
                 "grown_mb": after_mb - before_mb,
+                "columns_mb": columns_mb(found),
                 "fault": fault(found, expected(asked.strategy, data), fills),
             }
         if asked.again:
@@ -232,6 +233,16 @@ def _log(asked: Asked, place: Path) -> Iterator[Log | None]:
     finally:
         if log is not None:
             log.close()
+
+
+def columns_mb(found: Ran) -> float:
+    """Megabytes of the bars of a run, and of the values of its nodes: what it holds whatever is ordered."""
+    total = 0
+    for bars in found.done.bars.values():
+        prices = (bars.open, bars.high, bars.low, bars.close, bars.volume)
+        total += bars.open_time_ms.nbytes + sum(one.units.nbytes for one in prices)
+    values = len(next(iter(found.done.bars.values()))) * 9  # a float, and whether it is there
+    return (total + found.run.computed * values) / 1e6
 
 
 def memory_mb() -> float:
