@@ -99,21 +99,23 @@ class Ran:
         return len({one.order_id for one in self.recorder.read("trade.orders")})
 
 
+def messages_of(asked: Asked, data: Market) -> list[bytes]:
+    """What is published: a message for each strategy."""
+    share = workload.share_of_one(data)
+    if asked.strategy == "ladder":
+        return workload.ladders(asked.many, asked.shared, share)
+    return [authored.message(share) if asked.python else workload.message(asked.strategy, share)]
+
+
 def run(asked: Asked, data: Market, log: Log | None = None) -> Ran:
     """A run, timed from the first message to the last row: a record that is committed, or a message in memory.
 
     Args:
         log: an empty one, to which the rows are written.
     """
-    share = workload.share_of_one(data)
     symbols = workload.symbols_of(asked.many, asked.shared)
     bars = {symbol: workload.columns(data, symbol) for symbol in sorted(symbols)}
-    if asked.strategy == "ladder":
-        messages = workload.ladders(asked.many, asked.shared, share)
-    elif asked.python:
-        messages = [authored.message(share)]
-    else:
-        messages = [workload.message(asked.strategy, share)]
+    messages = messages_of(asked, data)
     terms = workload.terms(symbols)
     recorder = None if log is None else Recorder(log)
     begun = time.perf_counter()

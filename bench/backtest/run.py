@@ -134,11 +134,12 @@ def logs(bars: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-backtest-") as name:
         place = Path(name)
         where = f"embedded:{place / 'log'}"
-        embedded = through.measure(where, place / "embedded", "cross", bars, "embedded log")
+        asked = Asked("cross", bars)
+        embedded = through.measure(where, place / "embedded", asked, "embedded log")
         say(f"through the embedded log: {embedded['bars_per_s']:,.0f} bars/s")
         with any_broker(lasting=True) as bootstrap:
             address = f"kafka://{bootstrap}/bench-{os.getpid()}-{time.time_ns()}"
-            kafka = through.measure(address, place / "kafka", "cross", bars, "Kafka")
+            kafka = through.measure(address, place / "kafka", asked, "Kafka")
         say(f"through Kafka: {kafka['bars_per_s']:,.0f} bars/s")
     want = expected("cross", market(bars))
     columns = runs.ours(Asked("cross", bars, recorded=True), want, runs.QUICK_ROUNDS)

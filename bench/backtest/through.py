@@ -1,4 +1,4 @@
-"""The same strategy through a log: five processors, a transaction after the other, on Kafka or on the embedded log.
+"""The same strategies through a log: five processors, a transaction after the other, on Kafka or on the embedded log.
 
 `python -m bench.backtest.through JSON` runs it in one process, as `qmtl demo` does, and tells what it took and what was ordered and filled. What
 is timed begins with the first bar that is fed and ends when the last bucket is traded.
@@ -10,14 +10,14 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from bench.backtest import workload
 from bench.backtest.market import INTERVAL, START_MS, SYMBOL, market
-from bench.backtest.ours import Asked, market_of
+from bench.backtest.ours import Asked, market_of, messages_of, peak_mb
 from bench.backtest.ours import run as run_columns
 from bench.engine import gauge
 from bench.engine.gauge import Failed
@@ -49,9 +49,12 @@ class Through:
     """What a run through a log has come to.
 
     Attributes:
+        published_s: until the last one was deployed and its gates open.
+        seconds: of the bars.
         orders, fills: rows as `rows` gives them.
     """
 
+    published_s: float
     seconds: float
     orders: list[str]
     fills: list[str]
@@ -62,19 +65,20 @@ def rows(messages: Sequence[Any]) -> list[str]:
     return sorted(codec.encode(one).hex() for one in messages)
 
 
-def run(address: str, state: Path, strategy: str, bars: int) -> Through:
-    """Run a strategy over the first bars on a log that is empty."""
-    data = market(bars)
-    message = workload.message(strategy, workload.share_of_one(data))
+def run(address: str, state: Path, asked: Asked) -> Through:
+    """Run strategies over bars on a log that is empty."""
+    messages = messages_of(asked, market_of(asked))
     log = open_log(address)
     try:
         prepare(log)
         workers = make_workers(log, TaskSettings(state), slot="bench")
         client = Client(log, workers)
         try:
-            version = _publish(client, message)
             begun = time.perf_counter()
-            _feed(log, client, version, bars)
+            _make_world(client)
+            versions = [_publish(client, message) for message in messages]
+            published_s, begun = time.perf_counter() - begun, time.perf_counter()
+            _feed(log, client, versions[0], asked.bars)
             seconds = time.perf_counter() - begun
             orders = rows(list(client.view("trade.orders").rows()))
             fills = rows(list(client.view("trade.fills").rows()))
@@ -84,17 +88,21 @@ def run(address: str, state: Path, strategy: str, bars: int) -> Through:
                 worker.close()
     finally:
         log.close()
-    return Through(seconds, orders, fills)
+    return Through(published_s, seconds, orders, fills)
 
 
-def _publish(client: Client, message: bytes) -> StrategyVersion:
-    """The world, the strategy in it, and its open gates."""
+def _make_world(client: Client) -> None:
     terms = workload.terms([SYMBOL])
     settings = WorldSettings(
         terms.currency, terms.cash, terms.fee_rate, terms.slippage_rate, terms.instruments
     )
     world_id = terms.world_id
     client.command(CreateWorld(command_id("create", world_id), world_id, settings, START_MS))
+
+
+def _publish(client: Client, message: bytes) -> StrategyVersion:
+    """A strategy, and its open gates."""
+    world_id = workload.WORLD
     context = ("paper", workload.FINGERPRINT, "", workload.FINGERPRINT)
     name = submission_id(world_id, message, context=context)
     outcome = client.submit(DagSubmission(name, world_id, message, START_MS, FULL_WEIGHT, *context))
@@ -148,17 +156,19 @@ def _feed(log: Log, client: Client, version: StrategyVersion, count: int) -> Non
         traded.close()
 
 
-def measure(address: str, place: Path, strategy: str, bars: int, name: str) -> dict[str, Any]:
+def measure(address: str, place: Path, asked: Asked, name: str) -> dict[str, Any]:
     """Seconds of a run in a process of its own; what is ordered and filled is what the backtest over columns says.
+
+    Args:
+        asked: strategies that all read the first symbol.
 
     Raises:
         Failed: it is something else, or the process ended badly.
     """
-    told = {"log": address, "state": str(place), "strategy": strategy, "bars": bars}
+    told = {"log": address, "state": str(place), "asked": asdict(asked)}
     command = [sys.executable, "-m", "bench.backtest.through", json.dumps(told)]
     with gauge.started(command, name) as child:
-        (found,) = child.finish(600.0)
-    asked = Asked(strategy, bars)
+        (found,) = child.finish(900.0)
     columns = run_columns(asked, market_of(asked))
     for what, mine, theirs in (
         ("orders", rows(columns.orders()), found["orders"]),
@@ -169,17 +179,19 @@ def measure(address: str, place: Path, strategy: str, bars: int, name: str) -> d
             first = [codec.decode(bytes.fromhex(one)) for one in apart]
             raise Failed(f"{name}: {len(theirs)} {what}, the backtest has {len(mine)}; one has {first}")
     return {
+        "published_s": found["published_s"],
         "seconds": found["seconds"],
-        "bars_per_s": bars / found["seconds"],
+        "bars_per_s": asked.bars / found["seconds"],
         "orders": len(found["orders"]),
         "fills": len(found["fills"]),
+        "peak_mb": found["peak_mb"],
     }
 
 
 def main(told: dict[str, Any]) -> None:
     collect_seldom()
-    found = run(told["log"], Path(told["state"]), told["strategy"], told["bars"])
-    print(json.dumps({"seconds": found.seconds, "orders": found.orders, "fills": found.fills}), flush=True)
+    found = run(told["log"], Path(told["state"]), Asked(**told["asked"]))
+    print(json.dumps({**asdict(found), "peak_mb": peak_mb()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,14 @@ def read_all(
 
     Per partition in offset order; partitions interleave.
     """
-    target = log.stable_offsets(partitions)
-    begin = dict(log.begin_offsets(partitions))
+    yield from read_to(log, log.stable_offsets(partitions), start)
+
+
+def read_to(
+    log: Log, target: Mapping[TopicPartition, int], start: Mapping[TopicPartition, int] | None = None
+) -> Iterator[Record]:
+    """Every committed record from `start` up to these offsets, as `read_all`."""
+    begin = dict(log.begin_offsets([*target]))
     begin.update({where: max(offset, begin[where]) for where, offset in (start or {}).items()})
     begin = {where: offset for where, offset in begin.items() if offset < target[where]}
     if not begin:
@@ -61,7 +67,10 @@ class TableView:
 
     def refresh(self) -> TableView:
         """Read what has been committed since the last time."""
-        for record in read_all(self._log, self._partitions, self._next):
+        target = self._log.stable_offsets(self._partitions)
+        if all(self._next.get(where, 0) >= target[where] for where in self._partitions):
+            return self
+        for record in read_to(self._log, target, self._next):
             self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
             if is_reserved(record.key):
                 continue
@@ -69,6 +78,7 @@ class TableView:
                 self._values.pop(record.key, None)
             else:
                 self._values[record.key] = record.value
+        self._next.update(target)  # past the markers behind the last records, too
         return self
 
     def rows(self) -> list[Any]:

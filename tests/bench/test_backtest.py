@@ -158,7 +158,7 @@ def test_prices_that_double_are_refused() -> None:
 
 def test_the_processors_on_a_log_order_and_fill_the_same(tmp_path: Path) -> None:
     bars = 120
-    found = through.run(f"embedded:{tmp_path / 'log'}", tmp_path / "state", "cross", bars)
+    found = through.run(f"embedded:{tmp_path / 'log'}", tmp_path / "state", Asked("cross", bars))
     columns = ours.run(Asked("cross", bars), market(bars))
     assert found.orders == through.rows(columns.orders()) != []
     assert found.fills == through.rows(columns.fills())
