@@ -214,7 +214,9 @@ class _Reader:
         try:
             address = log_address(needed["log"])
         except (NoGateway, UsageError) as error:
-            raise self._refused(f"{where}.log: {error.what}", error.remedy) from None
+            raise self._refused(
+                f"{where}.log was {kind_of(needed['log'])}; the address of a log is required.", error.remedy
+            ) from None
         scheme, _, rest = address.partition(":")
         holds = (self._directory / rest).resolve() if scheme == "embedded" else None
         words = _words(said, needed["strategy"], address)
