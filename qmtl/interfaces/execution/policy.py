@@ -39,7 +39,7 @@ class Terms:
         backoff_ms: the wait before the first restart; each further one within the window doubles it.
         backoff_max_ms: the longest wait.
         max_restarts: within `window_ms`; a run that needs one more is given up.
-        grace_ms: from SIGTERM to SIGKILL.
+        grace_ms: from SIGTERM to SIGKILL. A run that waits for an answer hears it only then, after 30 s where nobody says otherwise.
     """
 
     restart: Restart = Restart.ON_FAILURE
@@ -47,7 +47,7 @@ class Terms:
     backoff_max_ms: int = 60_000
     max_restarts: int = 5
     window_ms: int = 600_000
-    grace_ms: int = 15_000
+    grace_ms: int = 35_000
 
 
 class Phase(Enum):
