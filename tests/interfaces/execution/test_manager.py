@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,10 +24,11 @@ from qmtl.interfaces.execution.plan import read_runs
 from qmtl.interfaces.execution.policy import Phase
 from qmtl.interfaces.execution.state_dir import Asked, RunStatus, Status
 from tests.contract.driving import until
-from tests.interfaces.cli.running import assert_one_screen, call, run, start
+from tests.interfaces.cli.running import assert_one_screen, call, environment, run, start
 from tests.interfaces.execution.scripts import ENDS_WHEN_ASKED, as_python, is_there, spec
 from tests.interfaces.metrics.scraping import Scrape, ask
 
+ROOT = Path(__file__).parents[3]
 EXAMPLE = Path(str(qmtl.examples.__file__)).parent / "sma_cross.json"
 RUNS = """
 [defaults]
@@ -130,18 +132,33 @@ def test_a_run_that_is_killed_comes_back_and_sigterm_of_the_manager_ends_all(beg
     assert of(begun, "one").phase is Phase.STOPPED
 
 
-def test_who_kills_the_manager_kills_its_runs_even_one_that_stands_still(begun: Path) -> None:
-    """Linux ties a process to its parent; elsewhere the run goes on."""
-    if not Path("/proc/self/stat").exists():
+MANAGER = """
+from tests.interfaces.execution.scripts import spec, supervised
+deaf = "import signal\\nfor one in (1, 2, 15): signal.signal(one, signal.SIG_IGN)\\nprint('ready', flush=True)\\nwhile True: signal.pause()"
+with supervised(spec("a", deaf)) as driven:
+    driven.ready("a")
+    print(driven.pid("a"), flush=True)
+    driven.until(lambda: False)
+"""
+
+
+def test_who_kills_the_manager_kills_its_runs_even_one_that_stands_still() -> None:
+    """Linux ties a process to its parent; elsewhere the run goes on. The run hears no signal that can be passed over."""
+    if sys.platform != "linux":
         pytest.skip("only on Linux")
-    with managed(begun) as manager:
-        pid = pid_of(begun, "one", lambda one: one.pid is not None)
-        until(lambda: b"launch.py" not in Path(f"/proc/{pid}/cmdline").read_bytes())
-        os.kill(pid, signal.SIGSTOP)
-        manager.kill()
-        manager.wait(60)
-        until(lambda: not is_there(pid))
-    assert not place.is_held(begun / STATE)
+    manager = subprocess.Popen(
+        [sys.executable, "-c", MANAGER], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    assert manager.stdout is not None
+    pid = int(manager.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)
+    manager.kill()
+    manager.communicate()
+    try:
+        until(lambda: not is_there(pid), 20)
+    finally:
+        if is_there(pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 # ---- the manager in this process, with programs for runs --------------------------------------------------------------

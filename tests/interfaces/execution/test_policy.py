@@ -127,7 +127,10 @@ def test_who_was_asked_to_stop_is_gone_after_its_grace_and_starts_no_more(
     assert life.phase() in AT_REST
 
 
-@given(terms, st.lists(st.tuples(st.integers(0, 20_000), codes), max_size=60))
+failures = st.tuples(st.integers(0, 40_000), st.sampled_from((1, 3, -9)))
+
+
+@given(terms, st.lists(st.one_of(failures, failures, st.tuples(st.integers(0, 1_000), codes)), max_size=60))
 def test_restarts_are_counted_over_the_window_and_wait_longer_and_longer(
     terms: Terms, deaths: list[tuple[int, int]]
 ) -> None:
@@ -154,6 +157,19 @@ def test_restarts_are_counted_over_the_window_and_wait_longer_and_longer(
             downs.append(life.at_ms)
     assert life.state.restarted == len(downs)
     assert len(life.starts) - 1 in (len(downs), len(downs) - 1)
+
+
+def test_who_ends_now_and_then_is_never_given_up_and_waits_as_for_the_first_time() -> None:
+    life = Life(TERMS)
+    life.passes(0)
+    for _ in range(20):
+        life.passes(life.at_ms + TERMS.window_ms // 3)
+        life.dies(1)
+        assert life.state.due_ms is not None
+        assert (
+            life.state.due_ms - life.at_ms <= 4 * TERMS.backoff_ms
+        )  # at most two before it within the window
+    assert life.state.restarted == 20
 
 
 @given(terms)
