@@ -178,7 +178,7 @@ class _Reader:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._directory = file.resolve().parent
+        self._directory = file.absolute().parent
 
     def read(self, loaded: Mapping[str, Any]) -> tuple[RunSpec, ...]:
         for key in loaded:

@@ -17,6 +17,7 @@ import pytest
 
 import qmtl.examples
 from qmtl.foundation.common.errors import RunsHeld, UsageError
+from qmtl.interfaces.cli.main import main
 from qmtl.interfaces.execution import state_dir as place
 from qmtl.interfaces.execution.events import ManagerEvent, ReloadRefused, StatusLost
 from qmtl.interfaces.execution.manager import Manager
@@ -49,8 +50,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("runs")
     shutil.copy(EXAMPLE, directory / "sma_cross.json")
     (directory / "runs.toml").write_text(RUNS)
-    made = run(directory, "world", "create", "w1", "--log", "embedded:one/log")
-    assert made.code == 0, made
+    assert main(["world", "create", "w1", "--log", f"embedded:{directory}/one/log"]) == 0
     return directory
 
 
@@ -329,7 +329,9 @@ def test_a_status_of_another_hand_is_refused(tmp_path: Path, data: str) -> None:
 # ---- the command line -----------------------------------------------------------------------------------------------------
 
 
-def test_a_manager_of_which_a_run_was_given_up_says_so_by_its_exit_code(tmp_path: Path) -> None:
+def test_a_manager_of_which_a_run_was_given_up_says_so_by_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "runs.toml").write_text(f"{FILE.replace('kafka://h:1', 'embedded:a/log')}")
     ended = run(tmp_path, "execution", "run", "runs.toml", "--json")
     assert ended.code == 11, ended
@@ -341,7 +343,7 @@ def test_a_manager_of_which_a_run_was_given_up_says_so_by_its_exit_code(tmp_path
         "run_rests",
     ]
     assert any("QMTL-514" in one["line"] for one in events if one["event"] == "said")
-    shown = run(tmp_path, "execution", "status", "--json")
+    shown = call(capsys, "execution", "status", "--state-dir", str(tmp_path / STATE), "--json")
     assert shown.code == 0
     (one,) = shown.lines()
     assert (one["phase"], one["last_exit"], one["managed"]) == ("given_up", 5, False)

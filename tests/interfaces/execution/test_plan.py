@@ -149,6 +149,19 @@ def test_two_runs_on_one_embedded_log_are_refused_however_it_is_written(tmp_path
     assert len(read(tmp_path, f'{text}log = "z/log"')) == 2
 
 
+def test_a_file_that_is_a_link_to_changing_places_stays_the_same_runs(tmp_path: Path) -> None:
+    """As a cluster mounts configuration: the processes stay when the same file comes from elsewhere."""
+    found = []
+    for version in ("first", "second"):
+        (tmp_path / version).mkdir()
+        read(tmp_path / version, RUN)
+        (tmp_path / "now.toml").unlink(missing_ok=True)
+        (tmp_path / "now.toml").symlink_to(tmp_path / version / "runs.toml")
+        found.append(read_runs(tmp_path / "now.toml"))
+    assert changes(*found).kept == ("a",)
+    assert found[1][0].directory == tmp_path
+
+
 def test_runs_on_one_kafka_may_be_many(tmp_path: Path) -> None:
     assert len(read(tmp_path, f'{RUN}[runs.b]\nstrategy = "s.py"')) == 2
 
