@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import qmtl.examples
 from qmtl.foundation.common.errors import RunsHeld, UsageError
 from qmtl.interfaces.cli.main import main
 from qmtl.interfaces.execution import state_dir as place
-from qmtl.interfaces.execution.events import ManagerEvent, ReloadRefused, StatusLost
+from qmtl.interfaces.execution.events import ManagerEvent, ReloadRefused, RunStarted, StatusLost
 from qmtl.interfaces.execution.manager import Manager
 from qmtl.interfaces.execution.plan import read_runs
 from qmtl.interfaces.execution.policy import Phase
@@ -245,6 +246,29 @@ def test_what_is_asked_in_the_state_directory_is_done_and_told_there(here: Here)
         None,
     )
     assert place.read(here.state).manager == os.getpid()
+
+
+def test_a_verb_returns_when_what_it_asked_for_has_come_about(
+    here: Here, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[tuple[str, int, Phase]] = []
+
+    def verb(name: str) -> Callable[[], None]:
+        def say() -> None:
+            code = main(["execution", name, "a", "--state-dir", str(here.state)])
+            seen.append((name, code, place.read(here.state).runs[0].phase))
+
+        return Thread(target=say).start
+
+    here.keep(
+        (lambda: here.lines == [b"ready"], verb("stop")),
+        (lambda: len(seen) == 1, verb("start")),
+        (lambda: len(seen) == 2, verb("restart")),
+        (lambda: len(seen) == 3, lambda: None),
+    )
+    assert seen == [("stop", 0, Phase.STOPPED), ("start", 0, Phase.RUNNING), ("restart", 0, Phase.RUNNING)]
+    assert sum(isinstance(one, RunStarted) for one in here.events) == 3
+    assert "stopped" in capsys.readouterr().out
 
 
 def test_a_file_that_is_read_again_holds_unless_it_is_faulty(here: Here) -> None:
