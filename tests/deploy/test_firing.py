@@ -249,6 +249,12 @@ TASKS = [
         {'qmtl_restore_stalled_seconds{cause="silent_log"}': "9x9"},
         {},
     ),
+    *above("QmtlRunGivenUp", 'qmtl_run_phase{run="a",phase="given_up"}', 0, 0),
+    Case(
+        "QmtlRunGivenUp", "it failed", {'qmtl_run_phase{run="a",phase="failed"}': "0x2 1x9"}, {"qmtl": "3.."}
+    ),
+    Case("QmtlRunGivenUp", "it is done", {'qmtl_run_phase{run="a",phase="ended"}': "1x9"}, {}),
+    *counted("QmtlRunRestarts", 'qmtl_run_restarts_total{instance="a",run="a"}', 10, 2),
     *above("QmtlRestoreRunsLong", 'qmtl_restore_running_seconds{processor="nodes",task="0"}', 300, 0),
     Case(
         "QmtlLastStableOffsetStuck",

@@ -25,6 +25,7 @@ DOCUMENTS = (
     "docs/operations.md",
     "docs/dagmanager.md",
     "docs/strategies.md",
+    "docs/running.md",
     "docs/data.md",
     "docs/report.md",
     "docs/backtest.md",

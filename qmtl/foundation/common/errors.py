@@ -821,6 +821,33 @@ class EngineFailed(QmtlError):
     exit_code = 3
 
 
+class InvalidRuns(QmtlError):
+    """A file of runs that can't be read, has a key that nobody knows, or a value that breaks a rule."""
+
+    code = "QMTL-870"
+    exit_code = 2
+
+
+class LogShared(InvalidRuns):
+    """Two runs on one embedded log, for which there is one process at a time."""
+
+    code = "QMTL-871"
+
+
+class RunsHeld(QmtlError):
+    """Another execution manager has the state directory."""
+
+    code = "QMTL-872"
+    exit_code = 3
+
+
+class RunsFailed(QmtlError):
+    """Runs that an execution manager had to give up, that failed, or that had to be killed."""
+
+    code = "QMTL-873"
+    exit_code = 11
+
+
 # ---- archive --------------------------------------------------------------------------------------------------
 
 

@@ -56,6 +56,10 @@ VERBS: Final[Mapping[str, Verb]] = {
     "strategy": Verb(
         "qmtl.interfaces.cli.strategy:strategy", "Look at a strategy of yours, publish it, and run it."
     ),
+    "execution": Verb(
+        "qmtl.interfaces.cli.execution:execution",
+        "Keep many runs of strategies going, each a process of its own.",
+    ),
     "dag": Verb("qmtl.interfaces.cli.dag:dag", "Publish strategies and look at the graph of shared nodes."),
     "service": Verb("qmtl.interfaces.cli.service:service", "Operate a service: `qmtl service dagmanager`."),
     "world": Verb("qmtl.interfaces.cli.world:world", "Create worlds, and open and close their order gates."),

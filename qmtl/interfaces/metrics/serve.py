@@ -1,4 +1,4 @@
-"""`/metrics` and `/healthz` of one worker over HTTP, by the standard library and prometheus-client's exposition."""
+"""`/metrics` and `/healthz` of one worker, or one execution manager, over HTTP, by the standard library and prometheus-client's exposition."""
 
 from __future__ import annotations
 
@@ -77,27 +77,51 @@ class Metrics:
         Raises:
             UsageError: nobody can listen there.
         """
-        try:
-            server = (_Server6 if ":" in host else _Server)((host, port), _Handler)
-        except (OSError, OverflowError) as error:
-            raise UsageError(
-                f"--metrics-host and --metrics-port were {host!r} and {port}; nobody can listen there: {error}.",
-                "Give another port, or 0 for any that is free.",
-            ) from None
         gauges = Gauges(log, self.watch, state_dir, series=series)
+
+        def healthy() -> tuple[bool, dict[str, Any]]:
+            one = health(self.watch, stale_s)
+            return one.ready, one.as_json()
+
         self.registry.register(gauges)
-        server.set_app(_routes(make_wsgi_app(self.registry), self.watch, stale_s))
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="qmtl-metrics", daemon=True)
-        thread.start()
-        shown = f"[{host}]" if ":" in host else host
         try:
-            yield f"http://{shown}:{server.server_port}"
+            with listening(self.registry, healthy, host, port) as where:
+                yield where
         finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
             self.registry.unregister(gauges)
             gauges.stop()
+
+
+@contextmanager
+def listening(
+    registry: CollectorRegistry, healthy: Callable[[], tuple[bool, dict[str, Any]]], host: str, port: int
+) -> Iterator[str]:
+    """Serve /metrics and /healthz while the context is open; gives the address, `http://host:port`.
+
+    Args:
+        healthy: whether all is well, and what /healthz says.
+        port: 0 for any that is free.
+
+    Raises:
+        UsageError: nobody can listen there.
+    """
+    try:
+        server = (_Server6 if ":" in host else _Server)((host, port), _Handler)
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"--metrics-host and --metrics-port were {host!r} and {port}; nobody can listen there: {error}.",
+            "Give another port, or 0 for any that is free.",
+        ) from None
+    server.set_app(_routes(make_wsgi_app(registry), healthy))
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="qmtl-metrics", daemon=True)
+    thread.start()
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        yield f"http://{shown}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class _Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -125,7 +149,7 @@ class _Handler(WSGIRequestHandler):
         """Nobody reads a line per scrape."""
 
 
-def _routes(exposition: Any, watch: Watch, stale_s: float) -> Any:
+def _routes(exposition: Any, healthy: Callable[[], tuple[bool, dict[str, Any]]]) -> Any:
     def app(environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "GET":
             return _text(start, "405 Method Not Allowed", "GET is all there is.\n", ("Allow", "GET"))
@@ -134,9 +158,9 @@ def _routes(exposition: Any, watch: Watch, stale_s: float) -> Any:
                 found: Iterable[bytes] = exposition(environ, start)
                 return found
             case "/healthz":
-                one = health(watch, stale_s)
-                body = json.dumps(one.as_json(), sort_keys=True).encode() + b"\n"
-                start(_OK if one.ready else _NOT_READY, _headers(body, "application/json"))
+                ready, said = healthy()
+                body = json.dumps(said, sort_keys=True).encode() + b"\n"
+                start(_OK if ready else _NOT_READY, _headers(body, "application/json"))
                 return [body]
             case _:
                 return _text(start, "404 Not Found", "There are /metrics and /healthz.\n")
