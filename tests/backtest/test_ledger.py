@@ -198,6 +198,29 @@ def test_a_ledger_leaves_what_the_rules_leave_of_runs_that_trade_much() -> None:
     assert rounded > 100
 
 
+@pytest.mark.parametrize("is_closed", [False, True], ids=["cost", "realised"])
+def test_what_no_position_can_hold_is_refused_where_the_account_is_small_too(*, is_closed: bool) -> None:
+    """One symbol is bought and one sold short, each at a price that it has for an instant alone: cash and exposure are small again."""
+    top, cent = 9 * 10**18, 1
+    calm, peak = (cent, cent, cent, cent), (top, top, cent, cent)
+    prices = [calm, calm, calm, peak] if is_closed else [calm, calm, peak, calm]
+    market = {symbol: bars_of(symbol, range(1, 5), prices) for symbol in ("A-USD", "B-USD")}
+    cash = WorldSettings("USD", Decimal(10) ** 23, Decimal(0), Decimal(0), ())
+    world = World("w", WorldStatus.ACTIVE, cash, 0)
+    own = [
+        Activation("w", "s", side, True, Decimal(1), False, False, EffectiveMode.PAPER, 1, "e", 0)
+        for side in PositionSide
+    ]
+    wants = [
+        Want(bars.bucket_ms.item(place), symbol, 0, place, Decimal(percent), bars.close.at(place), "n")
+        for place, percents in ([(1, (1, -1)), (2, (0, 0))] if is_closed else [(1, (1, -1))])
+        for (symbol, bars), percent in zip(market.items(), percents, strict=True)
+    ]
+    said = [went(market, world, own, wants, alone=alone) for alone in (False, True)]
+    assert said[0] == said[1]
+    assert "outside of what money may be" in str(said[0])
+
+
 @settings(max_examples=25, deadline=None)
 @given(run=runs(), rows=st.integers(1, 9))
 def test_what_is_recorded_is_the_same_bytes_whoever_goes_through_it(
