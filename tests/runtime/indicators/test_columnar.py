@@ -26,6 +26,7 @@ from tests.runtime.indicators.cases import (
     MINUTE_MS,
     SYMBOL,
     Case,
+    bars,
     bits,
     columned,
     kept,
@@ -119,6 +120,19 @@ def test_columns_of_numbers_of_any_length_are_the_steps(case: Case) -> None:
         for period in (5, 40):
             found, _ = columned(case, period, rows, REAL[:90])
             assert bits(found) == bits(stepped(case, period, rows, REAL[:90])[0])
+
+
+@pytest.mark.parametrize(
+    "case, period",
+    [(Case("wma"), 300), (Case("sma"), 10_000), (Case("bollinger", {"band": "middle", "k": 2}), 10_000)],
+    ids=str,
+)
+def test_a_mean_of_the_same_number_is_that_number_however_long_the_sum(case: Case, period: int) -> None:
+    """Of numbers of 15 digits, the longest that are added up in 64 bits, the sum of so many is longer."""
+    longest = 999_999_999_999_999.0
+    market = bars(0, period + 2)
+    found, _ = columned(case, period, [(longest,)] * len(market), market)
+    assert found == [None] * (period - 1) + [longest] * 3
 
 
 def test_targets_are_read_as_a_target_node_gives_them_and_in_chunks() -> None:
