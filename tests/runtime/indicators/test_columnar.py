@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from random import Random
@@ -19,6 +20,7 @@ from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.runtime.columns import BarColumns, Column
 from qmtl.runtime.data.bars import default_sources, read_bars
 from qmtl.runtime.indicators import exact
+from qmtl.runtime.indicators.builtin import Inputs
 from qmtl.runtime.indicators.columnar import Targets
 from qmtl.runtime.indicators.registry import BUILTINS, COLUMNAR, TAG_QUERY
 from tests.runtime.indicators.cases import (
@@ -74,7 +76,7 @@ REAL = [
 
 
 def in_chunks(
-    case: Case, period: int, rows: list[tuple[float | None, ...]], cuts: tuple[int, ...]
+    case: Case, period: int, rows: Sequence[Inputs], cuts: tuple[int, ...]
 ) -> tuple[list[Any], NodeWindow | None]:
     """What columns of real bars give, each going on from the window that the one before has left."""
     found: list[Any] = []
