@@ -21,6 +21,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import InexactMoney
+from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, Fill, Position
 from qmtl.foundation.contracts.world import (
     Activation,
@@ -198,27 +199,67 @@ def test_a_ledger_leaves_what_the_rules_leave_of_runs_that_trade_much() -> None:
     assert rounded > 100
 
 
-@pytest.mark.parametrize("is_closed", [False, True], ids=["cost", "realised"])
-def test_what_no_position_can_hold_is_refused_where_the_account_is_small_too(*, is_closed: bool) -> None:
-    """One symbol is bought and one sold short, each at a price that it has for an instant alone: cash and exposure are small again."""
-    top, cent = 9 * 10**18, 1
-    calm, peak = (cent, cent, cent, cent), (top, top, cent, cent)
-    prices = [calm, calm, calm, peak] if is_closed else [calm, calm, peak, calm]
-    market = {symbol: bars_of(symbol, range(1, 5), prices) for symbol in ("A-USD", "B-USD")}
-    cash = WorldSettings("USD", Decimal(10) ** 23, Decimal(0), Decimal(0), ())
-    world = World("w", WorldStatus.ACTIVE, cash, 0)
+CENT, TOP = 1, 9 * 10**18
+CALM, DEAR = (CENT, CENT, CENT, CENT), (100, 100, 100, 100)
+FROM_TOP, TO_TOP = (TOP, TOP, CENT, CENT), (CENT, TOP, CENT, TOP)
+
+
+def extreme(
+    cash: Decimal,
+    prices: Sequence[tuple[int, int, int, int]],
+    percents: dict[int, tuple[Decimal, ...]],
+    lot: Decimal = Decimal("0.01"),
+) -> tuple[dict[str, BarColumns], World, list[Activation], list[Want]]:
+    """A run of symbols with the same prices, each wanted at some bars, by their places."""
+    symbols = ("A-USD", "B-USD")[: len(next(iter(percents.values())))]
+    market = {symbol: bars_of(symbol, range(1, len(prices) + 1), prices) for symbol in symbols}
+    instruments = tuple(Instrument(symbol, Decimal("0.01"), lot, lot) for symbol in symbols)
+    world = World("w", WorldStatus.ACTIVE, WorldSettings("USD", cash, Decimal(0), Decimal(0), instruments), 0)
     own = [
         Activation("w", "s", side, True, Decimal(1), False, False, EffectiveMode.PAPER, 1, "e", 0)
         for side in PositionSide
     ]
     wants = [
-        Want(bars.bucket_ms.item(place), symbol, 0, place, Decimal(percent), bars.close.at(place), "n")
-        for place, percents in ([(1, (1, -1)), (2, (0, 0))] if is_closed else [(1, (1, -1))])
-        for (symbol, bars), percent in zip(market.items(), percents, strict=True)
+        Want(bars.bucket_ms.item(place), symbol, 0, place, percent, bars.close.at(place), "n")
+        for place, row in percents.items()
+        for (symbol, bars), percent in zip(market.items(), row, strict=True)
     ]
-    said = [went(market, world, own, wants, alone=alone) for alone in (False, True)]
+    return market, world, own, wants
+
+
+BOTH, FLAT = (Decimal(1), Decimal(-1)), (Decimal(0), Decimal(0))
+NO_ROWS = {
+    "cost": extreme(Decimal(10) ** 23, [CALM, CALM, FROM_TOP, CALM], {1: BOTH}),
+    "realised": extreme(Decimal(10) ** 23, [CALM, CALM, CALM, FROM_TOP], {1: BOTH, 2: FLAT}),
+    "exposure": extreme(Decimal(10) ** 23, [CALM, CALM, CALM, TO_TOP], {1: BOTH}),
+    "cash": extreme(
+        Decimal(10**41 - 1), [CALM, CALM, CALM, DEAR], {1: (Decimal("1e-20"),), 2: (Decimal(0),)}
+    ),
+}
+"""One symbol is bought and one sold short, at prices that are there for an instant: what one row would have to hold, the others don't show."""
+
+
+@pytest.mark.parametrize("case", NO_ROWS)
+def test_what_no_row_can_hold_is_refused_wherever_it_is(case: str) -> None:
+    said = [went(*NO_ROWS[case], alone=alone) for alone in (False, True)]
     assert said[0] == said[1]
     assert "outside of what money may be" in str(said[0])
+
+
+NO_ORDERS = {
+    "quantity": extreme(Decimal(10) ** 40, [CALM, CALM], {1: (Decimal(1),)}),
+    "lots": extreme(Decimal(10) ** 40, [CALM, CALM], {1: (Decimal(1),)}, Decimal("1e-18")),
+}
+"""Too many units for a row, and too many lots to be counted."""
+
+
+@pytest.mark.parametrize("case", NO_ORDERS)
+def test_an_order_that_no_row_can_hold_is_refused_as_the_rules_refuse_it(case: str) -> None:
+    market, world, own, wants = NO_ORDERS[case]
+    found = course(market, world).go("s", wants, own, alone=False)
+    assert [row.reason for row in found.rejections] == [RejectionReason.INVALID_INTENT]
+    assert not found.orders
+    assert went(market, world, own, wants, alone=False) == went(market, world, own, wants, alone=True)
 
 
 @settings(max_examples=25, deadline=None)
