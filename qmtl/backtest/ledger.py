@@ -260,7 +260,7 @@ class Ledger:
             return  # on target
         delta = wanted // one.lot * one.lot
         quantity = delta.copy_abs()
-        if quantity < one.least or not self._is_plain:
+        if quantity < one.least or quantity > _LIMIT or not self._is_plain:
             self._judge(want, one, cut_ms)
             return
         after = held + delta

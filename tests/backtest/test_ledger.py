@@ -21,6 +21,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import TopicPartition
 from qmtl.engine.view import read_all
 from qmtl.foundation.common.errors import InexactMoney
+from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, Fill, Position
 from qmtl.foundation.contracts.world import (
     Activation,
@@ -196,6 +197,82 @@ def test_a_ledger_leaves_what_the_rules_leave_of_runs_that_trade_much() -> None:
         flipped += sum(not order.reduce_only for order in fast.orders.values())
     assert min(filled, flipped) > 3_000
     assert rounded > 100
+
+
+CENT, TOP = 1, 9 * 10**18
+CALM, DEAR, ODD = (CENT,) * 4, (100,) * 4, (307,) * 4
+FROM_TOP, TO_TOP = (TOP, TOP, CENT, CENT), (CENT, TOP, CENT, TOP)
+
+
+def extreme(
+    cash: Decimal,
+    prices: Sequence[tuple[int, int, int, int]],
+    percents: dict[tuple[int, int], tuple[Decimal, ...]],
+    lot: Decimal = Decimal("0.01"),
+    fee_rate: Decimal = Decimal(0),
+) -> tuple[dict[str, BarColumns], World, list[Activation], list[Want]]:
+    """A run of symbols with the same prices, each wanted at some bars, by their places, and by some signals."""
+    symbols = ("A-USD", "B-USD")[: len(next(iter(percents.values())))]
+    market = {symbol: bars_of(symbol, range(1, len(prices) + 1), prices) for symbol in symbols}
+    instruments = tuple(Instrument(symbol, Decimal("0.01"), lot, lot) for symbol in symbols)
+    world = World("w", WorldStatus.ACTIVE, WorldSettings("USD", cash, fee_rate, Decimal(0), instruments), 0)
+    own = [
+        Activation("w", "s", side, True, Decimal(1), False, False, EffectiveMode.PAPER, 1, "e", 0)
+        for side in PositionSide
+    ]
+    wants = [
+        Want(bars.bucket_ms.item(place), symbol, signal, place, percent, bars.close.at(place), "n")
+        for (place, signal), row in percents.items()
+        for (symbol, bars), percent in zip(market.items(), row, strict=True)
+    ]
+    return market, world, own, wants
+
+
+ONE, BOTH = (Decimal(1),), (Decimal(1), Decimal(-1))
+NO_ROWS = {
+    "cost": extreme(Decimal(10) ** 23, [CALM, CALM, FROM_TOP, CALM], {(1, 0): BOTH}),
+    "realised": extreme(
+        Decimal(10) ** 23, [CALM, CALM, CALM, FROM_TOP], {(1, 0): BOTH, (2, 0): (Decimal(0), Decimal(0))}
+    ),
+    "exposure": extreme(Decimal(10) ** 23, [CALM, CALM, CALM, TO_TOP], {(1, 0): BOTH}),
+    "cash": extreme(
+        Decimal(10**41 - 1),
+        [CALM, CALM, CALM, DEAR],
+        {(1, 0): (Decimal("1e-20"),), (2, 0): (Decimal(0),)},
+    ),
+    "fees": extreme(  # bought and sold in one bucket, for half of the price each time
+        Decimal(10**41 - 1),
+        [CALM, CALM, (5 * 10**18 + 1, 5 * 10**18 + 1, CENT, CENT)],
+        {(1, 0): (Decimal("2e-19"),), (1, 1): (Decimal(0),)},
+        fee_rate=Decimal("0.5"),
+    ),
+    "places": extreme(Decimal(1), [ODD, ODD, ODD], {(1, 0): ONE}, Decimal("1e-40")),
+}
+"""Prices that are there for an instant, and what is bought of one symbol is sold short of another: what one row would have to hold, the others
+don't show."""
+
+
+@pytest.mark.parametrize("case", NO_ROWS)
+def test_what_no_row_can_hold_is_refused_wherever_it_is(case: str) -> None:
+    said = [went(*NO_ROWS[case], alone=alone) for alone in (False, True)]
+    assert said[0] == said[1]
+    assert "outside of what money may be" in str(said[0])
+
+
+NO_ORDERS = {
+    "quantity": extreme(Decimal(10) ** 40, [CALM, CALM], {(1, 0): ONE}),
+    "lots": extreme(Decimal(10) ** 40, [CALM, CALM], {(1, 0): ONE}, Decimal("1e-18")),
+}
+"""Too many units for a row, and too many lots to be counted."""
+
+
+@pytest.mark.parametrize("case", NO_ORDERS)
+def test_an_order_that_no_row_can_hold_is_refused_as_the_rules_refuse_it(case: str) -> None:
+    market, world, own, wants = NO_ORDERS[case]
+    found = course(market, world).go("s", wants, own, alone=False)
+    assert [row.reason for row in found.rejections] == [RejectionReason.INVALID_INTENT]
+    assert not found.orders
+    assert went(market, world, own, wants, alone=False) == went(market, world, own, wants, alone=True)
 
 
 @settings(max_examples=25, deadline=None)

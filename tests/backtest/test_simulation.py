@@ -85,6 +85,25 @@ def test_strategies_of_one_world_trade_as_each_alone_and_share_their_nodes(names
         result_of(together, "w")
 
 
+def two_signals() -> bytes:
+    raw = json.loads(message())
+    raw["nodes"].append(
+        {**raw["nodes"][-1], "name": "more", "params": {"long_percent": 0.5, "short_percent": 0}}
+    )
+    raw["signals"].append("more")
+    return json.dumps(raw).encode()
+
+
+def test_intents_come_by_bucket_then_symbol_then_signal() -> None:
+    """All symbols cross in the same buckets, and two signals say so."""
+    intents = simulate([two_signals()], {symbol: bars(symbol) for symbol in SYMBOLS}).intents
+    order = [(one.bucket_ms, one.symbol, one.intent_index) for one in intents]
+    assert order == sorted(order)
+    assert any(
+        set(order) >= {(at, symbol, signal) for symbol in SYMBOLS for signal in (0, 1)} for at, _, _ in order
+    )
+
+
 @pytest.mark.parametrize("is_long", [True, False])
 def test_a_closed_gate_lets_nothing_through(is_long: bool) -> None:
     done = simulate([message()], {one: bars(one) for one in SYMBOLS}, Terms(long=is_long, short=not is_long))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from random import Random
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +20,7 @@ from qmtl.foundation.contracts.node import NodeWindow
 from qmtl.runtime.columns import BarColumns, Column
 from qmtl.runtime.data.bars import default_sources, read_bars
 from qmtl.runtime.indicators import exact
+from qmtl.runtime.indicators.builtin import Inputs
 from qmtl.runtime.indicators.columnar import Targets
 from qmtl.runtime.indicators.registry import BUILTINS, COLUMNAR, TAG_QUERY
 from tests.runtime.indicators.cases import (
@@ -25,6 +28,7 @@ from tests.runtime.indicators.cases import (
     MINUTE_MS,
     SYMBOL,
     Case,
+    bars,
     bits,
     columned,
     kept,
@@ -62,10 +66,25 @@ def test_columns_are_the_steps_bit_for_bit_from_anywhere_on(case: Case, data: st
     assert all(math.isfinite(value) for value in found if isinstance(value, float))
 
 
+SUMMED = {"sma", "wma", "std", "zscore", "bollinger", "correlation"}
+"""Nodes whose columns add up whole numbers."""
+
 REAL = [
     replace(bar, symbol=SYMBOL, open_time_ms=at * MINUTE_MS)
     for at, bar in enumerate(itertools.islice(read_bars(default_sources()[0].path, SYMBOL, 60), 500))
 ]
+
+
+def in_chunks(
+    case: Case, period: int, rows: Sequence[Inputs], cuts: tuple[int, ...]
+) -> tuple[list[Any], NodeWindow | None]:
+    """What columns of real bars give, each going on from the window that the one before has left."""
+    found: list[Any] = []
+    window: NodeWindow | None = None
+    for begin, end in itertools.pairwise(cuts):
+        told, window = columned(case, period, rows[begin:end], REAL[begin:end], window)
+        found += told
+    return found, window
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -78,12 +97,44 @@ def test_columns_of_real_prices_are_the_steps(case: Case) -> None:
         rows = [*zip(*ports[: case.ports], strict=True)] if case.ports else [()] * len(REAL)
         for period in (case.least, 300):
             if period >= case.least:
-                found, window = columned(case, period, rows, REAL)
                 expected, last = stepped(case, period, rows, REAL)
-                assert bits(found) == bits(expected)
-                assert window == last
+                for cuts in (
+                    (0, 500),
+                    (0, 40, 41, 350, 410, 411, 500),
+                ):  # some with a full window behind them
+                    found, window = in_chunks(case, period, rows, cuts)
+                    assert bits(found) == bits(expected)
+                    assert window == last
             if not case.least:
                 break
+
+
+@pytest.mark.parametrize("case", [one for one in CASES if one.node_type in SUMMED], ids=str)
+def test_columns_of_numbers_of_any_length_are_the_steps(case: Case) -> None:
+    """At some length squares, products and their multiples are too long for 64 bits: nothing may wrap round."""
+    for length in (8, 16, *range(20, 33), 40, 49):
+        chance = Random(length)
+        top = (1 << length) - chance.getrandbits(length - 2)
+        rows = [
+            tuple(float(chance.choice([0, 0, top, -top, chance.randrange(top)])) for _ in range(case.ports))
+            for _ in range(90)
+        ]
+        for period in (5, 40):
+            found, _ = columned(case, period, rows, REAL[:90])
+            assert bits(found) == bits(stepped(case, period, rows, REAL[:90])[0])
+
+
+@pytest.mark.parametrize(
+    "case, period",
+    [(Case("wma"), 300), (Case("sma"), 10_000), (Case("bollinger", {"band": "middle", "k": 2}), 10_000)],
+    ids=str,
+)
+def test_a_mean_of_the_same_number_is_that_number_however_long_the_sum(case: Case, period: int) -> None:
+    """Of numbers of 15 digits, the longest that are added up in 64 bits, the sum of so many is longer."""
+    longest = 999_999_999_999_999.0
+    market = bars(0, period + 2)
+    found, _ = columned(case, period, [(longest,)] * len(market), market)
+    assert found == [None] * (period - 1) + [longest] * 3
 
 
 def test_targets_are_read_as_a_target_node_gives_them_and_in_chunks() -> None:

@@ -63,19 +63,44 @@ def test_every_table_says_where_it_comes_from() -> None:
         assert all(told[name] for name in ("library", "version", "licence", "command"))
 
 
-WILDER = (
-    "44.3389 44.0902 44.1497 43.6124 44.3278 44.8264 45.0955 45.4245 45.8433 46.0826 45.8931 46.0328 45.6140 46.2820 46.2820"
-    " 46.0028 46.0328 46.4116 46.2222 45.6439 46.2122 46.2521 45.7137 46.4515 45.7835 45.3548 44.0288 44.1783 44.2181 44.5672"
-    " 43.4205 42.6628 43.1314"
-)
-"""StockCharts' ChartSchool, Relative Strength Index: the closes and the RSI(14) of its spreadsheet."""
-WILDER_RSI = "70.53 66.32 66.55 69.41 66.36 57.97 62.93 63.26 56.06 62.38 54.71 50.42 39.99 41.46 41.87 45.46 37.30 33.08 37.77"
+RSI_TABLES = {
+    "StockCharts": (
+        14,
+        (
+            "44.3389 44.0902 44.1497 43.6124 44.3278 44.8264 45.0955 45.4245 45.8433 46.0826 45.8931 46.0328 45.6140 46.2820 46.2820"
+            " 46.0028 46.0328 46.4116 46.2222 45.6439 46.2122 46.2521 45.7137 46.4515 45.7835 45.3548 44.0288 44.1783 44.2181 44.5672"
+            " 43.4205 42.6628 43.1314"
+        ),
+        (
+            "70.5328 66.3186 66.5498 69.4063 66.3552 57.9749 62.9296 63.2571 56.0593 62.3771 54.7076 50.4228 39.9898 41.4605 41.8689"
+            " 45.4632 37.3040 33.0795 37.7730"
+        ),
+    ),
+    "Achelis": (
+        5,
+        (
+            "37.875 39.5 38.75 39.8125 40 39.875 40.1875 41.25 41.125 41.625 41.25 40.1875 39.9375 39.9375 40.5 41.9375 42.25 42.25"
+            " 41.875 41.875"
+        ),
+        "76.6667 78.8679 84.9158 81.4863 84.5968 73.0851 49.3173 45.0119 45.0119 57.9252 75.9596 78.4676 78.4676 65.6299 65.6299",
+    ),
+}
+"""Published tables of Wilder's index: its period, the closes, and its values from the first on.
+
+StockCharts: ChartSchool, Relative Strength Index, the sheet cs-rsi.xls: QQQQ from 14 December 2009 to 1 February 2010. The closes are those of
+test/data/cs-rsi.csv of ta 0.11.0, which has the dates; that file's index is another one, as ta begins its averages in its own way. The sheet's
+index is read as tests/test_indicators_worked_examples.py of stephus182/ibkr_core_mcp (e737253) has it.
+Achelis: Technical Analysis from A to Z, page 299, as tests/atoz.txt of Tulip Indicators 0.9.1 has it.
+TA-Lib 0.8.2 gives all values of both for these closes, to each place that stands here.
+"""
 
 
-def test_rsi_is_that_of_the_published_table() -> None:
-    closes = [*map(float, WILDER.split())]
+@pytest.mark.parametrize("source", RSI_TABLES)
+def test_rsi_is_that_of_a_published_table(source: str) -> None:
+    period, prices, published = RSI_TABLES[source]
+    closes = [*map(float, prices.split())]
     bar = Bar(SYMBOL, 0, 60, *[Decimal(1)] * 5)
-    found, _ = stepped(Case("rsi"), 14, [(close,) for close in closes], [bar] * len(closes))
-    told = [value for value in found if isinstance(value, float)]
-    assert found[:14] == [None] * 14
-    assert told == pytest.approx([*map(float, WILDER_RSI.split())], abs=0.005)
+    found, _ = stepped(Case("rsi"), period, [(close,) for close in closes], [bar] * len(closes))
+    told = [f"{value:.4f}" for value in found if isinstance(value, float)]
+    assert found[:period] == [None] * period
+    assert told == published.split()
