@@ -240,6 +240,19 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class FedBefore:
+    """The sources have closed buckets of the bars that the run was given: no bar of these is fed again, and a node that is new sees none of them.
+
+    Attributes:
+        bucket_ms: the last one.
+        is_all: no bucket is left to feed.
+    """
+
+    bucket_ms: int
+    is_all: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """All bars that the run was given have been computed and traded on.
 
@@ -272,6 +285,7 @@ RunEvent: TypeAlias = (
     | Ordered
     | Filled
     | Rejected
+    | FedBefore
     | Completed
     | Stopped
 )

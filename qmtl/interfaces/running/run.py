@@ -17,7 +17,7 @@ from qmtl.foundation.common.errors import CommandRefused, InvalidDag, NoAnswer, 
 from qmtl.foundation.contracts.dag import DagOutcome
 from qmtl.interfaces.client import IDLE_S, Client
 from qmtl.interfaces.running.address import log_address
-from qmtl.interfaces.running.events import Completed, Refused, RunEvent, Stopped
+from qmtl.interfaces.running.events import Completed, FedBefore, Refused, RunEvent, Stopped
 from qmtl.interfaces.running.feeding import Feeding
 from qmtl.interfaces.running.following import Follower, places
 from qmtl.interfaces.running.publication import publish
@@ -152,6 +152,8 @@ def _until_traded(
         yield Stopped("refused")
         return
     with closing(Feeding(client.log, deployed, bars)) as feeding:
+        if (fed_ms := feeding.fed_ms) is not None:
+            yield FedBefore(fed_ms, fed_ms >= feeding.end_ms)
         moved_s, reached_ms = monotonic(), -1
         while not stopped():
             traded_ms = feeding.step()

@@ -29,6 +29,7 @@ from qmtl.interfaces.running.address import log_address
 from qmtl.interfaces.running.events import (
     Activated,
     Completed,
+    FedBefore,
     Filled,
     GateState,
     Intent,
@@ -195,7 +196,7 @@ def test_a_run_over_bars_tells_all_that_the_log_has_of_it_and_of_nobody_else(pla
     for kind in (Intent, Ordered, Filled, Rejected):
         assert set(of(again, kind)) >= set(of(found, kind))
     assert of(again, Filled) == of(found, Filled)
-    told_all = {type(one) for one in found} | {Refused}
+    told_all = {type(one) for one in (*found, *again)} | {Refused}
     assert told_all == set(RunEvent.__args__)
     for one in (*found, *run(place, Cross, LIVE, "w9")):
         assert "\n" not in told(one)
@@ -279,6 +280,24 @@ def test_the_same_content_is_the_same_submission_and_is_answered_from_what_is_th
     assert again.submission_id == first.submission_id
     assert again.nodes == first.nodes
     assert messages(place, "dag.submissions") == sent
+
+
+def test_who_comes_after_the_bars_were_fed_is_told_that_new_nodes_see_none_of_them(place: Path) -> None:
+    def begins(fast: int, name: str, read: BarsRead) -> tuple[list[FedBefore], int]:
+        found = run(place, text(strategy(crossing(fast, 8), name)), RunOptions(domain="live", bars=read))
+        assert found[-1] == Stopped("completed")
+        return of(found, FedBefore), len(of(found, Intent))
+
+    symbols = ("BTC-USD", "ETH-USD")
+    half, whole = bars(CLOSES[:20], *symbols), bars(CLOSES, *symbols)
+    assert begins(2, "s1", half)[0] == []
+    told_then, intents = begins(3, "s2", half)
+    assert told_then == [FedBefore(T0 + 20 * 60_000, is_all=True)]
+    assert intents == 0
+    assert "nothing is left to feed, and nodes that are new see only" in told(told_then[0])
+    told_later, intents = begins(4, "s3", whole)
+    assert told_later == [FedBefore(T0 + 20 * 60_000, is_all=False)]
+    assert intents > 0
 
 
 def test_a_run_that_is_begun_again_takes_nothing_back_from_a_newer_version(place: Path) -> None:
