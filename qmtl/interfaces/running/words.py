@@ -23,6 +23,7 @@ from qmtl.interfaces.running.events import (
     RunEvent,
     Stopped,
     Submitted,
+    Unanswered,
     VersionChanged,
     WorldChanged,
 )
@@ -82,6 +83,11 @@ def _words(event: RunEvent) -> tuple[str, str]:
             return (
                 "rejected",
                 f"{instant(event.bucket_ms)} {event.symbol}: {event.reason.value} ({event.detail})",
+            )
+        case Unanswered():
+            return (
+                "unanswered",
+                f"the tag query {event.name!r}: it and what reads it are silent until a node has its tags at its interval",
             )
         case FedBefore():
             rest = "nothing is left to feed" if event.is_all else "the rest is fed now"
