@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.conventions import convention_options
 from qmtl.interfaces.cli.options import format_option, log_option, looking
@@ -60,6 +59,7 @@ def report(
 
     The page needs no network and no script. It is computed from the fills on the log and the bars, which have to be those of the run.
     """
+    from qmtl.interfaces.cli.out_file import not_written
     from qmtl.interfaces.report.export import require_parquet, tables_of, write_csv, write_parquet
     from qmtl.interfaces.report.from_log import result_from_log
     from qmtl.interfaces.report.page import page
@@ -85,9 +85,7 @@ def report(
                 written.append(directory / f"{table.name}.parquet")
                 write_parquet(table, written[-1])
     except OSError as error:
-        raise UsageError(
-            f"{written[-1]} can't be written: {error.strerror}.", "Name another place."
-        ) from None
+        raise not_written(written[-1], error) from None
     if as_json:
         render.json_line(
             {**_plain(found), "strategy": result.strategy_id, "files": [str(one) for one in written]}

@@ -158,7 +158,7 @@ def sweep(
         finally:
             workers.close()
     said = {
-        "Strategy": strategy,
+        "Strategy": Path(strategy).name,  # no place of this machine: the page may go to others
         "Parameters": "; ".join(parameters),
         "Conditions": "; ".join(conditions) or "none",
         "Symbols": ", ".join(read.bars),
@@ -216,6 +216,7 @@ def _write(
     parquet: bool,
     ascending: bool,
 ) -> list[Path]:
+    from qmtl.interfaces.cli.out_file import not_written
     from qmtl.interfaces.report.export import write_csv, write_parquet
     from qmtl.interfaces.report.sweep_page import sweep_page
     from qmtl.interfaces.report.sweep_table import results_of
@@ -239,9 +240,7 @@ def _write(
         written.append(out / "best.json")
         written[-1].write_bytes(message)
     except OSError as error:
-        raise UsageError(
-            f"{written[-1]} can't be written: {error.strerror}.", "Name another place with --out."
-        ) from None
+        raise not_written(written[-1], error) from None
     return written
 
 

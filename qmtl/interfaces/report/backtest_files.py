@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
-from qmtl.foundation.common.errors import UsageError
 from qmtl.foundation.common.money import text
+from qmtl.interfaces.cli.out_file import not_written
 from qmtl.interfaces.report.export import order_tables, require_parquet, tables_of, write_csv, write_parquet
 from qmtl.interfaces.report.from_log import package_version
 from qmtl.interfaces.report.page import page
@@ -32,7 +32,7 @@ def write_files(done: Backtested, directory: Path, *, parquet: bool = True) -> l
 
     Raises:
         MissingExtra: Parquet was wanted, and pyarrow is not installed.
-        UsageError: a file can't be written.
+        UsageError: a file can't be written. Nothing is left of that one, and no result.
     """
     if parquet:
         require_parquet()
@@ -44,6 +44,7 @@ def write_files(done: Backtested, directory: Path, *, parquet: bool = True) -> l
     written = [directory / REPORT]
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / RESULT).unlink(missing_ok=True)  # it stands for all files beside it, and comes last
         written[0].write_text(page(result, done.performance), encoding="utf-8")
         for table in tables:
             written.append(directory / f"{table.name}.csv")
@@ -64,9 +65,7 @@ def write_files(done: Backtested, directory: Path, *, parquet: bool = True) -> l
         written.append(directory / RESULT)
         written[-1].write_bytes(told)
     except OSError as error:
-        raise UsageError(
-            f"{written[-1]} can't be written: {error.strerror}.", "Name another place."
-        ) from None
+        raise not_written(written[-1], error) from None
     return written
 
 

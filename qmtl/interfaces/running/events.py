@@ -240,6 +240,27 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """No node has the tags of a tag query at its interval yet: the query and what reads it are silent until one has."""
+
+    node_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FedBefore:
+    """The sources have closed buckets of the bars that the run was given: no bar of these is fed again, and a node that is new sees none of them.
+
+    Attributes:
+        bucket_ms: the last one.
+        is_all: no bucket is left to feed.
+    """
+
+    bucket_ms: int
+    is_all: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """All bars that the run was given have been computed and traded on.
 
@@ -272,6 +293,8 @@ RunEvent: TypeAlias = (
     | Ordered
     | Filled
     | Rejected
+    | Unanswered
+    | FedBefore
     | Completed
     | Stopped
 )

@@ -54,6 +54,12 @@ class Feeding:
             self.close()
             raise
 
+    @property
+    def fed_ms(self) -> int | None:
+        """The last bucket of these bars that all sources had closed by now; None where one has closed none."""
+        fed_ms = min((one.closed_ms for one in self._feeds), default=self.start_ms)
+        return min(fed_ms, self.end_ms) if fed_ms > self.start_ms else None
+
     def step(self) -> int:
         """Feed some more, if trading has come near.
 

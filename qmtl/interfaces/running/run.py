@@ -14,14 +14,24 @@ from time import monotonic
 from typing import Final
 
 from qmtl.foundation.common.errors import CommandRefused, InvalidDag, NoAnswer, UnknownWorld
-from qmtl.foundation.contracts.dag import DagOutcome
+from qmtl.foundation.contracts.dag import DagOutcome, SentinelStatus, StrategyVersion
 from qmtl.interfaces.client import IDLE_S, Client
 from qmtl.interfaces.running.address import log_address
-from qmtl.interfaces.running.events import Completed, Refused, RunEvent, Stopped
+from qmtl.interfaces.running.events import (
+    Completed,
+    FedBefore,
+    Refused,
+    RunEvent,
+    Stopped,
+    Submitted,
+    Unanswered,
+    VersionChanged,
+)
 from qmtl.interfaces.running.feeding import Feeding
 from qmtl.interfaces.running.following import Follower, places
 from qmtl.interfaces.running.publication import publish
 from qmtl.runtime.data.reading import BarsRead
+from qmtl.runtime.indicators.registry import TAG_QUERY
 from qmtl.runtime.sdk.loading import load_strategy, message_of
 from qmtl.runtime.sdk.strategy import Strategy
 
@@ -116,9 +126,10 @@ def follow(
         )
         with closing(follower):
             if options.bars is None:
-                yield from _until_stopped(client, follower, stopped)
+                events = _until_stopped(client, follower, stopped)
             else:
-                yield from _until_traded(client, follower, outcome, options, options.bars, stopped)
+                events = _until_traded(client, follower, outcome, options, options.bars, stopped)
+            yield from _with_unanswered(events, client, submitted)
 
 
 def _message(strategy: Strategy | type[Strategy] | bytes | str, options: RunOptions) -> bytes:
@@ -126,6 +137,24 @@ def _message(strategy: Strategy | type[Strategy] | bytes | str, options: RunOpti
         strategy = load_strategy(strategy)
     interval = options.interval or (None if options.bars is None else options.bars.interval)
     return message_of(strategy() if isinstance(strategy, type) else strategy, interval)
+
+
+def _with_unanswered(events: Iterator[RunEvent], client: Client, submitted: Submitted) -> Iterator[RunEvent]:
+    """The events, and once the version is active its tag queries that nobody answers."""
+    asked = {one.node_id: one.name for one in submitted.nodes if one.node_type == TAG_QUERY}
+    is_active = False
+    for event in events:
+        yield event
+        if isinstance(event, VersionChanged):
+            is_active = event.status is SentinelStatus.ACTIVE
+        if not (asked and is_active):
+            continue
+        key = (submitted.world_id, submitted.strategy_id)
+        row: StrategyVersion | None = client.view("dag.strategies").get(*key)
+        read = {one.node_id: one.dependencies for one in row.nodes} if row is not None else {}
+        if asked.keys() <= read.keys():
+            yield from (Unanswered(*one) for one in asked.items() if not read[one[0]])
+            asked = {}
 
 
 def _until_stopped(client: Client, follower: Follower, stopped: Callable[[], bool]) -> Iterator[RunEvent]:
@@ -152,6 +181,8 @@ def _until_traded(
         yield Stopped("refused")
         return
     with closing(Feeding(client.log, deployed, bars)) as feeding:
+        if (fed_ms := feeding.fed_ms) is not None:
+            yield FedBefore(fed_ms, fed_ms >= feeding.end_ms)
         moved_s, reached_ms = monotonic(), -1
         while not stopped():
             traded_ms = feeding.step()

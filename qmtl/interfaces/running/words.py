@@ -13,6 +13,7 @@ from qmtl.interfaces.cli.render import instant
 from qmtl.interfaces.running.events import (
     Activated,
     Completed,
+    FedBefore,
     Filled,
     Intent,
     NodeChanged,
@@ -22,6 +23,7 @@ from qmtl.interfaces.running.events import (
     RunEvent,
     Stopped,
     Submitted,
+    Unanswered,
     VersionChanged,
     WorldChanged,
 )
@@ -81,6 +83,17 @@ def _words(event: RunEvent) -> tuple[str, str]:
             return (
                 "rejected",
                 f"{instant(event.bucket_ms)} {event.symbol}: {event.reason.value} ({event.detail})",
+            )
+        case Unanswered():
+            return (
+                "unanswered",
+                f"the tag query {event.name!r}: it and what reads it are silent until a node has its tags at its interval",
+            )
+        case FedBefore():
+            rest = "nothing is left to feed" if event.is_all else "the rest is fed now"
+            return (
+                "fed",
+                f"buckets up to {instant(event.bucket_ms)} were closed before: {rest}, and nodes that are new see only what is fed from now on",
             )
         case Completed():
             return "completed", f"all bars up to {instant(event.bucket_ms)} are computed and traded"

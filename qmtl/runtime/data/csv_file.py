@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from functools import partial
 from itertools import islice
@@ -73,14 +73,14 @@ class FileForm:
                 how = "lacked the column" if theirs not in header else "had twice the column"
                 raise InvalidBarsFile(
                     f"{name} {how} {theirs}; its columns are {', '.join(header)[:200]}.",
-                    f"Say which column is which, as {COLUMNS[0]}=timestamp, for each of {', '.join(COLUMNS)} with another name.",
+                    f"Import it, and say which column is which: `qmtl data import --columns {COLUMNS[0]}=timestamp`, for each of {', '.join(COLUMNS)} with another name.",
                 )
         if not self.columns:
             for theirs in header:
                 if theirs not in wanted:
                     raise InvalidBarsFile(
                         f"{name} had the column {theirs[:40]!r}, which is unknown.",
-                        "Leave it out, or say which columns are meant.",
+                        "Leave it out, or import the file and say which columns are meant: `qmtl data import --columns`.",
                     )
         return [header.index(theirs) for theirs in wanted]
 
@@ -197,7 +197,7 @@ class _Reader:
                         0,
                         text,
                         f"it is a whole number of epoch {unit}",
-                        "Send digits only, in UTC, or say which form the times have: ms, s or iso.",
+                        "Send digits only, in UTC, or import the file and say which form its times have: `qmtl data import --times`, ms, s or iso.",
                     )
         factor = 1 if self._times is Times.MS else 1000
         return [int(text) * factor for text in texts]
@@ -221,7 +221,7 @@ class _Reader:
                 line,
                 0,
                 text,
-                f"its offset from UTC is not that of the rows before, {self._offset}",
+                f"its offset from UTC is not that of the rows before, {timezone(self._offset)}",
                 "Write all times of a file in one offset, best in UTC.",
             )
         whole, rest = divmod(moment - _EPOCH, timedelta(milliseconds=1))

@@ -109,8 +109,9 @@ class Timely:
             given = answers.get(timeout=max(0.0, wait))
         except Empty:
             agreed = f"{within_s:g} s for this answer" if wait == within_s else f"{total_s:g} s for all"
+            source = ", ".join(f"{key} {value}" for key, value in sorted(self._provider.source().items()))
             raise DataLate(
-                f"{dict(self._provider.source())} did not give {what} in time; {agreed} are agreed.",
+                f"the source of data ({source}) did not give {what} in time; {agreed} are agreed.",
                 "Say it again: what was committed stays, and it goes on from there. Or agree on more time.",
             ) from None
         return given()

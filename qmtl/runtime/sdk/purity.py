@@ -38,6 +38,9 @@ REFUSED_BUILTINS: Final = frozenset(
 REFUSED_PARTS: Final = frozenset({"random"})
 """Parts of packages of others that are chance, such as `numpy.random`."""
 
+_CLOCKS: Final = frozenset({"now", "today"})
+"""What numpy's `datetime64` takes for the time that the system has."""
+
 _GLOBALS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _ATTRIBUTES: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _CHANGES: Final = frozenset({"STORE_ATTR", "DELETE_ATTR"})
@@ -124,6 +127,8 @@ def _changing(value: object) -> object | None:
 
 
 def _of_code(code: CodeType, where: str) -> Iterator[tuple[str, str, str]]:
+    if "datetime64" in code.co_names and _CLOCKS.intersection(code.co_consts):
+        yield where, "the clock, as datetime64 of now or today,", _USE_VIEW
     for step in dis.get_instructions(code):
         if step.opname == "IMPORT_NAME" and str(step.argval).partition(".")[0] not in ALLOWED_MODULES:
             yield where, f"the module {step.argval}", _USE_VIEW

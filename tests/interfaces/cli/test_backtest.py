@@ -31,6 +31,7 @@ from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.bars import dataset_fingerprint, default_sources, source_of
 from qmtl.runtime.sdk.loading import load_strategy
 from tests.interfaces.cli.running import assert_one_screen, call, run
+from tests.misuse.small_disk import small_disk
 from tests.runtime.data.walk import START_MS, as_csv, minute, walk
 from tests.runtime.sdk.authored import BuiltinCross, PythonCross
 
@@ -437,6 +438,26 @@ def test_functions_of_a_message_come_from_packages_that_are_named(
 
 
 # ---- refusals ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 5_000, 30_000])
+def test_a_disk_that_fills_leaves_no_half_file_and_no_result_of_another_run(
+    size: int, strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    text, out = written(tmp_path / "bars.csv", 0, 300), tmp_path / "out"
+    line = ("backtest", strategy, "--data", text, "--out", str(out), "--no-parquet")
+    assert call(capsys, *line).code == 0
+    whole = {one.name: one.read_bytes() for one in out.iterdir()}
+    with small_disk(size):
+        ran = call(capsys, *line, "--cash", "50000")
+    assert_one_screen(ran, "QMTL-801", 2, says=["can't be written", "Make room", "--out"])
+    left = {one.name for one in out.iterdir()}
+    (gone,) = [name for name in whole if name not in left and name != "result.json"]
+    assert gone in ran.err
+    assert "result.json" not in left
+    assert call(capsys, *line).code == 0
+    assert {one.name: one.read_bytes() for one in out.iterdir()} == whole
+
 
 HALF = "{at},10,12,9,11,1\n{next},10,12,9,1"
 REFUSED = {

@@ -54,6 +54,13 @@ def test_files_are_imported_looked_at_repaired_and_verified(
     assert [row["bars"] for row in call(capsys, "data", "log", "--json").lines()] == [27, 27]
 
     assert [gap["bars"] for gap in call(capsys, "data", "gaps", "--json").lines()] == [1] * 5
+    for verb in ("gaps", "verify"):
+        for typo in (("--symbol", f"{SYMBOL}T"), ("--interval", "5m")):
+            unknown = call(capsys, "data", verb, *typo)
+            assert (unknown.code, unknown.out) == (7, ""), (
+                "what is not there is neither whole nor without gaps"
+            )
+            assert f"it has {SYMBOL} 60 s" in unknown.err
     sound = call(capsys, "data", "verify", "--min-coverage", "90", "--max-gap", "1")
     assert (sound.code, "yes" in sound.out) == (0, True)
     now = str(FILES_MS + 60 * MINUTE_MS)

@@ -115,6 +115,7 @@ def test_the_page_is_well_formed_and_has_a_cell_for_each_pair_that_was_tried(
     assert not {"script", "link", "img", "iframe"} & set(found.tags)
     assert found.tags["g"] == 2 + 4 + 4
     assert "20 combinations, 10 failed" in "".join(found.text)
+    assert str(place) not in source, "a page that is given to others tells no place of this machine"
     (rows,) = (one["rows"] for one in ran.lines())
     best: dict[tuple[Any, Any], float] = {}
     for one in rows:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qmtl import ProcessingNode, Strategy, StreamInput
+from qmtl import ProcessingNode, Strategy, StreamInput, TagQueryNode
 from qmtl.bootstrap import open_log
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.foundation.common.errors import NoAnswer, NoGateway, UsageError
@@ -29,6 +29,7 @@ from qmtl.interfaces.running.address import log_address
 from qmtl.interfaces.running.events import (
     Activated,
     Completed,
+    FedBefore,
     Filled,
     GateState,
     Intent,
@@ -39,6 +40,7 @@ from qmtl.interfaces.running.events import (
     RunEvent,
     Stopped,
     Submitted,
+    Unanswered,
     VersionChanged,
     WorldChanged,
 )
@@ -195,7 +197,7 @@ def test_a_run_over_bars_tells_all_that_the_log_has_of_it_and_of_nobody_else(pla
     for kind in (Intent, Ordered, Filled, Rejected):
         assert set(of(again, kind)) >= set(of(found, kind))
     assert of(again, Filled) == of(found, Filled)
-    told_all = {type(one) for one in found} | {Refused}
+    told_all = {type(one) for one in (*found, *again)} | {Refused, Unanswered}
     assert told_all == set(RunEvent.__args__)
     for one in (*found, *run(place, Cross, LIVE, "w9")):
         assert "\n" not in told(one)
@@ -279,6 +281,50 @@ def test_the_same_content_is_the_same_submission_and_is_answered_from_what_is_th
     assert again.submission_id == first.submission_id
     assert again.nodes == first.nodes
     assert messages(place, "dag.submissions") == sent
+
+
+class Asking(Strategy):
+    """Asks for tags, and has a node with others."""
+
+    tags = ("nobody-has-this",)
+
+    def setup(self) -> None:
+        price = StreamInput(symbols=["BTC-USD"], name="price", tags=["crypto"])
+        asked = TagQueryNode(list(self.tags), name="asked", interval="1m")
+        self.add_nodes([price, asked, builtin("position_target", asked, long_percent=0.1, short_percent=0)])
+
+
+class Answered(Asking):
+    """Asks for tags that it has itself."""
+
+    tags = ("crypto",)
+
+
+def test_a_tag_query_that_nobody_answers_is_told_with_its_name(place: Path) -> None:
+    (said,) = of(run(place, Asking("1m"), RunOptions(domain="live", bars=bars())), Unanswered)
+    assert said.name == "asked"
+    assert "the tag query 'asked': it and what reads it are silent" in told(said)
+    again = run(place, Asking("1m"), ends=lambda event: isinstance(event, Unanswered))
+    assert of(again, Unanswered) == [said]
+    assert of(run(place, Answered("1m")), Unanswered) == []
+
+
+def test_who_comes_after_the_bars_were_fed_is_told_that_new_nodes_see_none_of_them(place: Path) -> None:
+    def begins(fast: int, name: str, read: BarsRead) -> tuple[list[FedBefore], int]:
+        found = run(place, text(strategy(crossing(fast, 8), name)), RunOptions(domain="live", bars=read))
+        assert found[-1] == Stopped("completed")
+        return of(found, FedBefore), len(of(found, Intent))
+
+    symbols = ("BTC-USD", "ETH-USD")
+    half, whole = bars(CLOSES[:20], *symbols), bars(CLOSES, *symbols)
+    assert begins(2, "s1", half)[0] == []
+    told_then, intents = begins(3, "s2", half)
+    assert told_then == [FedBefore(T0 + 20 * 60_000, is_all=True)]
+    assert intents == 0
+    assert "nothing is left to feed, and nodes that are new see only" in told(told_then[0])
+    told_later, intents = begins(4, "s3", whole)
+    assert told_later == [FedBefore(T0 + 20 * 60_000, is_all=False)]
+    assert intents > 0
 
 
 def test_a_run_that_is_begun_again_takes_nothing_back_from_a_newer_version(place: Path) -> None:

@@ -63,6 +63,7 @@ def test_a_chunk_that_does_not_come_ends_the_backfill_and_the_next_one_goes_on(t
         with pytest.raises(DataLate, match="next bars") as caught:
             backfill(writer, Timely(silent, Deadlines(chunk_s=0.05)), SYMBOL, 60, *bounds(40), chunk_bars=10)
         assert "0.05 s for this answer" in str(caught.value)
+        assert "the source of data (kind silent) did not give" in str(caught.value)
         assert len(writer.catalogue.commits()) == 2
         silent.released.set()
         done = backfill(writer, Silent(9), SYMBOL, 60, *bounds(40), chunk_bars=10)

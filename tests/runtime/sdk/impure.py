@@ -51,6 +51,10 @@ def dice_of_arrays(view: CacheView) -> float:
     return float(np.random.rand())
 
 
+def clock_of_arrays(view: CacheView) -> float:
+    return float(np.datetime64("now").astype("int64"))
+
+
 def dice_inside(view: CacheView) -> float:
     import random as hidden
 
@@ -123,6 +127,7 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
     (clock_by_name, "now of the module time"),
     (date, "datetime of the module datetime"),
     (date_of_module, "the module datetime"),
+    (clock_of_arrays, "the clock, as datetime64 of now"),
     (dice, "the module random"),
     (dice_by_name, "chance of the module random"),
     (dice_of_arrays, "the module numpy.random"),
@@ -143,8 +148,9 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
 
 
 def pure(view: CacheView) -> float:
-    """Names what it may: constants, arrays, functions of its own and of allowed modules."""
-    return float(np.mean(view[0][60].values())) * SHARES[0] + other(view)
+    """Names what it may: constants, arrays, dates of its view, functions of its own and of allowed modules."""
+    day = np.datetime64(view.bucket_ms, "ms").astype("datetime64[D]")
+    return float(np.mean(view[0][60].values())) * SHARES[0] + other(view) + float(day.astype(int))
 
 
 def other(view: CacheView) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qmtl.foundation.common.errors import QmtlError
+from qmtl.foundation.common.errors import NotInCatalogue, QmtlError
 from qmtl.interfaces.cli import render
 
 if TYPE_CHECKING:
@@ -29,15 +29,20 @@ def chosen(catalogue: Catalogue, commit: Commit, symbol: str | None, interval: i
     """The series that are meant: all of them, of one symbol, or of one interval.
 
     Raises:
-        NotInCatalogue: one that is named by both is not there.
+        NotInCatalogue: none is what was named: of a series that is not there nothing is known, neither that it is whole nor that it has no gaps.
     """
     if symbol is not None and interval is not None:
         return [catalogue.find(symbol, interval, commit.number)]
-    return [
-        one
-        for one in catalogue.series(commit.number)
-        if symbol in (None, one.symbol) and interval in (None, one.interval)
-    ]
+    every = catalogue.series(commit.number)
+    found = [one for one in every if symbol in (None, one.symbol) and interval in (None, one.interval)]
+    if not found and (symbol is not None or interval is not None):
+        named = symbol or f"{interval} s"
+        there = ", ".join(f"{one.symbol} {one.interval} s" for one in every[:8]) or "nothing"
+        raise NotInCatalogue(
+            f"{catalogue.directory} has no bars of {named}; it has {there}.",
+            "Import or fetch them, or look with `qmtl data list`.",
+        )
+    return found
 
 
 def told(one: Series, commit: Commit) -> dict[str, Any]:
