@@ -112,6 +112,7 @@ def feeds_of(log: Log, sources: Sequence[Source], bars: BoundBars) -> list[Feed]
             bars.read(one.symbols),
             bars.start_ms,
             bars.end_ms,
+            ends=True,
         )
         for one in sources
     ]
