@@ -16,6 +16,7 @@ from typing import Final
 from qmtl.foundation.common.errors import CommandRefused, InvalidDag, NoAnswer, UnknownWorld
 from qmtl.foundation.contracts.dag import DagOutcome
 from qmtl.interfaces.client import IDLE_S, Client
+from qmtl.interfaces.feeding import require_bound
 from qmtl.interfaces.running.address import log_address
 from qmtl.interfaces.running.events import Completed, Refused, RunEvent, Stopped
 from qmtl.interfaces.running.feeding import Feeding
@@ -86,6 +87,7 @@ def follow(
         StrategyNotLoaded: a text that names none.
         NoAnswer, LogError: nobody answered, or the log failed.
         NotInCatalogue, ClockTaken: as `Feeding`.
+        OtherData: as `require_bound`; nothing is published.
     """
     from qmtl.interfaces.cli import session
 
@@ -97,6 +99,7 @@ def follow(
         yield Stopped("refused")
         return
     with session.client(address, options.wait_s, code=options.code) as client:
+        _require_bound(client, world_id, options)  # before anything is deployed
         begins = places(client.log, options.since_ms)
         try:
             submitted, outcome = publish(client, message, world_id, options.context, session.now_ms())
@@ -128,6 +131,11 @@ def _message(strategy: Strategy | type[Strategy] | bytes | str, options: RunOpti
     return message_of(strategy() if isinstance(strategy, type) else strategy, interval)
 
 
+def _require_bound(client: Client, world_id: str, options: RunOptions) -> None:
+    if options.bars is not None:
+        require_bound(client, world_id, options.bars, options.as_of, options.fingerprint)
+
+
 def _until_stopped(client: Client, follower: Follower, stopped: Callable[[], bool]) -> Iterator[RunEvent]:
     while not stopped():
         if client.workers:
@@ -151,6 +159,7 @@ def _until_traded(
         yield Refused.of(refused)
         yield Stopped("refused")
         return
+    _require_bound(client, outcome.world_id, options)  # as it is what the log computes in by now
     with closing(Feeding(client.log, deployed, bars)) as feeding:
         moved_s, reached_ms = monotonic(), -1
         while not stopped():

@@ -134,17 +134,19 @@ def test_a_node_is_completed_exactly_while_all_of_its_inputs_have_ended(
                     floor.start()
                 floor.work()
                 for at in range(begins + 1, minute + 1):
-                    bars = {source for source, has in (("one", one), ("two", two)) if has}
+                    with_bars = {source for source, has in (("one", one), ("two", two)) if has}
                     last = at == minute
-                    ends = {source for source, end in (("one", one_ends), ("two", two_ends)) if end and last}
-                    models["one"].minute(at, bars, ends, one)
-                    models["two"].minute(at, bars, ends, two)
-                    models["fast"].minute(at, bars, ends, one)
-                    models["slow"].minute(at, bars, ends, two)
+                    ending = {
+                        source for source, end in (("one", one_ends), ("two", two_ends)) if end and last
+                    }
+                    models["one"].minute(at, with_bars, ending, one)
+                    models["two"].minute(at, with_bars, ending, two)
+                    models["fast"].minute(at, with_bars, ending, one)
+                    models["slow"].minute(at, with_bars, ending, two)
                     # The crossing gives a value once both averages have one in the same minute.
                     both = one and two and models["slow"].seen >= WARM_UP
-                    models["cross"].minute(at, bars, ends, both)
-                    models["target"].minute(at, bars, ends, both)
+                    models["cross"].minute(at, with_bars, ending, both)
+                    models["target"].minute(at, with_bars, ending, both)
             found = ways(floor, deployed)
             assert {name: way[-1] for name, way in found.items()} == {
                 name: model.way[-1] for name, model in models.items()
