@@ -1,10 +1,12 @@
-"""What the nodes of a strategy give over the bars of a backtest, in columns: each node once, whoever reads it."""
+"""What the nodes of a strategy give over the bars of a backtest, in columns: each node once, whoever reads it. A tag query reads what its graph says
+that answers it (`qmtl.backtest.answers`)."""
 
 from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -20,6 +22,7 @@ from qmtl.runtime.columns import BarColumns, Column
 from qmtl.runtime.indicators.columnar import Columnar, Targets
 from qmtl.runtime.indicators.price import PriceParams
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
+from qmtl.runtime.indicators.tag_query import AGGREGATES, TagQueryParams
 from qmtl.runtime.sdk.functions import Functions
 from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
 from qmtl.services.dagmanager.graph import Graph, GraphNode
@@ -29,6 +32,17 @@ CHUNK: Final = 4096
 
 Given: TypeAlias = Column | Targets | Stated
 BySymbol: TypeAlias = Mapping[str, Given]
+
+
+@dataclass(frozen=True, slots=True)
+class Found(GraphNode):
+    """A node of a strategy of the run, in the graph of another one whose tag query it answers, or that reads it for one that does.
+
+    Attributes:
+        strategy_id: whose it is.
+    """
+
+    strategy_id: str = ""
 
 
 class Fault(NamedTuple):
@@ -68,22 +82,18 @@ class Nodes:
         """What each node of a graph gives, by symbol.
 
         Raises:
-            InvalidDag: a node of another interval than the bars, one that reads a symbol without bars, or a tag query: nobody answers it here.
+            InvalidDag: a node of another interval than the bars, or one that reads a symbol without bars.
             CodeMissing, CodeDiffers: a function is not where the message says, or another one lies there.
         """
         for one in graph.nodes:
             if one.node.node_id not in self._given:
-                self._given[one.node.node_id] = self._compute(graph.strategy_id, one)
+                whose = one.strategy_id if isinstance(one, Found) else graph.strategy_id
+                self._given[one.node.node_id] = self._compute(whose, one)
                 self.computed += 1
         return self._given
 
     def _compute(self, strategy_id: str, one: GraphNode) -> BySymbol:
         node = one.node
-        if node.node_type == TAG_QUERY:
-            raise InvalidDag(
-                f"node {one.name!r} is a tag query; a backtest has the nodes of one message alone.",
-                "Name the inputs, or run it on a log.",
-            )
         ports = [self._given[node_id] for node_id in node.dependencies]
         said = own_params(json.loads(node.params_canon, parse_float=Decimal))
         if node.node_type == PYTHON:
@@ -93,6 +103,10 @@ class Nodes:
         if node.node_type == SOURCE:
             assert isinstance(params, PriceParams)
             return {symbol: self._source(one.name, node, symbol) for symbol in params.symbols}
+        if node.node_type == TAG_QUERY:
+            assert isinstance(params, TagQueryParams)
+            of = AGGREGATES[params.aggregate]
+            return {symbol: _asked(of, self._inputs(ports, symbol)) for symbol in _symbols(ports)}
         out: dict[str, Given] = {}
         for symbol in _symbols(ports):
             bars = self.bars[symbol]
@@ -137,6 +151,16 @@ def _number(given: Given | None, bars: BarColumns) -> Column:
     if isinstance(given, Column):
         return given
     return Column(np.zeros(len(bars)), np.zeros(len(bars), dtype=np.bool_))
+
+
+def _asked(aggregate: Callable[[Sequence[float]], float], answers: Sequence[Column]) -> Column:
+    """What becomes of the answers that are there, bucket by bucket."""
+    there = np.logical_or.reduce([one.there for one in answers])
+    values = np.zeros(len(there))
+    said = [(one.there.tolist(), one.values.tolist()) for one in answers]
+    for place in np.flatnonzero(there).tolist():
+        values[place] = aggregate([found[place] for has, found in said if has[place]])
+    return Column(values, there)
 
 
 def _symbols(ports: Sequence[BySymbol]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from qmtl.backtest.answers import answered
 from qmtl.backtest.recording import Recorder
 from qmtl.backtest.run import Run, backtest
 from qmtl.backtest.signals import Fault
@@ -136,7 +137,8 @@ def simulate(
     functions: Functions | None = None,
     recorder: Recorder | None = None,
 ) -> Simulated:
-    """Run the strategies of these DAG messages over bars, all in one world, each with an account of its own.
+    """Run the strategies of these DAG messages over bars, all in one world, each with an account of its own. A tag query is answered by the
+    nodes of all of them.
 
     Args:
         bars: by symbol, all of one interval; how the mapping is ordered makes no difference.
@@ -145,7 +147,7 @@ def simulate(
         recorder: writes every row to a log; without it they are kept in memory.
 
     Raises:
-        InvalidDag: a message that is refused, or a node that reads what the bars don't have.
+        InvalidDag: a message that is refused, a node that reads what the bars don't have, or a tag query with too many answers.
         CodeMissing, CodeDiffers: a function is not where a message says, or another one lies there.
         InvalidValue: no messages, two of one strategy, no bars, or bars of several intervals.
         CommandRefused: terms that no world may have.
@@ -160,7 +162,14 @@ def simulate(
     world, gates = opened(terms, known, ordered, graphs, start_ms)
     told("backtest", 1, 3)
     run = backtest(
-        graphs, ordered, world, gates, start_ms, interval * 1000, functions=functions, recorder=recorder
+        answered(graphs),
+        ordered,
+        world,
+        gates,
+        start_ms,
+        interval * 1000,
+        functions=functions,
+        recorder=recorder,
     )
     told("backtest", 3, 3)
     return Simulated(

@@ -18,6 +18,7 @@ from qmtl.foundation.wire.topics import node_topic, topic
 from qmtl.interfaces.client import Client
 from qmtl.replay.feed import Feed, MarkerFollower
 from qmtl.runtime.data.bound import BoundBars
+from qmtl.runtime.data.reading import BarsRead
 from qmtl.runtime.indicators.registry import SOURCE
 
 BUCKETS_PER_PUSH: Final = 500
@@ -69,36 +70,53 @@ def _source(node: PlannedNode) -> Source:
     return Source(node.topic, node.partitions, node.interval, tuple(symbols))
 
 
-def require_bound(client: Client, world_id: str, bars: BoundBars) -> None:
-    """Hold a selection of bars to what the world is bound to, and to the context in which the log's nodes compute.
+def require_bound(
+    client: Client, world_id: str, bars: BoundBars | BarsRead, as_of: str = "", fingerprint: str = ""
+) -> None:
+    """Hold a selection of bars to what the world is bound to, to the context in which the log's nodes compute, and to the one that is said.
+
+    Args:
+        as_of, fingerprint: of the context that a submission says; empty where it says none.
 
     Raises:
         OtherData: they are other bars, or of another state of the data.
     """
-    world: World = client.view("world.state").get(world_id)
+    world: World | None = client.view("world.state").get(world_id)
     row: LogContext | None = client.view("dag.context").get(THE_CONTEXT)
-    bound = [(f"world {world_id!r}", world.settings.dataset_fingerprint)]
+    if world is not None:
+        _require_bars(bars, f"world {world_id!r}", world.settings.dataset_fingerprint)
     if row is not None:
-        bound.append(("the context of the log", row.context.dataset_fingerprint))
-    for who, fingerprint in bound:
-        if fingerprint and fingerprint != bars.fingerprint:
-            raise OtherData(
-                f"{who} is bound to the data {fingerprint}; chosen was {bars.fingerprint}: {_told(bars)}.",
-                "Choose what it is bound to (`qmtl data fingerprint` tells of a choice what it is), or create a world for these bars.",
-            )
-    as_of = "" if row is None or row.context.dataset_fingerprint else row.context.as_of
-    if as_of and not bars.is_as_of(as_of):
+        _require_state(bars, "the context of the log", row.context.as_of, row.context.dataset_fingerprint)
+    _require_state(bars, "the context of the run", as_of, fingerprint)
+
+
+def _require_state(bars: BoundBars | BarsRead, who: str, as_of: str, fingerprint: str) -> None:
+    _require_bars(bars, who, fingerprint)
+    if as_of and not fingerprint and not bars.is_as_of(as_of):
         raise OtherData(
-            f"the nodes of the log compute as of {as_of!r}; chosen was {bars.as_of}, commit {bars.commit.number}.",
+            f"{who} is as of {as_of!r}; chosen was {_told(bars)}.",
             "Name that commit with --as-of.",
         )
 
 
-def _told(bars: BoundBars) -> str:
-    return (
-        f"{bars.bars} bars of {', '.join(bars.symbols)}, {bars.interval} s, from {bars.start_ms} to {bars.end_ms},"
-        f" as of commit {bars.commit.number}"
-    )
+def _require_bars(bars: BoundBars | BarsRead, who: str, fingerprint: str) -> None:
+    if fingerprint and fingerprint != bars.fingerprint:
+        raise OtherData(
+            f"{who} is bound to the data {fingerprint}; chosen was {bars.fingerprint}: {_told(bars)}.",
+            "Choose what it is bound to (`qmtl data fingerprint` tells of a choice what it is), or create a world for these bars.",
+        )
+
+
+def _told(bars: BoundBars | BarsRead) -> str:
+    if isinstance(bars, BoundBars):
+        count, symbols, start_ms, end_ms = bars.bars, bars.symbols, bars.start_ms, bars.end_ms
+    else:
+        columns = bars.bars.values()
+        count, symbols = sum(map(len, columns)), tuple(bars.bars)
+        start_ms = min(int(one.open_time_ms[0]) for one in columns)
+        end_ms = max(int(one.bucket_ms[-1]) for one in columns)
+    state = "from files" if bars.commit is None else f"as of commit {bars.commit.number}, {bars.as_of}"
+    return f"{count} bars of {', '.join(symbols)}, {bars.interval} s, from {start_ms} to {end_ms}, {state}"
 
 
 def feeds_of(log: Log, sources: Sequence[Source], bars: BoundBars) -> list[Feed]:
@@ -112,6 +130,7 @@ def feeds_of(log: Log, sources: Sequence[Source], bars: BoundBars) -> list[Feed]
             bars.read(one.symbols),
             bars.start_ms,
             bars.end_ms,
+            ends=True,
         )
         for one in sources
     ]

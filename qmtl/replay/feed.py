@@ -2,7 +2,7 @@
 
 Each transaction carries the bars of some buckets, a close marker per bucket in every partition of the raw topic, and the tick
 of the clock, unless another feed has brought the clock so far. Minutes without a bar close empty. A feed that was killed goes on
-after the last marker that it committed.
+after the last marker that it committed. One of finite bars says with its last bucket that the input has ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qmtl.engine.cut import CutDigest
 from qmtl.engine.log.port import Log, TopicPartition, Writer, partitions_of
 from qmtl.foundation.common.errors import ClockTaken, InvalidBarsFile
 from qmtl.foundation.contracts.control import CloseMarker
-from qmtl.foundation.contracts.market import Bar
+from qmtl.foundation.contracts.market import Bar, EndOfInput
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import decode_marker_bucket, encode_key, is_marker, marker_key, partition_for
 from qmtl.foundation.wire.topics import TopicSpec
@@ -37,6 +37,7 @@ class Feed:
         start_ms: open time of the first bucket.
         end_ms: close time of the last; every bucket in between is closed, with or without bars.
         ticks: whether the clock is ticked, too: time is then that of the bars.
+        ends: say with the last bucket that the input has ended, in its transaction.
 
     Raises:
         ClockTaken: the clock of a deployed system ticks this log, and recorded bars would all be late; or the other way round.
@@ -53,9 +54,11 @@ class Feed:
         end_ms: int,
         *,
         ticks: bool = True,
+        ends: bool = False,
     ) -> None:
         self._codec = codec
         self._ticks = ticks
+        self._ends = EndOfInput(interval, end_ms) if ends else None
         self._topic = topic
         self._step_ms = interval * 1000
         self._end_ms = end_ms
@@ -126,9 +129,12 @@ class Feed:
 
     def _write(self, bucket_ms: int, bars: Sequence[Bar]) -> None:
         cuts = [CutDigest() for _ in range(self._topic.partitions)]
-        for bar in bars:
-            partition = partition_for(encode_key(self._topic.task_key_of(bar)), self._topic.partitions)
-            key, value = encode_key(self._topic.key_of(bar)), self._codec.encode(bar)
+        said: list[Bar | EndOfInput] = [*bars]
+        if self._ends is not None and bucket_ms == self._end_ms:
+            said.append(self._ends)
+        for one in said:
+            partition = partition_for(encode_key(self._topic.task_key_of(one)), self._topic.partitions)
+            key, value = encode_key(self._topic.key_of(one)), self._codec.encode(one)
             self._writer.append(self._topic.name, partition, key, value)
             cuts[partition].add(key, value)
         empty = self._codec.encode(CloseMarker(NAME, 0, 1, bucket_ms, 0, "", 1))

@@ -48,7 +48,7 @@ def program_of(messages: Sequence[bytes]) -> Program:
     """The nodes of DAG messages.
 
     Raises:
-        InvalidDag: a message that is refused, or has a tag query: nobody answers it here.
+        InvalidDag: a message that is refused, or has a tag query: a check follows none.
         InvalidValue: no messages.
     """
     if not messages:
@@ -66,8 +66,8 @@ def program_of_graphs(graphs: Sequence[Graph]) -> Program:
     for one in [one for graph in graphs for one in graph.nodes]:
         if one.node.node_type == TAG_QUERY:
             raise InvalidDag(
-                f"node {one.name!r} is a tag query; a backtest has the nodes of one message alone.",
-                "Name the inputs, or run it on a log.",
+                f"node {one.name!r} is a tag query; a check looks at what a node reads by name alone.",
+                "Name the inputs, or leave out the check.",
             )
         nodes.setdefault(one.node.node_id, ProgramNode(one.name, one.node, one.code))
     return Program(

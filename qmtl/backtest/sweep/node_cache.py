@@ -7,11 +7,12 @@ from typing import Final
 
 from qmtl.backtest.python_nodes import Stated
 from qmtl.backtest.signals import BySymbol, Given, Nodes
-from qmtl.foundation.common.errors import ComputeFailed
+from qmtl.foundation.common.errors import ComputeFailed, InvalidDag
+from qmtl.foundation.contracts.dag import TAG_QUERY
 from qmtl.runtime.columns import BarColumns, Column
 from qmtl.runtime.indicators.columnar import Targets
 from qmtl.runtime.sdk.functions import Functions, register
-from qmtl.services.dagmanager.graph import Graph
+from qmtl.services.dagmanager.graph import Graph, GraphNode
 
 _TARGET_BYTES: Final = 300
 """A target as an object with its two decimals."""
@@ -39,6 +40,19 @@ class KeptNodes(Nodes):
         for one in graph.nodes:  # those used last come last
             self._given[one.node.node_id] = self._given.pop(one.node.node_id)
         return given
+
+    def _compute(self, strategy_id: str, one: GraphNode) -> BySymbol:
+        """As of any node, but of a tag query: what it gives hangs on who answers, which its id does not say and another combination changes.
+
+        Raises:
+            InvalidDag: it is one.
+        """
+        if one.node.node_type == TAG_QUERY:
+            raise InvalidDag(
+                f"node {one.name!r} is a tag query; who answers it may differ from combination to combination.",
+                "Name the inputs, or run each combination with `qmtl backtest`.",
+            )
+        return super()._compute(strategy_id, one)
 
     def require_sound(self, graph: Graph) -> None:
         """See whether any node of a graph has failed, whoever's strategy it was computed for.

@@ -38,7 +38,26 @@ class WorldBar:
     bar: Bar
 
 
-MarketData: TypeAlias = Bar | WorldBar
+@dataclass(frozen=True, slots=True)
+class EndOfInput:
+    """Says in the topic of a source that its bars are done: of no symbol does one come after this bucket. The next bar, whenever it comes, takes
+    it back.
+
+    Attributes:
+        interval: of the source, seconds.
+        bucket_ms: the close of the last bucket.
+    """
+
+    interval: int
+    bucket_ms: int
+
+    @property
+    def symbol(self) -> str:
+        """What a bar has its key and partition by; it is of all symbols, and so of none."""
+        return ""
+
+
+MarketData: TypeAlias = Bar | WorldBar | EndOfInput
 
 
 def fault_of(bar: Bar) -> str | None:

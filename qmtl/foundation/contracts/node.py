@@ -121,6 +121,7 @@ class NodeState:
     Attributes:
         compute_key: under which its windows in `node.windows` were computed; empty while nobody has said a context.
         cause_code, cause: of a node in state error, why, and what to do; empty of every other.
+        ended: ids of the sources above it whose input has ended, as its ports lead to them.
     """
 
     node_id: str
@@ -130,6 +131,7 @@ class NodeState:
     compute_key: str = ""
     cause_code: str = ""
     cause: str = ""
+    ended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,7 +389,7 @@ class TopicTypeConfig:
 
 
 _TOPIC_CONFIG: Final[Mapping[TopicClass, TopicTypeConfig]] = {
-    TopicClass.RAW: TopicTypeConfig(3, 3, 7 * DAY_MS, (market.Bar,)),
+    TopicClass.RAW: TopicTypeConfig(3, 3, 7 * DAY_MS, (market.Bar, market.EndOfInput)),
     TopicClass.INDICATOR: TopicTypeConfig(
         1, 2, 30 * DAY_MS, (node.NodeValue, node.PositionTarget), ("commit_key",), ("partition_key",)
     ),

@@ -230,7 +230,8 @@ def run(
     from qmtl.interfaces.running.words import told
     from qmtl.runtime.data.reading import load_bars
 
-    bars = load_bars(data, start_ms, end_ms) if data else None
+    commit = as_of or None if any(Path(one).is_dir() for one in data) else None  # files have none
+    bars = load_bars(data, start_ms, end_ms, commit) if data else None
     context = (execution_domain, as_of, partition, dataset_fingerprint)
     options = RunOptions(*context, interval, since_ms, bars, packages, wait_s)
 

@@ -178,5 +178,5 @@ class DemoRun:
         data = self.data
         source = strategy.nodes[0]
         raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
-        feed = Feed(self._log, codec, raw, data.interval, data.read(), data.start_ms, data.end_ms)
+        feed = Feed(self._log, codec, raw, data.interval, data.read(), data.start_ms, data.end_ms, ends=True)
         feed_and_trade(self.client, WORLD, [feed], data.interval, data.start_ms, data.end_ms, self._progress)

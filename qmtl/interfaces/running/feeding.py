@@ -48,7 +48,9 @@ class Feeding:
         try:
             for one, bars in chosen:
                 raw = node_topic(one.topic, TopicClass.RAW, one.partitions)
-                feed = Feed(log, codec, raw, read.interval, _merged(bars), self.start_ms, self.end_ms)
+                feed = Feed(
+                    log, codec, raw, read.interval, _merged(bars), self.start_ms, self.end_ms, ends=True
+                )
                 self._feeds.append(feed)
         except BaseException:
             self.close()

@@ -16,6 +16,7 @@ from typing import Final
 from qmtl.foundation.common.errors import CommandRefused, InvalidDag, NoAnswer, UnknownWorld
 from qmtl.foundation.contracts.dag import DagOutcome, SentinelStatus, StrategyVersion
 from qmtl.interfaces.client import IDLE_S, Client
+from qmtl.interfaces.feeding import require_bound
 from qmtl.interfaces.running.address import log_address
 from qmtl.interfaces.running.events import (
     Completed,
@@ -96,6 +97,7 @@ def follow(
         StrategyNotLoaded: a text that names none.
         NoAnswer, LogError: nobody answered, or the log failed.
         NotInCatalogue, ClockTaken: as `Feeding`.
+        OtherData: as `require_bound`; nothing is published.
     """
     from qmtl.interfaces.cli import session
 
@@ -107,6 +109,7 @@ def follow(
         yield Stopped("refused")
         return
     with session.client(address, options.wait_s, code=options.code) as client:
+        _require_bound(client, world_id, options)  # before anything is deployed
         begins = places(client.log, options.since_ms)
         try:
             submitted, outcome = publish(client, message, world_id, options.context, session.now_ms())
@@ -157,6 +160,11 @@ def _with_unanswered(events: Iterator[RunEvent], client: Client, submitted: Subm
             asked = {}
 
 
+def _require_bound(client: Client, world_id: str, options: RunOptions) -> None:
+    if options.bars is not None:
+        require_bound(client, world_id, options.bars, options.as_of, options.fingerprint)
+
+
 def _until_stopped(client: Client, follower: Follower, stopped: Callable[[], bool]) -> Iterator[RunEvent]:
     while not stopped():
         if client.workers:
@@ -180,6 +188,7 @@ def _until_traded(
         yield Refused.of(refused)
         yield Stopped("refused")
         return
+    _require_bound(client, outcome.world_id, options)  # as it is what the log computes in by now
     with closing(Feeding(client.log, deployed, bars)) as feeding:
         if (fed_ms := feeding.fed_ms) is not None:
             yield FedBefore(fed_ms, fed_ms >= feeding.end_ms)

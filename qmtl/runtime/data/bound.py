@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from qmtl.foundation.common.errors import InvalidValue, NotInCatalogue
 from qmtl.foundation.contracts.market import Bar
 from qmtl.runtime.data.catalogue import Catalogue
-from qmtl.runtime.data.journal import SHORTEST_PREFIX, Commit
+from qmtl.runtime.data.journal import Commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,7 @@ class BoundBars:
 
     def is_as_of(self, text: str) -> bool:
         """Whether a text names this state of the data: the commit's number or digest, the begin of the digest, or the fingerprint."""
-        digits = text.removeprefix("blake3:")
-        return text in (str(self.commit.number), self.fingerprint) or (
-            len(digits) >= SHORTEST_PREFIX and self.as_of.removeprefix("blake3:").startswith(digits)
-        )
+        return text == self.fingerprint or self.commit.is_called(text)
 
     def read(self, symbols: Iterable[str] | None = None) -> Iterator[Bar]:
         """The bars by open time, then symbol; of these symbols alone, if any are given."""

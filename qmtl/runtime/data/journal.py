@@ -56,6 +56,13 @@ class Commit:
     parts: tuple[Part, ...]
     asked: Asked | None = None
 
+    def is_called(self, text: str) -> bool:
+        """Whether a text names it: its number, its digest, or the begin of that."""
+        digits = text.removeprefix(PREFIX)
+        return text == str(self.number) or (
+            len(digits) >= SHORTEST_PREFIX and self.digest.removeprefix(PREFIX).startswith(digits)
+        )
+
     @classmethod
     def after(
         cls,

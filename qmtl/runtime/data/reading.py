@@ -15,6 +15,7 @@ from qmtl.runtime.data.catalogue import Catalogue
 from qmtl.runtime.data.conformance import Conformance
 from qmtl.runtime.data.csv_file import FileForm
 from qmtl.runtime.data.fingerprint import fingerprint_of
+from qmtl.runtime.data.journal import Commit
 from qmtl.runtime.data.merging import cut, joined
 from qmtl.runtime.data.provider import read_file
 
@@ -29,6 +30,7 @@ class BarsRead:
         fingerprint: of these very bars, as `qmtl.runtime.data.bars.dataset_fingerprint` has it.
         as_of: digest of the catalogue's commit; empty for files.
         duplicates: how many bars a file says a second time in the same words, by symbol; only those that do.
+        commit: that of `as_of`; None for files.
     """
 
     bars: Mapping[str, BarColumns]
@@ -36,6 +38,11 @@ class BarsRead:
     fingerprint: str
     as_of: str = ""
     duplicates: Mapping[str, int] = field(default_factory=dict)
+    commit: Commit | None = None
+
+    def is_as_of(self, text: str) -> bool:
+        """Whether a text may name this state of the data. Files have no commits: whoever named them is taken at their word."""
+        return self.commit is None or text == self.fingerprint or self.commit.is_called(text)
 
 
 def load_bars(
@@ -173,17 +180,18 @@ def _from_catalogue(
         raise NotInCatalogue(
             f"{catalogue.directory} has no bars of {interval} s.", "Look with `qmtl data list`."
         )
-    return _read(bars, interval, as_of=commit.digest)
+    return _read(bars, interval, commit)
 
 
 def _read(
     bars: Mapping[str, BarColumns],
     interval: int,
-    as_of: str = "",
+    commit: Commit | None = None,
     duplicates: Mapping[str, int] | None = None,
 ) -> BarsRead:
     fingerprint = fingerprint_of((symbol, (one,)) for symbol, one in bars.items())
-    return BarsRead(bars, interval, fingerprint, as_of, duplicates or {})
+    as_of = "" if commit is None else commit.digest
+    return BarsRead(bars, interval, fingerprint, as_of, duplicates or {}, commit)
 
 
 def _distance_s(names: str, bars: Collection[BarColumns]) -> int | None:

@@ -45,7 +45,7 @@ from qmtl.foundation.common.errors import (
 from qmtl.foundation.contracts.context import NO_CONTEXT, LogContext, NodeContext
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
-from qmtl.foundation.contracts.market import Bar, WorldBar, fault_of
+from qmtl.foundation.contracts.market import Bar, EndOfInput, WorldBar, fault_of
 from qmtl.foundation.contracts.node import (
     NodeDeployment,
     NodeState,
@@ -62,6 +62,7 @@ from qmtl.runtime.indicators.registry import BUILTINS
 from qmtl.runtime.sdk.functions import Functions
 from qmtl.runtime.sdk.python_node import PythonParams, PythonRunning
 from qmtl.services.nodes.context import NAMED, ComputeKeys
+from qmtl.services.nodes.endings import settled
 from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, taken_over
 from qmtl.services.nodes.resident import window_bytes
 
@@ -98,6 +99,7 @@ class Nodes:
         self._weights: dict[tuple[str, str], int] = {}
         self._resident = 0
         self._keys = ComputeKeys(None)
+        self._ended: dict[str, None] = {}
 
     @property
     def resident_bytes(self) -> int:
@@ -121,6 +123,7 @@ class Nodes:
         self._shard = tables["node.deployments"].partition
         self._keys = ComputeKeys(tables["node.context"].get(self._shard))
         self._replan(tables["node.deployments"])
+        self._learn_ended(tables["node.state"])
 
     def _replan(self, deployments: Table) -> None:
         rows: Iterator[NodeDeployment] = deployments.items()
@@ -237,7 +240,7 @@ class Nodes:
         return [node_id for node_id in node_ids if node_id in kept]
 
     def _name(self, step: Step) -> None:
-        """Say of each node here which strategies it serves."""
+        """Say of each node here which strategies it serves, and which of its inputs have ended."""
         states = step.table("node.state")
         for one in self._plan.nodes:
             if not one.here:
@@ -246,24 +249,36 @@ class Nodes:
             state: NodeState | None = states.get(one.node.node_id)
             if state is None:
                 key = self._keys.of(one.node.node_id)
-                states.put(NodeState(one.node.node_id, NodeStatus.INITIALIZED, 0, names, key))
-            elif state.strategies != names:
-                states.put(replace(state, strategies=names))
+                named = NodeState(one.node.node_id, NodeStatus.INITIALIZED, 0, names, key)
+            else:
+                named = state if state.strategies == names else replace(state, strategies=names)
+            named = settled(named, one.sources, self._ended, step.closed_ms)
+            if named is not state:
+                states.put(named)
+        self._learn_ended(states)
+
+    def _learn_ended(self, states: Table) -> None:
+        """The sources whose input has ended, as the nodes here know."""
+        rows: Iterator[NodeState] = states.items()
+        self._ended = {source: None for row in rows for source in row.ended}
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         self._closes = self._closes_next
         values: dict[str, dict[str, Output]] = {}
         bars: dict[str, dict[str, Bar]] = {}
         foreign: dict[str, None] = {}
+        ends: dict[str, None] = {}
         for one in self._plan.nodes:
             if one.is_source:
-                taken = bars[one.node.node_id] = self._take(step, one, bucket)
+                taken = bars[one.node.node_id] = self._take(step, one, bucket, ends)
                 values[one.node.node_id] = {symbol: float(bar.close) for symbol, bar in taken.items()}
             elif not one.here:
                 values[one.node.node_id] = self._receive(step, one, bucket, bars, foreign)
             else:
                 values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars, foreign)
             self._give(step, one, bucket.bucket_ms, values[one.node.node_id])
+        if ends or self._ended:
+            self._settle(step, bucket.bucket_ms, bars, ends)
         if foreign:
             contexts = step.table("node.context")
             row: NodeContext = contexts.get(self._shard)
@@ -271,11 +286,28 @@ class Nodes:
         if self._plan.ends_ms is not None and self._plan.ends_ms <= bucket.bucket_ms:
             self._hand_over(step, bucket.bucket_ms)
 
-    def _take(self, step: Step, one: PlanNode, bucket: Bucket) -> dict[str, Bar]:
-        """The bars of a source, which go to every world that it serves."""
+    def _settle(self, step: Step, bucket_ms: int, bars: Bars, ends: Mapping[str, None]) -> None:
+        """Complete the nodes whose inputs have ended with this bucket, and have those go on whose input does."""
+        ended = {one: None for one in self._ended if not bars.get(one)}
+        ended.update(ends)
+        if not ends and len(ended) == len(self._ended):
+            return
+        states = step.table("node.state")
+        for one in self._plan.nodes:
+            if one.here:
+                state: NodeState = states.get(one.node.node_id)
+                if (now := settled(state, one.sources, ended, bucket_ms)) is not state:
+                    states.put(now)
+        self._ended = ended
+
+    def _take(self, step: Step, one: PlanNode, bucket: Bucket, ends: dict[str, None]) -> dict[str, Bar]:
+        """The bars of a source, which go to every world that it serves. One whose input ends with them is noted in `ends`."""
         out: dict[str, Bar] = {}
         arrivals: Sequence[Arrival] = bucket.arrivals.get(one.node.topic, ())
         for arrival in arrivals:
+            if isinstance(arrival.message, EndOfInput):
+                self._end(step, one, arrival, bucket.bucket_ms, ends)
+                continue
             bar: Bar = arrival.message
             if (breach := _breach(one, bar, bucket.bucket_ms)) is not None:
                 if one.here:  # of the shards that read it, one says so
@@ -288,6 +320,17 @@ class Nodes:
         if one.here:
             self._note(step, one, NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP, bucket.bucket_ms)
         return out
+
+    def _end(
+        self, step: Step, one: PlanNode, arrival: Arrival, bucket_ms: int, ends: dict[str, None]
+    ) -> None:
+        """Note that a source's input ends with this bucket; an end of another source or time is a dead letter."""
+        said: EndOfInput = arrival.message
+        if (said.interval, said.bucket_ms) == (one.node.interval, bucket_ms):
+            ends[one.node.node_id] = None
+        elif one.here:
+            breach = f"the end of bars of {said.interval} s at {said.bucket_ms} came to a source of {one.node.interval} s with the bucket {bucket_ms}"
+            step.emit("dead.letters", _letter(arrival, PoisonRecord.code, breach, self._shard))
 
     def _receive(
         self, step: Step, one: PlanNode, bucket: Bucket, bars: Bars, foreign: dict[str, None]
@@ -459,7 +502,7 @@ class Nodes:
                     )
 
     def _note(self, step: Step, one: PlanNode, status: NodeStatus, bucket_ms: int) -> None:
-        """Move a node's state on: initialized, then warming up, then active for good."""
+        """Move a node's state on: initialized, then warming up, then active until its inputs end."""
         states = step.table("node.state")
         known: NodeState = states.get(one.node.node_id)
         moves = known.status is NodeStatus.INITIALIZED or (

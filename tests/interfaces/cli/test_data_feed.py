@@ -118,3 +118,43 @@ def test_bars_of_an_exchange_come_as_they_close(
         assert call(capsys, *command).lines()[0]["bars"] == 2
         ran = call(capsys, *command, "--symbol", "X")
         assert_one_screen(ran, "QMTL-801", 2, says=["OURS=THEIRS"])
+
+
+def test_a_run_takes_the_bars_of_its_as_of_and_no_others(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest commit has more bars than the one that the context names. What is refused is not published."""
+    monkeypatch.setenv("QMTL_LOG", f"embedded:{tmp_path / 'log'}")
+    catalogue = tmp_path / "c"
+    series = ("--symbol", SYMBOL, "--interval", "1m", "--catalogue", str(catalogue))
+    for number in range(2):
+        some = [minute(at) for at in range(number * 20, number * 20 + 20)]
+        file = as_csv(tmp_path / f"{number}.csv", some)
+        assert call(capsys, "data", "import", str(file), *series).code == 0
+    (told,) = call(capsys, "data", "fingerprint", *series, "--as-of", "1", "--json").lines()
+    (newest,) = call(capsys, "data", "fingerprint", *series, "--json").lines()
+    assert call(capsys, "world", "create", "w1").code == 0
+    assert call(capsys, "world", "create", "w2", "--fingerprint", newest["dataset_fingerprint"]).code == 0
+    message = tmp_path / "s1.json"
+    message.write_bytes(text(strategy(crossing(3, 8, symbols=[SYMBOL]))))
+
+    def run(world: str, data: Path | str, *context: str) -> Any:
+        options = ("--world", world, "--domain", "backtest", *context, "--data", str(data), "--json")
+        return call(capsys, "strategy", "run", str(message), *options)
+
+    old, other = ("--as-of", "1"), ("--fingerprint", newest["dataset_fingerprint"])
+    assert_one_screen(run("w2", catalogue, *old), "QMTL-813", 8, says=["world 'w2'", "commit 1"])
+    assert_one_screen(run("w1", catalogue, *old, *other), "QMTL-813", 8, says=["context of the run"])
+    file = as_csv(tmp_path / "f.csv", [minute(0), minute(1)])
+    assert_one_screen(run("w1", f"{SYMBOL}={file}", *old, *other), "QMTL-813", 8, says=["from files"])
+    assert_one_screen(run("w1", catalogue, "--as-of", "9"), "QMTL-706", 7, says=["no commit"])
+    assert call(capsys, "dag", "list", "--json").lines() == []
+
+    ran = run("w1", catalogue, *old)
+    assert ran.code == 0, ran
+    assert ran.lines()[-2] == {"event": "completed", "bucket_ms": START_MS + 20 * 60_000}
+    # Without a word of its own a run is in the log's context.
+    options = ("--world", "w1", "--data", str(catalogue))
+    later = call(capsys, "strategy", "run", str(message), *options)
+    assert_one_screen(later, "QMTL-813", 8, says=["the context of the log", "'1'", "commit 2"])
+    assert told["dataset_fingerprint"] != newest["dataset_fingerprint"]

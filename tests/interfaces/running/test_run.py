@@ -191,7 +191,7 @@ def test_a_run_over_bars_tells_all_that_the_log_has_of_it_and_of_nobody_else(pla
         ways.setdefault(one.name, []).append(one.status)
     for name in ("fast", "slow", "cross", "target"):
         assert ways[name] == sorted(ways[name], key=list(NodeStatus).index)
-        assert ways[name][-1] is NodeStatus.ACTIVE
+        assert ways[name][-1] is NodeStatus.COMPLETED
     assert not of(run(place, Cross()), Intent), "what was written before is told where it is asked for"
     again = run(place, Cross(), RunOptions(since_ms=0, bars=bars()))
     for kind in (Intent, Ordered, Filled, Rejected):
