@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
 from pathlib import Path
@@ -42,16 +42,17 @@ FEE, SLIPPAGE, CASH = Decimal("0.001"), Decimal("0.0005"), Decimal(100_000)
 TERMS: Final = Terms(
     "USD", CASH, FEE, SLIPPAGE, tuple(Instrument(one, CENT, LOT, LOT) for one in SYMBOLS), world_id=WORLD
 )
+PUSH: Final = 20
 CONTEXT: Final = ("paper", "data", "", "data")
 
 
 def scaled(view: CacheView) -> Target:
     """In when it holds nothing, then down to a tenth, then out: each by what the bucket before has left."""
-    held = view["held"][60].latest()[1]
+    held = view["held"][60].values()[-1]
     if held == 0:
         return Target("0.4")
-    worth = held * view["price"][60].latest()[1]
-    return Target("0.1") if worth > 0.25 * view["equity"][60].latest()[1] else Target("0")
+    worth = held * view["price"][60].values()[-1]
+    return Target("0.1") if worth > 0.25 * view["equity"][60].values()[-1] else Target("0")
 
 
 class Scaling(Strategy):
@@ -80,8 +81,8 @@ def bars_of(count: int, seed: int = 7) -> list[Bar]:
             if at and chance.randrange(8) == 0:
                 continue
             low, high = sorted((opened, close))
-            numbers = [Decimal(one).scaleb(-2) for one in (opened, high, low, close)]
-            out.append(Bar(symbol, START_MS + at * STEP_MS, 60, *numbers, Decimal(1)))
+            first, top, bottom, end = (Decimal(one).scaleb(-2) for one in (opened, high, low, close))
+            out.append(Bar(symbol, START_MS + at * STEP_MS, 60, first, top, bottom, end, Decimal(1)))
     return out
 
 
@@ -138,17 +139,23 @@ class Place:
         raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
         return Feed(self.log, codec, raw, 60, iter(bars), START_MS, end_ms)
 
-    def trade(self, version: StrategyVersion, bars: Sequence[Bar], end_ms: int, push: int = 50) -> None:
-        """Feed all bars, and work until the last bucket is traded."""
+    def trade(
+        self, version: StrategyVersion, bars: Sequence[Bar], end_ms: int, rounds: int = 1_000_000
+    ) -> bool:
+        """Feed all bars, and work until the last bucket is traded, or for so many rounds; says whether it is."""
         feed = self.feed(version, bars, end_ms)
         traded = MarkerFollower(self.log, TopicPartition("trade.portfolio", 0))
         idle = 0
         try:
             while traded.poll() < end_ms:
                 if not feed.done:
-                    feed.push(push)
+                    feed.push(PUSH)
+                rounds -= 1
+                if rounds < 0:
+                    return False
                 idle = 0 if self.client.pump() else idle + 1
                 assert idle < 200, f"trading stands still at {traded.closed_ms}"
+            return True
         finally:
             feed.close()
             traded.close()
