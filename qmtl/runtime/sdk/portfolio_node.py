@@ -137,8 +137,11 @@ class PortfolioNode:
                 f"Say lag={LAG}; older values are what its readers remember with period=.",
             )
         scope, field = params.get("scope"), params.get("field")
-        known = ("field", "scope", *(("strategy_id",) if scope != WORLD else ()))
-        yield from strangers(self.name, {name: params[name] for name in params if name != "lag"}, known)
+        known = ("field", "scope", *(("strategy_id",) if scope == STRATEGY else ()))
+        optional = () if scope in SCOPES else ("strategy_id",)  # nobody knows which was meant
+        yield from strangers(
+            self.name, {name: params[name] for name in params if name != "lag"}, known, optional
+        )
         if type(period) is not int or period != 1:
             yield InvalidParameter(
                 f"period of a {PORTFOLIO} node was {kind(period)}; it looks back on nothing, so 1 is required.",
