@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from qmtl.backtest.book import Book
@@ -22,7 +23,7 @@ from qmtl.foundation.common.errors import ComputeFailed, InvalidDag
 from qmtl.foundation.common.identity import own_params
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.node import NodeValue
-from qmtl.foundation.contracts.trade import Account, OrderIntent
+from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.contracts.world import Activation, World
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.indicators.builtin import Inputs, Output, PositionTargetValue, Running
@@ -82,7 +83,7 @@ def backtest_with_feedback(
         nodes.of(replace(graph, nodes=tuple(outside)))  # refuses what has no bars here
         steps = Steps(world, own, opened_ms, bars, step_ms, tell)
         program = _Program(graph, Functions() if functions is None else functions, alone=len(graphs) == 1)
-        intents = tuple(_traded(program, steps, bars, world.world_id, opened_ms, step_ms))
+        intents = tuple(_traded(program, steps, bars, world.world_id, step_ms))
         steps.end(last_ms)
         outcomes.append(ByRules(intents, steps.book))
         faults += program.faults
@@ -95,32 +96,23 @@ def _traded(
     steps: Steps,
     bars: Mapping[str, BarColumns],
     world_id: str,
-    opened_ms: int,
     step_ms: int,
 ) -> Iterator[OrderIntent]:
     """Go through all buckets, and give the intents."""
+    held = partial(_held, steps.book, program.strategy_id)
     for bucket_ms, market in _buckets(bars):
-        cut_ms = bucket_ms - step_ms
         steps.settle_before(bucket_ms)
-        steps.book.value(cut_ms)
-
-        def held(params: PortfolioParams, symbol: str, cut_ms: int = cut_ms) -> Decimal | None:
-            return _held(steps.book, program.strategy_id, params, symbol, is_open=cut_ms > opened_ms)
-
+        steps.book.value(bucket_ms - step_ms)
         intents = program.step(world_id, bucket_ms, market, held)
         yield from intents
         steps.decide(bucket_ms, intents)
 
 
-def _held(
-    book: Book, strategy_id: str, params: PortfolioParams, symbol: str, *, is_open: bool
-) -> Decimal | None:
-    """Args: is_open, whether the cut is behind the bucket that opens the account: a log has the account's row from then on."""
+def _held(book: Book, strategy_id: str, params: PortfolioParams, symbol: str) -> Decimal | None:
     one = book.strategies.get(strategy_id)
-    if not params.is_of_account:
-        return params.of(None if one is None else one.positions.get(symbol))
-    account: Account | None = one.account if one is not None and is_open else None
-    return params.of(account)
+    if one is None:
+        return params.of(None)
+    return params.of(one.account if params.is_of_account else one.positions.get(symbol))
 
 
 class _Program:

@@ -19,9 +19,23 @@ from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, O
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.sdk.builtins import cross, position_target, sma
 from qmtl.services.dagmanager.admission import admit
-from tests.flow.feedback import SYMBOLS, TERMS, Scaling, bars_of, counted, scaled, signed
+from tests.flow.feedback import (
+    SYMBOLS,
+    TERMS,
+    Patient,
+    Rule,
+    Scaling,
+    bars_of,
+    counted,
+    patient,
+    scaled,
+    scaling,
+    signed,
+    waiting_for_gain,
+)
 
 register(scaled)
+register(patient)
 
 
 def columns_of(count: int, seed: int) -> dict[str, BarColumns]:
@@ -73,11 +87,14 @@ def what(done: Simulated, strategy_id: str) -> list[OrderIntent | Order | Fill |
     return [row for row in rows if row.strategy_id == strategy_id]
 
 
-@settings(max_examples=25, deadline=None)
-@given(count=st.integers(2, 60), seed=st.integers(0, 10_000))
-def test_it_comes_to_what_is_counted_by_hand(count: int, seed: int) -> None:
-    done = simulate([dag_message(Scaling())], columns_of(count, seed), TERMS)
-    wanted = counted(bars_of(count, seed))
+@pytest.mark.parametrize(("strategy", "rule"), [(Scaling, scaling), (Patient, waiting_for_gain)])
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(2, 80), seed=st.integers(0, 10_000))
+def test_it_comes_to_what_is_counted_by_hand(
+    strategy: type[Strategy], rule: Rule, count: int, seed: int
+) -> None:
+    done = simulate([dag_message(strategy())], columns_of(count, seed), TERMS)
+    wanted = counted(bars_of(count, seed), rule)
     assert [one[1:] for one in signed(done.fills)] == wanted.filled
     (equity,) = (row.equity for row in done.rows() if isinstance(row, Account))
     assert equity == wanted.equity

@@ -68,6 +68,24 @@ class Scaling(Strategy):
         self.add_nodes([price, held, equity, signal])
 
 
+def patient(view: CacheView) -> Target | None:
+    """In when it holds nothing, and out at a gain or loss on paper, as the bucket before has left it."""
+    if view["held"][60].values()[-1] == 0:
+        return Target("0.4")
+    return Target("0") if abs(view["gain"][60].values()[-1]) > 300 else None
+
+
+class Patient(Strategy):
+    """It trades seldom, so what it sees moves with the marks alone for most of the time."""
+
+    def setup(self) -> None:
+        price = StreamInput(SYMBOLS, interval=60, name="price")
+        held = PortfolioInput(price, "quantity", lag=1, name="held")
+        gain = PortfolioInput(price, "unrealised", lag=1, name="gain")
+        signal = ProcessingNode({"held": held, "gain": gain}, patient, name="signal", gives="target")
+        self.add_nodes([price, held, gain, signal])
+
+
 def bars_of(count: int, seed: int = 7) -> list[Bar]:
     """A walk of each symbol, with a minute in eight missing; by open time, then symbol."""
     chance = random.Random(seed)
@@ -97,6 +115,7 @@ class Place:
         self.log = EmbeddedLog(directory / "log")
         prepare(self.log)
         register(scaled)
+        register(patient)
         self._begin()
 
     def _begin(self) -> None:
@@ -137,7 +156,8 @@ class Place:
     def feed(self, version: StrategyVersion, bars: Sequence[Bar], end_ms: int) -> Feed:
         source = next(one for one in version.nodes if one.node_type == "price")
         raw = node_topic(source.topic, TopicClass.RAW, source.partitions)
-        return Feed(self.log, codec, raw, 60, iter(bars), START_MS, end_ms)
+        # The first bucket is closed before the first bar: with it the account is opened, as in a backtest.
+        return Feed(self.log, codec, raw, 60, iter(bars), START_MS - STEP_MS, end_ms)
 
     def trade(
         self, version: StrategyVersion, bars: Sequence[Bar], end_ms: int, rounds: int = 1_000_000
@@ -173,13 +193,13 @@ class Place:
         return [(one.key, one.value) for one in records if not is_reserved(one.key)]
 
 
-def whole_run(place: Place, message: bytes, bars: Sequence[Bar], end_ms: int) -> StrategyVersion:
-    """A world, the strategy in it, its gates, and all bars traded."""
+def whole_run(place: Place, messages: Sequence[bytes], bars: Sequence[Bar], end_ms: int) -> None:
+    """A world, the strategies in it, their gates, and all bars traded."""
     place.open_world()
-    version = place.publish(message)
-    place.open_gates(version.strategy_id)
-    place.trade(version, bars, end_ms)
-    return version
+    versions = [place.publish(message) for message in messages]
+    for one in versions:
+        place.open_gates(one.strategy_id)
+    assert place.trade(versions[0], bars, end_ms)
 
 
 # ---- by hand ------------------------------------------------------------------------------------------------------------
@@ -195,6 +215,7 @@ class Counted:
 
     cash: Decimal = CASH
     held: dict[str, Decimal] = field(default_factory=dict)
+    cost: dict[str, Decimal] = field(default_factory=dict)
     marks: dict[str, Decimal] = field(default_factory=dict)
     filled: list[tuple[str, Decimal, Decimal]] = field(default_factory=list)
 
@@ -203,8 +224,26 @@ class Counted:
         return self.cash + sum(quantity * self.marks[one] for one, quantity in self.held.items())
 
 
-def counted(bars: Sequence[Bar]) -> Counted:
-    """The rule of `scaled` said again: decided on what the minute before has left, filled at the symbol's next open."""
+Rule = Callable[[Decimal, Decimal, Decimal, Decimal], Decimal | None]
+"""A share, of the equity, what is held, the gain on paper and the close; None for nothing to say."""
+
+
+def scaling(equity: Decimal, held: Decimal, gain: Decimal, close: Decimal) -> Decimal | None:
+    """The rule of `scaled` said again."""
+    if not held:
+        return Decimal("0.4")
+    return Decimal("0.1") if held * close > equity / 4 else Decimal(0)
+
+
+def waiting_for_gain(equity: Decimal, held: Decimal, gain: Decimal, close: Decimal) -> Decimal | None:
+    """The rule of `patient` said again; it never sells a part."""
+    if not held:
+        return Decimal("0.4")
+    return Decimal(0) if abs(gain) > 300 else None
+
+
+def counted(bars: Sequence[Bar], rule: Rule = scaling) -> Counted:
+    """Decided on what the minute before has left, filled at the symbol's next open."""
     books, waiting = Counted(), dict[str, Decimal]()
     minutes: dict[int, dict[str, Bar]] = {}
     for bar in bars:
@@ -212,16 +251,16 @@ def counted(bars: Sequence[Bar]) -> Counted:
     for opened in sorted(minutes):
         now = minutes[opened]
         equity, held, open_before = books.equity, dict(books.held), dict(waiting)
+        gains = {one: held[one] * books.marks[one] - books.cost[one] for one in held}
         for symbol, bar in now.items():
             if symbol in waiting:
                 _fill(books, symbol, waiting.pop(symbol), bar.open)
         books.marks.update({symbol: bar.close for symbol, bar in now.items()})
-        for symbol, bar in sorted(now.items()) if opened > START_MS else ():  # before, there is no account
+        for symbol, bar in sorted(now.items()):
             has = held.get(symbol, Decimal(0))
-            if not has:
-                share = Decimal("0.4")
-            else:
-                share = Decimal("0.1") if has * bar.close > equity / 4 else Decimal(0)
+            share = rule(equity, has, gains.get(symbol, Decimal(0)), bar.close)
+            if share is None:
+                continue
             wanted = (share * equity / (bar.close * LOT)).to_integral_value(ROUND_DOWN) * LOT
             delta = wanted - has - open_before.get(symbol, Decimal(0))
             if delta:
@@ -234,6 +273,9 @@ def _fill(books: Counted, symbol: str, quantity: Decimal, opened: Decimal) -> No
     price = (opened * (1 + way * SLIPPAGE) / CENT).to_integral_value(rounding) * CENT
     books.cash -= quantity * price + abs(quantity) * price * FEE
     books.held[symbol] = books.held.get(symbol, Decimal(0)) + quantity
+    books.cost[symbol] = (
+        books.cost.get(symbol, Decimal(0)) + quantity * price if books.held[symbol] else Decimal(0)
+    )
     books.marks.setdefault(symbol, price)
     books.filled.append((symbol, quantity, price))
 

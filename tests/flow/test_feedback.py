@@ -16,7 +16,7 @@ from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import all_partitions, read_all
 from qmtl.foundation.common.errors import CommandRefused
 from qmtl.foundation.contracts.context import SetComputeContext
-from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission
+from qmtl.foundation.contracts.dag import FULL_WEIGHT, ComputeNode, DagSubmission
 from qmtl.foundation.contracts.trade import Position
 from qmtl.foundation.wire.keys import decode_marker_bucket, is_marker, is_reserved
 from qmtl.foundation.wire.registry import codec
@@ -33,17 +33,22 @@ from tests.flow.feedback import (
     SYMBOLS,
     TERMS,
     WORLD,
+    Patient,
     Place,
+    Rule,
     Scaling,
     bars_of,
     counted,
+    scaling,
     signed,
+    waiting_for_gain,
     whole_run,
 )
 from tests.services.graphs import crossing, strategy, text
 
-MINUTES = 60
+MINUTES = 48
 END_MS = START_MS + MINUTES * STEP_MS
+MESSAGES = (dag_message(Scaling()), dag_message(Patient()))
 OUT = ("trade.intents", "trade.orders", "trade.fills", "trade.rejections", "trade.portfolio")
 
 
@@ -51,17 +56,21 @@ OUT = ("trade.intents", "trade.orders", "trade.fills", "trade.rejections", "trad
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A run that nothing disturbs."""
     made = Place(tmp_path_factory.mktemp("feedback"))
-    whole_run(made, dag_message(Scaling()), bars_of(MINUTES), END_MS)
+    whole_run(made, MESSAGES, bars_of(MINUTES), END_MS)
     yield made
     made.close()
 
 
-def test_a_strategy_that_scales_by_its_own_position_comes_to_what_is_counted_by_hand(place: Place) -> None:
-    wanted = counted(bars_of(MINUTES))
-    fills = signed(place.rows("trade.fills"))
+@pytest.mark.parametrize(("name", "rule"), [("scaling", scaling), ("patient", waiting_for_gain)])
+def test_a_strategy_that_trades_by_its_own_position_comes_to_what_is_counted_by_hand(
+    place: Place, name: str, rule: Rule
+) -> None:
+    wanted = counted(bars_of(MINUTES), rule)
+    fills = signed([one for one in place.rows("trade.fills") if one.strategy_id == name])
     assert [one[1:] for one in fills] == wanted.filled
-    assert len(fills) > 50
-    rows = {one.symbol: one for one in place.rows("trade.portfolio")}
+    assert len(fills) > (40 if name == "scaling" else 4)
+    own = [one for one in place.rows("trade.portfolio") if one.scope == f"strategy:{name}"]
+    rows = {one.symbol: one for one in own}
     assert rows[""].equity == wanted.equity
     assert {symbol: rows[symbol].quantity for symbol in SYMBOLS} == wanted.held
     assert place.events("trade.rejections") == []
@@ -72,12 +81,18 @@ def test_a_backtest_leaves_what_the_processors_leave(place: Place) -> None:
         symbol: BarColumns.of(symbol, 60, [one for one in bars_of(MINUTES) if one.symbol == symbol])
         for symbol in SYMBOLS
     }
-    done = simulate([dag_message(Scaling())], bars, TERMS)
+    done = simulate(MESSAGES, bars, TERMS)
     for mine, topic in ((done.orders.values(), "trade.orders"), (done.fills, "trade.fills")):
         assert sorted(mine, key=repr) == sorted(place.rows(topic), key=repr)
     assert sorted(done.intents, key=repr) == sorted(place.events("trade.intents"), key=repr)
     assert sorted(done.rows(), key=repr) == sorted(place.rows("trade.portfolio"), key=repr)
     assert list(done.rejections) == place.events("trade.rejections")
+
+
+def is_scalings(one: ComputeNode) -> bool:
+    return (
+        one.node_type == "portfolio" and '"quantity"' in one.params_canon and '"scaling"' in one.params_canon
+    )
 
 
 def held_after(place: Place) -> dict[int, dict[str, float]]:
@@ -91,7 +106,7 @@ def held_after(place: Place) -> dict[int, dict[str, float]]:
             out[decode_marker_bucket(record.key)] = dict(now)
         elif not is_reserved(record.key):
             row: Any = codec.decode(record.value)
-            if isinstance(row, Position):
+            if isinstance(row, Position) and row.scope == "strategy:scaling":
                 now[row.symbol] = float(row.quantity)
     return out
 
@@ -99,7 +114,7 @@ def held_after(place: Place) -> dict[int, dict[str, float]]:
 def test_each_bucket_sees_exactly_what_the_one_before_has_closed(place: Place) -> None:
     closed = held_after(place)
     buckets = sorted(closed)
-    (node,) = (one for one in place.rows("dag.nodes") if '"quantity"' in one.params_canon)
+    (node,) = (one for one in place.rows("dag.nodes") if is_scalings(one))
     (queue,) = (one for one in place.rows("dag.queues") if one.node_id == node.node_id)
     seen = place.events(queue.topic)
     assert len(seen) == len(bars_of(MINUTES))
@@ -123,13 +138,14 @@ def test_neither_polls_nor_deaths_nor_lost_stores_change_what_is_ordered(
     other = Place(tmp_path, partial(TaskSettings, poll_records=poll_records))
     try:
         other.open_world()
-        version = other.publish(dag_message(Scaling()))
-        other.open_gates(version.strategy_id)
+        versions = [other.publish(one) for one in MESSAGES]
+        for one in versions:
+            other.open_gates(one.strategy_id)
         stores: tuple[tuple[str, ...], ...] = ((), (f"nodes-{DESK}", "trading-0"))
         for rounds, lose in zip(deaths, stores, strict=True):
-            assert not other.trade(version, bars_of(MINUTES), END_MS, rounds)
+            assert not other.trade(versions[0], bars_of(MINUTES), END_MS, rounds)
             other.restart(lose=lose)
-        assert other.trade(version, bars_of(MINUTES), END_MS)
+        assert other.trade(versions[0], bars_of(MINUTES), END_MS)
         for topic in OUT:
             assert sorted(other.bytes_of(topic)) == sorted(place.bytes_of(topic)), topic
     finally:
@@ -162,15 +178,14 @@ def test_nobody_but_the_desk_waits_for_trading(tmp_path: Path) -> None:
         (trading,) = (one for one in made.workers if one.name == "trading")
         made.client.workers.remove(trading)
         feed = made.feed(version, bars_of(5), START_MS + 5 * STEP_MS)
-        feed.push(5)
+        feed.push(6)
         while made.client.pump():
             pass
         feed.close()
         (worker,) = (one for one in made.workers if one.name == "nodes")
         closed = [max(worker.tasks[number].buckets, default=0) for number in range(SHARDS)]
-        first = START_MS + STEP_MS
         assert closed[:DESK] == [START_MS + 5 * STEP_MS] * DESK
-        assert closed[DESK] <= first
+        assert closed[DESK] <= START_MS  # genesis is all that it waited for
         made.client.workers.append(trading)
         while made.client.pump():
             pass
