@@ -236,7 +236,7 @@ def scaling(equity: Decimal, held: Decimal, gain: Decimal, close: Decimal) -> De
 
 
 def waiting_for_gain(equity: Decimal, held: Decimal, gain: Decimal, close: Decimal) -> Decimal | None:
-    """The rule of `patient` said again; it never sells a part."""
+    """The rule of `patient` said again."""
     if not held:
         return Decimal("0.4")
     return Decimal(0) if abs(gain) > 300 else None
@@ -272,10 +272,9 @@ def _fill(books: Counted, symbol: str, quantity: Decimal, opened: Decimal) -> No
     way, rounding = (1, ROUND_CEILING) if quantity > 0 else (-1, ROUND_FLOOR)
     price = (opened * (1 + way * SLIPPAGE) / CENT).to_integral_value(rounding) * CENT
     books.cash -= quantity * price + abs(quantity) * price * FEE
-    books.held[symbol] = books.held.get(symbol, Decimal(0)) + quantity
-    books.cost[symbol] = (
-        books.cost.get(symbol, Decimal(0)) + quantity * price if books.held[symbol] else Decimal(0)
-    )
+    held, cost = books.held.get(symbol, Decimal(0)), books.cost.get(symbol, Decimal(0))
+    books.held[symbol] = held + quantity
+    books.cost[symbol] = cost + (quantity * price if quantity > 0 else cost * quantity / held)
     books.marks.setdefault(symbol, price)
     books.filled.append((symbol, quantity, price))
 

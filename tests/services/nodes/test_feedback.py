@@ -92,6 +92,11 @@ class Desk:
         self._nodes = Nodes()
         self._nodes.restore(self._tables)
 
+    def undo(self, before: Desk) -> None:
+        """Go back to the rows of another one."""
+        self._tables = before._tables
+        self._nodes.restore(self._tables)
+
     def hear(self, name: str, message: Any) -> None:
         self._nodes.on_record(self, Arrival(name, 0, 0, message))
         self._nodes.flush(self)
@@ -230,3 +235,15 @@ def test_what_it_keeps_counts_as_memory_and_is_a_row_of_no_node(store: Store) ->
     assert desk._nodes.resident_bytes > before
     names = {one.node_id for one in desk.table("node.windows").items()}
     assert names == {"portfolio w strategy:s", "portfolio w world"}
+
+
+def test_what_it_has_in_memory_is_made_again_from_the_rows_of_the_task(store: Store) -> None:
+    """As after an abort, which leaves the tables as they were and the processor where it was."""
+    desk, before = Desk(store), Desk(store)
+    for one in (desk, before):
+        one.enter(OWN)
+        one.deploy(("quantity",))
+    desk.waiting.append(position("w", "s", "A", 5))
+    assert desk.take(("A",)) == {(id_of("quantity"), "A"): 5.0}
+    desk.undo(before)
+    assert desk.take(("A",)) == {(id_of("quantity"), "A"): 0.0}
