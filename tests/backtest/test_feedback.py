@@ -13,6 +13,8 @@ from qmtl.backtest.honesty.check import check
 from qmtl.backtest.recording import Recorder
 from qmtl.backtest.signals import Nodes
 from qmtl.backtest.simulation import Simulated, simulate
+from qmtl.backtest.sweep.asking import Maker
+from qmtl.backtest.sweep.space import Combination, Space
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.foundation.common.errors import InvalidDag
 from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, OrderRejection
@@ -148,5 +150,8 @@ def test_where_nodes_are_computed_before_anything_is_traded_it_is_refused_by_nam
     with pytest.raises(InvalidDag, match=r"'held' reads the portfolio.*qmtl backtest") as refused:
         Nodes(bars).of(admit(message, 0))
     assert refused.value.code == "QMTL-500"
+    made = Maker(Scaling, Space(())).make(Combination(()))
+    assert (made.graph, made.code) == (None, "QMTL-500")
+    assert made.fault.startswith("node 'held' reads the portfolio")
     with pytest.raises(InvalidDag, match=r"'held' reads the portfolio; a check"):
         check([message], bars, TERMS)
