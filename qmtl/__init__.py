@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qmtl.runtime.sdk.message import dag_message as dag_message
     from qmtl.runtime.sdk.nodes import BuiltinNode as BuiltinNode
     from qmtl.runtime.sdk.nodes import Node as Node
+    from qmtl.runtime.sdk.nodes import PortfolioInput as PortfolioInput
     from qmtl.runtime.sdk.nodes import ProcessingNode as ProcessingNode
     from qmtl.runtime.sdk.nodes import StreamInput as StreamInput
     from qmtl.runtime.sdk.nodes import TagQueryNode as TagQueryNode
@@ -29,6 +30,7 @@ _HOMES: Final = {
     "BuiltinNode": "qmtl.runtime.sdk.nodes",
     "CacheView": "qmtl.runtime.sdk.view",
     "Node": "qmtl.runtime.sdk.nodes",
+    "PortfolioInput": "qmtl.runtime.sdk.nodes",
     "ProcessingNode": "qmtl.runtime.sdk.nodes",
     "Runner": "qmtl.interfaces.runner",
     "Strategy": "qmtl.runtime.sdk.strategy",
@@ -45,6 +47,7 @@ __all__ = [
     "BuiltinNode",
     "CacheView",
     "Node",
+    "PortfolioInput",
     "ProcessingNode",
     "Runner",
     "Strategy",

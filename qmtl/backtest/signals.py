@@ -24,6 +24,7 @@ from qmtl.runtime.indicators.price import PriceParams
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
 from qmtl.runtime.indicators.tag_query import AGGREGATES, TagQueryParams
 from qmtl.runtime.sdk.functions import Functions
+from qmtl.runtime.sdk.portfolio_node import PORTFOLIO
 from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
 from qmtl.services.dagmanager.graph import Graph, GraphNode
 
@@ -82,7 +83,8 @@ class Nodes:
         """What each node of a graph gives, by symbol.
 
         Raises:
-            InvalidDag: a node of another interval than the bars, or one that reads a symbol without bars.
+            InvalidDag: a node of another interval than the bars, one that reads a symbol without bars, or one that reads the portfolio back:
+                nothing is traded yet.
             CodeMissing, CodeDiffers: a function is not where the message says, or another one lies there.
         """
         for one in graph.nodes:
@@ -94,6 +96,11 @@ class Nodes:
 
     def _compute(self, strategy_id: str, one: GraphNode) -> BySymbol:
         node = one.node
+        if node.node_type == PORTFOLIO:
+            raise InvalidDag(
+                f"node {one.name!r} reads the portfolio; here all nodes are computed before anything is traded.",
+                "Run the strategy by itself with `qmtl backtest`, or on a log.",
+            )
         ports = [self._given[node_id] for node_id in node.dependencies]
         said = own_params(json.loads(node.params_canon, parse_float=Decimal))
         if node.node_type == PYTHON:

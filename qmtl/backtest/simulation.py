@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from qmtl.backtest.answers import answered
+from qmtl.backtest.feedback import backtest_with_feedback, reads_back
 from qmtl.backtest.recording import Recorder
 from qmtl.backtest.run import Run, backtest
 from qmtl.backtest.signals import Fault
@@ -161,7 +162,8 @@ def simulate(
     known = fingerprint or fingerprint_of((symbol, (one,)) for symbol, one in ordered.items())
     world, gates = opened(terms, known, ordered, graphs, start_ms)
     told("backtest", 1, 3)
-    run = backtest(
+    course = backtest_with_feedback if any(map(reads_back, graphs)) else backtest
+    run = course(
         answered(graphs),
         ordered,
         world,

@@ -22,6 +22,7 @@ from qmtl.backtest.simulation import DEFAULT_TERMS, Terms, span_of
 from qmtl.foundation.common.errors import InvalidDag, InvalidValue
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.indicators.registry import TAG_QUERY
+from qmtl.runtime.sdk.portfolio_node import PORTFOLIO
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph
 
@@ -60,7 +61,7 @@ def program_of_graphs(graphs: Sequence[Graph]) -> Program:
     """The nodes of graphs, each once.
 
     Raises:
-        InvalidDag: a tag query.
+        InvalidDag: a tag query, or a node that reads the portfolio back.
     """
     nodes: dict[str, ProgramNode] = {}
     for one in [one for graph in graphs for one in graph.nodes]:
@@ -68,6 +69,11 @@ def program_of_graphs(graphs: Sequence[Graph]) -> Program:
             raise InvalidDag(
                 f"node {one.name!r} is a tag query; a check looks at what a node reads by name alone.",
                 "Name the inputs, or leave out the check.",
+            )
+        if one.node.node_type == PORTFOLIO:
+            raise InvalidDag(
+                f"node {one.name!r} reads the portfolio; a check runs the nodes without trading.",
+                "Check the strategy without it, or leave --check out.",
             )
         nodes.setdefault(one.node.node_id, ProgramNode(one.name, one.node, one.code))
     return Program(

@@ -10,8 +10,15 @@ from typing import Final
 from qmtl.backtest.sweep.running import told
 from qmtl.backtest.sweep.space import Combination, Parameter, Space
 from qmtl.foundation.common.canonical import canonical_json, parse_canonical_json
-from qmtl.foundation.common.errors import CombinationFailed, InvalidStrategy, InvalidSweep, QmtlError
+from qmtl.foundation.common.errors import (
+    CombinationFailed,
+    InvalidDag,
+    InvalidStrategy,
+    InvalidSweep,
+    QmtlError,
+)
 from qmtl.runtime.sdk.loading import lacks_interval, message_of
+from qmtl.runtime.sdk.portfolio_node import PORTFOLIO
 from qmtl.runtime.sdk.strategy import Strategy
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.graph import Graph
@@ -68,7 +75,9 @@ class Maker:
         strategy_id = combination.strategy_id(self._stem)
         try:
             strategy = self._construct(**dict(combination.values))
-            message = renamed(message_of(strategy, self._interval), strategy_id)
+            message = message_of(strategy, self._interval)
+            _require_none_back(strategy)
+            message = renamed(message, strategy_id)
             return Made(strategy_id, message, admit(message, 0))
         except QmtlError as refused:
             return Made(strategy_id, None, None, refused.code, refused.what[:_SHOWN])
@@ -91,6 +100,15 @@ def renamed(message: bytes, strategy_id: str) -> bytes:
     """A message of `message_of` under another id."""
     said = parse_canonical_json(message.decode())
     return canonical_json({**said, "strategy_id": strategy_id}).encode()
+
+
+def _require_none_back(strategy: Strategy) -> None:
+    for one in strategy.nodes:
+        if one.node_type == PORTFOLIO:
+            raise InvalidDag(
+                f"node {one.called!r} reads the portfolio; combinations share what their nodes give, which is computed before anything is traded.",
+                "Run it with `qmtl backtest`.",
+            )
 
 
 def _require_taken(strategy: type[Strategy], said: Sequence[Parameter]) -> None:

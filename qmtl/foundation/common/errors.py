@@ -515,6 +515,12 @@ class StrategyNotLoaded(InvalidStrategy):
     code = "QMTL-514"
 
 
+class WorldNotNamed(InvalidDag):
+    """A node that reads a world's portfolio, on a log whose context names no one world: all share it, or nobody has said one."""
+
+    code = "QMTL-515"
+
+
 # ---- worlds and commands ------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ FULL_WEIGHT: Final = 10_000
 
 TAG_QUERY: Final = "tag_query"  # the `node_type` of a tag query
 
+PORTFOLIO: Final = "portfolio"  # the `node_type` of a node that reads the portfolio back
+
 
 class StrategyStatus(Enum):
     PENDING = "pending"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from qmtl.foundation.common.identity import NODE_ID_PREFIX
-from qmtl.foundation.contracts.dag import TAG_QUERY, PlannedNode, StrategyVersion
+from qmtl.foundation.contracts.dag import PORTFOLIO, TAG_QUERY, PlannedNode, StrategyVersion
 from qmtl.foundation.contracts.node import NodeDeployment
 from qmtl.foundation.wire.topics import SHARDS
 
@@ -16,14 +16,14 @@ no strategy's desk ever moves."""
 
 
 def shards_of(nodes: Iterable[PlannedNode], shards: int) -> dict[str, int]:
-    """The shard of each node of a strategy, by node id.
+    """The shard of each node of a strategy, by node id. What reads the portfolio back lives on the desk: so one task alone waits for trading.
 
     Args:
         nodes: inputs before the nodes that read them.
     """
     out: dict[str, int] = {}
     for one in nodes:
-        if one.node_type == TAG_QUERY:
+        if one.node_type in (TAG_QUERY, PORTFOLIO):
             out[one.node_id] = shards - 1
         elif one.dependencies:
             out[one.node_id] = max(out[dependency] for dependency in one.dependencies)

@@ -9,7 +9,7 @@ from qmtl.foundation.common.canonical import canonical_json
 from qmtl.foundation.common.errors import DuplicateName, InvalidStrategy
 from qmtl.foundation.common.names import MAX_NAME
 from qmtl.runtime.sdk.functions import code_path
-from qmtl.runtime.sdk.nodes import Node, ProcessingNode
+from qmtl.runtime.sdk.nodes import Node, PortfolioInput, ProcessingNode
 from qmtl.runtime.sdk.strategy import Strategy
 
 SCHEMA_VERSION: Final = "v1"
@@ -145,7 +145,7 @@ def _node(strategy: Strategy, node: Node, names: dict[Node, str], interval: int)
         "node_type": node.node_type,
         "interval": interval,
         "period": node.period or (strategy.default_period if inputs else None) or 1,
-        "params": node.params_with(inputs) if isinstance(node, ProcessingNode) else node.params_of(interval),
+        "params": _params(strategy, node, inputs, interval),
     }
     if inputs:
         said["inputs"] = inputs
@@ -155,3 +155,9 @@ def _node(strategy: Strategy, node: Node, names: dict[Node, str], interval: int)
         said["code"] = code_path(node.compute_fn)
         said["code_hash"] = node.code_hash
     return said
+
+
+def _params(strategy: Strategy, node: Node, inputs: Sequence[str], interval: int) -> dict[str, Any]:
+    if isinstance(node, ProcessingNode):
+        return node.params_with(inputs)
+    return node.params_in(strategy.name) if isinstance(node, PortfolioInput) else node.params_of(interval)

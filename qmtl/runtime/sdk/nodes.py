@@ -21,6 +21,7 @@ from qmtl.foundation.contracts.node import NodeValue, PositionTarget
 from qmtl.runtime.indicators.builtin import kind
 from qmtl.runtime.indicators.registry import SOURCE, TAG_QUERY, builtin
 from qmtl.runtime.sdk.functions import CODE_RULE, MAX_CODE, code_path
+from qmtl.runtime.sdk.portfolio_node import FIELDS, LAG, PORTFOLIO, PORTFOLIO_NODE, STRATEGY
 from qmtl.runtime.sdk.purity import require_compute_fn
 from qmtl.runtime.sdk.python_node import ALL, PYTHON, TARGET, VALUE, ComputeFn, PythonNode
 
@@ -194,7 +195,7 @@ class ProcessingNode(Node):
         bars: how many of the symbol's bars `view.bars` reaches back to.
         params: what the function is told besides, as `view.params`: JSON.
         gives: `value` or `target`; the nodes of a strategy that give targets are its signals.
-        lag: for feedback; 0 until there are topics to read back from.
+        lag: 0, or left out: what is read back is read by a `PortfolioInput`, which says how late.
 
     Raises:
         InvalidStrategy: names the node, what was wrong and what to do.
@@ -238,8 +239,8 @@ class ProcessingNode(Node):
             )
         if lag != 0:
             raise InvalidStrategy(
-                f"lag of the node {self.called!r} was {lag!r}; no topic of this version is read back by nodes, so 0 is the only one.",
-                "Leave it out; activation, portfolio and risk reach a strategy through its order gate.",
+                f"lag of the node {self.called!r} was {lag!r}; a function sees its inputs as they are in its own bucket, so 0 is the only one.",
+                f"Leave it out, and read the portfolio with PortfolioInput(node, field=…, lag={LAG}).",
             )
         require_compute_fn(compute_fn, self.called)
         code = code_path(compute_fn)
@@ -338,6 +339,80 @@ class TagQueryNode(Node):
 
     def params_of(self, interval: int) -> dict[str, Any]:
         return {**tag_query_params(self.query_tags, self.match_mode, interval), "aggregate": self.aggregate}
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True, init=False)
+class PortfolioInput(Node):
+    """A node that reads the portfolio back: in each bucket what the bucket before has left, never what is traded in its own.
+
+    It has a value for each symbol of which `input` has one: of the position in that symbol, or of the account, the same for all of them.
+
+    Args:
+        input: whose symbols and buckets are its own; a source, for most.
+        field: of the position `quantity`, `cost`, `average_cost`, `realised`, `unrealised`, `fees`; of the account `cash`, `equity`,
+            `exposure`, `account_realised`, `account_unrealised`, `account_fees`.
+        lag: how many buckets late it is read. It has to be said, and is 1.
+        scope: `strategy`, the strategy's own, or `world`: that of all strategies of its world together.
+
+    Raises:
+        InvalidStrategy: names the node, what was wrong and what to do.
+    """
+
+    field: str = ""
+    lag: int = LAG
+    scope: str = STRATEGY
+    reads: tuple[Node, ...] = ()
+
+    def __init__(
+        self,
+        input: Node,
+        field: str = "quantity",
+        *,
+        lag: int | None = None,
+        scope: str = STRATEGY,
+        name: str | None = None,
+        interval: int | str | None = None,
+        tags: Iterable[str] = (),
+    ) -> None:
+        object.__setattr__(self, "field", field)
+        object.__setattr__(self, "scope", scope)
+        _begin(self, name, interval, 1, tags)
+        object.__setattr__(self, "reads", _nodes(self, input))
+        if len(self.reads) != 1:
+            raise InvalidStrategy(
+                f"input of the PortfolioInput {self.called!r} was {len(self.reads)} nodes; it takes the symbols of one.",
+                "Give it one node, such as a StreamInput.",
+            )
+        said = {} if lag is None else {"lag": lag}
+        params = {
+            "field": field,
+            "scope": scope,
+            **said,
+            **({"strategy_id": "_"} if scope == STRATEGY else {}),
+        }
+        try:
+            canonical_json(params)
+            PORTFOLIO_NODE.parse(params, 1)
+        except (InvalidDag, InvalidValue) as refused:
+            raise _of(self, refused) from None
+        object.__setattr__(self, "lag", lag)
+
+    @property
+    def node_type(self) -> str:
+        return PORTFOLIO
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        return self.reads
+
+    @property
+    def stem(self) -> str:
+        return f"{PORTFOLIO}_{self.field}" if self.field in FIELDS else PORTFOLIO
+
+    def params_in(self, strategy_id: str) -> dict[str, Any]:
+        """Its parameters in a message of this strategy: what is its own is nobody else's."""
+        own = {"strategy_id": strategy_id} if self.scope == STRATEGY else {}
+        return {"field": self.field, "scope": self.scope, "lag": self.lag, **own}
 
 
 # ---- what every node is held to -------------------------------------------------------------------------------------

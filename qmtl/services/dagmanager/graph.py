@@ -31,14 +31,19 @@ from qmtl.foundation.contracts.dag import Artifact, ComputeNode
 from qmtl.runtime.indicators.builtin import Builtin
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, code_hash
 from qmtl.runtime.indicators.tag_query import TagQueryParams
+from qmtl.runtime.sdk.portfolio_node import PORTFOLIO, PORTFOLIO_NODE, PortfolioNode
 from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
 from qmtl.services.dagmanager.cycles import cycles
 from qmtl.services.dagmanager.faults import Faults, spelled
+from qmtl.services.dagmanager.feedback import check_own
 from qmtl.services.dagmanager.kinds import COMPAT, SCHEMA, SCHEMAS, TYPES, NodeType, is_target, kind_of
 from qmtl.services.dagmanager.message import DagMessage, DagNode, Draft, NodeRead, placed_artifacts, sound
 from qmtl.services.dagmanager.placed import Placed, check_edges, place_nodes
 
-_CODE: Final[Mapping[str, str]] = {name: code_hash(name) for name in BUILTINS}
+_CODE: Final[Mapping[str, str]] = {
+    **{name: code_hash(name) for name in BUILTINS},
+    PORTFOLIO: PORTFOLIO_NODE.code_hash,
+}
 
 Held = Callable[[str], ComputeNode | None]
 """The node that an id stands for, `None` if it is free."""
@@ -141,6 +146,7 @@ def resolve_draft(draft: Draft, at_ms: int, held: Held, faults: Faults) -> Graph
         if key in alone and placed.are_all(one, reads) and resolved.done.keys() >= set(reads):
             resolved.add(key, one, alone[key], reads)
     _check_signals(draft, placed, faults)
+    check_own(draft, faults)
     faults.refuse_any()
     done = resolved.done
     signals = tuple(done[name].node.node_id for _, name in draft.signals)
@@ -296,7 +302,7 @@ def check_alone(one: NodeRead, faults: Faults, files: Files | None = None) -> Al
             f"{one.path}.node_type",
             node.node_type,
             "no node type has that name",
-            f"Built in are {', '.join(sorted(BUILTINS))}; a function of one's own is a {PYTHON} node.",
+            f"Built in are {', '.join(sorted(_CODE))}; a function of one's own is a {PYTHON} node.",
         )
     found = _params(one, builtin, faults)
     used = _used(one, files, faults)
@@ -311,7 +317,7 @@ def check_alone(one: NodeRead, faults: Faults, files: Files | None = None) -> Al
     return Alone(node, params, canon)
 
 
-def _check_claims(one: NodeRead, builtin: Builtin, faults: Faults) -> None:
+def _check_claims(one: NodeRead, builtin: Builtin | PortfolioNode, faults: Faults) -> None:
     """Hold what a node says of its type to what the type is."""
     node, path = one.node, one.path
     if one.inputs is not None and len(one.inputs) != builtin.ports:

@@ -14,12 +14,14 @@ from qmtl.foundation.wire.compat import major
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
 from qmtl.runtime.indicators.builtin import Builtin
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE
+from qmtl.runtime.sdk.portfolio_node import PORTFOLIO, PORTFOLIO_NODE, PortfolioNode
 from qmtl.runtime.sdk.python_node import PYTHON, TARGET, PythonNode
 
-NodeType: TypeAlias = Builtin | PythonNode
+NodeType: TypeAlias = Builtin | PortfolioNode | PythonNode
 
 TYPES: Final[Mapping[str, NodeType]] = {
     **BUILTINS,
+    PORTFOLIO: PORTFOLIO_NODE,
     PYTHON: PythonNode(NodeValue),
     f"{PYTHON}.{TARGET}": PythonNode(PositionTarget),
 }
@@ -54,7 +56,7 @@ def kind_of(node_type: str, params: Mapping[str, Any]) -> str:
     """The kind of a node as it was published; empty where no type has that name."""
     if node_type == PYTHON:
         return f"{PYTHON}.{TARGET}" if params.get("gives") == TARGET else PYTHON
-    return node_type if node_type in BUILTINS else ""
+    return node_type if node_type in BUILTINS or node_type == PORTFOLIO else ""
 
 
 def gives_targets(node: ComputeNode) -> bool:

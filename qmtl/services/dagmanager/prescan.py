@@ -20,6 +20,7 @@ from qmtl.foundation.contracts.diff import MappedNode, NodeOrigin
 from qmtl.foundation.wire.compiled import opened
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import Faults
+from qmtl.services.dagmanager.feedback import reads_portfolio
 from qmtl.services.dagmanager.graph import (
     Graph,
     GraphNode,
@@ -68,13 +69,15 @@ class Prescan:
         return admit(data, at_ms, held) if graph is None else graph
 
     def plain(self, data: bytes, at_ms: int, held: Held = nobody) -> Graph | None:
-        """The graph of a message that is plainly sound; `None` wherever somebody has to look twice."""
+        """The graph of a message that is plainly sound; `None` wherever somebody has to look twice, as at a node that says whose it is."""
         read = self.texts_of(data)
         if read is None:
             return None
         head, nodes = read
         done = self._resolved(nodes, at_ms, held)
         if done is None or not _are_signals([name for _, name in head.signals], done):
+            return None
+        if reads_portfolio(one.node for one in done.values()):
             return None
         signals = tuple([done[name].node.node_id for _, name in head.signals])
         return Graph(

@@ -13,6 +13,7 @@ from typing import Final
 
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
 from qmtl.runtime.indicators.registry import TAG_QUERY
+from qmtl.runtime.sdk.portfolio_node import PORTFOLIO
 from qmtl.services.dagmanager.catalogue import Catalogue, is_usable
 from qmtl.services.dagmanager.graph import commit_hash
 from qmtl.services.dagmanager.kinds import gives_targets
@@ -91,7 +92,7 @@ def _stand(catalogue: Catalogue, prescan: Prescan, one: Known, reads: tuple[str,
         node.schema_hash,
         node.code,
     )
-    if not is_plain or node.node_type == TAG_QUERY:
+    if not is_plain or node.node_type in (TAG_QUERY, PORTFOLIO):
         return None
     mapped = MappedNode(node.node_id, one.name, queue.topic, NodeOrigin.REUSED)
     return Standing(reads, node, queue, mapped, room_of(one.name, node), catalogue.state)

@@ -46,6 +46,7 @@ from qmtl.services.dagmanager.answers import Answers, answers_in, planned, with_
 from qmtl.services.dagmanager.buffering import change_schema, is_buffering
 from qmtl.services.dagmanager.catalogue import HOLDING, Catalogue, is_usable
 from qmtl.services.dagmanager.faults import Faults, lines, spelled
+from qmtl.services.dagmanager.feedback import check_world
 from qmtl.services.dagmanager.graph import Graph
 from qmtl.services.dagmanager.naming import asset_of
 from qmtl.services.dagmanager.prescan import Prescan
@@ -170,6 +171,7 @@ def drafted(
         graph = admit(data, at_ms, catalogue.node, faults, strategy_id)
     _check_one_canary(catalogue, submission, graph, faults)
     artifacts.check_same(catalogue, graph.artifacts, faults)
+    check_world(catalogue.context(), (one.node for one in graph.nodes), faults)
     draft = _draft(catalogue, submission, graph)
     _check_distinct(catalogue, draft, faults)
     answers = answers_in(catalogue, [one.node for one in graph.nodes])

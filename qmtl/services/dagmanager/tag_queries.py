@@ -17,6 +17,7 @@ from qmtl.foundation.contracts.dag import ComputeNode, Queue
 from qmtl.foundation.contracts.node import NodeValue
 from qmtl.runtime.indicators.registry import BUILTINS, TAG_QUERY
 from qmtl.runtime.indicators.tag_query import TagQueryParams
+from qmtl.runtime.sdk.portfolio_node import PORTFOLIO
 from qmtl.runtime.sdk.python_node import PYTHON
 from qmtl.services.dagmanager.indexes import COMPUTE_TAGS
 from qmtl.services.dagmanager.kinds import gives_targets
@@ -45,7 +46,7 @@ def is_number(node: ComputeNode) -> bool:
     if node.node_type == PYTHON:
         return not gives_targets(node)
     known = BUILTINS.get(node.node_type)
-    return known is not None and known.output is NodeValue
+    return node.node_type == PORTFOLIO or (known is not None and known.output is NodeValue)
 
 
 @dataclass(slots=True)

@@ -16,7 +16,13 @@ class ComputeKeys:
 
     def __init__(self, row: NodeContext | None) -> None:
         self._context = None if row is None or row.context == NO_CONTEXT else row.context.read()
+        self._is_shared = row is None or row.context.shared_worlds
         self._keys: dict[str, str] = {}
+
+    @property
+    def world_id(self) -> str | None:
+        """The one world for which all is computed; None where worlds share it, or nobody has said."""
+        return None if self._context is None or self._is_shared else self._context.world_id
 
     def of(self, node_id: str) -> str:
         if self._context is None:

@@ -3,7 +3,8 @@
 A node lives on one shard, and stays there. A source's shard comes from its id; a node lives where its inputs live, and where
 they live on several, on the highest of these. So a component of the graph lies together unless a strategy joins two that were
 apart, nothing ever moves, and what crosses from shard to shard goes upwards only: no two tasks wait for each other. A tag query,
-whose inputs come and go, lives on the highest shard there is, from where every other one can be read.
+whose inputs come and go, lives on the highest shard there is, from where every other one can be read. So does a node that reads the portfolio
+back: it waits in each bucket for trading, which waits for all shards in the bucket before, and nobody below it waits with it.
 
 All intents are given on one shard, the desk: the highest there is, where the signals of every other one are read. So one task alone
 decides which version a symbol belongs to, a weight changes between two of its buckets for all symbols at once, and no version that
@@ -28,6 +29,7 @@ from qmtl.foundation.wire.shards import nodes_of, shards_of
 from qmtl.foundation.wire.topics import TopicSpec, node_topic
 from qmtl.runtime.indicators.price import PriceParams
 from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
+from qmtl.runtime.sdk.portfolio_node import PORTFOLIO, PORTFOLIO_NODE
 from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
 
 _PYTHON: Final = PythonNode(NodeValue)
@@ -98,6 +100,11 @@ class PlanNode:
     @property
     def is_source(self) -> bool:
         return self.node.node_type == SOURCE
+
+    @property
+    def is_feedback(self) -> bool:
+        """Whether it reads the portfolio back, as the bucket before has left it."""
+        return self.node.node_type == PORTFOLIO
 
     @property
     def is_query(self) -> bool:
@@ -189,6 +196,8 @@ def _parsed(node: PlannedNode) -> object:
     params = own_params(json.loads(node.params_canon, parse_float=Decimal))
     if node.node_type == PYTHON:
         return _PYTHON.parse(params, node.period)
+    if node.node_type == PORTFOLIO:
+        return PORTFOLIO_NODE.parse(params, node.period)
     return BUILTINS[node.node_type].parse(params, node.period)
 
 

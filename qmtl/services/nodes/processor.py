@@ -21,6 +21,9 @@ either, and not counted: nothing was crossed, as there was but one.
 
 A Python node runs a function that its author wrote, which a worker has or has not. Without it, and once it has failed, the node is in state error with
 its cause in `node.state`; it gives nothing from that bucket on, for no symbol, and what reads it gets nothing. All others go on.
+
+A node that reads the portfolio back makes a delayed edge of `trade.portfolio`: its shard computes a bucket once trading has closed the one before, and
+sees that cut and nothing newer, whatever was committed meanwhile. Only the shard on which such a node lives has the edge, and only while one does.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from qmtl.foundation.common.errors import (
     InvalidBar,
     PoisonRecord,
     QmtlError,
+    WorldNotNamed,
 )
 from qmtl.foundation.contracts.context import NO_CONTEXT, LogContext, NodeContext
 from qmtl.foundation.contracts.control import DeadLetter
@@ -60,16 +64,23 @@ from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
 from qmtl.runtime.indicators.builtin import Inputs, Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
 from qmtl.runtime.sdk.functions import Functions
+from qmtl.runtime.sdk.portfolio_node import PortfolioParams
 from qmtl.runtime.sdk.python_node import PythonParams, PythonRunning
 from qmtl.services.nodes.context import NAMED, ComputeKeys
 from qmtl.services.nodes.endings import settled
 from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, taken_over
+from qmtl.services.nodes.portfolio import PORTFOLIO_EDGE, PortfolioCopy
 from qmtl.services.nodes.resident import window_bytes
 
 DEPLOYMENTS: Final = Input("dag.strategies", broadcast=True)
 _LONGEST_CAUSE: Final = 1000
 IDLE_AFTER: Final = 60
 """Buckets of the clock for which a source that owes a bar is waited for; then the others go on without it, and it is late."""
+
+_NO_WORLD: Final = WorldNotNamed(
+    "the context of this log names no one world, and a portfolio is one world's.",
+    "Give the world a namespace of its own, and say its context (`qmtl service dagmanager context set --world`).",
+)
 
 CONTEXT: Final = Input("dag.context", broadcast=True)
 CLOCK: Final = Input("clock", bucketed=True, broadcast=True)
@@ -100,11 +111,12 @@ class Nodes:
         self._resident = 0
         self._keys = ComputeKeys(None)
         self._ended: dict[str, None] = {}
+        self._portfolio = PortfolioCopy()
 
     @property
     def resident_bytes(self) -> int:
         """Bytes of the windows that are in memory: those of the nodes and symbols that were computed since the task was opened."""
-        return self._resident
+        return self._resident + self._portfolio.resident_bytes
 
     def inputs(self) -> tuple[Input, ...]:
         return self._inputs
@@ -120,6 +132,7 @@ class Nodes:
         self._touched.clear()
         self._weights.clear()
         self._resident = 0
+        self._portfolio.restore()
         self._shard = tables["node.deployments"].partition
         self._keys = ComputeKeys(tables["node.context"].get(self._shard))
         self._replan(tables["node.deployments"])
@@ -139,6 +152,7 @@ class Nodes:
                 for name, every in sources
             ),
             *(Input(name, bucketed=True, broadcast=True) for name in others),
+            *((PORTFOLIO_EDGE,) if any(one.is_feedback and one.here for one in self._plan.nodes) else ()),
         )
         outputs = sorted({one.node.topic for one in self._plan.nodes if not one.is_source and one.here})
         self._closes = self._closes_next = (
@@ -268,12 +282,15 @@ class Nodes:
         bars: dict[str, dict[str, Bar]] = {}
         foreign: dict[str, None] = {}
         ends: dict[str, None] = {}
+        self._portfolio.take(step, bucket.arrivals.get(PORTFOLIO_EDGE.topic, ()))
         for one in self._plan.nodes:
             if one.is_source:
                 taken = bars[one.node.node_id] = self._take(step, one, bucket, ends)
                 values[one.node.node_id] = {symbol: float(bar.close) for symbol, bar in taken.items()}
             elif not one.here:
                 values[one.node.node_id] = self._receive(step, one, bucket, bars, foreign)
+            elif one.is_feedback:
+                values[one.node.node_id] = self._look_back(step, one, bucket.bucket_ms, values)
             else:
                 values[one.node.node_id] = self._compute(step, one, bucket.bucket_ms, values, bars, foreign)
             self._give(step, one, bucket.bucket_ms, values[one.node.node_id])
@@ -375,6 +392,27 @@ class Nodes:
                     assert_never(message)
         return out
 
+    def _look_back(
+        self, step: Step, one: PlanNode, bucket_ms: int, values: Mapping[str, Mapping[str, Output]]
+    ) -> dict[str, Output]:
+        """What the bucket before has left of the portfolio, for every symbol that the node's input has a number of in this bucket."""
+        out: dict[str, Output] = {}
+        node_id, world_id = one.node.node_id, self._keys.world_id
+        assert isinstance(one.params, PortfolioParams)  # as the plan parses those of its type
+        if world_id is None:
+            self._refuse(step, node_id, _NO_WORLD, bucket_ms)
+            return out
+        self._mend(step, node_id)
+        key = self._keys.of(node_id)
+        for symbol, inputs in _inputs_of(one, values):
+            value = self._portfolio.value(step, one.params, world_id, symbol)
+            if inputs[0] is not None and value is not None:
+                out[symbol] = float(value)
+                window = input_window_hash(symbol, inputs, str(value).encode(), key)
+                self._publish(step, one.node, symbol, bucket_ms, window, out[symbol])
+        self._note(step, one, NodeStatus.ACTIVE if out else NodeStatus.PRE_WARMUP, bucket_ms)
+        return out
+
     def _compute(
         self,
         step: Step,
@@ -432,20 +470,30 @@ class Nodes:
     def _may_run(self, step: Step, one: PlanNode, bucket_ms: int) -> bool:
         """Whether a Python node is computed. One that has failed is not, until it is deployed anew; one whose function this worker has
         not is not, until a worker has it: then it begins with its warm-up."""
-        states = step.table("node.state")
-        state: NodeState = states.get(one.node.node_id)
+        state: NodeState = step.table("node.state").get(one.node.node_id)
         if state.cause_code == ComputeFailed.code:
             return False
         try:
             self._functions.find(one.codes, one.node.code_hash)
         except (CodeMissing, CodeDiffers) as refused:
-            if state.cause != _cause(refused):
-                self._stop(step, one.node.node_id, refused, bucket_ms)
+            self._refuse(step, one.node.node_id, refused, bucket_ms)
             return False
+        self._mend(step, one.node.node_id)
+        return True
+
+    def _refuse(self, step: Step, node_id: str, error: QmtlError, bucket_ms: int) -> None:
+        """Stop a node, if it does not stand for this cause already."""
+        state: NodeState = step.table("node.state").get(node_id)
+        if state.cause != _cause(error):
+            self._stop(step, node_id, error, bucket_ms)
+
+    def _mend(self, step: Step, node_id: str) -> None:
+        """Let a node begin that had stopped, as what it lacked is there."""
+        states = step.table("node.state")
+        state: NodeState = states.get(node_id)
         if state.status is NodeStatus.ERROR:
             fresh = replace(state, status=NodeStatus.INITIALIZED, since_bucket_ms=0, cause_code="", cause="")
             states.put(fresh)
-        return True
 
     def _stop(self, step: Step, node_id: str, error: QmtlError, bucket_ms: int) -> None:
         """A node that can't go on is in state error, with its cause, and keeps nothing. Everything else goes on."""
@@ -520,6 +568,7 @@ class Nodes:
             self._resident += weight - self._weights.get((node_id, symbol), 0)
             self._weights[node_id, symbol] = weight
         self._touched.clear()
+        self._portfolio.flush(step)
 
 
 def _breach(one: PlanNode, bar: Bar, bucket_ms: int) -> str | None:
