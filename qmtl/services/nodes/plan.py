@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from qmtl.foundation.common.identity import own_params
@@ -171,7 +172,7 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
     nodes = tuple(
         PlanNode(
             node,
-            _parsed(node),
+            _parsed(node.node_type, node.params_canon, node.period),
             tuple(signals.get(node_id, ())),
             tuple(sorted(worlds.get(node_id, ()))),
             tuple(sorted(strategies[node_id])),
@@ -191,14 +192,16 @@ def make_plan(deployments: Iterable[StrategyVersion], shard: int = 0, shards: in
     return Plan(nodes, topics, ordered, min(ends, default=None))
 
 
-def _parsed(node: PlannedNode) -> object:
-    """The parameters in the form of the node's type; whatever a Python node gives, they have one form."""
-    params = own_params(json.loads(node.params_canon, parse_float=Decimal))
-    if node.node_type == PYTHON:
-        return _PYTHON.parse(params, node.period)
-    if node.node_type == PORTFOLIO:
-        return PORTFOLIO_NODE.parse(params, node.period)
-    return BUILTINS[node.node_type].parse(params, node.period)
+@lru_cache(maxsize=1 << 16)
+def _parsed(node_type: str, params_canon: str, period: int) -> object:
+    """The parameters in the form of the node's type; whatever a Python node gives, they have one form. They are remembered, as a plan is made of all
+    nodes each time that one comes."""
+    params = own_params(json.loads(params_canon, parse_float=Decimal))
+    if node_type == PYTHON:
+        return _PYTHON.parse(params, period)
+    if node_type == PORTFOLIO:
+        return PORTFOLIO_NODE.parse(params, period)
+    return BUILTINS[node_type].parse(params, period)
 
 
 def begun_anew(before: Plan, after: Plan) -> frozenset[str]:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeAlias, assert_never
+from typing import Final, assert_never
 
 from qmtl.engine.letters import Cause, letter_of
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
@@ -49,7 +49,7 @@ from qmtl.foundation.common.errors import (
 from qmtl.foundation.contracts.context import NO_CONTEXT, LogContext, NodeContext
 from qmtl.foundation.contracts.control import DeadLetter
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyStatus, StrategyVersion
-from qmtl.foundation.contracts.market import Bar, EndOfInput, WorldBar, fault_of
+from qmtl.foundation.contracts.market import Bar, EndOfInput, WorldBar
 from qmtl.foundation.contracts.node import (
     NodeDeployment,
     NodeState,
@@ -61,11 +61,12 @@ from qmtl.foundation.contracts.node import (
 from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.wire.shards import needed_by, nodes_of, shards_of
 from qmtl.foundation.wire.topics import SHARDS, TopicSpec, topic
-from qmtl.runtime.indicators.builtin import Inputs, Output, PositionTargetValue, Running
+from qmtl.runtime.indicators.builtin import Output, PositionTargetValue, Running
 from qmtl.runtime.indicators.registry import BUILTINS
 from qmtl.runtime.sdk.functions import Functions
 from qmtl.runtime.sdk.portfolio_node import PortfolioParams
 from qmtl.runtime.sdk.python_node import PythonParams, PythonRunning
+from qmtl.services.nodes.arrivals import Bars, bar_of, breach, inputs_of
 from qmtl.services.nodes.context import NAMED, ComputeKeys
 from qmtl.services.nodes.endings import settled
 from qmtl.services.nodes.plan import Plan, PlanNode, begun_anew, make_plan, taken_over
@@ -84,9 +85,6 @@ _NO_WORLD: Final = WorldNotNamed(
 
 CONTEXT: Final = Input("dag.context", broadcast=True)
 CLOCK: Final = Input("clock", bucketed=True, broadcast=True)
-
-Bars: TypeAlias = Mapping[str, Mapping[str, Bar]]
-"""The bars of one bucket by source and symbol: two sources may have different bars of one symbol."""
 
 
 class Nodes:
@@ -326,9 +324,9 @@ class Nodes:
                 self._end(step, one, arrival, bucket.bucket_ms, ends)
                 continue
             bar: Bar = arrival.message
-            if (breach := _breach(one, bar, bucket.bucket_ms)) is not None:
+            if (broken := breach(one, bar, bucket.bucket_ms)) is not None:
                 if one.here:  # of the shards that read it, one says so
-                    step.emit("dead.letters", _letter(arrival, InvalidBar.code, breach, self._shard))
+                    step.emit("dead.letters", _letter(arrival, InvalidBar.code, broken, self._shard))
                 continue
             out[bar.symbol] = bar
             if one.here:
@@ -379,7 +377,7 @@ class Nodes:
                 continue
             if window[1]:  # a record of old names none
                 used.add(window)
-            if one.sources and _bar_of(one, message.symbol, bars) is None:
+            if one.sources and bar_of(one, message.symbol, bars) is None:
                 lacks = f"a value of {message.symbol} came without a bar of its source"
                 step.emit("dead.letters", _letter(arrival, PoisonRecord.code, lacks, self._shard))
                 continue
@@ -404,7 +402,7 @@ class Nodes:
             return out
         self._mend(step, node_id)
         key = self._keys.of(node_id)
-        for symbol, inputs in _inputs_of(one, values):
+        for symbol, inputs in inputs_of(one, values):
             value = self._portfolio.value(step, one.params, world_id, symbol)
             if inputs[0] is not None and value is not None:
                 out[symbol] = float(value)
@@ -429,8 +427,8 @@ class Nodes:
         if one.is_python and not self._may_run(step, one, bucket_ms):
             return out
         given: list[tuple[str, str, Output]] = []
-        for symbol, inputs in _inputs_of(one, values):
-            bar = _bar_of(one, symbol, bars)
+        for symbol, inputs in inputs_of(one, values):
+            bar = bar_of(one, symbol, bars)
             assert (
                 bar is not None
             )  # a value without a bar comes from another shard alone, and is not received
@@ -571,49 +569,9 @@ class Nodes:
         self._portfolio.flush(step)
 
 
-def _breach(one: PlanNode, bar: Bar, bucket_ms: int) -> str | None:
-    """What a bar breaks of its source's contract."""
-    if bar.interval != one.node.interval:
-        return f"a bar of {bar.interval} s came to a source of {one.node.interval} s"
-    if bar.open_time_ms + bar.interval * 1000 != bucket_ms:
-        return f"a bar that opened at {bar.open_time_ms} came with the bucket {bucket_ms}"
-    if bucket_ms % 1000:
-        return f"a bar closed at {bucket_ms}, within a second; a bucket of a node closes at a whole one"
-    if not one.reads(bar.symbol):
-        return f"a bar of {bar.symbol} came to a source that does not read it"
-    return fault_of(bar)
-
-
-def _bar_of(one: PlanNode, symbol: str, bars: Bars) -> Bar | None:
-    """A symbol's bar of this bucket from the sources above the node; where several have one, from the first as its ports lead."""
-    for source in one.sources:
-        if (bar := bars[source].get(symbol)) is not None:
-            return bar
-    return None
-
-
-def _inputs_of(one: PlanNode, values: Mapping[str, Mapping[str, Output]]) -> list[tuple[str, Inputs]]:
-    """What a node takes in a bucket of each symbol, in their order. Of the many that may answer a tag query most have few symbols, so
-    that one takes the values that there are."""
-    ports = [values.get(node_id, {}) for node_id in one.node.dependencies]
-    if not one.is_query:
-        symbols = sorted({symbol for port in ports for symbol in port})
-        return [(symbol, tuple([_number(port.get(symbol)) for port in ports])) for symbol in symbols]
-    found: dict[str, list[float]] = {}
-    for port in ports:
-        for symbol, value in port.items():
-            if isinstance(value, float):
-                found.setdefault(symbol, []).append(value)
-    return [(symbol, tuple(found[symbol])) for symbol in sorted(found)]
-
-
 def _cause(error: QmtlError) -> str:
     return str(error)[:_LONGEST_CAUSE]
 
 
 def _letter(arrival: Arrival, code: str, cause: str, task: int) -> DeadLetter:
     return letter_of(Nodes.name, task, arrival, Cause(code, cause))
-
-
-def _number(value: Output | None) -> float | None:
-    return value if isinstance(value, float) else None
