@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal, localcontext
 from pathlib import Path
 from random import Random
@@ -41,6 +42,12 @@ TICKS = [Decimal(one) for one in ("0.01", "0.05", "1", "0.0003")]
 LOTS = [Decimal(one) for one in ("0.00000001", "0.001", "1", "7")]
 FEES = [Decimal(one) for one in ("0", "0.001", "-0.0002", "0.123456789012")]
 SLIPPAGES = [Decimal(one) for one in ("0", "0.0005", "0.3")]
+CLOSED: list[dict[str, Any]] = [
+    {"active": False},
+    {"weight": Decimal(0)},
+    {"effective_mode": EffectiveMode.SHADOW},
+]
+"""Why a side of a strategy may place no order, while the other one does."""
 WEIGHTS = [Decimal(one) for one in ("1", "1", "0.37")]
 
 
@@ -178,6 +185,9 @@ def drawn(seed: int) -> tuple[dict[str, BarColumns], World, list[Activation], li
         Activation("w", "s", side, True, chance.choice(WEIGHTS), False, False, EffectiveMode.PAPER, 1, "e", 0)
         for side in PositionSide
     ]
+    if not seed % 4:
+        at = chance.randrange(2)
+        own[at] = replace(own[at], **chance.choice(CLOSED))
     return market, world, own, wants
 
 

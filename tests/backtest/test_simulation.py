@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qmtl.backtest.recording import Recorder
+from qmtl.backtest.run import backtest
 from qmtl.backtest.simulation import Terms, reads_of, simulate, span_of
+from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.foundation.common.errors import InvalidDag, InvariantBroken, QmtlError, UnknownId
 from qmtl.foundation.contracts.trade import Side
 from qmtl.interfaces.report.from_backtest import result_of
@@ -102,6 +106,36 @@ def test_intents_come_by_bucket_then_symbol_then_signal() -> None:
     assert any(
         set(order) >= {(at, symbol, signal) for symbol in SYMBOLS for signal in (0, 1)} for at, _, _ in order
     )
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_strategy_has_its_own_gates_alone(*, alone: bool) -> None:
+    """Of two that want the same, one may place no orders."""
+    whole = simulate([message("x"), message("y")], {symbol: bars(symbol) for symbol in SYMBOLS})
+    gates = [replace(one, active=one.strategy_id == "x") for one in whole.gates]
+    x, y = backtest(
+        whole.graphs, whole.bars, whole.world, gates, whole.start_ms, 60_000, alone=alone
+    ).outcomes
+    assert x.fills == whole.run.outcomes[0].fills != []
+    assert list(x.rows()) == list(whole.run.outcomes[0].rows())
+    assert not y.orders
+    assert len(y.rejections) == len(y.intents) > 0
+
+
+def test_what_is_read_of_a_log_is_each_strategys_own(tmp_path: Path) -> None:
+    messages, given_ = [message("x"), message("y", slow=12)], {symbol: bars(symbol) for symbol in SYMBOLS}
+    log = EmbeddedLog(tmp_path)
+    recorder = Recorder(log)
+    kept = simulate(messages, given_, Terms(long=False))
+    read = simulate(messages, given_, Terms(long=False), recorder=recorder)
+    for one, other in zip(kept.run.outcomes, read.run.outcomes, strict=True):
+        assert one.intents == other.intents != ()
+        assert one.orders == other.orders != {}
+        assert one.fills == other.fills != []
+        assert one.rejections == other.rejections != []
+        assert list(one.rows()) == list(other.rows())
+    recorder.close()
+    log.close()
 
 
 @pytest.mark.parametrize("is_long", [True, False])
