@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from bench.backtest import floats, orders, sharing, through
+from bench.backtest import floats, orders, sharing, through, workload
 from bench.backtest import rounds as runs
 from bench.backtest.count import expected
 from bench.backtest.market import market
@@ -31,7 +31,7 @@ from bench.engine.gauge import Failed
 from bench.engine.run import RESULTS, code, processor
 from qmtl.testing.broker import any_broker
 
-PARTS: Final = ("w1", "orders", "sharing", "log")
+PARTS: Final = ("w1", "orders", "sharing", "log", "world")
 ORDERS: Final = (1_000, 10_000, 100_000)
 MORE_ORDERS: Final = 1_000_000
 
@@ -49,6 +49,10 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     asked.add_argument("--many", type=int, nargs="+", default=list(sharing.MANY), help="strategies in a run")
     asked.add_argument("--sharing-bars", type=int, default=20_000)
     asked.add_argument("--log-bars", type=int, default=5_000, help="that go through a broker")
+    asked.add_argument(
+        "--world-strategies", type=int, default=500, help="of one world, through one embedded log"
+    )
+    asked.add_argument("--world-bars", type=int, default=200)
     asked.add_argument("--out", type=Path, default=None)
     return asked.parse_args(arguments)
 
@@ -78,6 +82,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "orders": lambda: orders.measure(counts, rounds, say),
         "sharing": lambda: sharing.measure(asked.sharing_bars, asked.many, names, rounds, left_out, say),
         "log": lambda: logs(asked.log_bars),
+        "world": lambda: one_world(asked.world_strategies, asked.world_bars),
     }
     for part, run in independent.items():
         if part in parts:
@@ -153,6 +158,23 @@ def logs(bars: int) -> dict[str, Any]:
     }
 
 
+def one_world(strategies: int, bars: int) -> dict[str, Any]:
+    """Many strategies of one world, that share half of their nodes, through all processors in one process; they order what the backtest says.
+
+    Raises:
+        Failed: they do not.
+    """
+    asked = Asked("ladder", bars, 0, strategies, 50)
+    with tempfile.TemporaryDirectory(prefix="bench-backtest-") as name:
+        place = Path(name)
+        found = through.measure(f"embedded:{place / 'log'}", place / "state", asked, "one world")
+    say(
+        f"{strategies} strategies in one world: deployed in {found['published_s']:.1f} s, {found['bars_per_s']:.1f} bars/s"
+    )
+    nodes = workload.unique_nodes(strategies, 50)
+    return {"strategies": strategies, "bars": bars, "nodes": nodes, **found}
+
+
 def surroundings(asked: argparse.Namespace) -> dict[str, Any]:
     """When, on what and with which versions and options."""
     return {
@@ -184,6 +206,7 @@ def summary(result: Mapping[str, Any]) -> list[str]:
             ("cpu_us_last_to_first", "cpu_us_last_to_before", "kb_last_to_first", "kb_last_to_before"),
         ),
         ("log", ("kafka_to_embedded", "kafka_to_columns")),
+        ("world", ("strategies", "published_s", "bars_per_s", "orders", "peak_mb")),
     ):
         lines += [_line(f"{part}: {name}", result[part][name]) for name in names if part in result]
     if "sharing" in result:
