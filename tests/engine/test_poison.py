@@ -26,7 +26,8 @@ from qmtl.engine.letters import (
     failed,
     letter_of,
 )
-from qmtl.engine.log.embedded import EmbeddedLog, EmbeddedWriter
+from qmtl.engine.log.embedded import EmbeddedLog
+from qmtl.engine.log.embedded_writer import EmbeddedWriter
 from qmtl.engine.log.kafka import KafkaLog
 from qmtl.engine.log.port import Fence, Log, Positions, Record, TopicPartition
 from qmtl.engine.processor import Arrival, Bucket, Input, Step
