@@ -13,7 +13,7 @@ from dataclasses import replace
 from qmtl.backtest.signals import Found
 from qmtl.foundation.common.errors import TagsTooCommon
 from qmtl.foundation.contracts.dag import TAG_QUERY, ComputeNode
-from qmtl.services.dagmanager.graph import Graph, GraphNode
+from qmtl.services.dagmanager.graph import Graph, GraphNode, in_order
 from qmtl.services.dagmanager.naming import asset_of, topic_name
 from qmtl.services.dagmanager.tag_queries import MAX_ANSWERS, TagQueries, question_of
 
@@ -80,16 +80,11 @@ def _with_answers(graph: Graph, nodes: Mapping[str, Found], answers: Mapping[str
         if node_id in answers:
             one = replace(one, node=replace(one.node, dependencies=answers[node_id]))
         own.setdefault(node_id, []).append(one)
-    placed: dict[str, None] = {}
-    left = list(own)[::-1]
-    while left:
-        node_id = left[-1]
-        reads = (own[node_id][0] if node_id in own else nodes[node_id]).node.dependencies
-        more = [read for read in reads if read not in placed]
-        if more:
-            left += more[::-1]
-            continue
-        placed.setdefault(node_id)
-        left.pop()
-    ordered = [one for node_id in placed for one in own.get(node_id, [nodes[node_id]])]
+    reads: dict[str, tuple[str, ...]] = {}
+    left = list(own)
+    for node_id in left:  # grows while it is read
+        if node_id not in reads:
+            reads[node_id] = (own[node_id][0] if node_id in own else nodes[node_id]).node.dependencies
+            left += reads[node_id]
+    ordered = [one for node_id in in_order(reads) for one in own.get(node_id, [nodes[node_id]])]
     return replace(graph, nodes=tuple(ordered))
