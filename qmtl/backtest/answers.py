@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from qmtl.backtest.signals import Found
-from qmtl.foundation.common.errors import TagsTooCommon
+from qmtl.foundation.common.errors import InvalidDag, TagsTooCommon
 from qmtl.foundation.contracts.dag import TAG_QUERY, ComputeNode
-from qmtl.services.dagmanager.graph import Graph, GraphNode
+from qmtl.services.dagmanager.graph import Graph, GraphNode, in_order
 from qmtl.services.dagmanager.naming import asset_of, topic_name
 from qmtl.services.dagmanager.tag_queries import MAX_ANSWERS, TagQueries, question_of
 
@@ -45,6 +45,22 @@ def answered(graphs: Sequence[Graph]) -> tuple[Graph, ...]:
                 "Ask for a tag that fewer have.",
             )
     return tuple([_with_answers(graph, nodes, answers) for graph in graphs])
+
+
+def require_answers(graph: Graph) -> None:
+    """Hold a strategy that runs alone to tag queries that its own nodes answer.
+
+    Raises:
+        InvalidDag: nobody answers one.
+        TagsTooCommon: as `answered`.
+    """
+    (found,) = answered((graph,))
+    for one in found.nodes:
+        if one.node.node_type == TAG_QUERY and not one.node.dependencies:
+            raise InvalidDag(
+                f"node {one.name!r} is a tag query that nobody answers: no node of the strategy has its tags at its interval.",
+                "Name the inputs, give those that answer to `simulate`, too, or run it on a log.",
+            )
 
 
 def _answers(nodes: Mapping[str, ComputeNode], versions: Mapping[str, str]) -> Mapping[str, tuple[str, ...]]:
@@ -80,16 +96,11 @@ def _with_answers(graph: Graph, nodes: Mapping[str, Found], answers: Mapping[str
         if node_id in answers:
             one = replace(one, node=replace(one.node, dependencies=answers[node_id]))
         own.setdefault(node_id, []).append(one)
-    placed: dict[str, None] = {}
-    left = list(own)[::-1]
-    while left:
-        node_id = left[-1]
-        reads = (own[node_id][0] if node_id in own else nodes[node_id]).node.dependencies
-        more = [read for read in reads if read not in placed]
-        if more:
-            left += more[::-1]
-            continue
-        placed.setdefault(node_id)
-        left.pop()
-    ordered = [one for node_id in placed for one in own.get(node_id, [nodes[node_id]])]
+    reads: dict[str, tuple[str, ...]] = {}
+    left = list(own)
+    for node_id in left:  # grows while it is read
+        if node_id not in reads:
+            reads[node_id] = (own[node_id][0] if node_id in own else nodes[node_id]).node.dependencies
+            left += reads[node_id]
+    ordered = [one for node_id in in_order(reads) for one in own.get(node_id, [nodes[node_id]])]
     return replace(graph, nodes=tuple(ordered))

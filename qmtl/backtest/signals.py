@@ -37,7 +37,7 @@ BySymbol: TypeAlias = Mapping[str, Given]
 
 @dataclass(frozen=True, slots=True)
 class Found(GraphNode):
-    """A node of a strategy of the run, in the graph of another one whose tag query it answers, or that reads it for one that does.
+    """A node of one strategy of the run in the graph of another one, whose tag query it answers; or an input of such a node.
 
     Attributes:
         strategy_id: whose it is.

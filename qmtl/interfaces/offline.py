@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias
 
+from qmtl.backtest.answers import require_answers
 from qmtl.backtest.recording import Recorder
 from qmtl.backtest.simulation import DEFAULT_TERMS, Progress, Simulated, Terms, reads_of, simulate
 from qmtl.bootstrap import functions_of, open_log
@@ -127,14 +128,17 @@ def run_offline(
         told("read bars", 0, 1)
         read = _read(data, start_ms, end_ms, as_of, symbols, None, sparse=False)
         message = message_of(loaded, read.interval)
-        reads_of(admit(message, 0))  # raises where another source has an interval of its own
+        graph = admit(message, 0)
+        reads_of(graph)  # raises where another source has an interval of its own
     else:
         message = message_of(loaded, length)
-        symbols, reads = reads_of(admit(message, 0))
+        graph = admit(message, 0)
+        symbols, reads = reads_of(graph)
         told("load", 1, 1)
         told("read bars", 0, 1)
         read = _read(data, start_ms, end_ms, as_of, symbols, length or reads, sparse=interval is not None)
     told("read bars", 1, 1)
+    require_answers(graph)
     simulated = simulate(
         [message],
         read.bars,

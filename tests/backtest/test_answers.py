@@ -112,6 +112,13 @@ def test_values_and_intents_are_those_of_the_node_workers(case: tuple[list[dict[
             for topic, node_id in topics.items():
                 said = {(one.symbol, one.bucket_ms): one.value for one in values(floor, topic)}
                 assert column_values(found[node_id], bars) == said
+            reads = {
+                one.node.node_id: one.node.dependencies
+                for graph in answered(done.graphs)
+                for one in graph.nodes
+            }
+            for node in (node for row in rows(floor) for node in row.nodes):
+                assert reads[node.node_id] == node.dependencies  # in this order, which tells two zeros apart
             assert done.computed == len({node.node_id for row in rows(floor) for node in row.nodes})
         finally:
             floor.close()
