@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl import CacheView, PortfolioInput, ProcessingNode, Strategy, StreamInput, dag_message, register
+from qmtl import (
+    CacheView,
+    PortfolioInput,
+    ProcessingNode,
+    Strategy,
+    StreamInput,
+    TagQueryNode,
+    dag_message,
+    register,
+)
 from qmtl.backtest.honesty.check import check
 from qmtl.backtest.recording import Recorder
 from qmtl.backtest.signals import Nodes
@@ -142,6 +151,27 @@ def test_a_worlds_portfolio_is_one_strategys_where_it_is_alone_and_refused_besid
     assert simulate([dag_message(OfWorld())], bars, TERMS).fills
     with pytest.raises(InvalidDag, match=r"'held' reads what all strategies .* by itself"):
         simulate([dag_message(OfWorld()), dag_message(Plain())], bars, TERMS)
+
+
+class Asking(Strategy):
+    """Asks for tags, and reads what it holds."""
+
+    def setup(self) -> None:
+        price = StreamInput(SYMBOLS, interval=60, tags=["here"])
+        asked = TagQueryNode(["here"], name="asked", interval=60)
+        held = PortfolioInput(price, field="quantity", lag=1, scope="strategy", name="held")
+        side = cross(asked, held)
+        self.add_nodes(
+            [price, asked, held, side, position_target(side, long_percent="0.3", short_percent="0")]
+        )
+
+
+def test_a_tag_query_of_a_strategy_that_reads_back_is_refused_by_name() -> None:
+    with pytest.raises(
+        InvalidDag, match=r"'asked' is a tag query of a strategy that reads the portfolio"
+    ) as refused:
+        simulate([dag_message(Asking())], columns_of(10, 3), TERMS)
+    assert refused.value.code == "QMTL-500"
 
 
 def test_where_nodes_are_computed_before_anything_is_traded_it_is_refused_by_name() -> None:
