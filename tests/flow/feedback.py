@@ -14,7 +14,7 @@ from qmtl import CacheView, PortfolioInput, ProcessingNode, Strategy, StreamInpu
 from qmtl.backtest.simulation import Terms
 from qmtl.bootstrap import make_workers, prepare
 from qmtl.engine.log.embedded import EmbeddedLog
-from qmtl.engine.log.port import TopicPartition
+from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission, StrategyVersion, TopicClass
@@ -108,11 +108,20 @@ def bars_of(count: int, seed: int = 7) -> list[Bar]:
 
 
 class Place:
-    """An embedded log with all processors, which may be killed and begun again."""
+    """A log with all processors, which may be killed and begun again.
 
-    def __init__(self, directory: Path, settings: Callable[[Path], TaskSettings] = TaskSettings) -> None:
+    Args:
+        log: an embedded one in the directory if there is none.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: Callable[[Path], TaskSettings] = TaskSettings,
+        log: Log | None = None,
+    ) -> None:
         self._directory, self._settings = directory, settings
-        self.log = EmbeddedLog(directory / "log")
+        self.log = EmbeddedLog(directory / "log") if log is None else log
         prepare(self.log)
         register(scaled)
         register(patient)
@@ -147,6 +156,11 @@ class Place:
         outcome = self.client.submit(DagSubmission(name, WORLD, message, START_MS, FULL_WEIGHT, *CONTEXT))
         assert outcome.accepted, outcome
         return self.client.deployed(outcome)
+
+    def publish_again(self, message: bytes) -> StrategyVersion:
+        """Another version, or one that was there before, in place of the present one."""
+        said = self.client.in_log(DagSubmission("", WORLD, message, START_MS, FULL_WEIGHT))
+        return self.client.deployed(self.client.submit(self.client.named(said, "scaling")))
 
     def open_gates(self, strategy_id: str) -> None:
         for side in PositionSide:
