@@ -413,6 +413,9 @@ def test_a_function_that_fails_is_told_with_node_symbol_and_bucket(
     assert first.startswith(f"[QMTL-413] the node 'strange' failed: {says}")
     bucket_ms = at(31) if "7030" in body else at(1)
     assert f"for {SYMBOL} in the bucket {bucket_ms}" in first
+    raised = "it raised" in says
+    line = next(at for at, one in enumerate(path.read_text().splitlines(), 1) if body in one)
+    assert first.endswith(f", on line 2 of odd(). That is odd_nodes.py line {line}: {body}") == raised
     assert "Repair the function" in remedy
     told = json.loads((out / "result.json").read_text())  # all other nodes have gone on
     assert told["fills"] > 0
