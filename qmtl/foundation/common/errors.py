@@ -385,6 +385,7 @@ class ComputeFailed(QmtlError):
     """
 
     code = "QMTL-413"
+    exit_code = 12
 
     def __init__(self, what: str, remedy: str = "", where: str = "") -> None:
         super().__init__(what, remedy)
@@ -395,6 +396,13 @@ class ViewMisused(QmtlError, LookupError):
     """A view that was asked for what it has not, or was to be changed."""
 
     code = "QMTL-414"
+
+
+class NodesInError(QmtlError):
+    """A run over bars that have an end has come to it, with nodes of its strategy in state error: to run it again changes nothing of that."""
+
+    code = "QMTL-415"
+    exit_code = 12
 
 
 # ---- DAG messages -----------------------------------------------------------------------------------------

@@ -408,7 +408,7 @@ def test_a_function_that_fails_is_told_with_node_symbol_and_bucket(
     path.write_text(PYTHON.format(body=body))
     text = written(tmp_path / "bars.csv", 0, 100)
     ran = call(capsys, "backtest", str(path), "--data", text, "--out", str(out), "--no-parquet")
-    assert ran.code == 1
+    assert ran.code == 12
     first, remedy = ran.err.splitlines()
     assert first.startswith(f"[QMTL-413] the node 'strange' failed: {says}")
     bucket_ms = at(31) if "7030" in body else at(1)
