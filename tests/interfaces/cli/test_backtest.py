@@ -312,7 +312,7 @@ def test_what_is_left_out_of_the_data_is_told(strategy: str, tmp_path: Path, cap
     assert ran.code == 0, ran
     assert ran.err.splitlines() == [
         "the strategy does not read OTHER; left out",
-        f"1 bars of {SYMBOL} are there a second time in the same words; they count once",
+        f"1 bar of {SYMBOL} is there a second time in the same words; it counts once",
     ]
     told = json.loads(ran.out)
     assert (told["bars"], told["buckets"]) == ({SYMBOL: 91}, 96)  # five minutes have no bar
@@ -452,8 +452,14 @@ def test_a_disk_that_fills_leaves_no_half_file_and_no_result_of_another_run(
     assert call(capsys, *line).code == 0
     whole = {one.name: one.read_bytes() for one in out.iterdir()}
     with small_disk(size):
+        as_json = call(capsys, *line, "--cash", "50000", "--json")
         ran = call(capsys, *line, "--cash", "50000")
     assert_one_screen(ran, "QMTL-801", 2, says=["can't be written", "Make room", "--out"])
+    shown = call(capsys, *line[:-3], "--cash", "50000")  # without --out
+    assert ran.out == shown.out  # what the run has come to is told all the same
+    assert "FIGURE" in ran.out
+    (told,) = as_json.lines()
+    assert (as_json.code, told["written"], told["fills"] > 0) == (2, [], True)
     left = {one.name for one in out.iterdir()}
     (gone,) = [name for name in whole if name not in left and name != "result.json"]
     assert gone in ran.err

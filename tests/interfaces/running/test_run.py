@@ -244,8 +244,8 @@ def test_a_run_that_has_come_to_the_end_of_its_bars_with_a_node_in_error_ends_wi
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = as_csv(tmp_path / "bars.csv", bars_of({"BTC-USD": CLOSES}))
-    line = ("strategy", "run", f"{__name__}:Failing", "--world", "w1", "--log", f"embedded:{place}")
-    line = (*line, "--domain", "backtest", "--as-of", "sample", "--data", f"BTC-USD={data}")
+    what = ("strategy", "run", f"{__name__}:Failing", "--world", "w1", "--log", f"embedded:{place}")
+    line = (*what, "--domain", "backtest", "--as-of", "sample", "--data", f"BTC-USD={data}")
     first = call(capsys, *line)
     assert (first.code, first.err.splitlines()[0]) == (
         12,
