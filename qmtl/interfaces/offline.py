@@ -73,7 +73,7 @@ class Backtested:
         """What became of nodes whose function failed, by the bucket: from then on such a node gave nothing, and all else went on."""
         found = sorted(self.simulated.faults, key=lambda one: (one.bucket_ms, one.name))
         return tuple(
-            ComputeFailed(f"the node {one.name!r} failed: {one.error.what}", one.error.remedy)
+            ComputeFailed(f"the node {one.name!r} failed: {_placed(one.error)}", one.error.remedy)
             for one in found
         )
 
@@ -171,6 +171,11 @@ def recording(address: str) -> Iterator[Recorder]:
         yield Recorder(log)
     finally:
         log.close()
+
+
+def _placed(error: ComputeFailed) -> str:
+    """What failed, with the line of the author's file behind it."""
+    return f"{error.what} That is {error.where}" if error.where else error.what
 
 
 def _loaded(strategy: Strategic) -> Strategy | bytes:

@@ -164,6 +164,16 @@ def test_the_processors_on_a_log_order_and_fill_the_same(tmp_path: Path) -> None
     assert found.fills == through.rows(columns.fills())
 
 
+def test_many_strategies_that_share_nodes_order_on_a_log_what_they_order_in_columns(tmp_path: Path) -> None:
+    bars = 72  # the slowest average takes 60
+    asked = Asked("ladder", bars, 0, 30, 50)
+    found = through.run(f"embedded:{tmp_path / 'log'}", tmp_path / "state", asked)
+    columns = ours.run(asked, market(bars))
+    assert found.orders == through.rows(columns.orders())
+    assert found.fills == through.rows(columns.fills())
+    assert len(found.fills) == 30 * expected("ladder", market(bars)).fills > 30
+
+
 # ---- the others ---------------------------------------------------------------------------------------------------------
 
 

@@ -377,15 +377,32 @@ class CodeDiffers(QmtlError):
 
 
 class ComputeFailed(QmtlError):
-    """A compute function that raised, or gave what is no output: its node is in state error and says no more."""
+    """A compute function that raised, or gave what is no output: its node is in state error and says no more.
+
+    Args:
+        where: the line of the author's code that raised, by its file and with its text; empty where nobody knows it. It is for people in this
+            process: no log is told of it.
+    """
 
     code = "QMTL-413"
+    exit_code = 12
+
+    def __init__(self, what: str, remedy: str = "", where: str = "") -> None:
+        super().__init__(what, remedy)
+        self.where = where
 
 
 class ViewMisused(QmtlError, LookupError):
     """A view that was asked for what it has not, or was to be changed."""
 
     code = "QMTL-414"
+
+
+class NodesInError(QmtlError):
+    """A run over bars that have an end has come to it, with nodes of its strategy in state error: to run it again changes nothing of that."""
+
+    code = "QMTL-415"
+    exit_code = 12
 
 
 # ---- DAG messages -----------------------------------------------------------------------------------------

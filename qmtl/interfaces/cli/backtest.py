@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qmtl.foundation.common.errors import QmtlError
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.backtest_check import (
     check_options,
@@ -126,10 +127,24 @@ def backtest(
                 code=code,
                 recorder=recorder,
             )
-            advance("write", 0, 1)
-            written = [] if out is None else done.write(out, parquet=parquet)
-            advance("write", 1, 1)
         simulated = done.simulated
+        rows = {} if recorder is None else {"recorded": {"log": record, "rows": recorder.rows}}
+        _remark(done)
+        if not as_json:
+            _show(done)  # before anything else can fail: the run may have taken long
+        try:
+            written = _written(done, out, parquet)
+        except QmtlError:
+            if as_json:
+                render.json_line({**result_object(done), "written": [], **rows})
+            for fault in done.faults:
+                render.note(fault)
+            raise
+        if not as_json:
+            for one in written:
+                render.line(f"Written: {one}")
+            if recorder is not None:
+                render.line(f"Recorded: {recorder.rows} rows on {record}")
         report = None
         if is_checked:
             packages = functions_of(code).packages
@@ -141,24 +156,13 @@ def backtest(
                 cut_count=cut_count,
                 start_count=start_count,
             )
-        if done.unread:
-            render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
-        for symbol, count in done.duplicates.items():
-            render.note(
-                f"{count} bars of {symbol} are there a second time in the same words; they count once"
-            )
         if as_json:
             checks = {} if report is None else {"honesty": findings_object(report)}
-            rows = {} if recorder is None else {"recorded": {"log": record, "rows": recorder.rows}}
             told = {**result_object(done), "written": [str(one) for one in written], **rows, **checks}
             render.json_line(told)
-        else:
-            _show(done, written)
-            if recorder is not None:
-                render.line(f"Recorded: {recorder.rows} rows on {record}")
-            if report is not None:
-                render.line()
-                render_findings(report)
+        elif report is not None:
+            render.line()
+            render_findings(report)
     for fault in done.faults[1:]:
         render.note(fault)
     if done.faults:
@@ -167,7 +171,27 @@ def backtest(
         raise failure_of(report)
 
 
-def _show(done: Backtested, written: list[Path]) -> None:
+def _written(done: Backtested, out: Path | None, parquet: bool) -> list[Path]:
+    if out is None:
+        return []
+    with render.progress() as advance:
+        advance("write", 0, 1)
+        written = done.write(out, parquet=parquet)
+        advance("write", 1, 1)
+    return written
+
+
+def _remark(done: Backtested) -> None:
+    if done.unread:
+        render.note(f"the strategy does not read {', '.join(done.unread)}; left out")
+    for symbol, count in done.duplicates.items():
+        are = "bar of {} is" if count == 1 else "bars of {} are"
+        render.note(
+            f"{count} {are.format(symbol)} there a second time in the same words; {'it counts' if count == 1 else 'they count'} once"
+        )
+
+
+def _show(done: Backtested) -> None:
     from qmtl.interfaces.report import words
 
     simulated, result = done.simulated, done.result
@@ -201,5 +225,3 @@ def _show(done: Backtested, written: list[Path]) -> None:
         f" {'sample' if meant.ddof else 'population'}, risk-free {meant.risk_free:.4g} a year; a trade is one order's reduction of a"
         f" position at {meant.matching.value} cost, after fees. Times are UTC."
     )
-    for one in written:
-        render.line(f"Written: {one}")

@@ -221,9 +221,11 @@ def run(
     """Run STRATEGY in a world: publish it, unless it was, and show what becomes of it until Ctrl-C or SIGTERM.
 
     On Kafka everybody's workers compute and trade, and this only shows; on an embedded log they run in this process. Orders are let through by
-    what the world service says (`qmtl world activation set`), which is shown as the gate. What is deployed goes on when this ends.
+    what the world service says (`qmtl world activation set`), which is shown as the gate. What is deployed goes on when this ends. A run over
+    --data that has come to their end with a node in state error ends with exit code 12.
     """
-    from qmtl.interfaces.running.events import Refused
+    from qmtl.foundation.common.errors import NodesInError
+    from qmtl.interfaces.running.events import Completed, Refused
     from qmtl.interfaces.running.run import RunOptions
     from qmtl.interfaces.running.run import run as run_strategy
     from qmtl.interfaces.running.words import as_json as event_json
@@ -235,7 +237,11 @@ def run(
     context = (execution_domain, as_of, partition, dataset_fingerprint)
     options = RunOptions(*context, interval, since_ms, bars, packages, wait_s)
 
+    failed: list[str] = []
+
     def show_event(event: RunEvent) -> None:
+        if isinstance(event, Completed):
+            failed.extend(event.failed)
         if as_json:
             render.json_line(event_json(event))
         elif not isinstance(event, Refused):  # an error is shown as every error is
@@ -245,3 +251,8 @@ def run(
     ended = run_strategy(spec, world_id, log_address, show_event, options)
     if isinstance(ended, Refused):
         raise ended.error()
+    if failed:
+        raise NodesInError(
+            f"all bars are computed and traded, but {', '.join(map(repr, failed))} of the strategy ended in state error.",
+            "Their causes are told above and in node.state (`qmtl dag show`); the strategy has nothing from them, and nothing that is computed from them.",
+        )

@@ -10,8 +10,9 @@ from typing import Final, TypeAlias, assert_never
 
 from blake3 import blake3
 
-HOPELESS: Final = (2, 5)
-"""Exit codes of a command line that can't be read and of a strategy that is none: what is said again ends again so, whatever the policy."""
+HOPELESS: Final = (2, 5, 12)
+"""Exit codes of a command line that can't be read, of a strategy that is none, and of one that has come to the end of its bars with a node in
+state error: what is said again ends again so, whatever the policy."""
 
 ENDED_BY_TERM: Final = (0, -SIGTERM, 128 + SIGTERM)
 """How a process ends that was asked to: by itself, or by the signal where it had not come as far as to catch it."""

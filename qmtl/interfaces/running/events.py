@@ -266,9 +266,11 @@ class Completed:
 
     Attributes:
         bucket_ms: the last bucket.
+        failed: nodes of the strategy that are in state error by then, in the order of the message; `NodeChanged` has told their causes.
     """
 
     bucket_ms: int
+    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 from qmtl.engine.log.port import Log, Positions, Record, TopicPartition
 from qmtl.engine.view import BATCH, all_partitions
 from qmtl.foundation.contracts.dag import VersionSentinel
-from qmtl.foundation.contracts.node import NodeState
+from qmtl.foundation.contracts.node import NodeState, NodeStatus
 from qmtl.foundation.contracts.trade import Fill, Order, OrderIntent, OrderRejection
 from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.foundation.wire.keys import encode_key, is_reserved, key_prefix
@@ -126,6 +126,12 @@ class Follower:
         while any(self._reader.positions().get(where, 0) < end for where, end in ends.items()):
             out += self.poll(_WAIT_S)
         return out
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the nodes that were told to be in state error, in the order in which the names were given."""
+        told = [self._told.get(node_id) for node_id in self._names]
+        return tuple(one.name for one in told if one is not None and one.status is NodeStatus.ERROR)
 
     def close(self) -> None:
         self._reader.close()

@@ -197,7 +197,7 @@ def _until_traded(
             traded_ms = feeding.step()
             if traded_ms >= feeding.end_ms:
                 yield from follower.drain()
-                yield Completed(feeding.end_ms)
+                yield Completed(feeding.end_ms, follower.failed)
                 yield Stopped("completed")
                 return
             busy = bool(client.workers) and client.pump()

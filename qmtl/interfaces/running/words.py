@@ -96,7 +96,8 @@ def _words(event: RunEvent) -> tuple[str, str]:
                 f"buckets up to {instant(event.bucket_ms)} were closed before: {rest}, and nodes that are new see only what is fed from now on",
             )
         case Completed():
-            return "completed", f"all bars up to {instant(event.bucket_ms)} are computed and traded"
+            failed = f"; in state error: {', '.join(event.failed)}" if event.failed else ""
+            return "completed", f"all bars up to {instant(event.bucket_ms)} are computed and traded{failed}"
         case Stopped():
             return "stopped", event.why
         case _:

@@ -28,6 +28,7 @@ from qmtl.runtime.indicators.builtin import (
     refuse_first,
     strangers,
 )
+from qmtl.runtime.sdk.raised_at import RaisedAt, raised_at
 from qmtl.runtime.sdk.slots import Ring
 from qmtl.runtime.sdk.view import CacheView, Sight
 
@@ -269,7 +270,8 @@ def called(
     except MemoryError:
         raise  # the machine's and not the function's: another one may have room
     except (Exception, SystemExit) as error:  # a function ends itself, never its worker
-        raise ComputeFailed(_raised(sight, error), _REPAIR) from error
+        at = raised_at(error, function)
+        raise ComputeFailed(_raised(sight, error, at), _REPAIR, "" if at is None else at.in_file) from error
     if found is None:
         return None
     return _number(found, sight) if gives == VALUE else _target(found, sight)
@@ -335,14 +337,15 @@ def _wrong(sight: Sight, was: str, rule: str) -> ComputeFailed:
     )
 
 
-def _raised(sight: Sight, error: BaseException) -> str:
+def _raised(sight: Sight, error: BaseException, at: RaisedAt | None) -> str:
     try:
         said = f"{error.code}: {error.what}" if isinstance(error, QmtlError) else str(error)
     except Exception:  # an author's error may fail to say what it is
         said = "which can't be told"
     plain = _ADDRESS.sub("0x...", said)[:_SHOWN]
     shown = "".join(letter if letter.isprintable() else " " for letter in plain)
-    return f"it raised {type(error).__name__} ({shown}) for {sight.symbol} in the bucket {sight.bucket_ms}."
+    where = "" if at is None else f", on {at.in_function}"
+    return f"it raised {type(error).__name__} ({shown}) for {sight.symbol} in the bucket {sight.bucket_ms}{where}."
 
 
 def _bar_bytes(bar: Bar) -> bytes:

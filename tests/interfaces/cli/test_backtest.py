@@ -312,7 +312,7 @@ def test_what_is_left_out_of_the_data_is_told(strategy: str, tmp_path: Path, cap
     assert ran.code == 0, ran
     assert ran.err.splitlines() == [
         "the strategy does not read OTHER; left out",
-        f"1 bars of {SYMBOL} are there a second time in the same words; they count once",
+        f"1 bar of {SYMBOL} is there a second time in the same words; it counts once",
     ]
     told = json.loads(ran.out)
     assert (told["bars"], told["buckets"]) == ({SYMBOL: 91}, 96)  # five minutes have no bar
@@ -408,11 +408,14 @@ def test_a_function_that_fails_is_told_with_node_symbol_and_bucket(
     path.write_text(PYTHON.format(body=body))
     text = written(tmp_path / "bars.csv", 0, 100)
     ran = call(capsys, "backtest", str(path), "--data", text, "--out", str(out), "--no-parquet")
-    assert ran.code == 1
+    assert ran.code == 12
     first, remedy = ran.err.splitlines()
     assert first.startswith(f"[QMTL-413] the node 'strange' failed: {says}")
     bucket_ms = at(31) if "7030" in body else at(1)
     assert f"for {SYMBOL} in the bucket {bucket_ms}" in first
+    raised = "it raised" in says
+    line = next(at for at, one in enumerate(path.read_text().splitlines(), 1) if body in one)
+    assert first.endswith(f", on line 2 of odd(). That is odd_nodes.py line {line}: {body}") == raised
     assert "Repair the function" in remedy
     told = json.loads((out / "result.json").read_text())  # all other nodes have gone on
     assert told["fills"] > 0
@@ -449,8 +452,14 @@ def test_a_disk_that_fills_leaves_no_half_file_and_no_result_of_another_run(
     assert call(capsys, *line).code == 0
     whole = {one.name: one.read_bytes() for one in out.iterdir()}
     with small_disk(size):
+        as_json = call(capsys, *line, "--cash", "50000", "--json")
         ran = call(capsys, *line, "--cash", "50000")
     assert_one_screen(ran, "QMTL-801", 2, says=["can't be written", "Make room", "--out"])
+    shown = call(capsys, *line[:-3], "--cash", "50000")  # without --out
+    assert ran.out == shown.out  # what the run has come to is told all the same
+    assert "FIGURE" in ran.out
+    (told,) = as_json.lines()
+    assert (as_json.code, told["written"], told["fills"] > 0) == (2, [], True)
     left = {one.name for one in out.iterdir()}
     (gone,) = [name for name in whole if name not in left and name != "result.json"]
     assert gone in ran.err

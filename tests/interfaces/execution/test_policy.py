@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmtl.foundation.common.errors import NodesInError
 from qmtl.interfaces.execution.policy import (
     AT_REST,
     LIVE,
@@ -189,11 +190,13 @@ ENDS = [
     (Restart.ALWAYS, 0, Phase.WAITING),
     (Restart.ALWAYS, 3, Phase.WAITING),
     (Restart.ALWAYS, 2, Phase.GIVEN_UP),
+    (Restart.ALWAYS, NodesInError.exit_code, Phase.GIVEN_UP),
     (Restart.ON_FAILURE, 0, Phase.ENDED),
     (Restart.ON_FAILURE, 1, Phase.WAITING),
     (Restart.ON_FAILURE, -9, Phase.WAITING),
     (Restart.ON_FAILURE, 2, Phase.GIVEN_UP),
     (Restart.ON_FAILURE, 5, Phase.GIVEN_UP),
+    (Restart.ON_FAILURE, NodesInError.exit_code, Phase.GIVEN_UP),
     (Restart.NEVER, 0, Phase.ENDED),
     (Restart.NEVER, 1, Phase.FAILED),
     (Restart.NEVER, -15, Phase.FAILED),

@@ -51,7 +51,9 @@ from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.reading import BarsRead
 from qmtl.runtime.sdk.builtins import builtin
 from qmtl.topology import NAMES
+from tests.interfaces.cli.running import call
 from tests.replay.logs import commit, row
+from tests.runtime.data.walk import as_csv
 from tests.runtime.sdk import authored
 from tests.services.graphs import T0, crossing, strategy, text
 from tests.services.nodes.floor import bars_of
@@ -234,7 +236,27 @@ def test_a_node_that_fails_is_told_with_its_cause_and_the_run_goes_on(place: Pat
     assert (failed.name, failed.cause_code) == ("bad", "QMTL-413")
     assert "is too high" in failed.cause
     assert "bad is error since" in told(failed)
-    assert found[-1] == Stopped("completed")
+    assert found[-2:] == [Completed(T0 + 40 * 60_000, ("bad",)), Stopped("completed")]
+    assert told(found[-2]).endswith("are computed and traded; in state error: bad")
+
+
+def test_a_run_that_has_come_to_the_end_of_its_bars_with_a_node_in_error_ends_with_a_code_of_its_own(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = as_csv(tmp_path / "bars.csv", bars_of({"BTC-USD": CLOSES}))
+    what = ("strategy", "run", f"{__name__}:Failing", "--world", "w1", "--log", f"embedded:{place}")
+    line = (*what, "--domain", "backtest", "--as-of", "sample", "--data", f"BTC-USD={data}")
+    first = call(capsys, *line)
+    assert (first.code, first.err.splitlines()[0]) == (
+        12,
+        "[QMTL-415] all bars are computed and traded, but 'bad' of the strategy ended in state error.",
+    )
+    assert "bad is error since" in first.out
+    assert "on line 5 of fails_above()" in first.out
+    assert first.out.endswith("stopped    completed\n")
+    again = call(capsys, *line, "--json")  # to run it again mends nothing, and says so again
+    assert again.code == 12
+    assert [one["failed"] for one in again.lines() if one["event"] == "completed"] == [["bad"]]
 
 
 def test_the_gate_is_switched_by_each_word_of_the_world_service_and_nothing_else(place: Path) -> None:
