@@ -116,13 +116,14 @@ def problems(stages: Iterable[Processor] = PROTOTYPES) -> list[str]:
     out = []
     owned: dict[str, str] = {}
     touched = {
+        "backtest.values",
         "dead.letters",
         "dead.redriven",
         "late.records",
         "ops.acceptances",
         "schemas",
         "task.cuts",
-    }  # every processor's, and people's
+    }  # every processor's, people's, and that of backtests
     for one in stages:
         for name in one.tables:
             if owned.setdefault(name, one.name) != one.name:

@@ -19,6 +19,7 @@ from qmtl.backtest.kept import Outcome
 from qmtl.backtest.recording import Recorder
 from qmtl.backtest.run import Course, Run
 from qmtl.backtest.signals import Fault, Nodes, wants_of
+from qmtl.backtest.signals import Values as KeptValues
 from qmtl.foundation.common.errors import ComputeFailed, InvalidDag
 from qmtl.foundation.common.identity import own_params
 from qmtl.foundation.contracts.market import Bar
@@ -58,6 +59,7 @@ def backtest_with_feedback(
     *,
     functions: Functions | None = None,
     recorder: Recorder | None = None,
+    values: KeptValues | None = None,
 ) -> Run:
     """As `qmtl.backtest.run.backtest`, where nodes may read the portfolio.
 
@@ -65,7 +67,7 @@ def backtest_with_feedback(
         InvalidDag: as there; several strategies, of which one reads what all of them hold, as each is gone through alone; or a tag query in
             one that reads the portfolio.
     """
-    nodes = Nodes(bars, functions)
+    nodes = Nodes(bars, functions, values)
     last_ms = max(int(one.bucket_ms[-1]) for one in bars.values() if len(one))
     course = Course(bars, world, opened_ms, step_ms, last_ms, recorder)
     if recorder is not None:
@@ -90,7 +92,7 @@ def backtest_with_feedback(
         outcomes.append(ByRules(intents, steps.book))
         faults += program.faults
         stepped.update(dict.fromkeys(one.node.node_id for one in graph.nodes if one not in outside))
-    return Run(tuple(outcomes), nodes.computed + len(stepped), (*nodes.faults, *faults))
+    return Run(tuple(outcomes), nodes.computed + len(stepped), (*nodes.faults, *faults), nodes.reused)
 
 
 def _require_no_query(graph: Graph) -> None:

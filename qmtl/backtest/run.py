@@ -9,7 +9,7 @@ from qmtl.backtest.by_rules import by_rules
 from qmtl.backtest.kept import Kept, Outcome
 from qmtl.backtest.ledger import Ledger, Unusual
 from qmtl.backtest.recording import OnLog, Recorded, Recorder
-from qmtl.backtest.signals import Fault, Nodes, Want, wants_of
+from qmtl.backtest.signals import Fault, Nodes, Values, Want, wants_of
 from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, OrderRejection, Position
 from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.runtime.columns import BarColumns
@@ -25,11 +25,13 @@ class Run:
         outcomes: of each strategy, in the order of the graphs.
         computed: how many different nodes were computed.
         faults: nodes whose function failed; everything else went on.
+        reused: how many different nodes were not computed, as their values were known.
     """
 
     outcomes: tuple[Outcome, ...]
     computed: int
     faults: tuple[Fault, ...] = ()
+    reused: int = 0
 
     @property
     def intents(self) -> tuple[OrderIntent, ...]:
@@ -62,6 +64,7 @@ def backtest(
     *,
     functions: Functions | None = None,
     recorder: Recorder | None = None,
+    values: Values | None = None,
     alone: bool = False,
 ) -> Run:
     """Run strategies of one world over bars.
@@ -73,9 +76,10 @@ def backtest(
         step_ms: between two buckets of the run: the cut that is read is the bucket's before.
         functions: those that Python nodes may run; without any only what is registered in this process.
         recorder: writes every row to a log, where they are read again when somebody asks; without it they are kept in memory.
+        values: what nodes gave in earlier runs over these bars.
         alone: go through every step with the rules of trading alone, which is slower and leaves the same.
     """
-    nodes = Nodes(bars, functions)
+    nodes = Nodes(bars, functions, values)
     last_ms = max(int(one.bucket_ms[-1]) for one in bars.values() if len(one))
     course = Course(bars, world, opened_ms, step_ms, last_ms, recorder)
     if recorder is not None:
@@ -85,7 +89,7 @@ def backtest(
         wants = wants_of(graph, nodes.of(graph), bars)
         own = [gate for gate in gates if gate.strategy_id == graph.strategy_id]
         outcomes.append(course.go(graph.strategy_id, wants, own, alone=alone))
-    return Run(tuple(outcomes), nodes.computed, tuple(nodes.faults))
+    return Run(tuple(outcomes), nodes.computed, tuple(nodes.faults), nodes.reused)
 
 
 class Course:

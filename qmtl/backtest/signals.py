@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from qmtl.runtime.indicators.registry import BUILTINS, SOURCE, TAG_QUERY
 from qmtl.runtime.indicators.tag_query import AGGREGATES, TagQueryParams
 from qmtl.runtime.sdk.functions import Functions
 from qmtl.runtime.sdk.portfolio_node import PORTFOLIO
-from qmtl.runtime.sdk.python_node import PYTHON, PythonNode
+from qmtl.runtime.sdk.python_node import PYTHON, ComputeFn, PythonNode
 from qmtl.services.dagmanager.graph import Graph, GraphNode
 
 CHUNK: Final = 4096
@@ -60,24 +60,45 @@ class Fault(NamedTuple):
     error: ComputeFailed
 
 
+class Values(Protocol):
+    """What nodes gave in earlier runs over the same bars (`qmtl.backtest.reuse`)."""
+
+    def find(self, node: ComputeNode, symbols: Sequence[str]) -> Mapping[str, Column] | None:
+        """Its columns of these symbols, in their order; None where they are not known."""
+        ...
+
+    def keep(self, node: ComputeNode, columns: Mapping[str, Column]) -> None:
+        """Remember its columns."""
+        ...
+
+
 class Nodes:
     """Values of nodes by their ids, over one set of bars; a node that several strategies have is computed once.
 
     Args:
         bars: by symbol, of one interval.
         functions: those that Python nodes may run; without any only what is registered in this process.
+        values: asked before a node is computed, and told after; without any all nodes are computed.
 
     Attributes:
         computed: how many different nodes were computed.
+        reused: how many were not, as their values were known.
         faults: the nodes that failed, as they were met.
     """
 
-    def __init__(self, bars: Mapping[str, BarColumns], functions: Functions | None = None) -> None:
+    def __init__(
+        self,
+        bars: Mapping[str, BarColumns],
+        functions: Functions | None = None,
+        values: Values | None = None,
+    ) -> None:
         self.bars = bars
-        self.computed = 0
+        self.computed = self.reused = 0
         self.faults: list[Fault] = []
         self._functions = Functions() if functions is None else functions
         self._given: dict[str, BySymbol] = {}
+        self._values = values
+        self._loose: set[str] = set()  # nodes whose values do not follow from their ids and the bars alone
 
     def of(self, graph: Graph) -> Mapping[str, BySymbol]:
         """What each node of a graph gives, by symbol.
@@ -90,9 +111,43 @@ class Nodes:
         for one in graph.nodes:
             if one.node.node_id not in self._given:
                 whose = one.strategy_id if isinstance(one, Found) else graph.strategy_id
-                self._given[one.node.node_id] = self._compute(whose, one)
+                found = None if self._values is None else self._find(self._values, one)
+                if found is not None:
+                    self._given[one.node.node_id] = found
+                    self.reused += 1
+                    continue
+                made = self._given[one.node.node_id] = self._compute(whose, one)
                 self.computed += 1
+                if self._values is not None:
+                    self._keep(self._values, one.node, made)
         return self._given
+
+    def _find(self, values: Values, one: GraphNode) -> BySymbol | None:
+        """What is known of a node; a function that would be missing is missing then, too."""
+        node = one.node
+        if node.node_type == TAG_QUERY or not self._loose.isdisjoint(node.dependencies):
+            self._loose.add(node.node_id)  # no id says who answers a query
+        if node.node_id in self._loose or node.node_type in (SOURCE, PORTFOLIO):
+            return None
+        if node.node_type == PYTHON:
+            self._function(one)
+        symbols = _symbols([self._given[node_id] for node_id in node.dependencies])
+        return values.find(node, symbols) if symbols else None
+
+    def _keep(self, values: Values, node: ComputeNode, made: BySymbol) -> None:
+        if self.faults and self.faults[-1].node_id == node.node_id:
+            self._loose.add(node.node_id)
+        columns = {symbol: given for symbol, given in made.items() if isinstance(given, Column)}
+        if (
+            columns
+            and len(columns) == len(made)
+            and node.node_type != SOURCE
+            and node.node_id not in self._loose
+        ):
+            values.keep(node, columns)
+
+    def _function(self, one: GraphNode) -> ComputeFn:
+        return self._functions.find((one.code,) if one.code else (), one.node.code_hash)
 
     def _compute(self, strategy_id: str, one: GraphNode) -> BySymbol:
         node = one.node
@@ -126,7 +181,7 @@ class Nodes:
     ) -> BySymbol:
         node = one.node
         params = PythonNode(NodeValue).parse(said, node.period)
-        function = self._functions.find((one.code,) if one.code else (), node.code_hash)
+        function = self._function(one)
         out: dict[str, Column | Stated] = {}
         failed: Failed | None = None
         for symbol in _symbols(ports):

@@ -11,8 +11,10 @@ from typing import Final
 from qmtl.backtest.answers import answered
 from qmtl.backtest.feedback import backtest_with_feedback, reads_back
 from qmtl.backtest.recording import Recorder
+from qmtl.backtest.reuse import NodeValues
 from qmtl.backtest.run import Run, backtest
 from qmtl.backtest.signals import Fault
+from qmtl.foundation.common.compute_context import ComputeContext, ExecutionDomain
 from qmtl.foundation.common.errors import CommandRefused, InvalidDag, InvalidValue
 from qmtl.foundation.common.identity import own_params
 from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, OrderRejection, Position
@@ -124,6 +126,11 @@ class Simulated:
         """How many different nodes there were to compute."""
         return self.run.computed
 
+    @property
+    def reused(self) -> int:
+        """How many different nodes there were beside, whose values an earlier run has kept."""
+        return self.run.reused
+
 
 DEFAULT_TERMS: Final = Terms()
 
@@ -137,6 +144,8 @@ def simulate(
     fingerprint: str | None = None,
     functions: Functions | None = None,
     recorder: Recorder | None = None,
+    reuse: NodeValues | None = None,
+    as_of: str = "",
 ) -> Simulated:
     """Run the strategies of these DAG messages over bars, all in one world, each with an account of its own. A tag query is answered by the
     nodes of all of them.
@@ -146,6 +155,10 @@ def simulate(
         fingerprint: of these bars, where it is known; computed otherwise.
         functions: those that Python nodes may run; without any only what is registered in this process.
         recorder: writes every row to a log; without it they are kept in memory.
+        reuse: values of nodes that earlier runs in this context have kept: they are used, and those of other nodes are kept for later ones.
+            What comes of the run is the same.
+        as_of: the commit that the bars come from, a part of that context; without one, the fingerprint stands for it, as the bars are the same
+            whenever they are read.
 
     Raises:
         InvalidDag: a message that is refused, a node that reads what the bars don't have, or a tag query with too many answers.
@@ -162,6 +175,10 @@ def simulate(
     known = fingerprint or fingerprint_of((symbol, (one,)) for symbol, one in ordered.items())
     world, gates = opened(terms, known, ordered, graphs, start_ms)
     told("backtest", 1, 3)
+    values = None
+    if reuse is not None:
+        context = ComputeContext(terms.world_id, ExecutionDomain.BACKTEST, as_of or known, "", known)
+        values = reuse.within(context, ordered)
     course = backtest_with_feedback if any(map(reads_back, graphs)) else backtest
     run = course(
         answered(graphs),
@@ -172,6 +189,7 @@ def simulate(
         interval * 1000,
         functions=functions,
         recorder=recorder,
+        values=values,
     )
     told("backtest", 3, 3)
     return Simulated(

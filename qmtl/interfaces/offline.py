@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from qmtl.backtest.answers import require_answers
 from qmtl.backtest.recording import Recorder
+from qmtl.backtest.reuse import NodeValues
 from qmtl.backtest.simulation import DEFAULT_TERMS, Progress, Simulated, Terms, reads_of, simulate
 from qmtl.bootstrap import functions_of, open_log
 from qmtl.foundation.common.errors import ComputeFailed, InvalidStrategy, NotInCatalogue
@@ -109,12 +110,14 @@ def run_offline(
     progress: Progress | None = None,
     code: Sequence[str] = (),
     recorder: Recorder | None = None,
+    reuse: NodeValues | None = None,
 ) -> Backtested:
     """As `Runner.offline`, with text in place of a strategy, too.
 
     Args:
         code: packages with the functions of a DAG message, beside those that the environment names.
         recorder: writes every row to a log, which has to stay open as long as somebody asks what has come of the run.
+        reuse: values of nodes that earlier runs have kept on a log; those of this one are kept there, too.
     """
     functions = functions_of(code)
     told = progress or (lambda what, done, total: None)
@@ -147,6 +150,8 @@ def run_offline(
         fingerprint=read.fingerprint,
         functions=functions,
         recorder=recorder,
+        reuse=reuse,
+        as_of=read.as_of,
     )
     if recorder is not None:
         recorder.close()
@@ -176,6 +181,25 @@ def recording(address: str) -> Iterator[Recorder]:
 def _placed(error: ComputeFailed) -> str:
     """What failed, with the line of the author's file behind it."""
     return f"{error.what} That is {error.where}" if error.where else error.what
+
+
+@contextmanager
+def reusing(address: str) -> Iterator[NodeValues]:
+    """The values of nodes on a log that is open meanwhile.
+
+    Raises:
+        UsageError, LogUnreachable, LogLocked: as `open_log`.
+        TopicMismatch: the log takes no such values.
+    """
+    log = open_log(address)
+    try:
+        values = NodeValues(log)
+        try:
+            yield values
+        finally:
+            values.close()
+    finally:
+        log.close()
 
 
 def _loaded(strategy: Strategic) -> Strategy | bytes:

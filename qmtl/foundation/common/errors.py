@@ -811,6 +811,12 @@ class ProjectNotMade(QmtlError):
     exit_code = 2
 
 
+class ValuesRefused(QmtlError):
+    """Values that an earlier backtest has kept, and that are not used: they are damaged, or could not be read or written."""
+
+    code = "QMTL-821"
+
+
 class InvalidSweep(QmtlError):
     """Parameters, conditions or a figure with which no sweep can be made."""
 

@@ -171,4 +171,27 @@ class DagReader:
     closed_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ColumnChunk:
+    """Some consecutive buckets of what a node gave of one symbol in a backtest: a row of `backtest.values`.
+
+    Attributes:
+        compute_key: of the node in the context in which it was computed.
+        chunk: its place among those of the symbol, from 0.
+        chunks: how many the symbol has.
+        rows: buckets in this one, each that of a bar.
+        values: float64, little-endian, 8 bytes for each bucket, also where nothing is there.
+        there: a bit for each bucket, the highest of a byte first: whether the node gave anything.
+    """
+
+    compute_key: str
+    node_id: str
+    symbol: str
+    chunk: int
+    chunks: int
+    rows: int
+    values: bytes
+    there: bytes
+
+
 NodeTable: TypeAlias = NodeWindow | NodeState | NodeDeployment

@@ -335,6 +335,8 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         "trading",
         days=90,
     ),
+    # What nodes gave in backtests, for later ones; no processor reads it.
+    _table("backtest.values", "compute_key symbol chunk", "", (node.ColumnChunk,), "backtest"),
     # What a task had read at each step; where it reads one partition, or buckets alone, nothing is open and nothing is written.
     _events("task.cuts", "processor task", "", (control.TaskCut,), "every processor", days=90),
     # The schemas of everything that is written here, published before the first value of each.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qmtl.foundation.common.errors import QmtlError
+from qmtl.foundation.common.errors import QmtlError, UsageError
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.backtest_check import (
     check_options,
@@ -23,6 +23,7 @@ from qmtl.interfaces.cli.options import format_option, instant, interval_s
 from qmtl.interfaces.cli.terms import terms_options
 
 if TYPE_CHECKING:
+    from qmtl.backtest.reuse import NodeValues
     from qmtl.backtest.simulation import Terms
     from qmtl.interfaces.offline import Backtested
     from qmtl.runtime.performance.kpi import Convention
@@ -79,6 +80,13 @@ if TYPE_CHECKING:
     metavar="LOG",
     help="Write intents, orders, fills, rejections and the portfolio on a log that is empty, as embedded:DIR or kafka://HOST:PORT/NAMESPACE.",
 )
+@click.option(
+    "--reuse",
+    "reuse",
+    default=None,
+    metavar="LOG",
+    help="Use what nodes gave over the same bars in earlier backtests, and keep it there for later ones; a log as of --record, but another one.",
+)
 @check_options
 @format_option
 def backtest(
@@ -94,6 +102,7 @@ def backtest(
     out: Path | None,
     parquet: bool,
     record: str | None,
+    reuse: str | None,
     is_checked: bool,
     cut_count: int,
     start_count: int,
@@ -105,13 +114,19 @@ def backtest(
     orders are those that the processors give on the same bars. It needs no log and no broker.
     """
     from qmtl.bootstrap import functions_of
-    from qmtl.interfaces.offline import recording, run_offline
+    from qmtl.interfaces.offline import recording, reusing, run_offline
     from qmtl.interfaces.report.backtest_files import result_object
     from qmtl.interfaces.report.export import require_parquet
 
     if out is not None and parquet:
         require_parquet()  # before the run, which may take long
+    if reuse is not None and reuse == record:
+        raise UsageError(
+            f"--reuse and --record were both {reuse!r}; what is recorded is one run's, what is reused many runs'.",
+            "Name two logs.",
+        )
     with ExitStack() as held:
+        values = None if reuse is None else held.enter_context(reusing(reuse))
         recorder = None if record is None else held.enter_context(recording(record))
         with render.progress() as advance:
             done = run_offline(
@@ -126,12 +141,14 @@ def backtest(
                 progress=advance,
                 code=code,
                 recorder=recorder,
+                reuse=values,
             )
         simulated = done.simulated
         rows = {} if recorder is None else {"recorded": {"log": record, "rows": recorder.rows}}
         _remark(done)
         if not as_json:
-            _show(done)  # before anything else can fail: the run may have taken long
+            # Before anything else can fail: the run may have taken long.
+            _show(done, is_reusing=values is not None)
         try:
             written = _written(done, out, parquet)
         except QmtlError:
@@ -158,11 +175,14 @@ def backtest(
             )
         if as_json:
             checks = {} if report is None else {"honesty": findings_object(report)}
-            told = {**result_object(done), "written": [str(one) for one in written], **rows, **checks}
+            used = {} if values is None else {"reused": _reused(reuse, values, done)}
+            told = {**result_object(done), "written": [str(one) for one in written], **rows, **used, **checks}
             render.json_line(told)
         elif report is not None:
             render.line()
             render_findings(report)
+    for refused in () if values is None else values.refused:
+        render.note(refused)
     for fault in done.faults[1:]:
         render.note(fault)
     if done.faults:
@@ -191,11 +211,24 @@ def _remark(done: Backtested) -> None:
         )
 
 
-def _show(done: Backtested) -> None:
+def _reused(log: str | None, values: NodeValues, done: Backtested) -> dict[str, Any]:
+    return {
+        "log": log,
+        "nodes": done.simulated.reused,
+        "computed": done.simulated.computed,
+        "refused": [{"code": one.code, "what": one.what} for one in values.refused],
+        "cross_context_cache_hit_total": values.cross_context_hits,
+    }
+
+
+def _show(done: Backtested, *, is_reusing: bool) -> None:
     from qmtl.interfaces.report import words
 
     simulated, result = done.simulated, done.result
     (graph,) = simulated.graphs
+    nodes = f"{simulated.computed + simulated.reused}"
+    if is_reusing:
+        nodes += f"; computed {simulated.computed}, reused {simulated.reused}"
     bars = ", ".join(f"{symbol} {len(one)}" for symbol, one in simulated.bars.items())
     refused: list[tuple[Any, Any]] = [(f"  {reason}", count) for reason, count in done.rejections.items()]
     rows = [
@@ -207,7 +240,7 @@ def _show(done: Backtested) -> None:
         ("to", words.moment(simulated.end_ms)),
         ("bars", f"{bars}; of {words.duration(simulated.interval * 1000)}"),
         ("buckets", (simulated.end_ms - simulated.start_ms) // (simulated.interval * 1000)),
-        ("nodes", simulated.computed),
+        ("nodes", nodes),
         ("intents", len(simulated.intents)),
         ("orders", len(result.orders)),
         ("fills", len(result.fills)),

@@ -101,7 +101,8 @@ def result_object(done: Backtested) -> dict[str, Any]:
                 for one in simulated.world.settings.instruments
             },
         },
-        "computed_nodes": simulated.computed,
+        # As if none had been reused: the digest of a run says what came of it, and not what lay on a log before.
+        "computed_nodes": simulated.computed + simulated.reused,
         "intents": len(simulated.intents),
         "orders": len(result.orders),
         "fills": len(result.fills),

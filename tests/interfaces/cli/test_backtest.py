@@ -281,6 +281,55 @@ def test_what_is_recorded_is_what_is_told_and_only_once(
     assert "QMTL-802" in again.err
 
 
+def test_two_strategies_in_two_processes_compute_what_they_share_once(
+    strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """All files are those of a run that computed everything: a result says nothing of what lay on a log."""
+    text, log = written(tmp_path / "bars.csv", 0, 300), f"embedded:{tmp_path / 'values'}"
+    other = tmp_path / "other.py"
+    other.write_text(STRATEGY.replace("30", "40"))
+    first = run(tmp_path, "backtest", strategy, "--data", text, "--reuse", log)
+    assert first.code == 0, first
+    assert "5; computed 5, reused 0" in first.out
+    said = ("backtest", str(other), "--data", text, "--no-parquet", "--out")
+    assert call(capsys, *said, str(tmp_path / "plain")).code == 0
+    assert "5; computed 4, reused 1" in call(capsys, *said, str(tmp_path / "reused"), "--reuse", log).out
+    assert files(tmp_path / "plain") == files(tmp_path / "reused")
+    (told,) = call(capsys, *said[:4], "--reuse", log, "--json").lines()
+    (plain,) = call(capsys, *said[:4], "--json").lines()
+    assert told.pop("reused") == {
+        "log": log,
+        "nodes": 3,
+        "computed": 2,
+        "refused": [],
+        "cross_context_cache_hit_total": 0,
+    }
+    assert told == plain
+
+
+def test_values_that_are_refused_are_told_and_end_no_run(
+    strategy: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ("backtest", strategy, "--data", written(tmp_path / "bars.csv", 0, 300))
+    reused = (*said, "--reuse", f"embedded:{tmp_path / 'values'}")
+    plain = call(capsys, *said).out
+    with monkeypatch.context() as patch:
+        patch.setattr("qmtl.backtest.reuse.CHUNK_ROWS", 100)
+        call(capsys, *reused)
+    ran = call(capsys, *reused)
+    assert ran.code == 0
+    assert ran.err.count("[QMTL-821] the values of node blake3:") == 3
+    assert ran.out == plain.replace("5\n", "5; computed 5, reused 0\n", 1)
+    assert "computed 2, reused 3" in call(capsys, *reused).out
+
+
+def test_what_is_reused_is_not_what_is_recorded(strategy: str, tmp_path: Path, capsys: Capture) -> None:
+    log = f"embedded:{tmp_path / 'log'}"
+    ran = call(capsys, "backtest", strategy, "--record", log, "--reuse", log)
+    assert_one_screen(ran, "QMTL-801", 2, says=["--reuse and --record were both", "Name two logs"])
+    assert not (tmp_path / "log").exists()
+
+
 def test_a_run_without_a_trade_is_a_result(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "idle.py").write_text(STRATEGY.replace("30", "3000"))
     out = tmp_path / "out"
