@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from qmtl import CacheView, ProcessingNode, Strategy, StreamInput
+from qmtl import CacheView, ProcessingNode, Strategy, StreamInput, dag_message
 from qmtl.backtest import reuse
 from qmtl.backtest.reuse import VALUES, WRITER, InContext, NodeValues, chunks_of
 from qmtl.backtest.simulation import Simulated, Terms, simulate
@@ -36,7 +36,9 @@ from qmtl.runtime.columns import Column
 from qmtl.runtime.sdk import functions
 from qmtl.runtime.sdk.builtins import builtin
 from qmtl.runtime.sdk.loading import message_of
+from tests.backtest.test_feedback import Plain, columns_of
 from tests.backtest.test_simulation import SYMBOLS, bars, message
+from tests.flow.feedback import TERMS, Scaling
 from tests.services.graphs import price, sma, strategy, tag_query, target, text
 
 WHERE = TopicPartition(VALUES.name, 0)
@@ -186,6 +188,16 @@ def half(view: CacheView) -> float:
     return float(view.bar.close) / 2
 
 
+class Halves(Strategy):
+    """A function that does not fail."""
+
+    def setup(self) -> None:
+        source = StreamInput(symbols=SYMBOLS, name="price", interval=60)
+        good = ProcessingNode(source, half, name="good")
+        self.add_nodes([source, good])
+        self.add_nodes(builtin("position_target", good, long_percent=0.1, short_percent=-0.1))
+
+
 class Authored(Strategy):
     """A function that fails, an average of what it gives, and a function that does not."""
 
@@ -211,12 +223,23 @@ def test_a_node_that_failed_fails_again_and_so_what_is_above_it(tmp_path: Path) 
 def test_a_function_that_is_not_there_is_missed_though_its_values_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authored = [message_of(Authored(), None)]
+    halves = [message_of(Halves(), None)]
     with opened(tmp_path) as values:
-        simulate(authored, BARS, reuse=values)
+        simulate(halves, BARS, reuse=values)
+        assert simulate(halves, BARS, reuse=values).reused == 1
         monkeypatch.setattr(functions, "_REGISTERED", {})
         with pytest.raises(CodeMissing):
-            simulate(authored, BARS, reuse=values)
+            simulate(halves, BARS, reuse=values)
+
+
+def test_beside_a_strategy_that_reads_the_portfolio_the_nodes_of_others_are_reused(tmp_path: Path) -> None:
+    """Its own take a step per bucket, and are neither kept nor asked for."""
+    data, both = columns_of(60, 3), [dag_message(Plain()), dag_message(Scaling())]
+    with opened(tmp_path) as values:
+        assert simulate(both[1:], data, TERMS, reuse=values).reused == 0
+        first, second = (simulate(both, data, TERMS, reuse=values) for _ in range(2))
+    assert (first.reused, second.reused, second.computed) == (0, 3, first.computed - 3)
+    assert written(first) == written(second) == written(simulate(both, data, TERMS)) != []
 
 
 def test_what_comes_from_a_tag_query_is_its_runs_own(tmp_path: Path) -> None:

@@ -307,6 +307,22 @@ def test_two_strategies_in_two_processes_compute_what_they_share_once(
     assert told == plain
 
 
+def test_values_of_one_commit_are_not_used_for_another_though_the_bars_are_the_same(
+    strategy: str, tmp_path: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("pyarrow")
+    catalogue, log = str(tmp_path / "c"), f"embedded:{tmp_path / 'values'}"
+    for begin in (0, 100):
+        _, _, path = written(tmp_path / f"{begin}.csv", begin, begin + 100).partition("=")
+        call(capsys, "data", "import", path, "--symbol", SYMBOL, "--interval", "1m", "--catalogue", catalogue)
+    told = []
+    for commit in ("1", "2", "1"):
+        said = ("--data", catalogue, "--to", str(at(100)), "--as-of", commit, "--reuse", log, "--json")
+        told += call(capsys, "backtest", strategy, *said).lines()
+    assert len({one["dataset_fingerprint"] for one in told}) == 1
+    assert [one["reused"]["nodes"] for one in told] == [0, 0, 3]
+
+
 def test_values_that_are_refused_are_told_and_end_no_run(
     strategy: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
