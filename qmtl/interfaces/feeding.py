@@ -9,6 +9,7 @@ from typing import Final
 
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.foundation.common.errors import NoAnswer, OtherData, UnknownId, UnknownWorld
+from qmtl.foundation.common.wording import counted
 from qmtl.foundation.contracts.context import THE_CONTEXT, LogContext
 from qmtl.foundation.contracts.dag import PlannedNode, StrategyVersion, TopicClass
 from qmtl.foundation.contracts.world import World
@@ -116,7 +117,7 @@ def _told(bars: BoundBars | BarsRead) -> str:
         start_ms = min(int(one.open_time_ms[0]) for one in columns)
         end_ms = max(int(one.bucket_ms[-1]) for one in columns)
     state = "from files" if bars.commit is None else f"as of commit {bars.commit.number}, {bars.as_of}"
-    return f"{count} bars of {', '.join(symbols)}, {bars.interval} s, from {start_ms} to {end_ms}, {state}"
+    return f"{counted(count, 'bar')} of {', '.join(symbols)}, {bars.interval} s, from {start_ms} to {end_ms}, {state}"
 
 
 def feeds_of(log: Log, sources: Sequence[Source], bars: BoundBars) -> list[Feed]:

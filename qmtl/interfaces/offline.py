@@ -18,6 +18,7 @@ from qmtl.bootstrap import functions_of, open_log
 from qmtl.foundation.common.errors import ComputeFailed, InvalidStrategy, NotInCatalogue
 from qmtl.foundation.common.instants import epoch_ms
 from qmtl.foundation.common.money import text
+from qmtl.foundation.common.wording import counted
 from qmtl.interfaces.report.from_backtest import result_of
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.data.bars import default_sources
@@ -93,7 +94,7 @@ class Backtested:
         result = self.result
         net = text(result.curve.final - result.curve.initial)
         return (
-            f"<backtest of {result.strategy_id}: {len(result.orders)} orders, {len(result.fills)} fills,"
+            f"<backtest of {result.strategy_id}: {counted(len(result.orders), 'order')}, {counted(len(result.fills), 'fill')},"
             f" net profit {net} {result.settings.currency}>"
         )
 

@@ -20,6 +20,7 @@ from qmtl.backtest.honesty.trial import PLAIN
 from qmtl.backtest.honesty.warm_up import Warmed, starts, warm_up
 from qmtl.backtest.simulation import DEFAULT_TERMS, Terms, span_of
 from qmtl.foundation.common.errors import InvalidDag, InvalidValue
+from qmtl.foundation.common.wording import counted
 from qmtl.runtime.columns import BarColumns
 from qmtl.runtime.indicators.registry import TAG_QUERY
 from qmtl.runtime.sdk.portfolio_node import PORTFOLIO
@@ -170,7 +171,7 @@ def _checked(
         Checked(
             Check.LOOK_AHEAD,
             ahead.runs + 1,
-            f"{ahead.cuts} cuts, after each the future doubled, halved, reversed and dropped; all bars moved to other years; a look for"
+            f"{counted(ahead.cuts, 'cut')}, after each the future doubled, halved, reversed and dropped; all bars moved to other years; a look for"
             f" {STRETCH} bars in a row among what functions carry",
             _BLIND[Check.LOOK_AHEAD],
             (*ahead.findings, *calendar, *captured),
@@ -179,7 +180,7 @@ def _checked(
         Checked(
             Check.WARM_UP,
             warmed.runs,
-            f"{warmed.starts} later beginnings",
+            counted(warmed.starts, "later beginning"),
             _BLIND[Check.WARM_UP],
             warmed.findings,
             (*unjudged, *_late_intents(warmed)),
@@ -233,5 +234,8 @@ def _captured(program: Program, one: Captured, plain: Trace) -> Finding:
 def _late_intents(warmed: Warmed) -> tuple[str, ...]:
     if not warmed.intents:
         return ()
-    told = f"{warmed.intents} targets differ behind the warm-up in {warmed.starts} later beginnings, the last one {warmed.last} bars after its beginning"
+    told = (
+        f"{counted(warmed.intents, 'target')} {'differs' if warmed.intents == 1 else 'differ'} behind the warm-up in"
+        f" {counted(warmed.starts, 'later beginning')}, the last one {counted(warmed.last, 'bar')} after its beginning"
+    )
     return (f"{told}: begin at least so many bars before the first trade that is to count",)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from qmtl.foundation.common.errors import CheckFailed
+from qmtl.foundation.common.wording import counted
 from qmtl.interfaces.cli import render
 
 if TYPE_CHECKING:
@@ -94,14 +95,14 @@ def failure_of(report: Report) -> CheckFailed:
     shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     where = f" in {shown}" if names else ""
     return CheckFailed(
-        f"{count} {'finding' if count == 1 else 'findings'}{where}; a backtest of this strategy does not say what it would do live.",
+        f"{counted(count, 'finding')}{where}; a backtest of this strategy does not say what it would do live.",
         "Mend what is named above and check again: a node behind another one that was named is judged once that one is mended.",
     )
 
 
 def render_findings(report: Report) -> None:
     """What the checks did and found, on stdout."""
-    render.line(f"Checked over {report.buckets} buckets of {', '.join(report.symbols)}.")
+    render.line(f"Checked over {counted(report.buckets, 'bucket')} of {', '.join(report.symbols)}.")
     render.line()
     rows = [(one.check.value, one.runs, len(one.findings) or "none", one.did) for one in report.checks]
     render.table(("CHECK", "RUNS", "FOUND", "WHAT WAS DONE"), rows, numbers=("RUNS", "FOUND"))

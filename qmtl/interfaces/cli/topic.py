@@ -11,6 +11,7 @@ import click
 from qmtl.engine.log.port import Log, Record, TopicPartition, partitions_of
 from qmtl.engine.view import all_partitions
 from qmtl.foundation.common.errors import UsageError
+from qmtl.foundation.common.wording import counted
 from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.keys import is_reserved
 from qmtl.foundation.wire.registry import codec
@@ -84,7 +85,9 @@ def list_topics(limit: int | None, log_address: str, as_json: bool) -> None:
     present = set(names)
     missing = [spec.name for spec in CATALOGUE if spec.name not in present]
     if missing:
-        render.note(f"{len(missing)} topics of the catalogue are not on this log: {', '.join(missing)}")
+        render.note(
+            f"{counted(len(missing), 'topic')} of the catalogue {'is' if len(missing) == 1 else 'are'} not on this log: {', '.join(missing)}"
+        )
 
 
 def _topic_rows(log: Log, names: Sequence[str], known: Mapping[str, TopicSpec]) -> Iterator[dict[str, Any]]:

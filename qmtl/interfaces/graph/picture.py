@@ -10,6 +10,7 @@ from typing import Any, Final
 from qmtl.engine.log.port import Log
 from qmtl.engine.view import TableView
 from qmtl.foundation.common.errors import UnknownId
+from qmtl.foundation.common.wording import counted
 from qmtl.foundation.contracts.dag import (
     ComputeNode,
     PlannedNode,
@@ -89,8 +90,8 @@ class DrawnNode:
         if self.reuse is not Reuse.SHARED:
             return {Reuse.NEW: "new", Reuse.OWN: "not shared", Reuse.IDLE: "there, unused"}[self.reuse]
         if not count:
-            return f"in {len(self.strategies)} strategies"
-        return f"shared with {count} strateg{'y' if count == 1 else 'ies'}"
+            return f"in {counted(len(self.strategies), 'strategy', 'strategies')}"
+        return f"shared with {counted(count, 'strategy', 'strategies')}"
 
     @property
     def life(self) -> str:
@@ -141,10 +142,10 @@ def of_log(log: Log, world_id: str = "", strategy_id: str = "") -> Picture:
         signals.update(one.signals, () if one.canary is None else one.canary.signals)
     drafts = [_of_plan(node) for node in planned.values()]
     mine = {_key(one) for one in chosen} if strategy_id else None
-    what = f"strategy {strategy_id}" if strategy_id else f"{len(chosen)} strategies"
+    what = f"strategy {strategy_id}" if strategy_id else counted(len(chosen), "strategy", "strategies")
     worlds = sorted({one.world_id for one in chosen} | ({world_id} if world_id else set()))
-    where = f"world {worlds[0]}" if len(worlds) == 1 else f"{len(worlds)} worlds"
-    title = f"{what} in {where}: {len(drafts)} nodes"
+    where = f"world {worlds[0]}" if len(worlds) == 1 else counted(len(worlds), "world")
+    title = f"{what} in {where}: {counted(len(drafts), 'node')}"
     return Picture(title, _drawn(log, drafts, rows, mine, signals))
 
 
@@ -176,7 +177,7 @@ def of_message(log: Log, message: bytes, world_id: str = "") -> Picture:
 
 def _title(graph: Graph, world_id: str, new: int, count: int) -> str:
     where = f" for world {world_id}" if world_id else ""
-    return f"strategy {graph.strategy_id} {graph.version}{where}: {new} of {count} nodes are new"
+    return f"strategy {graph.strategy_id} {graph.version}{where}: {new} of {counted(count, 'node')} {'is' if new == 1 else 'are'} new"
 
 
 # ---- how it is put together -------------------------------------------------------------------------------------------

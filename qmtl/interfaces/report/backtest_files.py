@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from blake3 import blake3
 
 from qmtl.foundation.common.money import text
+from qmtl.foundation.common.wording import counted
 from qmtl.interfaces.cli.out_file import not_written
 from qmtl.interfaces.report.export import order_tables, require_parquet, tables_of, write_csv, write_parquet
 from qmtl.interfaces.report.from_log import package_version
@@ -129,11 +130,11 @@ def release_line(done: Backtested, result_digest: str) -> str:
     """The run as `qmtl service dagmanager release backtest --results` takes it: one line of JSON, with the digest of the result file."""
     simulated, result = done.simulated, done.result
     net = text(result.curve.final - result.curve.initial)
-    failed = f"{len(done.faults)} nodes failed; " if done.faults else ""
+    failed = f"{counted(len(done.faults), 'node')} failed; " if done.faults else ""
     run = {
         "run_id": f"backtest-{result_digest[:16]}",
         "passed": not done.faults,
-        "detail": f"{failed}net profit {net} {result.settings.currency}, {len(result.fills)} fills",
+        "detail": f"{failed}net profit {net} {result.settings.currency}, {counted(len(result.fills), 'fill')}",
         "dataset_fingerprint": simulated.fingerprint,
         "from_ms": simulated.start_ms,
         "to_ms": simulated.end_ms,

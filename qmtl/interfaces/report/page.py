@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from qmtl.foundation.common.money import text
+from qmtl.foundation.common.wording import counted
 from qmtl.interfaces.report import words
 from qmtl.interfaces.report.style import CSS
 from qmtl.interfaces.report.svg import MAX_MARKS, Line, Marks, chart
@@ -183,7 +184,7 @@ def _price(bars: BarColumns, closed: Sequence[Trade], result: RunResult) -> str:
         )
     drawing = chart(
         f"Price of {bars.symbol}",
-        f"closes, with {len(own)} fills of {len(closed)} trades",
+        f"closes, with {counted(len(own), 'fill')} of {counted(len(closed), 'trade')}",
         [Line(bars.bucket_ms, bars.close.floats(), "price")],
         marks,
         span=_ends(result),

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Final, assert_never
 
 from qmtl.foundation.common.money import product, text
+from qmtl.foundation.common.wording import counted
 from qmtl.foundation.contracts.diff import NodeOrigin
 from qmtl.interfaces.cli.render import instant
 from qmtl.interfaces.running.events import (
@@ -45,7 +46,7 @@ def _words(event: RunEvent) -> tuple[str, str]:
             how = "published" if event.is_new else "published before"
             return (
                 "submitted",
-                f"{event.strategy_id} {event.version} in world {event.world_id}: {how}, {new} of {len(event.nodes)} nodes were new",
+                f"{event.strategy_id} {event.version} in world {event.world_id}: {how}, {new} of {counted(len(event.nodes), 'node')} {'was' if new == 1 else 'were'} new",
             )
         case Refused():
             return "refused", f"[{event.code}] {event.what}"
