@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from qmtl.engine import watermark
 from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.processor import Input
 from qmtl.foundation.wire.topics import DAY_MS
+from qmtl.interfaces.execution.policy import Phase
+from qmtl.interfaces.execution.state_dir import RunStatus
+from qmtl.interfaces.metrics.runs import showing
 from tests.engine.models import minute
 from tests.engine.toys import B_STATE, XX, Feed, Item, X, make_topics, spread
-from tests.interfaces.metrics.scraping import Scrape, shown
+from tests.interfaces.metrics.scraping import LOOPBACK, Scrape, shown
 from tests.interfaces.metrics.whole import running, served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,10 +88,19 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Scrape:
 
 
 @pytest.fixture(scope="module")
-def labels(seen: Scrape, graph: Scrape) -> dict[str, set[str]]:
+def kept_going() -> Scrape:
+    """A scrape of an execution manager."""
+    run = RunStatus("up", "s.py", "w1", "kafka://h:1", Phase.RUNNING, 7, 1_500, None, 2, -9, 0)
+    with showing(lambda: (run,), LOOPBACK, 0) as url:
+        return Scrape(url)
+
+
+@pytest.fixture(scope="module")
+def labels(seen: Scrape, graph: Scrape, kept_going: Scrape) -> dict[str, set[str]]:
     """Per name of a sample, or of what the rules record, the labels that it has."""
     out: dict[str, set[str]] = {rule["record"]: set() for rule in recorded()}
-    for family in (*seen.families.values(), *graph.families.values()):
+    families = (one.families.values() for one in (seen, graph, kept_going))
+    for family in chain.from_iterable(families):
         for sample in family.samples:
             out.setdefault(sample.name, set()).update(sample.labels)
     return out

@@ -178,13 +178,16 @@ def _chooses(spec: TopicSpec, given: int) -> bool:
     return (
         0 < size <= given
         and spec.key[:size] == spec.task_key
-        and all(_shape_at(message, path) == _TEXT for message in spec.messages for path in spec.task_key)
+        and all(
+            _shape_at(message, path) in (_TEXT, None) for message in spec.messages for path in spec.task_key
+        )
     )
 
 
-def _shape_at(message: type, path: str) -> Shape:
-    shape: Shape = shape_of(message)
+def _shape_at(message: type, path: str) -> Shape | None:
+    """None of what the message does not say itself, but is the same in all of its kind: the end of an input is of no one symbol."""
+    shape: Shape | None = shape_of(message)
     for name in path.split("."):
         assert isinstance(shape, RecordShape)
-        shape = next(field.shape for field in shape.fields if field.name == name)
+        shape = next((field.shape for field in shape.fields if field.name == name), None)
     return shape
