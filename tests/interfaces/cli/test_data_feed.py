@@ -152,7 +152,7 @@ def test_a_run_takes_the_bars_of_its_as_of_and_no_others(
 
     ran = run("w1", catalogue, *old)
     assert ran.code == 0, ran
-    assert ran.lines()[-2] == {"event": "completed", "bucket_ms": START_MS + 20 * 60_000}
+    assert ran.lines()[-2] == {"event": "completed", "bucket_ms": START_MS + 20 * 60_000, "failed": []}
     # Without a word of its own a run is in the log's context.
     options = ("--world", "w1", "--data", str(catalogue))
     later = call(capsys, "strategy", "run", str(message), *options)
