@@ -512,15 +512,16 @@ class EmbeddedReader:
         while True:
             if self._log.read_only:
                 self._log.refresh()
-            before = sum(self._positions.values())
-            out = self._read(max_records)
+            out, has_moved = self._read(max_records)
             # Whoever has come past the last marker has nothing to wait for: it may be what its caller reads up to.
-            if out or sum(self._positions.values()) > before or time.monotonic() >= deadline:
+            if has_moved or time.monotonic() >= deadline:
                 return out
             time.sleep(min(_IDLE_STEP_S, max(0.0, deadline - time.monotonic())))
 
-    def _read(self, max_records: int) -> list[Record]:
+    def _read(self, max_records: int) -> tuple[list[Record], bool]:
+        """What is there, and whether the reader has come further, be it past markers alone."""
         out: list[Record] = []
+        has_moved = False
         waiting = [where for where in self._positions if where not in self._paused]
         self._turn += 1
         turn = self._turn % len(waiting) if waiting else 0
@@ -543,9 +544,11 @@ class EmbeddedReader:
             if len(out) == max_records:
                 if len(out) > before:
                     self._positions[where] = out[-1].offset + 1
+                    has_moved = True
                 break
             self._positions[where] = end
-        return out
+            has_moved = True
+        return out, has_moved
 
     def poll_columns(self, max_records: int, timeout_s: float, ends: Positions) -> list[Columns]:
         return columns_of(self.poll(max_records, timeout_s), ends)
