@@ -692,6 +692,58 @@ class DataLate(QmtlError):
     exit_code = 7
 
 
+# ---- venues -------------------------------------------------------------------------------------------------
+
+
+class VenueRefused(QmtlError):
+    """A venue that said no: what was asked for was not done."""
+
+    code = "QMTL-720"
+    exit_code = 7
+
+
+class VenueUnanswered(QmtlError):
+    """A venue that did not say whether what was asked for was done."""
+
+    code = "QMTL-721"
+    exit_code = 7
+
+
+class NoVenue(QmtlError):
+    """An order for a venue where none is configured."""
+
+    code = "QMTL-722"
+    exit_code = 7
+
+
+class OrderTooOld(QmtlError):
+    """An order that was not sent while it was still what its strategy wanted."""
+
+    code = "QMTL-723"
+    exit_code = 7
+
+
+class OrderBlocked(QmtlError):
+    """An order that the activation of its strategy does not let out any more."""
+
+    code = "QMTL-724"
+    exit_code = 7
+
+
+class OrderNeverArrived(QmtlError):
+    """An order that may have been sent, and that the venue does not have after all requests of that time have lapsed."""
+
+    code = "QMTL-725"
+    exit_code = 7
+
+
+class ReportRefused(QmtlError):
+    """A report of a broker that contradicts what is known of its order, or can't be booked."""
+
+    code = "QMTL-726"
+    exit_code = 7
+
+
 # ---- command line and tools -----------------------------------------------------------------------------------
 
 

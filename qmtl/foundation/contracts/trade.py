@@ -39,6 +39,14 @@ class OrderStatus(Enum):
     CANCELED = "canceled"
     REJECTED = "rejected"
     EXPIRED = "expired"
+    PENDING_CANCEL = "pending_cancel"
+
+
+class BrokerMode(Enum):
+    """Which of a strategy's two brokers has an order: the one that simulates, or the one that trades at a venue."""
+
+    PAPER = "paper"
+    LIVE = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,8 @@ class Order:
         average_price: of the fills so far; 0 before the first.
         last_seq: the `seq` of the last fill that was applied; 0 before the first.
         portfolio_bucket_ms: the cut of the portfolio that the size was computed on.
+        mode: whose order it is for as long as it lives, whatever the strategy's gate says later.
+        session: the strategy's order session, from 1; see `Account`.
     """
 
     world_id: str
@@ -90,6 +100,8 @@ class Order:
     created_at_ms: int
     updated_at_ms: int
     portfolio_bucket_ms: int
+    mode: BrokerMode = BrokerMode.PAPER
+    session: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +152,7 @@ class Position:
     """One position of one scope: a row of `trade.portfolio` under `(world, scope, symbol)`.
 
     Attributes:
-        scope: `strategy:<id>` or `world`.
+        scope: `strategy:<id>` of what was traded on paper, `live:<id>` of what was traded at a venue.
         quantity: signed, base currency.
         cost: signed cost of the open quantity, quote currency; average cost is `cost / quantity`, kept as this
             exact sum so that no fill loses digits.
@@ -175,6 +187,8 @@ class Account:
         equity: `cash + sum(quantity * mark)`.
         exposure: `sum(|quantity * mark|)`.
         realised: gross of fees.
+        session: the newest order session that was traded in it. A strategy has two accounts at most, and trades in the one with the
+            greater number; each time it changes from one to the other, a session begins.
     """
 
     world_id: str
@@ -188,6 +202,7 @@ class Account:
     unrealised: Decimal
     fees: Decimal
     as_of_ms: int
+    session: int = 1
 
     @property
     def symbol(self) -> str:
