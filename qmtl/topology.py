@@ -14,7 +14,9 @@ from qmtl.runtime.sdk.functions import Functions
 from qmtl.services.clock.rule import NAME as CLOCK
 from qmtl.services.dagmanager.processor import DagManager
 from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad, Patience, TopicAdmin
+from qmtl.services.egress.processor import Desk, Egress
 from qmtl.services.nodes.processor import Nodes
+from qmtl.services.oms.processor import Oms
 from qmtl.services.trading.processor import Trading
 from qmtl.services.worldservice.processor import WorldService
 
@@ -28,6 +30,7 @@ class Outside:
     patience: Patience = field(default_factory=Patience)
     load: BrokerLoad | None = None
     functions: Functions | None = None
+    desk: Desk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,9 @@ TOPOLOGY: Final[tuple[Stage, ...]] = (
     ),
     Stage("world", "keeps worlds and opens or closes their order gates", lambda outside: WorldService()),
     Stage("one graph", "computes every shared node once", lambda outside: Nodes(outside.functions)),
-    Stage("world", "gates, sizes, executes and books", lambda outside: Trading()),
+    Stage("world", "gates, sizes, executes on paper and books", lambda outside: Trading()),
+    Stage("world", "lets live orders out once, and follows what becomes of them", lambda outside: Oms()),
+    Stage("world", "reaches the venue of live orders", lambda outside: Egress(outside.desk)),
 )
 
 

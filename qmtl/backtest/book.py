@@ -22,9 +22,9 @@ from qmtl.runtime.brokerage.fees import PercentFee
 from qmtl.runtime.brokerage.fills import market_fill
 from qmtl.runtime.brokerage.slippage import ConstantSlippage
 from qmtl.services.trading import portfolio
+from qmtl.services.trading.brokers import instrument_of
 from qmtl.services.trading.decision import judge, rejection
 from qmtl.services.trading.orders import Applied, apply_fill, is_open, pending
-from qmtl.services.trading.settlement import instrument_of
 
 
 class Marks(Protocol):

@@ -24,10 +24,10 @@ from qmtl.foundation.contracts.world import Activation, World
 from qmtl.runtime.brokerage.fees import FEE_PLACES
 from qmtl.runtime.columns import BarColumns, Integers
 from qmtl.services.trading import portfolio
+from qmtl.services.trading.brokers import instrument_of
 from qmtl.services.trading.decision import judge, rejection
 from qmtl.services.trading.gate import ORDER_MODES
 from qmtl.services.trading.portfolio import AVERAGE_PLACES, COST_PLACES
-from qmtl.services.trading.settlement import instrument_of
 
 _EXACT: Final = Context(prec=MAX_DIGITS, traps=[Inexact, InvalidOperation])
 _LIMIT: Final = Decimal(10) ** (MAX_POINT - 10)

@@ -21,6 +21,7 @@ from qmtl.foundation.common.errors import OtherRun
 from qmtl.foundation.common.money import ZERO
 from qmtl.foundation.contracts.trade import (
     Account,
+    BrokerMode,
     Fill,
     Order,
     OrderIntent,
@@ -146,7 +147,8 @@ class Recorded:
         self._symbols: dict[str, _Symbol] = {}
         self._keys: dict[str, bytes] = {}  # of the orders that are open
         same = {"world_id": world.world_id, "scope": scope, "currency": world.settings.currency}
-        self._account = codec.series(Account, {**same, "initial_cash": world.settings.initial_cash})
+        kept = {"initial_cash": world.settings.initial_cash, "session": 1}
+        self._account = codec.series(Account, {**same, **kept})
         self._account_key = encode_key((world.world_id, scope, ""))
         self._world_key = encode_key((world.world_id,))
 
@@ -266,7 +268,13 @@ class Recorded:
             "strategy_id": self._strategy_id,
             "symbol": symbol,
         }
-        kind = {**whose, "order_type": OrderType.MARKET, "time_in_force": TimeInForce.GTC}
+        kind = {
+            **whose,
+            "order_type": OrderType.MARKET,
+            "time_in_force": TimeInForce.GTC,
+            "mode": BrokerMode.PAPER,
+            "session": 1,
+        }
         begun = {"status": OrderStatus.NEW, "cum_quantity": ZERO, "average_price": ZERO, "last_seq": 0}
         made = self._symbols[symbol] = _Symbol(
             encode_key((world_id, self._strategy_id, symbol)),

@@ -408,14 +408,18 @@ def client_order_id(
     bucket_ms: int,
     target_percent: Decimal,
     intent_index: int,
+    session: int = 1,
 ) -> str:
     """The id of the order that an intent leads to: 32 lowercase hex digits, a function of logged facts only.
 
-    Sent again after a crash, from another process or by another clock, the same intent has the same id; another intent has another.
+    Sent again after a crash, from another process or by another clock, the same intent has the same id; another intent has another, and
+    so has the same intent in another order session, from the second one on.
     """
     head = _order_head(world_id, strategy_id, symbol, side)
     tail = _number_frame(target_percent), _number_frame(intent_index)
     content = b"".join((head, whole_frame(bucket_ms), *tail))
+    if session != 1:
+        content += _number_frame(session)
     return blake3_hex(b"l" + len(content).to_bytes(8, "big") + content, length=16)
 
 

@@ -74,6 +74,7 @@ VenueAnswer: TypeAlias = OrderAccepted | Fill | OrderEnded | OrderUnknown | Orde
 class PlaceOrder:
     """An order that may go to the venue: whoever would send it says so first (`SendClaim`)."""
 
+    world_id: str
     order: Order
 
 
@@ -85,6 +86,7 @@ class SendOrder:
         claimant: whose claim it was.
     """
 
+    world_id: str
     order: Order
     claimant: str
 
@@ -93,6 +95,7 @@ class SendOrder:
 class CancelOrder:
     """An order that is to be cancelled at the venue."""
 
+    world_id: str
     order: Order
 
 
@@ -100,6 +103,7 @@ class CancelOrder:
 class LookAtOrder:
     """An order of which the venue is to be asked what has become of it."""
 
+    world_id: str
     order: Order
 
 
@@ -168,14 +172,14 @@ class Attempt:
 
     Attributes:
         order: as it was when it was let through.
-        state_ms: the bucket in which it came into this state.
+        claimed_ms: when it was claimed, by the clock of whoever sends; 0 before.
         last_seq: the `seq` of its last fill that was passed on.
         canceling: its cancellation was asked for.
     """
 
     order: Order
     state: AttemptState
-    state_ms: int
+    claimed_ms: int
     venue_order_id: str
     last_seq: int
     canceling: bool

@@ -6,6 +6,7 @@ from dataclasses import is_dataclass
 from types import ModuleType
 
 from qmtl.foundation.contracts import (
+    broker,
     context,
     control,
     dag,
@@ -22,6 +23,7 @@ from qmtl.foundation.wire.codec import Codec
 from qmtl.foundation.wire.versions import schema_dir, stored_versions
 
 CONTRACTS: tuple[ModuleType, ...] = (
+    broker,
     context,
     control,
     dag,

@@ -12,6 +12,7 @@ from typing import Final
 from qmtl.foundation.common.commit_log import TextKey
 from qmtl.foundation.common.errors import UnknownTopic
 from qmtl.foundation.contracts import (
+    broker,
     context,
     control,
     dag,
@@ -312,7 +313,7 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         partitions=SHARDS,
         days=90,
     ),
-    # Trading: gate, sizing, simulated execution and portfolio share the world's key and so one task.
+    # Trading: gate, sizing, orders, simulated execution and portfolio share the world's key and so one task.
     # What trading has taken over of worlds and gates: the interleaving that it saw, on the log.
     _table("trade.worlds", "world_id", "world_id", (world.World,), "trading"),
     _table("trade.gates", "world_id strategy_id side", "world_id", (world.Activation,), "trading"),
@@ -333,6 +334,48 @@ CATALOGUE: Final[tuple[TopicSpec, ...]] = (
         "world_id",
         (trade.OrderRejection,),
         "trading",
+        days=90,
+    ),
+    # Live orders: what they have come to, and whether their worlds' connections are there. What this task has seen of gates is on the log.
+    _table("oms.gates", "world_id strategy_id side", "world_id", (world.Activation,), "oms"),
+    _table("oms.attempts", "order.world_id order.order_id", "order.world_id", (broker.Attempt,), "oms"),
+    _table("ops.sessions", "world_id", "world_id", (broker.BrokerSession,), "oms"),
+    _events(
+        "order.reports",
+        "world_id order_id",
+        "world_id",
+        (broker.OrderAccepted, trade.Fill, broker.OrderEnded),
+        "oms",
+    ),
+    # The edge to a venue: what is asked of it, and what it has answered.
+    _events(
+        "venue.requests",
+        "world_id",
+        "world_id",
+        (
+            broker.PlaceOrder,
+            broker.SendOrder,
+            broker.CancelOrder,
+            broker.LookAtOrder,
+            broker.UseVenue,
+        ),
+        "oms",
+        days=90,
+    ),
+    _events(
+        "venue.reports",
+        "world_id",
+        "world_id",
+        (
+            broker.SendClaim,
+            broker.VenueStanding,
+            broker.OrderAccepted,
+            trade.Fill,
+            broker.OrderEnded,
+            broker.OrderUnknown,
+            broker.OrderAbsent,
+        ),
+        "egress",
         days=90,
     ),
     # What nodes gave in backtests, for later ones; no processor reads it.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderReport
 from qmtl.foundation.contracts.market import Bar
-from qmtl.foundation.contracts.trade import BrokerMode, Order, OrderStatus
+from qmtl.foundation.contracts.trade import BrokerMode, Fill, Order, OrderStatus
 from qmtl.foundation.contracts.world import Instrument, WorldSettings
 from qmtl.runtime.brokerage.fees import PercentFee
 from qmtl.runtime.brokerage.fills import market_fill
@@ -43,7 +43,7 @@ class PaperBroker:
     def cancel(self, order: Order) -> Sequence[OrderReport]:
         return (OrderEnded(order.world_id, order.order_id, OrderStatus.CANCELED, "", "", self._at_ms),)
 
-    def look(self, order: Order) -> Sequence[OrderReport]:
+    def look(self, order: Order) -> Sequence[Fill]:
         """All that is left is filled in the first bar of the bucket that the order can meet; nothing where there is none.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 
 from qmtl.foundation.common.errors import VenueRefused, VenueUnanswered
@@ -44,10 +45,10 @@ class RealBroker:
 
     def cancel(self, order: Order) -> Sequence[VenueAnswer]:
         """Ask for the cancellation, then for what has become of the order: a fill may have been faster."""
-        try:
+        with suppress(
+            VenueRefused, VenueUnanswered
+        ):  # what the order is now says more than why that was not done
             self._venue.cancel(order)
-        except (VenueRefused, VenueUnanswered):
-            pass  # what the order is now says more than why it was not cancelled; it is asked for again
         return self.look(order)
 
     def look(self, order: Order) -> Sequence[VenueAnswer]:

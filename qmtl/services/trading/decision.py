@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import assert_never
@@ -11,20 +11,20 @@ from qmtl.engine.processor import Step
 from qmtl.foundation.common.errors import InexactMoney
 from qmtl.foundation.common.money import ZERO, total
 from qmtl.foundation.common.pretrade import RejectionReason
-from qmtl.foundation.contracts.trade import Account, Order, OrderIntent, OrderRejection, Position
-from qmtl.foundation.contracts.world import Activation, PositionSide, World
+from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, OrderIntent, OrderRejection
+from qmtl.foundation.contracts.world import Activation, World
 from qmtl.runtime.sdk.watermark import WatermarkGate
-from qmtl.services.trading import portfolio
-from qmtl.services.trading.gate import Admitted, Refused, admit
+from qmtl.services.trading import sessions
+from qmtl.services.trading.brokers import handed_over, instrument_of
+from qmtl.services.trading.gate import Admitted, Refused, admit, mode_of
 from qmtl.services.trading.orders import pending, place
-from qmtl.services.trading.settlement import instrument_of
 from qmtl.services.trading.sizing import OnTarget, Sized, Unsized, size
 
 GATE = WatermarkGate.for_mode("paper")
 """Says aloud what the engine has held to already: a bucket is handed out only when the cut of its delayed edge is there."""
 
-Holding = tuple[str, str, str]
-"""World id, strategy id, symbol."""
+Holding = tuple[str, str, str, BrokerMode]
+"""World id, strategy id, symbol, broker."""
 
 
 def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
@@ -37,23 +37,29 @@ def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
         cut_ms: the bucket whose cut of portfolio and open orders is read; 0 is genesis: initial cash and nothing else.
     """
     placed: dict[Holding, Decimal] = {}  # of this bucket: not in the cut, and not to be ordered twice
-    taken: set[tuple[Holding, int, int]] = set()
+    taken: set[tuple[str, str, str, int, int]] = set()
     for intent in intents:
-        holding = (intent.world_id, intent.strategy_id, intent.symbol)
-        which = (holding, intent.bucket_ms, intent.intent_index)
+        which = (
+            intent.world_id,
+            intent.strategy_id,
+            intent.symbol,
+            intent.bucket_ms,
+            intent.intent_index,
+        )
         if which in taken:
             detail = f"an intent of {intent.symbol} with the index {intent.intent_index} came before in this bucket"
             _reject(step, intent, RejectionReason.DUPLICATE_INTENT, detail)
             continue
         taken.add(which)
         try:
-            order = _order_of(step, intent, cut_ms, placed.get(holding, ZERO))
+            orders = _orders_of(step, intent, cut_ms, placed)
         except InexactMoney as error:
             _reject(step, intent, RejectionReason.INVALID_INTENT, f"no exact size: {error.what}")
             continue
-        if order is not None:
+        for order in orders:
             step.table("trade.orders").put(order)
             step.table("trade.open_orders").put(order)
+            holding = (*which[:3], order.mode)
             placed[holding] = total((placed.get(holding, ZERO), pending(order)))
 
 
@@ -79,14 +85,17 @@ def judge(
     held: Decimal,
     waiting: Decimal,
     cut_ms: int,
+    mode: BrokerMode = BrokerMode.PAPER,
 ) -> Judged:
-    """Gate and sizing of one intent, on what the bucket before has left.
+    """Gate and sizing of one intent in one book, on what the bucket before has left.
 
     Args:
         long, short: the gates of the strategy's sides.
+        account: of the book.
         held: the position, signed, base currency.
         waiting: what open orders can still add to it, signed, those of this bucket among them.
         cut_ms: the bucket whose cut the account, the position and the open orders are of; 0 is genesis.
+        mode: whose book it is, and so whose order.
 
     Raises:
         InexactMoney: the numbers are too long for an exact size.
@@ -100,6 +109,7 @@ def judge(
         cut_ready=GATE.ready(cut_ms, cut_ms),
         closed_bucket_ms=cut_ms,
         needed_bucket_ms=cut_ms,
+        mode=mode,
     )
     match passed:
         case Refused(reason=reason, detail=detail):
@@ -123,7 +133,8 @@ def judge(
         case OnTarget():
             return Judged(None, refused)  # nothing more was wanted
         case Sized(side=side, quantity=quantity, reduce_only=reduce_only):
-            return Judged(place(intent, side, quantity, reduce_only, cut_ms), refused)
+            order = place(intent, side, quantity, reduce_only, cut_ms, mode, account.session)
+            return Judged(handed_over(order, world), refused)
         case _:
             assert_never(sizing)
 
@@ -141,41 +152,47 @@ def rejection(intent: OrderIntent, reason: RejectionReason, detail: str) -> Orde
     )
 
 
-def _order_of(step: Step, intent: OrderIntent, cut_ms: int, placed: Decimal) -> Order | None:
+def _orders_of(
+    step: Step, intent: OrderIntent, cut_ms: int, placed: Mapping[Holding, Decimal]
+) -> list[Order]:
+    """The orders of an intent: one in the book that the strategy trades in, and one that takes back what it still has at the venue while
+    it is on paper again. Of the second no refusal is told: nobody has asked for more."""
     world: World | None = step.table("trade.worlds").get(intent.world_id)
     if world is None:
         _reject(step, intent, RejectionReason.UNKNOWN_WORLD, f"world {intent.world_id!r} does not exist")
-        return None
-    scope = portfolio.scope_of_strategy(intent.strategy_id)
-    rows = step.table("trade.portfolio")
-    account: Account = rows.at(
-        cut_ms, *portfolio.portfolio_key(world.world_id, scope)
-    ) or portfolio.open_account(world.world_id, scope, world.settings, cut_ms)
-    position: Position | None = rows.at(
-        cut_ms, *portfolio.portfolio_key(world.world_id, scope, intent.symbol)
-    )
-    held = ZERO if position is None else position.quantity
-    waiting = total((_waiting(step, intent, cut_ms), placed))
-    gates = step.table("trade.gates")
-    long = gates.get(intent.world_id, intent.strategy_id, PositionSide.LONG.value)
-    short = gates.get(intent.world_id, intent.strategy_id, PositionSide.SHORT.value)
-    found = judge(intent, world, long, short, account, held, waiting, cut_ms)
-    for reason, detail in found.refused:
-        _reject(step, intent, reason, detail)
-    order = found.order
-    if order is not None and step.table("trade.orders").get(world.world_id, order.order_id) is not None:
-        _reject(step, intent, RejectionReason.DUPLICATE_INTENT, f"order {order.order_id} exists")
-        return None
-    return order
+        return []
+    whose = (intent.world_id, intent.strategy_id)
+    long, short = sessions.gates_of(step, whose)
+    mode = mode_of(long, short)
+    books = [mode or BrokerMode.PAPER]
+    if mode is BrokerMode.PAPER and sessions.is_live_open(step, whose, intent.symbol):
+        books.append(BrokerMode.LIVE)
+    out = []
+    for one in books:
+        book = sessions.book_at(step, world, intent.strategy_id, one, cut_ms)
+        held = sessions.held_of(step, book, intent.symbol, cut_ms)
+        waiting = total((_waiting(step, intent, one, cut_ms), placed.get((*whose, intent.symbol, one), ZERO)))
+        found = judge(intent, world, long, short, book.account, held, waiting, cut_ms, one)
+        if one is books[0]:
+            for reason, detail in found.refused:
+                _reject(step, intent, reason, detail)
+        order = found.order
+        if order is None:
+            continue
+        if step.table("trade.orders").get(world.world_id, order.order_id) is not None:
+            _reject(step, intent, RejectionReason.DUPLICATE_INTENT, f"order {order.order_id} exists")
+            continue
+        out.append(order)
+    return out
 
 
-def _waiting(step: Step, intent: OrderIntent, cut_ms: int) -> Decimal:
+def _waiting(step: Step, intent: OrderIntent, mode: BrokerMode, cut_ms: int) -> Decimal:
     """What the open orders of the cut can still add to the position, signed."""
     orders: list[Order] = list(step.table("trade.open_orders").items_at(cut_ms, intent.world_id))
     return total(
         pending(order)
         for order in orders
-        if order.strategy_id == intent.strategy_id and order.symbol == intent.symbol
+        if order.mode is mode and order.strategy_id == intent.strategy_id and order.symbol == intent.symbol
     )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from qmtl.foundation.common.money import ZERO, magnitude, product, text
 from qmtl.foundation.common.pretrade import RejectionReason
-from qmtl.foundation.contracts.trade import OrderIntent
+from qmtl.foundation.contracts.trade import BrokerMode, OrderIntent
 from qmtl.foundation.contracts.world import Activation, EffectiveMode
 
 ORDER_MODES = frozenset({EffectiveMode.PAPER, EffectiveMode.LIVE})
 """The modes in which a strategy places orders; in the others it only computes."""
+
+_MODES: Final = {BrokerMode.PAPER: EffectiveMode.PAPER, BrokerMode.LIVE: EffectiveMode.LIVE}
 
 FULL_WEIGHT = Decimal(1)
 
@@ -55,6 +57,7 @@ def admit(
     cut_ready: bool,
     closed_bucket_ms: int | None = None,
     needed_bucket_ms: int | None = None,
+    mode: BrokerMode | None = None,
 ) -> Verdict:
     """What the rules before the trade say of an intent. The first rule that refuses is the one that is reported.
 
@@ -65,8 +68,8 @@ def admit(
     5. `DRAIN`: so does a draining one; its open orders may still be filled, or are cancelled where the drain is `"cancel"`.
     6. `ACTIVATION_INACTIVE`: no side is in a mode that places orders.
     7. An exit (target 0) passes, whatever the sides say.
-    8. A target on an open side passes with the side's weight. A side is open that is active, in paper or live mode, with a
-       weight above 0.
+    8. A target on an open side passes with the side's weight. A side is open that is active, with a weight above 0, in the mode
+       of the book that is asked for: while one side is live, one that is still on paper is closed.
     9. On a closed side nothing is opened. A holding on the same side that is worth more than the target may shrink to the
        target. A holding on the other side may go to flat: the target becomes 0, and the opening part is refused with
        `ACTIVATION_INACTIVE`. All else is refused with it.
@@ -77,6 +80,7 @@ def admit(
         equity: of the strategy's account, quote currency, of the same cut.
         cut_ready: what `WatermarkGate.ready` said.
         closed_bucket_ms, needed_bucket_ms: what it was asked, for the detail.
+        mode: whose book `held` and `equity` are of; None is the one that the sides ask for.
     """
     target = intent.target_percent
     if not target.is_finite() or magnitude(target) > 1:
@@ -102,7 +106,7 @@ def admit(
     if not target:
         return Admitted(ZERO, FULL_WEIGHT)
     side, name = (long, "long") if target > 0 else (short, "short")
-    if side is not None and _open(side):
+    if side is not None and _open(side, mode or mode_of(long, short)):
         return Admitted(target, side.weight)
     why = _named(side) if side is not None else f"no activation of {name}"
     detail = f"target {text(target)} with {text(held)} held; {why}"
@@ -113,8 +117,17 @@ def admit(
     return Refused(RejectionReason.ACTIVATION_INACTIVE, detail)
 
 
-def _open(side: Activation) -> bool:
-    return side.active and side.weight > 0 and side.effective_mode in ORDER_MODES
+def mode_of(long: Activation | None, short: Activation | None) -> BrokerMode | None:
+    """The broker of a strategy with these gates: the real one as soon as a side is live, else the paper one as soon as a side is on
+    paper; None where no side is in a mode that places orders."""
+    modes = {row.effective_mode for row in (long, short) if row is not None}
+    if EffectiveMode.LIVE in modes:
+        return BrokerMode.LIVE
+    return BrokerMode.PAPER if EffectiveMode.PAPER in modes else None
+
+
+def _open(side: Activation, mode: BrokerMode | None) -> bool:
+    return side.active and side.weight > 0 and mode is not None and side.effective_mode is _MODES[mode]
 
 
 def _shrinks(intent: OrderIntent, held: Decimal, equity: Decimal) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from qmtl.foundation.common.errors import InvariantBroken
 from qmtl.foundation.common.identity import client_order_id
 from qmtl.foundation.common.money import ZERO, negated, product, quotient, text, total
+from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded
 from qmtl.foundation.contracts.trade import (
+    BrokerMode,
     Fill,
     Order,
     OrderIntent,
@@ -23,34 +26,17 @@ from qmtl.foundation.contracts.trade import (
 PRICE_PLACES = 18
 """Digits after the point to which the average price of several fills is rounded, half-even."""
 
-NEXT: dict[OrderStatus, frozenset[OrderStatus]] = {
-    OrderStatus.PENDING_NEW: frozenset(
-        {
-            OrderStatus.NEW,
-            OrderStatus.REJECTED,
-            OrderStatus.PARTIALLY_FILLED,
-            OrderStatus.FILLED,
-            OrderStatus.CANCELED,
-            OrderStatus.EXPIRED,
-        }
-    ),
-    OrderStatus.NEW: frozenset(
-        {
-            OrderStatus.PARTIALLY_FILLED,
-            OrderStatus.FILLED,
-            OrderStatus.CANCELED,
-            OrderStatus.REJECTED,
-            OrderStatus.EXPIRED,
-        }
-    ),
-    OrderStatus.PARTIALLY_FILLED: frozenset(
-        {
-            OrderStatus.PARTIALLY_FILLED,
-            OrderStatus.FILLED,
-            OrderStatus.CANCELED,
-            OrderStatus.EXPIRED,
-        }
-    ),
+_ENDS: Final = frozenset(
+    {OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.REJECTED, OrderStatus.EXPIRED}
+)
+
+NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
+    OrderStatus.PENDING_NEW: _ENDS
+    | {OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.PENDING_CANCEL},
+    OrderStatus.NEW: _ENDS | {OrderStatus.PARTIALLY_FILLED, OrderStatus.PENDING_CANCEL},
+    OrderStatus.PARTIALLY_FILLED: (_ENDS - {OrderStatus.REJECTED})
+    | {OrderStatus.PARTIALLY_FILLED, OrderStatus.PENDING_CANCEL},
+    OrderStatus.PENDING_CANCEL: _ENDS | {OrderStatus.PENDING_CANCEL},
     OrderStatus.FILLED: frozenset(),
     OrderStatus.CANCELED: frozenset(),
     OrderStatus.REJECTED: frozenset(),
@@ -58,7 +44,8 @@ NEXT: dict[OrderStatus, frozenset[OrderStatus]] = {
 }
 """Which state may follow which: FIX 5.0 SP2 Volume 4, order state change matrices, without busts and replacements.
 
-A fill may overtake the acknowledgement, hence the row of `PENDING_NEW`. The last four absorb.
+A fill may overtake the acknowledgement, hence the row of `PENDING_NEW`. An order that is partly filled while its cancellation
+is awaited stays `PENDING_CANCEL`, and one that never reached its venue is rejected out of it. The last four absorb.
 """
 
 
@@ -102,8 +89,8 @@ class Conflict:
 FillOutcome: TypeAlias = Applied | Duplicate | Conflict
 
 
-def order_id_of(intent: OrderIntent, side: Side) -> str:
-    """The id of the order that an intent leads to: a function of the intent and the side alone, 32 hex digits."""
+def order_id_of(intent: OrderIntent, side: Side, session: int = 1) -> str:
+    """The id of the order that an intent leads to: a function of the intent, the side and the order session alone, 32 hex digits."""
     return client_order_id(
         intent.world_id,
         intent.strategy_id,
@@ -112,18 +99,26 @@ def order_id_of(intent: OrderIntent, side: Side) -> str:
         intent.bucket_ms,
         intent.target_percent,
         intent.intent_index,
+        session,
     )
 
 
 def place(
-    intent: OrderIntent, side: Side, quantity: Decimal, reduce_only: bool, portfolio_bucket_ms: int
+    intent: OrderIntent,
+    side: Side,
+    quantity: Decimal,
+    reduce_only: bool,
+    portfolio_bucket_ms: int,
+    mode: BrokerMode = BrokerMode.PAPER,
+    session: int = 1,
 ) -> Order:
-    """A new market order, good till cancelled, created at the close of the intent's bucket.
+    """A market order, good till cancelled, created at the close of the intent's bucket; no broker has said anything of it yet.
 
     Args:
         intent: as it stands on the log, not as the gate has limited it: its target is a part of the order id.
         quantity: unsigned, base currency.
         portfolio_bucket_ms: the cut of the portfolio that the size was computed on.
+        mode, session: whose order it is.
 
     Raises:
         InvariantBroken: a quantity that is not positive.
@@ -135,13 +130,13 @@ def place(
     return Order(
         world_id=intent.world_id,
         strategy_id=intent.strategy_id,
-        order_id=order_id_of(intent, side),
+        order_id=order_id_of(intent, side, session),
         symbol=intent.symbol,
         side=side,
         order_type=OrderType.MARKET,
         time_in_force=TimeInForce.GTC,
         quantity=quantity,
-        status=OrderStatus.NEW,
+        status=OrderStatus.PENDING_NEW,
         cum_quantity=ZERO,
         average_price=ZERO,
         last_seq=0,
@@ -150,6 +145,8 @@ def place(
         created_at_ms=intent.bucket_ms,
         updated_at_ms=intent.bucket_ms,
         portfolio_bucket_ms=portfolio_bucket_ms,
+        mode=mode,
+        session=session,
     )
 
 
@@ -183,6 +180,25 @@ def transition(order: Order, status: OrderStatus, at_ms: int) -> Order:
     return replace(order, status=status, updated_at_ms=at_ms)
 
 
+def told(order: Order, report: OrderAccepted | OrderEnded) -> Order:
+    """The order after a report that is no fill; one that says nothing new, or comes to an order that has ended, changes nothing.
+
+    Raises:
+        InvariantBroken: an end that its state does not allow.
+    """
+    match report:
+        case OrderAccepted():
+            if order.status is not OrderStatus.PENDING_NEW:
+                return order
+            return transition(order, OrderStatus.NEW, max(order.updated_at_ms, report.at_ms))
+        case OrderEnded():
+            if not is_open(order):
+                return order
+            return transition(order, report.status, max(order.updated_at_ms, report.at_ms))
+        case _:
+            assert_never(report)
+
+
 def apply_fill(order: Order, fill: Fill) -> FillOutcome:
     """What one fill makes of an order, whatever was delivered before.
 
@@ -211,7 +227,12 @@ def apply_fill(order: Order, fill: Fill) -> FillOutcome:
             Rule.ENDED,
             f"fill {fill.seq} of {text(fill.quantity)} came to an order {order.status.value}",
         )
-    status = OrderStatus.FILLED if cum_quantity == order.quantity else OrderStatus.PARTIALLY_FILLED
+    if cum_quantity == order.quantity:
+        status = OrderStatus.FILLED
+    elif order.status is OrderStatus.PENDING_CANCEL:  # FIX: what is awaited goes before what was filled of it
+        status = order.status
+    else:
+        status = OrderStatus.PARTIALLY_FILLED
     return Applied(
         replace(
             order,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from decimal import Decimal
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar, assert_never
 
 from qmtl.foundation.common.errors import InexactMoney, InvariantBroken
 from qmtl.foundation.common.money import ZERO, is_value, magnitude, negated, product, quotient, text, total
-from qmtl.foundation.contracts.trade import Account, Fill, Position, Side
+from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
 
 PortfolioKey: TypeAlias = tuple[str, str, str]
@@ -31,9 +31,15 @@ _MONEY: Final = {
 }
 
 
-def scope_of_strategy(strategy_id: str) -> str:
-    """The scope in which a strategy has its own cash and positions."""
-    return f"strategy:{strategy_id}"
+def scope_of_strategy(strategy_id: str, mode: BrokerMode = BrokerMode.PAPER) -> str:
+    """The scope in which a strategy has its own cash and positions: one of what it trades on paper, and one of what it trades live."""
+    match mode:
+        case BrokerMode.PAPER:
+            return f"strategy:{strategy_id}"
+        case BrokerMode.LIVE:
+            return f"live:{strategy_id}"
+        case _:
+            assert_never(mode)
 
 
 def portfolio_key(world_id: str, scope: str, symbol: str = ACCOUNT_SYMBOL) -> PortfolioKey:
@@ -46,7 +52,9 @@ def key_of(row: Position | Account) -> PortfolioKey:
     return portfolio_key(row.world_id, row.scope, row.symbol if isinstance(row, Position) else ACCOUNT_SYMBOL)
 
 
-def open_account(world_id: str, scope: str, settings: WorldSettings, as_of_ms: int) -> Account:
+def open_account(
+    world_id: str, scope: str, settings: WorldSettings, as_of_ms: int, session: int = 1
+) -> Account:
     """An account that holds its initial cash and nothing else."""
     return Account(
         world_id=world_id,
@@ -60,6 +68,7 @@ def open_account(world_id: str, scope: str, settings: WorldSettings, as_of_ms: i
         unrealised=ZERO,
         fees=ZERO,
         as_of_ms=as_of_ms,
+        session=session,
     )
 
 
@@ -92,7 +101,7 @@ def apply_fill(
         InvariantBroken: a fill of another world, symbol or currency, or one without a positive quantity and price.
         InexactMoney: numbers too long for exact arithmetic.
     """
-    before = position if position is not None else _flat(account, fill.symbol)
+    before = position if position is not None else flat(account, fill.symbol)
     _require_same(before, account, fill, scope)
     moved = signed(fill.side, fill.quantity)
     quantity = total((before.quantity, moved))
@@ -168,7 +177,7 @@ def revalue(account: Account, positions: Iterable[Position], as_of_ms: int) -> A
     )
 
 
-def _flat(account: Account, symbol: str) -> Position:
+def flat(account: Account, symbol: str) -> Position:
     return Position(
         world_id=account.world_id,
         scope=account.scope,

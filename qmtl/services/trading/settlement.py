@@ -1,35 +1,26 @@
-"""Execution against the next bar, booking of fills, and marking to the close: what changes the portfolio."""
+"""What the brokers' answers change: fills are booked, orders end, and what is held is marked to the close."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import assert_never
 
 from qmtl.engine.processor import Arrival, Step
-from qmtl.foundation.common.errors import InexactMoney, InvariantBroken, PoisonRecord
+from qmtl.foundation.common.errors import InexactMoney, InvariantBroken, PoisonRecord, ReportRefused
+from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderReport
 from qmtl.foundation.contracts.market import WorldBar
-from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderStatus, Position
-from qmtl.foundation.contracts.world import Activation, Instrument, World
-from qmtl.runtime.brokerage.fees import PercentFee
-from qmtl.runtime.brokerage.fills import market_fill
-from qmtl.runtime.brokerage.slippage import ConstantSlippage
-from qmtl.runtime.data.instruments import instrument_for
+from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position
+from qmtl.foundation.contracts.world import Activation, World
+from qmtl.runtime.brokerage.paper import PaperBroker
 from qmtl.services.trading import portfolio
-from qmtl.services.trading.orders import Applied, Conflict, Duplicate, apply_fill, is_open, transition
+from qmtl.services.trading.brokers import instrument_of, withdrawn
+from qmtl.services.trading.orders import Applied, Conflict, Duplicate, apply_fill, is_open, told
 
 
-def open_missing_account(step: Step, activation: Activation, bucket_ms: int) -> None:
-    """Give a strategy its account when its gate is first spoken of."""
-    world: World | None = step.table("trade.worlds").get(activation.world_id)
-    scope = portfolio.scope_of_strategy(activation.strategy_id)
-    rows = step.table("trade.portfolio")
-    if world is not None and rows.get(*portfolio.portfolio_key(world.world_id, scope)) is None:
-        rows.put(portfolio.open_account(world.world_id, scope, world.settings, bucket_ms))
-
-
-def execute(step: Step, world_id: str, bars: Sequence[Arrival]) -> None:
-    """Fill the open orders of the world that a bar of this bucket reaches, each at the first such bar, and book the fills.
+def execute(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms: int) -> None:
+    """Ask the paper broker what a bucket has made of the open orders that it has, and book it.
 
     Args:
         bars: the world's, in the order of the log; of several sources of a symbol it alone says which comes first.
@@ -37,24 +28,21 @@ def execute(step: Step, world_id: str, bars: Sequence[Arrival]) -> None:
     Raises:
         PoisonRecord: a bar at whose price money can't be kept exact.
     """
-    waiting: list[Order] = list(step.table("trade.open_orders").items(world_id))
+    rows: list[Order] = list(step.table("trade.open_orders").items(world_id))
+    waiting = [order for order in rows if order.mode is BrokerMode.PAPER]
     if not waiting:
         return
     world: World | None = step.table("trade.worlds").get(world_id)
     if world is None:
         raise InvariantBroken(f"world {world_id!r} has open orders and no settings.")
-    fees = PercentFee(world.settings.fee_rate)
-    slippage = ConstantSlippage(world.settings.slippage_rate)
+    market = [arrival.message.bar for arrival in bars]
+    broker = PaperBroker(world.settings, partial(instrument_of, world), market, bucket_ms)
     for order in waiting:
-        for arrival in bars:
-            message: WorldBar = arrival.message
-            bar = message.bar
-            if bar.symbol == order.symbol and bar.open_time_ms >= order.created_at_ms:
-                tick = instrument_of(world, order.symbol).tick
-                with _exactly_at(arrival):
-                    fill = market_fill(order, bar, fees, slippage, tick, world.settings.currency)
-                    book(step, world, order, fill)
-                break
+        if (at := broker.meets(order)) is None:
+            continue
+        with _exactly_at(bars[at]):
+            for fill in broker.look(order):
+                book(step, world, order, fill)
 
 
 def cancel_drained(step: Step, spoken_of: Sequence[Activation], bucket_ms: int) -> None:
@@ -69,18 +57,73 @@ def cancel_drained(step: Step, spoken_of: Sequence[Activation], bucket_ms: int) 
         if gates.get(one.world_id, one.strategy_id, one.side.value).drain_cancels
     }
     for world_id, strategy_id in sorted(found):
+        world: World | None = step.table("trade.worlds").get(world_id)
         waiting: list[Order] = list(step.table("trade.open_orders").items(world_id))
         for order in waiting:
-            if order.strategy_id == strategy_id:
-                step.table("trade.orders").put(transition(order, OrderStatus.CANCELED, bucket_ms))
-                step.table("trade.open_orders").delete(world_id, order.order_id)
+            if order.strategy_id == strategy_id and world is not None:
+                withdraw(step, world, order, bucket_ms)
+
+
+def withdraw(step: Step, world: World, order: Order, at_ms: int) -> None:
+    """Ask the order's broker to cancel it, once."""
+    if order.status is not OrderStatus.PENDING_CANCEL:
+        keep(step, withdrawn(order, world, at_ms))
+
+
+def keep(step: Step, order: Order) -> None:
+    """Put an order where it belongs now."""
+    step.table("trade.orders").put(order)
+    if is_open(order):
+        step.table("trade.open_orders").put(order)
+    else:
+        step.table("trade.open_orders").delete(order.world_id, order.order_id)
+
+
+def take(step: Step, report: OrderReport) -> None:
+    """Book what the real broker has said of an order; what was said before changes nothing.
+
+    Raises:
+        ReportRefused: it contradicts what is known, or can't be booked; nothing was changed.
+    """
+    order: Order | None = step.table("trade.orders").get(report.world_id, report.order_id)
+    world: World | None = step.table("trade.worlds").get(report.world_id)
+    if order is None or world is None:
+        raise _refused(report, "there is no such order")
+    if order.mode is not BrokerMode.LIVE:
+        raise _refused(report, "the order is of the paper broker")
+    match report:
+        case OrderAccepted() | OrderEnded():
+            after = told(order, report)
+            if after != order:
+                keep(step, after)
+        case Fill():
+            if report.fee_currency != world.settings.currency:
+                raise _refused(
+                    report,
+                    f"its fee is in {report.fee_currency!r} and the world's money is {world.settings.currency!r}",
+                )
+            try:
+                book(step, world, order, report)
+            except (InexactMoney, InvariantBroken) as error:
+                raise _refused(report, error.what) from error
+        case _:
+            assert_never(report)
+
+
+def _refused(report: OrderReport, why: str) -> ReportRefused:
+    kind = f"fill {report.seq}" if isinstance(report, Fill) else type(report).__name__
+    return ReportRefused(
+        f"a report ({kind}) of order {report.order_id} of world {report.world_id!r} was not booked: {why}.",
+        "Compare the order with the venue's; the letter has the report, and can be written back.",
+    )
 
 
 def book(step: Step, world: World, order: Order, fill: Fill) -> None:
     """Apply a fill to its order and its portfolio, once: `(order_id, seq)` says whether it was seen.
 
     Raises:
-        InvariantBroken: the fill contradicts its order; a simulated one never does.
+        InvariantBroken: the fill contradicts its order; a simulated one never does. Nothing was changed.
+        InexactMoney: it can't be booked exactly; nothing was changed.
     """
     match apply_fill(order, fill):
         case Applied(order=after):
@@ -98,17 +141,13 @@ def book(step: Step, world: World, order: Order, fill: Fill) -> None:
 
 
 def _settle(step: Step, world: World, order: Order, fill: Fill) -> None:
-    step.table("trade.fills").put(fill)
-    step.table("trade.orders").put(order)
-    if is_open(order):
-        step.table("trade.open_orders").put(order)
-    else:
-        step.table("trade.open_orders").delete(order.world_id, order.order_id)
     rows = step.table("trade.portfolio")
-    scope = portfolio.scope_of_strategy(order.strategy_id)
+    scope = portfolio.scope_of_strategy(order.strategy_id, order.mode)
     account = rows.get(*portfolio.portfolio_key(world.world_id, scope))
     position = rows.get(*portfolio.portfolio_key(world.world_id, scope, order.symbol))
     position, account = portfolio.apply_fill(position, account, fill, scope)
+    step.table("trade.fills").put(fill)
+    keep(step, order)
     rows.put(position)
     rows.put(account)
 
@@ -172,11 +211,3 @@ def _exactly_at(bar: Arrival) -> Iterator[None]:
         yield
     except InexactMoney as error:
         raise PoisonRecord(bar, error) from error
-
-
-def instrument_of(world: World, symbol: str) -> Instrument:
-    """The world's limits of a symbol; the finest steps where it states none."""
-    for one in world.settings.instruments:
-        if one.symbol == symbol:
-            return one
-    return instrument_for(symbol)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+from qmtl.foundation.contracts.broker import OrderAccepted
 from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
 from qmtl.services.trading import orders, portfolio
@@ -36,7 +37,9 @@ def an_intent(target: str = "0.5", price: str = "100", index: int = 0) -> OrderI
 
 
 def an_order(side: Side = Side.BUY, quantity: str | Decimal = "10") -> Order:
-    return orders.place(an_intent(), side, Decimal(quantity), False, T0 - 60_000)
+    """One that its broker has accepted."""
+    placed = orders.place(an_intent(), side, Decimal(quantity), False, T0 - 60_000)
+    return orders.told(placed, OrderAccepted(placed.world_id, placed.order_id, "", T0))
 
 
 def a_fill(

@@ -200,7 +200,7 @@ def test_a_placed_order_says_what_it_was_made_of() -> None:
         OrderType.MARKET,
         TimeInForce.GTC,
         dec("1.5"),
-        OrderStatus.NEW,
+        OrderStatus.PENDING_NEW,
         dec(0),
         dec(0),
         0,

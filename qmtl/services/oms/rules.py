@@ -1,0 +1,268 @@
+"""What the order management system decides: which live order goes to the venue, what its answers mean, and when the connection is needed.
+
+An order is sent at most once. The one who would send it claims it first; it is told to send only once the claim is on the log, and only if the gates that this
+task has seen by then still let the order out. From its claim on an order may be at the venue. What has no clear answer is asked for, never sent again: `SETTLE_MS`
+after the claim no request of that time can be on its way any more, and an order that the venue does not have by then never arrived. Both times are
+of the sender's clock, as it has written them: a task that catches up takes no shorter waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias, assert_never
+
+from qmtl.foundation.common.errors import OrderBlocked, OrderNeverArrived
+from qmtl.foundation.common.money import text, total
+from qmtl.foundation.contracts.broker import (
+    Attempt,
+    AttemptState,
+    BrokerSession,
+    CancelOrder,
+    LookAtOrder,
+    OrderAbsent,
+    OrderAccepted,
+    OrderEnded,
+    OrderReport,
+    OrderUnknown,
+    PlaceOrder,
+    SendClaim,
+    SendOrder,
+    SessionState,
+    VenueRequest,
+    VenueStanding,
+)
+from qmtl.foundation.contracts.trade import Fill, Order, OrderStatus, Side
+from qmtl.foundation.contracts.world import Activation, EffectiveMode
+
+SETTLE_MS: Final = 60_000
+"""After so long no request can be on its way: a venue refuses one that is older than its window, at most a minute anywhere."""
+
+Whose: TypeAlias = tuple[str, str]
+"""World id, strategy id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """What follows from something.
+
+    Attributes:
+        attempt: the row from now on; None where there is none any more.
+        requests: to the venue's side, in this order.
+        reports: to trading, in this order.
+    """
+
+    attempt: Attempt | None
+    requests: tuple[VenueRequest, ...] = ()
+    reports: tuple[OrderReport, ...] = ()
+
+
+# ---- orders ---------------------------------------------------------------------------------------------------------
+
+
+def blocked(order: Order, long: Activation | None, short: Activation | None) -> str:
+    """Why an order may not go out now; empty where it may.
+
+    A frozen or draining side stops everything. What only reduces goes out beside that. All else needs the gate of the side that it opens: active,
+    live, with a weight above 0.
+    """
+    for row in (long, short):
+        if row is not None and (row.freeze or row.drain):
+            return f"{row.side.value} version {row.version} is {'frozen' if row.freeze else 'draining'}"
+    if order.reduce_only:
+        return ""
+    side, name = (long, "long") if order.side is Side.BUY else (short, "short")
+    if side is None:
+        return f"no activation of {name}"
+    if not (side.active and side.weight > 0 and side.effective_mode is EffectiveMode.LIVE):
+        state = "active" if side.active else "inactive"
+        return f"{name} version {side.version} is {state}, weight {text(side.weight)}, {side.effective_mode.value}"
+    return ""
+
+
+def on_order(order: Order, known: Attempt | None, why_not: str, now_ms: int) -> Ruled:
+    """A live order as trading has just written it.
+
+    Args:
+        known: what was attempted of it.
+        why_not: what `blocked` says.
+        now_ms: the newest bucket.
+    """
+    match order.status:
+        case OrderStatus.PENDING_NEW:
+            if known is not None:
+                return Ruled(known)
+            if why_not:
+                return Ruled(None, reports=(_blocked(order, why_not, now_ms),))
+            fresh = Attempt(order, AttemptState.REQUESTED, 0, "", 0, False)
+            return Ruled(fresh, (PlaceOrder(order.world_id, order),))
+        case OrderStatus.PENDING_CANCEL:
+            if known is None:
+                return Ruled(None)
+            if (
+                known.state is AttemptState.REQUESTED
+            ):  # nobody has sent it, and nobody will: a claim finds no row
+                return Ruled(
+                    None, reports=(_ended(order, OrderStatus.CANCELED, "", "it was not sent", now_ms),)
+                )
+            asked = replace(known, canceling=True)
+            is_there = known.state is AttemptState.WORKING
+            return Ruled(asked, (CancelOrder(order.world_id, known.order),) if is_there else ())
+        case (
+            OrderStatus.NEW
+            | OrderStatus.PARTIALLY_FILLED
+            | OrderStatus.FILLED
+            | OrderStatus.CANCELED
+            | OrderStatus.REJECTED
+            | OrderStatus.EXPIRED
+        ):
+            return Ruled(known)  # the echo of what was reported
+        case _:
+            assert_never(order.status)
+
+
+def on_report(
+    report: SendClaim | OrderAccepted | Fill | OrderEnded | OrderUnknown | OrderAbsent,
+    known: Attempt | None,
+    why_not: str,
+    now_ms: int,
+) -> Ruled:
+    """What the venue's side has said of an order; of one that has ended, or is not known, it changes nothing.
+
+    Args:
+        why_not: what `blocked` says of the order now.
+        now_ms: the newest bucket.
+    """
+    if known is None:
+        return Ruled(None)
+    order = known.order
+    match report:
+        case SendClaim():
+            if known.state is not AttemptState.REQUESTED:
+                return Ruled(known)  # there is a claim, and it may have been acted on
+            if why_not:
+                return Ruled(None, reports=(_blocked(order, why_not, now_ms),))
+            claimed = replace(known, state=AttemptState.CLAIMED, claimed_ms=report.at_ms)
+            return Ruled(claimed, (SendOrder(order.world_id, order, report.claimant),))
+        case OrderAccepted():
+            if known.state is AttemptState.WORKING:
+                return Ruled(known)
+            works = replace(known, state=AttemptState.WORKING, venue_order_id=report.venue_order_id)
+            asks = (CancelOrder(order.world_id, order),) if known.canceling else ()
+            return Ruled(works, asks, (report,))
+        case Fill():
+            return _on_fill(report, known)
+        case OrderEnded():
+            return Ruled(None, reports=(report,))
+        case OrderUnknown():
+            is_unsure = known.state is AttemptState.CLAIMED
+            return Ruled(replace(known, state=AttemptState.UNKNOWN) if is_unsure else known)
+        case OrderAbsent():
+            return _on_absence(report, known, now_ms)
+        case _:
+            assert_never(report)
+
+
+def _on_fill(fill: Fill, known: Attempt) -> Ruled:
+    """Fills are passed on in their order, each once; one that came early is told again at the next look."""
+    if fill.seq != known.last_seq + 1:
+        return Ruled(known)
+    order = replace(known.order, cum_quantity=total((known.order.cum_quantity, fill.quantity)))
+    passed = replace(known, last_seq=fill.seq, order=order)
+    is_whole = order.cum_quantity >= order.quantity
+    return Ruled(None if is_whole else passed, reports=(fill,))
+
+
+def _on_absence(report: OrderAbsent, known: Attempt, now_ms: int) -> Ruled:
+    match known.state:
+        case AttemptState.REQUESTED:
+            return Ruled(known)  # nobody has sent it
+        case AttemptState.WORKING:
+            return Ruled(known)  # it was there: what has become of it is not for us to make up
+        case AttemptState.CLAIMED | AttemptState.UNKNOWN:
+            after_ms = report.at_ms - known.claimed_ms
+            if after_ms <= SETTLE_MS:
+                return Ruled(replace(known, state=AttemptState.UNKNOWN))
+            detail = f"the venue does not have it {after_ms} ms after it was claimed"
+            gone = _ended(known.order, OrderStatus.REJECTED, OrderNeverArrived.code, detail, now_ms)
+            return Ruled(None, reports=(gone,))
+        case _:
+            assert_never(known.state)
+
+
+def asked_now(attempts: Iterable[Attempt]) -> list[VenueRequest]:
+    """What is asked of the venue at a tick: of every order that may be there, what has become of it."""
+    out: list[VenueRequest] = []
+    for one in attempts:
+        match one.state:
+            case AttemptState.REQUESTED:
+                continue
+            case AttemptState.CLAIMED | AttemptState.UNKNOWN:
+                out.append(LookAtOrder(one.order.world_id, one.order))
+            case AttemptState.WORKING:
+                asks = CancelOrder if one.canceling else LookAtOrder
+                out.append(asks(one.order.world_id, one.order))
+            case _:
+                assert_never(one.state)
+    return out
+
+
+def _blocked(order: Order, why: str, at_ms: int) -> OrderEnded:
+    return _ended(order, OrderStatus.REJECTED, OrderBlocked.code, why, at_ms)
+
+
+def _ended(order: Order, status: OrderStatus, code: str, detail: str, at_ms: int) -> OrderEnded:
+    return OrderEnded(order.world_id, order.order_id, status, code, detail, at_ms)
+
+
+# ---- the connection -------------------------------------------------------------------------------------------------
+
+
+def session_of(
+    world_id: str,
+    gates: Sequence[Activation],
+    has_open: bool,
+    known: BrokerSession | None,
+    now_ms: int,
+) -> BrokerSession | None:
+    """The session of a world as its gates and its orders want it; None where it stays as it is.
+
+    Args:
+        gates: of the world.
+        has_open: whether an order is at the venue or on the way to it.
+    """
+    live = next((row for row in gates if _is_live(row)), None)
+    if live is not None:
+        state, reason = SessionState.OPEN, live.etag
+    elif has_open:
+        state, reason = SessionState.BLOCKED, "orders are open and no gate is live"
+    else:
+        state, reason = SessionState.CLOSED, "no gate is live"
+    was = SessionState.CLOSED if known is None else known.state
+    if state is was:
+        return None
+    before = known or BrokerSession(world_id, 0, was, "", "", False, "", "", now_ms)
+    opens = was is SessionState.CLOSED
+    return replace(
+        before,
+        number=before.number + opens,
+        state=state,
+        reason=reason,
+        code="",
+        detail="",
+        changed_ms=now_ms,
+    )
+
+
+def _is_live(row: Activation) -> bool:
+    return (
+        row.active
+        and row.weight > 0
+        and row.effective_mode is EffectiveMode.LIVE
+        and not (row.freeze or row.drain)
+    )
+
+
+def stands(known: BrokerSession, said: VenueStanding) -> BrokerSession:
+    """The session after the venue's side has said whether it is connected."""
+    return replace(known, venue=said.venue, connected=said.connected, code=said.code, detail=said.detail)
