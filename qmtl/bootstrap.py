@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from qmtl.engine.archive.address import StoreAddress, parse
 from qmtl.engine.archive.kept import Archives
@@ -32,6 +33,7 @@ from qmtl.services.clock.edge import Clock, wall_ms
 from qmtl.services.clock.rule import EVERY_S
 from qmtl.services.dagmanager.naming import is_namespace, namespace_of
 from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad
+from qmtl.services.egress.processor import Desk
 from qmtl.topology import NAMES, Outside, problems, stage
 
 LOG_FORMS = "embedded:DIR or kafka://HOST:PORT[/NAMESPACE]"
@@ -269,8 +271,40 @@ def functions_of(packages: Sequence[str] = ()) -> Functions:
     return Functions([*packages, *filter(None, said)])
 
 
+VENUE: Final = "QMTL_VENUE"
+"""The environment's name for the address of the venue of live orders."""
+VENUE_KEY: Final = "QMTL_VENUE_KEY"
+VENUE_SECRET: Final = "QMTL_VENUE_SECRET"
+
+
+def desk_of(address: str | None = None) -> Desk:
+    """What reaches the venue of live orders, as it is given or else as the environment says; without either none is reached, and every live
+    order is refused. Keys come from the environment alone.
+
+    Raises:
+        UsageError: no address of a venue.
+        LibraryMissing: its client is not installed.
+    """
+    address = address or os.environ.get(VENUE, "")
+    claimant = uuid4().hex  # of this process and its life: what it claims, none after it takes for its own
+    if not address:
+        return Desk(None, claimant, 0)
+    from qmtl.runtime.venues.address import (
+        open_venue,
+        parse_venue,
+    )  # who stays on paper needs no client of exchanges
+
+    where = parse_address(address)
+    key, secret = os.environ.get(VENUE_KEY, ""), os.environ.get(VENUE_SECRET, "")
+    return Desk(open_venue(where, key, secret), claimant, where.max_age_s * 1000)
+
+
 def outside_of(
-    log: Log, load: BrokerLoad | None = None, archive: str | None = None, code: Sequence[str] = ()
+    log: Log,
+    load: BrokerLoad | None = None,
+    archive: str | None = None,
+    code: Sequence[str] = (),
+    venue: str | None = None,
 ) -> Outside:
     """What the effects of a process reach, and the functions that its nodes run.
 
@@ -278,11 +312,18 @@ def outside_of(
         load: without one, what the environment says.
         archive: URL of the store of topics that go; without one, what the environment says.
         code: packages with functions of Python nodes, beside those that the environment names.
+        venue: address of the venue of live orders; without one, what the environment says.
 
     Raises:
         UsageError: the environment says what can't be used.
     """
-    return Outside(log, archive_of(log, archive), load=load or broker_load_of(), functions=functions_of(code))
+    return Outside(
+        log,
+        archive_of(log, archive),
+        load=load or broker_load_of(),
+        functions=functions_of(code),
+        desk=desk_of(venue),
+    )
 
 
 def make_workers(
