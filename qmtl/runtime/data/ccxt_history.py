@@ -1,6 +1,6 @@
 """History of exchanges through ccxt: exact numbers, closed bars only, at the pace that the exchange allows. Needs the extra `edge`.
 
-The only module that loads ccxt, and only when a provider is opened.
+Beside the venue the only module that loads ccxt, and only when a provider is opened.
 """
 
 from __future__ import annotations
