@@ -291,7 +291,7 @@ def desk_of(address: str | None = None) -> Desk:
         return Desk(None, claimant, 0)
     from qmtl.runtime.venues.address import (
         open_venue,
-        parse_venue,
+        parse_address,
     )  # who stays on paper needs no client of exchanges
 
     where = parse_address(address)
