@@ -24,6 +24,10 @@ LAG: Final = 1
 
 STRATEGY: Final = "strategy"
 WORLD: Final = "world"
+LIVE: Final = "live:"
+"""How the scope of a strategy's book at a venue begins."""
+LIVE_WORLD: Final = "world live"
+"""Of the sums over those books; no scope has a blank."""
 SCOPES: Final = (STRATEGY, WORLD)
 """Whose portfolio it is: the strategy's own, or that of all strategies of its world together."""
 
@@ -71,8 +75,13 @@ class PortfolioParams:
 
     @property
     def owner(self) -> str:
-        """The scope of its rows, as `Position` names it."""
+        """The scope of its rows on paper, as `Position` names it."""
         return self.scope if self.scope == WORLD else f"strategy:{self.strategy_id}"
+
+    @property
+    def live_owner(self) -> str:
+        """That of its rows at a venue."""
+        return LIVE_WORLD if self.scope == WORLD else f"{LIVE}{self.strategy_id}"
 
     @property
     def attribute(self) -> str:

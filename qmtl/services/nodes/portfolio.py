@@ -3,12 +3,13 @@
 A task reads a topic once. So all of the portfolio is kept here, whoever reads it now: a node that comes later finds what was read before it, and where no
 node reads it for a while, the next one goes on from there. It is kept as rows of `node.windows`, under names that no node has.
 
-Of a world as a whole trading keeps no rows, so the sums of its strategies are kept beside theirs, each moved by what a row has moved.
+Of a world as a whole trading keeps no rows, so the sums of its strategies are kept beside theirs, each moved by what a row has moved: one of the books on paper, and
+one of those at a venue. A strategy is read in the book in which it trades now; a world on paper until one of its strategies has gone live.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Final
 
@@ -19,6 +20,8 @@ from qmtl.foundation.contracts.trade import Account, PortfolioRow
 from qmtl.runtime.sdk.portfolio_node import (
     ACCOUNT_FIELDS,
     LAG,
+    LIVE,
+    LIVE_WORLD,
     POSITION_FIELDS,
     WORLD,
     PortfolioParams,
@@ -34,6 +37,9 @@ _WIDE: Final = Context(prec=8 * MAX_DIGITS, traps=[Inexact, InvalidOperation])
 """A sum of any number of amounts is exact in it: each has few digits, and none is far from the point."""
 
 _ZERO: Final = Decimal(0)
+
+_SESSION: Final = "session"
+"""Of an account, where it is not the first."""
 
 
 class PortfolioCopy:
@@ -62,31 +68,46 @@ class PortfolioCopy:
                 continue  # the name of the sums, which are made here
             names = ACCOUNT_FIELDS if isinstance(row, Account) else POSITION_FIELDS
             said = {name: text(getattr(row, name)) for name in names.values()}
+            if isinstance(row, Account) and row.session > 1:
+                said[_SESSION] = str(row.session)
             known = self._row(step, row.world_id, row.scope, row.symbol)
             before = None if known is None else known.memory
             if before == said:
                 continue
             self._put(row.world_id, row.scope, row.symbol, said)
-            self._move(step, row.world_id, row.symbol, before or {}, said)
+            sums = LIVE_WORLD if row.scope.startswith(LIVE) else WORLD
+            self._move(step, (row.world_id, sums, row.symbol), before or {}, said)
 
     def _move(
-        self, step: Step, world_id: str, symbol: str, before: dict[str, str], said: dict[str, str]
+        self, step: Step, key: tuple[str, str, str], before: dict[str, str], said: dict[str, str]
     ) -> None:
-        known = self._row(step, world_id, WORLD, symbol)
+        known = self._row(step, *key)
         sums = {} if known is None or known.memory is None else known.memory
         moved = {}
         for name, value in said.items():
+            if name == _SESSION:
+                continue
             change = _WIDE.subtract(Decimal(value), Decimal(before.get(name, "0")))
             total = _WIDE.add(Decimal(sums.get(name, "0")), change)
             moved[name] = str(_WIDE.normalize(total) if total else _ZERO)
-        self._put(world_id, WORLD, symbol, moved)
+        self._put(*key, moved)
 
     def value(self, step: Step, params: PortfolioParams, world_id: str, symbol: str) -> Decimal | None:
         """What a field says; None of an account that is not there yet, and 0 of a position."""
-        row = self._row(step, world_id, params.owner, _ACCOUNT if params.is_of_account else symbol)
+        owner = self._owner(step, params, world_id)
+        row = self._row(step, world_id, owner, _ACCOUNT if params.is_of_account else symbol)
         if row is None or row.memory is None:
             return params.of(None)
         return Decimal(row.memory[params.attribute])
+
+    def _owner(self, step: Step, params: PortfolioParams, world_id: str) -> str:
+        live = self._row(step, world_id, params.live_owner, _ACCOUNT)
+        if live is None or live.memory is None:
+            return params.owner
+        paper = self._row(step, world_id, params.owner, _ACCOUNT)
+        if params.owner == WORLD or paper is None or paper.memory is None:
+            return params.live_owner
+        return params.live_owner if _session(live.memory) > _session(paper.memory) else params.owner
 
     def flush(self, step: Step) -> None:
         """Write what has changed."""
@@ -110,6 +131,10 @@ class PortfolioCopy:
             self.resident_bytes += window_bytes(row)
         self._rows[key] = row
         self._touched[key] = None
+
+
+def _session(memory: Mapping[str, str]) -> int:
+    return int(memory.get(_SESSION, "1"))
 
 
 def _name(world_id: str, scope: str) -> str:

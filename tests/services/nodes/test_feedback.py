@@ -55,16 +55,16 @@ READERS = {
 }
 
 
-def position(world: str, strategy: str, symbol: str, number: int) -> Position:
+def position(world: str, strategy: str, symbol: str, number: int, book: str = "strategy") -> Position:
     quantity, cost = Decimal(number), Decimal(number).scaleb(-2) * 7
     rest = (Decimal(0), Decimal(1), Decimal(2), Decimal(3), Decimal(4))
-    return Position(world, f"strategy:{strategy}", symbol, quantity, cost, *rest, 1, 0)
+    return Position(world, f"{book}:{strategy}", symbol, quantity, cost, *rest, 1, 0)
 
 
-def account(world: str, strategy: str, number: int) -> Account:
+def account(world: str, strategy: str, number: int, book: str = "strategy", session: int = 1) -> Account:
     cash, equity = Decimal(number).scaleb(-3), Decimal(number) * 3
     rest = (Decimal(0), Decimal(0), Decimal(0), Decimal(0))
-    return Account(world, f"strategy:{strategy}", "USD", Decimal(1), cash, equity, *rest, 0)
+    return Account(world, f"{book}:{strategy}", "USD", Decimal(1), cash, equity, *rest, 0, session)
 
 
 class Desk:
@@ -139,9 +139,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     made.close()
 
 
-ROWS = st.builds(
-    position, st.sampled_from("wv"), st.sampled_from("sr"), st.sampled_from(SYMBOLS), st.integers(-9, 9)
-) | (st.builds(account, st.sampled_from("wv"), st.sampled_from("sr"), st.integers(-9, 9)))
+WORLDS, STRATEGIES, BOOKS = (
+    st.sampled_from("wv"),
+    st.sampled_from("sr"),
+    st.sampled_from(("strategy", "live")),
+)
+NUMBERS = st.integers(-9, 9)
+ROWS = st.builds(position, WORLDS, STRATEGIES, st.sampled_from(SYMBOLS), NUMBERS, BOOKS) | st.builds(
+    account, WORLDS, STRATEGIES, NUMBERS, BOOKS, st.integers(1, 4)
+)
 ACTS = st.one_of(
     ROWS,
     st.just("restart"),
@@ -169,10 +175,16 @@ def test_a_node_gives_what_was_closed_before_whenever_it_came(store: Store, acts
             case ("take", *symbols):
                 own = [row for (world, _, _), row in rows.items() if world == "w"]
                 accounts = [row for row in own if isinstance(row, Account)]
-                mine: Any = rows.get(("w", "strategy:s", ""))
+                book = "live" if any(row.scope.startswith("live:") for row in accounts) else "strategy"
+                own = [row for row in own if row.scope.startswith(f"{book}:")]
+                accounts = [row for row in own if isinstance(row, Account)]
+                both: list[Any] = [rows.get(("w", f"{name}:s", "")) for name in ("strategy", "live")]
+                paper, live = both
+                mine = live if live and (not paper or live.session > paper.session) else paper
+                scope = "live:s" if mine is live and live else "strategy:s"
                 wanted: dict[tuple[str, str], float | None] = {}
                 for symbol in symbols:
-                    held: Any = rows.get(("w", "strategy:s", symbol))
+                    held: Any = rows.get(("w", scope, symbol))
                     costs = [row.cost for row in own if isinstance(row, Position) and row.symbol == symbol]
                     wanted["quantity", symbol] = 0.0 if held is None else float(held.quantity)
                     wanted["equity", symbol] = None if mine is None else float(mine.equity)
