@@ -165,6 +165,12 @@ def activation() -> None:
     callback=_drain,
     help="Block new orders, let open ones end; or cancel these.",
 )
+@click.option(
+    "--effective-mode",
+    type=click.Choice(["validate", "compute-only", "paper", "live", "shadow"]),
+    default=None,
+    help="`live` sends orders to the venue, `paper` simulates them, the others place none; without it as it is, paper at first.",
+)
 @log_option
 def set_activation(
     world_id: str,
@@ -174,6 +180,7 @@ def set_activation(
     weight: str,
     freeze: bool,
     drain: tuple[bool, bool],
+    effective_mode: str | None,
     log_address: str,
 ) -> None:
     """Open or close the order gate of one side of a strategy by hand."""
@@ -185,6 +192,8 @@ def set_activation(
     with session.client(log_address) as client:
         known = client.view("activation").get(world_id, strategy_id, side)
         version = 0 if known is None else known.version
+        before = EffectiveMode.PAPER if known is None else known.effective_mode
+        mode = before if effective_mode is None else EffectiveMode(effective_mode)
         parts = (
             "activate",
             world_id,
@@ -195,6 +204,7 @@ def set_activation(
             weight,
             int(freeze),
             sum(drain),
+            *(() if mode is EffectiveMode.PAPER else (mode.value,)),
         )
         answered = client.view("world.outcomes")
         ids = (command_id(*parts, *([turn] if turn else [])) for turn in count())
@@ -209,11 +219,12 @@ def set_activation(
                 factor,
                 freeze,
                 drain[0],
-                EffectiveMode.PAPER,
+                mode,
                 session.now_ms(),
                 drain[1],
             )
         )
         row = client.view("activation").get(world_id, strategy_id, side)
-    render.line(f"{row.etag}: {'active' if row.active else 'inactive'}")
+    state = "active" if row.active else "inactive"
+    render.line(f"{row.etag}: {state}, {row.effective_mode.value}")
     render.note("note: set by hand; a policy schedule of the world may change it back")

@@ -26,6 +26,22 @@ def test_a_drain_that_cancels_is_one_in_the_row(tmp_path: Path, capsys: pytest.C
     assert (row.drain, row.drain_cancels) == (True, True)
 
 
+def test_the_mode_is_said_by_name_and_stays_until_it_is_said_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = ("--log", f"embedded:{tmp_path / 'log'}")
+    assert call(capsys, "world", "create", "w1", *log).code == 0
+    told = []
+    for more in ([], ["--effective-mode", "live"], ["--weight", "0.5"], ["--effective-mode", "compute-only"]):
+        ran = call(capsys, "world", "activation", "set", *GATE, *more, *log)
+        assert ran.code == 0, ran
+        told.append(ran.out.strip().rpartition(", ")[2])
+    assert told == ["paper", "live", "live", "compute-only"]
+    with reading(log[1]) as opened:
+        row = TableView(opened, "activation", codec).refresh().get("w1", "s", "long")
+    assert (row.effective_mode.value, row.version) == ("compute-only", 4)
+
+
 @pytest.mark.parametrize("name", ["w 1", "w:1", "w\n", "", "wörld", "w" * 201], ids=ascii)
 def test_no_world_gets_a_name_that_nothing_can_be_published_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
