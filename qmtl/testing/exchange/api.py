@@ -184,8 +184,8 @@ class Api:
             and one.trade_id >= first
             and (order_id is None or one.order_id == order_id)
         ]
-        # Without a place to begin at it gives the newest.
-        page = found[:limit] if "fromId" in params or order_id is not None else found[-limit:]
+        # Without a number to begin at it gives the newest.
+        page = found[:limit] if "fromId" in params else found[-limit:]
         return [_trade(one, listing) for one in page]
 
     def _account(self, now_ms: int) -> Any:
@@ -200,7 +200,7 @@ class Api:
         return {
             "makerCommission": 10,
             "takerCommission": 10,
-            "canTrade": True,
+            "canTrade": book.rules.may_trade,
             "canWithdraw": False,
             "canDeposit": False,
             "updateTime": now_ms,
