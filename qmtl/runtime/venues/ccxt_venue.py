@@ -127,7 +127,8 @@ class CcxtVenue:
         if self._client is None:
             self._client, self._wire = self._made()
         client = self._client
-        self._asked("its markets", lambda: client.load_markets(True))
+        if not self._asked("its markets", lambda: client.load_markets(True)):
+            raise self._wrong("its markets", "symbols was missing")
         balance = self._asked("its account", client.fetch_balance)
         account = balance.get("info") if isinstance(balance, Mapping) else None
         if not isinstance(account, Mapping) or not isinstance(account.get("balances"), list):
