@@ -199,7 +199,7 @@ class CcxtVenue:
             is_sending=True,
         )
         try:
-            told = order_of(found, order, symbol)
+            told = order_of(found, order, self._market_id(symbol))
         except WrongField as wrong:
             raise self._wrong(what, str(wrong)) from None
         try:
@@ -234,7 +234,7 @@ class CcxtVenue:
         except _NoSuchOrder:
             return None
         try:
-            return self._with_executions(order_of(found, order, symbol), order, symbol)
+            return self._with_executions(order_of(found, order, self._market_id(symbol)), order, symbol)
         except WrongField as wrong:
             raise self._wrong(what, str(wrong)) from None
 
@@ -253,6 +253,7 @@ class CcxtVenue:
         """All of them, page by page."""
         client = self._client
         out: list[Trade] = []
+        market_id = self._market_id(symbol)
         first = 0  # without a number to begin at, Binance gives the newest, and of more than a page not the oldest
         for _ in range(MAX_PAGES):
             ask = partial(
@@ -261,7 +262,7 @@ class CcxtVenue:
             page = self._asked(what, ask)
             if not isinstance(page, list):
                 raise WrongField("trades", page)
-            out += (trade_of(one, order, symbol, venue_order_id) for one in page)
+            out += (trade_of(one, order, market_id, venue_order_id) for one in page)
             if len(page) < PAGE_TRADES:
                 return out
             first = max(one.number for one in out) + 1
@@ -282,6 +283,10 @@ class CcxtVenue:
         if market is None or market.get("spot") is not True:
             raise VenueRefused(f"{self.name} has no spot market {order.symbol[:40]!r}.")
         return symbol
+
+    def _market_id(self, symbol: str) -> str:
+        """The market as the exchange writes it."""
+        return str(self._client.markets[symbol].get("id"))
 
     def _fitting(self, order: Order, symbol: str) -> str:
         """The quantity as it is sent: all of it, or a refusal; ccxt would cut off what the market's step does not hold."""
