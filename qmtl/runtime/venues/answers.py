@@ -44,7 +44,9 @@ class WrongField(Exception):
     """A field of an answer that is missing, or says what it can't."""
 
     def __init__(self, field: str, found: object) -> None:
-        super().__init__(f"{field} was {found!r:.80}")
+        # Of lists and objects the kind is enough: they may be deeper than Python can write them.
+        told = f"{found!r:.80}" if isinstance(found, str | int | float | None) else type(found).__name__
+        super().__init__(f"{field} was {told}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +57,17 @@ class Trade:
     execution: Execution
 
 
-def order_of(found: object, order: Order, symbol: str) -> VenueOrder:
+def order_of(found: object, order: Order, market_id: str) -> VenueOrder:
     """An order as ccxt gives it, without its executions.
 
     Args:
-        symbol: as ccxt writes it.
+        market_id: the market as the exchange writes it. ccxt puts the market that was asked for in the place of one that it does not know.
 
     Raises:
         WrongField: it is not an answer about this order.
     """
-    row = _row(found, ORDER_FIELDS, "order")
+    row = _row(found, ORDER_FIELDS, "order", market_id)
     _require(row, "clientOrderId", order.order_id)
-    _require(row, "symbol", symbol)
     _require(row, "side", "buy" if order.side is Side.BUY else "sell")
     quantity, filled = _number(row, "amount"), _number(row, "filled")
     if quantity != order.quantity:
@@ -86,15 +87,14 @@ def order_of(found: object, order: Order, symbol: str) -> VenueOrder:
     return VenueOrder(_id(row, "id"), status, filled, (), _ms(row, at))
 
 
-def trade_of(found: object, order: Order, symbol: str, venue_order_id: str) -> Trade:
+def trade_of(found: object, order: Order, market_id: str, venue_order_id: str) -> Trade:
     """A trade as ccxt gives it.
 
     Raises:
         WrongField: it is no execution of this order.
     """
-    row = _row(found, TRADE_FIELDS, "trade")
+    row = _row(found, TRADE_FIELDS, "trade", market_id)
     _require(row, "order", venue_order_id)
-    _require(row, "symbol", symbol)
     _require(row, "side", "buy" if order.side is Side.BUY else "sell")
     quantity, price = _number(row, "amount"), _number(row, "price")
     if quantity <= ZERO:
@@ -134,7 +134,7 @@ def first_that_add_up(trades: Sequence[Trade], filled: Decimal) -> tuple[Executi
     return tuple(out) if told == filled else ()
 
 
-def _row(found: object, fields: Sequence[str], what: str) -> Mapping[str, Any]:
+def _row(found: object, fields: Sequence[str], what: str, market_id: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise WrongField(what, found)
     raw = found.get("info")
@@ -143,6 +143,7 @@ def _row(found: object, fields: Sequence[str], what: str) -> Mapping[str, Any]:
     for field in fields:
         if raw.get(field) is None:
             raise WrongField(field, None)
+    _require(raw, "symbol", market_id)
     return found
 
 

@@ -6,13 +6,19 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Context, Decimal, localcontext
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from qmtl.foundation.common.errors import LibraryMissing, UsageError, VenueRefused, VenueUnanswered
+from qmtl.foundation.common.errors import (
+    InvalidValue,
+    LibraryMissing,
+    UsageError,
+    VenueRefused,
+    VenueUnanswered,
+)
 from qmtl.foundation.common.money import MAX_DIGITS, is_factor, parse_decimal, product, text, whole_steps
 from qmtl.foundation.contracts.trade import Order, OrderType, Side
 from qmtl.runtime.venues.answers import Trade, WrongField, first_that_add_up, order_of, trade_of
@@ -34,6 +40,9 @@ MAX_PAGES: Final = 100
 NO_SUCH_ORDER: Final = -2013
 UNKNOWN_ORDER: Final = -2011
 """Binance's codes for an order that it does not have: the one where it is asked for it, the other where it is to cancel it."""
+
+BAD_TIME: Final = -1021
+"""Binance's code for a request whose time is not its own: too old, or of the future."""
 
 _CLIENT_ID: Final = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}")
 """What Binance takes as `newClientOrderId`."""
@@ -102,6 +111,7 @@ class CcxtVenue:
         self._paced = paced
         self._client: Any = None
         self._wire: Wire | None = None
+        self._is_connected = self._clock_is_off = False
 
     @property
     def name(self) -> str:
@@ -113,10 +123,12 @@ class CcxtVenue:
     # ---- the connection ------------------------------------------------------------------------------------
 
     def connect(self) -> None:
+        self._is_connected = False
         if self._client is None:
             self._client, self._wire = self._made()
         client = self._client
-        self._asked("its markets", lambda: client.load_markets(True))
+        if not self._asked("its markets", lambda: client.load_markets(True)):
+            raise self._wrong("its markets", "symbols was missing")
         balance = self._asked("its account", client.fetch_balance)
         account = balance.get("info") if isinstance(balance, Mapping) else None
         if not isinstance(account, Mapping) or not isinstance(account.get("balances"), list):
@@ -126,11 +138,20 @@ class CcxtVenue:
                 f"{self.name} does not let this account trade: canTrade was {account.get('canTrade')!r:.20}.",
                 "Allow the key to trade at the exchange.",
             )
+        self._is_connected = True
 
     def close(self) -> None:
         if self._wire is not None:
             self._wire.close()
         self._client = self._wire = None
+        self._is_connected = False
+
+    def _set_clock(self) -> None:
+        """Ask for the exchange's time again where it has said that a request was not of its time: one of the two clocks was set."""
+        if self._clock_is_off:
+            self._clock_is_off = False
+            with suppress(VenueRefused, VenueUnanswered):
+                self._asked("its time", self._client.load_time_difference)
 
     def _made(self) -> tuple[Any, Wire]:
         client = getattr(self._ccxt, self._exchange)(
@@ -166,6 +187,7 @@ class CcxtVenue:
     def submit(self, order: Order) -> VenueOrder:
         symbol = self._required(order)
         amount = self._fitting(order, symbol)
+        self._set_clock()
         side = "buy" if order.side is Side.BUY else "sell"
         client = self._client
         what = f"order {order.order_id}"
@@ -177,7 +199,7 @@ class CcxtVenue:
             is_sending=True,
         )
         try:
-            told = order_of(found, order, symbol)
+            told = order_of(found, order, self._market_id(symbol))
         except WrongField as wrong:
             raise self._wrong(what, str(wrong)) from None
         try:
@@ -187,6 +209,7 @@ class CcxtVenue:
 
     def cancel(self, order: Order) -> None:
         symbol = self._required(order)
+        self._set_clock()
         client = self._client
         try:
             self._asked(
@@ -199,6 +222,7 @@ class CcxtVenue:
 
     def find(self, order: Order) -> VenueOrder | None:
         symbol = self._required(order)
+        self._set_clock()
         client = self._client
         what = f"order {order.order_id}"
         try:
@@ -210,7 +234,7 @@ class CcxtVenue:
         except _NoSuchOrder:
             return None
         try:
-            return self._with_executions(order_of(found, order, symbol), order, symbol)
+            return self._with_executions(order_of(found, order, self._market_id(symbol)), order, symbol)
         except WrongField as wrong:
             raise self._wrong(what, str(wrong)) from None
 
@@ -229,23 +253,26 @@ class CcxtVenue:
         """All of them, page by page."""
         client = self._client
         out: list[Trade] = []
-        params: dict[str, int] = {}
+        market_id = self._market_id(symbol)
+        first = 0  # without a number to begin at, Binance gives the newest, and of more than a page not the oldest
         for _ in range(MAX_PAGES):
-            ask = partial(client.fetch_order_trades, venue_order_id, symbol, None, PAGE_TRADES, dict(params))
+            ask = partial(
+                client.fetch_order_trades, venue_order_id, symbol, None, PAGE_TRADES, {"fromId": first}
+            )
             page = self._asked(what, ask)
             if not isinstance(page, list):
                 raise WrongField("trades", page)
-            out += (trade_of(one, order, symbol, venue_order_id) for one in page)
+            out += (trade_of(one, order, market_id, venue_order_id) for one in page)
             if len(page) < PAGE_TRADES:
                 return out
-            params = {"fromId": max(one.number for one in out) + 1}
+            first = max(one.number for one in out) + 1
         raise WrongField("trades", f"more than {MAX_PAGES} pages")
 
     # ---- rules before anything is sent ---------------------------------------------------------------------
 
     def _required(self, order: Order) -> str:
         """The symbol as ccxt writes it, of an order that this venue can take."""
-        if self._client is None:
+        if not self._is_connected:
             raise VenueRefused(f"{self.name} is not connected.", "Connect first.")
         if not _CLIENT_ID.fullmatch(order.order_id):
             raise VenueRefused(
@@ -257,6 +284,10 @@ class CcxtVenue:
             raise VenueRefused(f"{self.name} has no spot market {order.symbol[:40]!r}.")
         return symbol
 
+    def _market_id(self, symbol: str) -> str:
+        """The market as the exchange writes it."""
+        return str(self._client.markets[symbol].get("id"))
+
     def _fitting(self, order: Order, symbol: str) -> str:
         """The quantity as it is sent: all of it, or a refusal; ccxt would cut off what the market's step does not hold."""
         if order.order_type is not OrderType.MARKET:
@@ -265,20 +296,12 @@ class CcxtVenue:
         if order.quantity <= 0 or not is_factor(order.quantity):
             raise VenueRefused(f"{self.name} takes no quantity of {amount[:80]}.")
         market = self._client.markets[symbol]
-        step = _bound(market, "precision", "amount")
-        if step is None:
-            raise VenueRefused(f"{self.name} does not tell the step of quantities of {order.symbol}.")
-        if product(whole_steps(order.quantity, step), step) != order.quantity:
-            raise VenueRefused(
-                f"a quantity of {amount} does not fit the market {order.symbol}, whose step is {text(step)}."
-            )
-        for limits in ("amount", "market"):
-            least, most = _bound(market, "limits", limits, "min"), _bound(market, "limits", limits, "max")
-            if (least is not None and order.quantity < least) or (most is not None and order.quantity > most):
-                bounds = f"{text(least) if least else 0} to {text(most) if most else 'any'}"
-                raise VenueRefused(
-                    f"a quantity of {amount} does not fit the market {order.symbol}: {bounds}."
-                )
+        try:
+            broken = _broken_rule(market, order.quantity)
+        except InvalidValue as error:
+            broken = f"it has a rule that can't be read: {error.what[:80]}"
+        if broken:
+            raise VenueRefused(f"a quantity of {amount} does not fit the market {order.symbol}: {broken}.")
         with _wide():
             sent = self._client.amount_to_precision(symbol, amount)
         if sent != amount:
@@ -309,6 +332,7 @@ class CcxtVenue:
             if not wire.sent and not isinstance(error, self._ccxt.BaseError):
                 raise
             outcome = wire.outcome(error)
+            self._clock_is_off |= wire.code()[0] == BAD_TIME
             said = f"{self.name} was asked for {what}: {wire.told(error)}"
             if outcome is Outcome.REFUSED and wire.sent and wire.code()[0] in absent:
                 raise _NoSuchOrder(said) from None
@@ -322,6 +346,26 @@ class CcxtVenue:
         return VenueUnanswered(f"{self.name} was asked for {what}, and of its answer {wire.clean(wrong)}.")
 
 
+def _broken_rule(market: Mapping[str, Any], quantity: Decimal) -> str:
+    """Which rule of a market a quantity breaks, with its numbers; empty where it fits.
+
+    Raises:
+        InvalidValue: a rule that is no number.
+    """
+    step = _bound(market, "precision", "amount")
+    if step is None:
+        return "it does not tell its step"
+    if product(whole_steps(quantity, step), step) != quantity:
+        return f"its step is {text(step)}"
+    for limits in ("amount", "market"):
+        least, most = _bound(market, "limits", limits, "min"), _bound(market, "limits", limits, "max")
+        if least is not None and quantity < least:
+            return f"its least is {text(least)}"
+        if most is not None and quantity > most:
+            return f"its most is {text(most)}"
+    return ""
+
+
 def _bound(market: Mapping[str, Any], *path: str) -> Decimal | None:
     """A rule of a market; none where there is none, or where it is 0, by which Binance says the same."""
     found: Any = market
@@ -329,7 +373,10 @@ def _bound(market: Mapping[str, Any], *path: str) -> Decimal | None:
         found = found.get(name) if isinstance(found, Mapping) else None
     if found is None:
         return None
-    return parse_decimal(str(found), path[-1]) or None
+    bound = parse_decimal(str(found), path[-1])
+    if bound < 0 or not is_factor(bound):
+        raise InvalidValue(f"{path[-1]} was {bound}.", "Ask the exchange.")
+    return bound or None
 
 
 def _moved(urls: Any, url: str) -> Any:

@@ -137,7 +137,6 @@ class Api:
             "updateTime": order.changed_ms,
             "isWorking": True,
             "workingTime": order.at_ms,
-            "origQuoteOrderQty": "0.00000000",
         }
 
     def _new(self, listing: Listing, params: Params, now_ms: int) -> Any:
@@ -184,8 +183,8 @@ class Api:
             and one.trade_id >= first
             and (order_id is None or one.order_id == order_id)
         ]
-        # Without a place to begin at it gives the newest.
-        page = found[:limit] if "fromId" in params or order_id is not None else found[-limit:]
+        # Without a number to begin at it gives the newest.
+        page = found[:limit] if "fromId" in params else found[-limit:]
         return [_trade(one, listing) for one in page]
 
     def _account(self, now_ms: int) -> Any:
@@ -200,7 +199,14 @@ class Api:
         return {
             "makerCommission": 10,
             "takerCommission": 10,
-            "canTrade": True,
+            "buyerCommission": 0,
+            "sellerCommission": 0,
+            "commissionRates": {"maker": "0.00100000", "taker": "0.00100000", "buyer": "0", "seller": "0"},
+            "brokered": False,
+            "requireSelfTradePrevention": False,
+            "preventSor": False,
+            "uid": 1,
+            "canTrade": book.rules.may_trade,
             "canWithdraw": False,
             "canDeposit": False,
             "updateTime": now_ms,
@@ -257,6 +263,7 @@ def _order(order: TakenOrder, listing: Listing) -> dict[str, Any]:
         "price": "0.00000000",
         "origQty": text(order.quantity),
         "executedQty": text(order.filled),
+        "origQuoteOrderQty": "0.000000",
         "cummulativeQuoteQty": text(order.spent),
         "status": order.status,
         "timeInForce": "GTC",

@@ -78,6 +78,8 @@ class Book:
         Raises:
             Refusal
         """
+        if not self.rules.may_trade:
+            raise Refusal(400, -2010, "This account may not place or cancel orders.")
         number = self.by_client_id.get(client_id)
         # Unique among the open ones only, as Binance documents it: what was sent twice is executed twice once the first has ended.
         if number is not None and self.orders[number].is_open:

@@ -37,11 +37,13 @@ class Counts:
     Attributes:
         requests: by endpoint, such as `POST /api/v3/order`; also those that were refused or went wrong.
         connections: that were made to it, those of the test's own included.
+        decided: requests that it has looked at: one that is held back is counted in `requests` before.
         first_signed_ms, last_signed_ms: of requests that need a key; 0 before the first.
     """
 
     requests: Mapping[str, int]
     connections: int
+    decided: int
     first_signed_ms: int
     last_signed_ms: int
 
@@ -146,6 +148,7 @@ class RunningExchange:
         self._tell("fault", {"kind": Fault(kind).value, "times": times, "at": at})
 
     def no_more_faults(self) -> None:
+        """Forget those that are still to come."""
         self._tell("clear", {})
 
     def fill_at_once(self, pieces: int = 1) -> None:
@@ -159,6 +162,10 @@ class RunningExchange:
     def commission(self, rate: Decimal, asset: str = "quote") -> None:
         """Charge a share of what is paid, in `quote`, `base` or the asset that is named."""
         self._tell("rules", {"commission": text(rate), "commission_in": asset})
+
+    def let_trade(self, may_trade: bool) -> None:
+        """Whether the account may trade."""
+        self._tell("rules", {"may_trade": may_trade})
 
     def clock(self, skew_ms: int) -> None:
         """Put its clock ahead of this machine's, or behind."""
@@ -195,6 +202,7 @@ class RunningExchange:
         return Counts(
             MappingProxyType(found["requests"]),
             found["connections"],
+            found["decided"],
             found["first_signed_ms"],
             found["last_signed_ms"],
         )

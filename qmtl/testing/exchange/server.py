@@ -58,7 +58,7 @@ class Exchange:
         self.lock, self.stopping = Lock(), Event()
         self.api = Api(book, key, secret, self.keep)
         self.counts: Counter[str] = Counter()
-        self.connections = 0
+        self.connections = self.decided = 0
         self.first_signed_ms = self.last_signed_ms = 0
         for entry in ledger.opened():
             book.applied(entry)
@@ -97,6 +97,7 @@ class Exchange:
                 return {
                     "requests": dict(sorted(self.counts.items())),
                     "connections": self.connections,
+                    "decided": self.decided,
                     "first_signed_ms": self.first_signed_ms,
                     "last_signed_ms": self.last_signed_ms,
                 }
@@ -121,7 +122,7 @@ class Exchange:
                 rate = given.get("commission")
                 known = {
                     name: given[name]
-                    for name in ("at_once", "pieces", "commission_in", "skew_ms")
+                    for name in ("at_once", "pieces", "commission_in", "skew_ms", "may_trade")
                     if name in given
                 }
                 if rate is not None:
@@ -224,6 +225,7 @@ class Handler(BaseHTTPRequestHandler):
         exchange = self.exchange
         try:
             with exchange.lock:
+                exchange.decided += 1
                 return exchange.api.answer(
                     endpoint, query, body, self.headers.get("X-MBX-APIKEY"), exchange.now_ms
                 )

@@ -100,6 +100,7 @@ class Rules:
         commission: share of what is paid.
         commission_in: `quote`, `base`, or the name of an asset.
         skew_ms: what the exchange's clock is ahead of this machine's.
+        may_trade: whether the account may.
     """
 
     at_once: bool = True
@@ -107,6 +108,7 @@ class Rules:
     commission: Decimal = Decimal("0.001")
     commission_in: str = "quote"
     skew_ms: int = 0
+    may_trade: bool = True
 
 
 def listed(words: str) -> Listing:
