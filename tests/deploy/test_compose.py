@@ -12,12 +12,15 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
+from qmtl.bootstrap import VENUE, VENUE_KEY, VENUE_SECRET
 from qmtl.engine.archive.address import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKER = "kafka"
 METRICS = "9464"
-WORKERS = frozenset({"dagmanager", "topicadmin", "clock", "worldservice", "nodes", "trading"})
+WORKERS = frozenset(
+    {"dagmanager", "topicadmin", "clock", "worldservice", "nodes", "trading", "oms", "egress"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +107,8 @@ def test_topics_are_archived_on_a_volume_that_the_worker_may_write_and_by_who_re
     workers: dict[str, dict[str, Any]],
 ) -> None:
     said = {name: one["environment"] for name, one in workers.items() if "environment" in one}
-    assert said == {"topicadmin": {"QMTL_ARCHIVE": "file:///var/lib/qmtl-archive"}}
+    assert said.keys() == {"topicadmin", "egress"}
+    assert said["topicadmin"] == {"QMTL_ARCHIVE": "file:///var/lib/qmtl-archive"}
     store = parse(said["topicadmin"]["QMTL_ARCHIVE"])
     (mounted,) = [one for name in workers for one in workers[name]["volumes"] if "archive" in one]
     assert mounted in workers["topicadmin"]["volumes"]
@@ -114,6 +118,14 @@ def test_topics_are_archived_on_a_volume_that_the_worker_may_write_and_by_who_re
     assert re.search(rf"install --directory --owner qmtl {where}$", read("deploy/Dockerfile"), re.MULTILINE)
     packed = re.findall(r"^([a-z]+)==", read("requirements.lock"), re.MULTILINE)
     assert "obstore" in packed
+
+
+def test_the_venue_and_its_keys_come_from_the_environment_of_who_starts_it_and_to_the_egress_alone(
+    workers: dict[str, dict[str, Any]],
+) -> None:
+    names = (VENUE, VENUE_KEY, VENUE_SECRET)
+    assert workers["egress"]["environment"] == {name: f"${{{name}:-}}" for name in names}
+    assert read("docker-compose.yml").count("QMTL_VENUE") == 2 * len(names)
 
 
 def test_the_broker_is_one_kraft_node_of_the_tested_release(compose: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ SHIPPED = {
     "BTC-USD": MARKET / "coinbase_btc-usd_1m_2018-04-04_06.csv.gz",
     "ETH-USD": MARKET / "coinbase_eth-usd_1m_2018-04-04_05.csv.gz",
 }
-WORKERS = ("dagmanager", "topicadmin", "worldservice", "nodes", "trading")
+WORKERS = ("dagmanager", "topicadmin", "worldservice", "nodes", "trading", "oms", "egress")
 MINUTES = 400
 NO_ENV: Final[Mapping[str, str]] = {}
 

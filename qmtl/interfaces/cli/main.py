@@ -63,6 +63,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "dag": Verb("qmtl.interfaces.cli.dag:dag", "Publish strategies and look at the graph of shared nodes."),
     "service": Verb("qmtl.interfaces.cli.service:service", "Operate a service: `qmtl service dagmanager`."),
     "world": Verb("qmtl.interfaces.cli.world:world", "Create worlds, and open and close their order gates."),
+    "oms": Verb(
+        "qmtl.interfaces.cli.oms:oms", "Look at live orders and at the connections of worlds to their venue."
+    ),
     "data": Verb(
         "qmtl.interfaces.cli.data.commands:data", "Import, fetch, list and verify market data in a catalogue."
     ),

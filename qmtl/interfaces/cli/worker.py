@@ -14,7 +14,7 @@ import click
 
 from qmtl.engine.log.kafka_settings import DEFAULTS, GROUP_PROTOCOLS, GroupProtocol, KafkaSettings
 from qmtl.engine.log.port import GroupState, Log, TopicPartition
-from qmtl.foundation.common.errors import ClockTaken, NoArchive, UsageError
+from qmtl.foundation.common.errors import ClockTaken, NoArchive, NoVenue, UsageError
 from qmtl.interfaces.cli import render
 from qmtl.interfaces.cli.accept import accept
 from qmtl.interfaces.cli.options import format_option, log_option, reading
@@ -32,6 +32,8 @@ REMOVES: Final = "topicadmin"
 """The processor that removes topics."""
 COMPUTES: Final = "nodes"
 """The processor that runs functions of authors."""
+REACHES: Final = "egress"
+"""The processor that reaches the venue of live orders."""
 _SHOWN_POSITIONS: Final = 4
 
 
@@ -107,6 +109,12 @@ def worker() -> None:
     metavar="PACKAGE",
     help="Of nodes: a package whose functions Python nodes may run, beside those in QMTL_CODE. May be given again.",
 )
+@click.option(
+    "--venue",
+    metavar="ADDRESS",
+    default=None,
+    help="Of egress: where live orders go, else what QMTL_VENUE says; keys are in QMTL_VENUE_KEY and QMTL_VENUE_SECRET alone.",
+)
 def run_worker(
     name: str,
     log_address: str,
@@ -121,6 +129,7 @@ def run_worker(
     metrics_host: str,
     every_s: int | None,
     packages: tuple[str, ...],
+    venue: str | None,
 ) -> None:
     """Run the processor NAME, or the clock, until SIGTERM or Ctrl-C; what is in flight is finished first, a restore is left for the
     next start.
@@ -141,6 +150,8 @@ def run_worker(
         raise UsageError(
             f"--code was given for {name}; only {COMPUTES} run functions of authors.", "Leave it out."
         )
+    if venue is not None and name != REACHES:
+        raise UsageError(f"--venue was given for {name}; only {REACHES} reaches one.", "Leave it out.")
     settings = TaskSettings(
         state_dir / "tasks",
         poll_records or POLL_RECORDS,
@@ -160,6 +171,7 @@ def run_worker(
         metrics,
         ticking=ticking,
         code=packages,
+        venue=venue,
     )
 
 
@@ -190,6 +202,7 @@ def run_processors(
     before: Callable[[Log], None] | None = None,
     ticking: Ticking | None = None,
     code: Sequence[str] = (),
+    venue: str | None = None,
 ) -> None:
     """Open the log, join the groups and step until a signal comes.
 
@@ -200,8 +213,9 @@ def run_processors(
         before: what is to be done on the log before anything runs.
         ticking: how it ticks the clock; None where it does not.
         code: packages whose functions Python nodes may run.
+        venue: address of the venue of live orders; None for what the environment says.
     """
-    from qmtl.bootstrap import ARCHIVE, make_clock, make_workers, open_log, outside_of, prepare
+    from qmtl.bootstrap import ARCHIVE, VENUE, make_clock, make_workers, open_log, outside_of, prepare
     from qmtl.engine.worker import IDLE_S, collect_seldom
     from qmtl.services.clock.edge import keep_time
 
@@ -215,11 +229,15 @@ def run_processors(
     signal.signal(signal.SIGINT, stop)
     log = open_log(address, settings=kafka)
     try:
-        outside = outside_of(log, load, archive, code)
+        outside = outside_of(log, load, archive, code, venue)
         if lacks_archive(names, outside):
             render.note(
                 f"warning: no store of archives is given ({ARCHIVE}, or `archive` in a server's file): "
                 f"no topic that has to be archived first is ever removed [{NoArchive.code}]"
+            )
+        if lacks_venue(names, outside):
+            render.note(
+                f"warning: no venue is given (--venue, or {VENUE}): every live order is refused [{NoVenue.code}]"
             )
         prepare(log)
         if before is not None:
@@ -261,6 +279,11 @@ def _goes_without(error: ClockTaken) -> None:
 def lacks_archive(names: Sequence[str], outside: Outside) -> bool:
     """Whether these processors remove topics and have nowhere to archive them before."""
     return REMOVES in names and outside.archive is None
+
+
+def lacks_venue(names: Sequence[str], outside: Outside) -> bool:
+    """Whether these processors let live orders out and have nowhere to send them."""
+    return REACHES in names and (outside.desk is None or outside.desk.venue is None)
 
 
 worker.add_command(accept)
