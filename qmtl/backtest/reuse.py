@@ -218,10 +218,10 @@ class InContext:
             if (*said, len(row.values), len(row.there)) != wanted:
                 raise _refusal(node, symbol, f"row {chunk} is of another context, node or length")
             values.append(np.frombuffer(row.values, _FLOAT))
-            there.append(np.unpackbits(np.frombuffer(row.there, np.uint8), count=count))
-        return Column(
-            np.concatenate(values).astype(np.float64, copy=False), np.concatenate(there).astype(np.bool_)
-        )
+            there.append(np.unpackbits(np.frombuffer(row.there, np.uint8), count=count).astype(np.bool_))
+            if not np.isfinite(values[-1][there[-1]]).all():
+                raise _refusal(node, symbol, f"row {chunk} has a value that is no finite number")
+        return Column(np.concatenate(values).astype(np.float64, copy=False), np.concatenate(there))
 
     def _row(self, node: ComputeNode, symbol: str, value: bytes | None) -> ColumnChunk:
         if value is None:
