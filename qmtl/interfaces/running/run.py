@@ -196,7 +196,9 @@ def _until_traded(
         while not stopped():
             traded_ms = feeding.step()
             if traded_ms >= feeding.end_ms:
-                while client.workers and client.pump():  # what a venue says of the last orders comes after their bucket
+                while (
+                    client.workers and client.pump()
+                ):  # what a venue says of the last orders comes after their bucket
                     yield from follower.poll(0.0)
                 yield from follower.drain()
                 yield Completed(feeding.end_ms, follower.failed)
