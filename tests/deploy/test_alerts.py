@@ -105,6 +105,8 @@ def test_the_document_lists_every_alert_with_its_runbook() -> None:
 
 CRITICAL = {
     "QmtlClockStands",
+    "QmtlLiveOrderUnknown",
+    "QmtlVenueMissing",
     "QmtlWorkerDown",
     "QmtlWorkerHangs",
     "QmtlNobodyOwnsATask",

@@ -243,8 +243,11 @@ def test_the_document_says_of_every_alert_what_to_do() -> None:
     assert listed == [rule["alert"] for rule in rules("alerts.yml")]
 
 
-def test_the_document_of_the_graph_lists_its_metrics_with_their_labels(seen: Scrape, graph: Scrape) -> None:
-    text = (ROOT / "docs/dagmanager.md").read_text(encoding="utf-8")
+def test_the_documents_of_the_graph_and_of_live_orders_list_their_metrics_with_their_labels(
+    seen: Scrape, graph: Scrape
+) -> None:
+    files = ("docs/dagmanager.md", "docs/live.md")
+    text = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
     listed = dict(re.findall(r"^\| `([a-z_]+)` \| ([a-z, ]*)\| ", text, re.MULTILINE))
     ours = {name: one for name, one in graph.families.items() if name not in seen.families}
     full = {f"{name}_total" if one.type == "counter" else name: one for name, one in ours.items()}

@@ -551,7 +551,19 @@ GRAPH = [
     Case("DagSloGap", "none", {"sentinel_gap_count": "0x99"}, {}, "1d"),
 ]
 
-CASES = (*WORKERS, *TASKS, *GRAPH)
+LIVE = [
+    *above("QmtlLiveOrderUnknown", 'qmtl_live_orders_unproven_seconds{instance="a"}', 120, 1),
+    *above("QmtlVenueMissing", 'qmtl_live_sessions_missing{instance="a"}', 0, 2),
+    *counted("QmtlLiveOrdersTooOld", 'qmtl_live_orders_refused_total{instance="a",code="QMTL-723"}', 15, 0),
+    Case(
+        "QmtlLiveOrdersTooOld",
+        "for another reason",
+        {'qmtl_live_orders_refused_total{instance="a",code="QMTL-720"}': "0x3 9x9"},
+        {},
+    ),
+]
+
+CASES = (*WORKERS, *TASKS, *GRAPH, *LIVE)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.law}")

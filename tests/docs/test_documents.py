@@ -31,6 +31,7 @@ DOCUMENTS = (
     "docs/backtest.md",
     "docs/sweep.md",
     "docs/honesty.md",
+    "docs/live.md",
 )
 
 

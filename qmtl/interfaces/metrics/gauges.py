@@ -18,6 +18,7 @@ from qmtl.engine.log.port import Connected, Log
 from qmtl.engine.observer import StallKind, TaskId
 from qmtl.engine.watermark import Wait
 from qmtl.interfaces.metrics.graph import GraphGauges
+from qmtl.interfaces.metrics.live import LiveGauges
 from qmtl.interfaces.metrics.sampled import Sampled
 from qmtl.interfaces.metrics.sizes import StoreSize, store_sizes
 from qmtl.interfaces.metrics.watch import Phase, Standing, Watch
@@ -76,6 +77,7 @@ class Gauges(Collector):
             wait_s=_SIZES_WAIT_S,
         )
         self._graph = GraphGauges(log, watch)
+        self._live = LiveGauges(log, watch)
 
     def _measure(self) -> tuple[TaskInput, ...]:
         places = [
@@ -98,6 +100,7 @@ class Gauges(Collector):
         self._lags.stop()
         self._sizes.stop()
         self._graph.stop()
+        self._live.stop()
 
     # ---- collecting -----------------------------------------------------------------------------------------------
 
@@ -109,12 +112,14 @@ class Gauges(Collector):
         sampled = self._lags.get()
         sizes = self._sizes.get()
         graph = self._graph.get()
+        live = self._live.get()
         tasks = self._watch.tasks()
         yield from self._membership()
         yield from _phases(tasks, self._watch.clock())
         yield from _watermarks(tasks)
         yield from _resident(tasks)
         yield from self._graph.collect(graph)
+        yield from self._live.collect(live)
         yield from _waits(tasks, self._series)
         yield from _inputs([one for one in sampled.value if one.task in tasks], self._series)
         yield from _clock([one.lag for one in sampled.value if one.task in tasks])
@@ -129,6 +134,7 @@ class Gauges(Collector):
             ("inputs", sampled.age_s, sampled.errors),
             ("tables", sizes.age_s, sizes.errors),
             *graph.ages(),
+            *([] if live is None else [("live", live.age_s, live.errors)]),
         ):
             if age_s is not None:
                 ages.add_metric((name,), age_s)

@@ -27,8 +27,10 @@ from qmtl.foundation.common.errors import UsageError
 from qmtl.interfaces.metrics.effects import EffectCounts
 from qmtl.interfaces.metrics.gauges import SERIES, Gauges
 from qmtl.interfaces.metrics.health import STALE_S, health
+from qmtl.interfaces.metrics.live import VenueCounts
 from qmtl.interfaces.metrics.watch import Watch
 from qmtl.services.dagmanager.topic_admin import TopicAdmin
+from qmtl.services.egress.processor import Egress
 from qmtl.topology import Outside
 
 _REQUEST_S: Final = 5.0
@@ -53,6 +55,8 @@ class Metrics:
         self.watch = Watch(processors, self.registry)
         if outside is not None and TopicAdmin.name in processors:
             self.registry.register(EffectCounts(outside))
+        if outside is not None and outside.desk is not None and Egress.name in processors:
+            self.registry.register(VenueCounts(outside.desk))
         ProcessCollector(registry=self.registry)
         Info("qmtl_build", "What this worker is made of.", registry=self.registry).info(_build())
 

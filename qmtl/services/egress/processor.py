@@ -66,6 +66,7 @@ class Desk:
         is_connected: as this process has made it.
         answers: what was answered to a request that may be read again.
         counted: how often which kind of answer was given; another thread reads it.
+        refused: how often an order was ended with which code; another thread reads it.
     """
 
     venue: Venue | None
@@ -77,6 +78,7 @@ class Desk:
     is_connected: bool = False
     answers: OrderedDict[Place, Sequence[VenueReport]] = field(default_factory=OrderedDict)
     counted: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
     def connect(self) -> None:
         """
@@ -175,6 +177,8 @@ class Egress:
         for report in out:
             kind = type(report).__name__
             self._desk.counted[kind] = self._desk.counted.get(kind, 0) + 1
+            if isinstance(report, OrderEnded) and report.code:
+                self._desk.refused[report.code] = self._desk.refused.get(report.code, 0) + 1
         return out
 
     def _use(self, request: UseVenue) -> Sequence[VenueReport]:
