@@ -1,12 +1,13 @@
 """The effect at the edge to a venue: it does what the order management system asks for, and writes what came of it.
 
-It sends an order only where its own claim lies on the log and the order management system has answered it. The name in a claim is of this process and its life: what
-a process before it has claimed, it asks for and never sends. What it has done for a request it keeps in memory, so that a transaction that fails after the
+It sends an order only where its own claim lies on the log and the order management system has answered it soon. A claim is good for one call. The name in it is
+of this process and its life: what a process before it has claimed, it asks for and never sends. What it has done for a request it keeps in memory, so that a transaction that fails after the
 venue was reached writes the same answers again instead of asking for the same deed twice.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -43,11 +44,16 @@ from qmtl.runtime.venues.port import Venue
 
 TURN_S: Final = 4.0
 """A transaction reaches the venue for no longer, and has time left for its commit."""
+CLAIM_S: Final = 30.0
+"""An order is not sent longer after its claim: one that is not at the venue `SETTLE_MS` after it counts as one that never arrived."""
 REMEMBERED: Final = 100_000
-"""Answers in memory; a transaction that failed reads far fewer records again."""
+"""Answers and claims in memory; a transaction that failed reads far fewer records again."""
+
+_logger: Final = logging.getLogger(__name__)
 
 Place: TypeAlias = tuple[int, int]
 """Partition and offset of a request."""
+Answered: TypeAlias = tuple[VenueRequest, Sequence[VenueReport]]
 
 
 @dataclass(slots=True)
@@ -64,7 +70,8 @@ class Desk:
     Attributes:
         users: the worlds that want the connection.
         is_connected: as this process has made it.
-        answers: what was answered to a request that may be read again.
+        answers: to a request that may be read again, with the request: a topic that was made anew has other ones at the same places.
+        claims: by world and order, when this process has claimed what it has not tried to send yet, by `clock`.
         counted: how often which kind of answer was given; another thread reads it.
         refused: how often an order was ended with which code; another thread reads it.
     """
@@ -76,7 +83,8 @@ class Desk:
     clock: Callable[[], float] = time.monotonic
     users: set[str] = field(default_factory=set)
     is_connected: bool = False
-    answers: OrderedDict[Place, Sequence[VenueReport]] = field(default_factory=OrderedDict)
+    answers: OrderedDict[Place, Answered] = field(default_factory=OrderedDict)
+    claims: OrderedDict[tuple[str, str], float] = field(default_factory=OrderedDict)
     counted: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
 
@@ -137,25 +145,29 @@ class Egress:
         self._requests.append(((arrival.partition, arrival.offset), arrival.message))
 
     def flush(self, step: Step) -> None:
-        """Do what was gathered, in its order, each once.
+        """Do what was gathered, in its order, each once. Of several looks at an order the last one is enough.
 
         Raises:
             LogUnreachable: the turn is over; what was done is remembered, and the next transaction goes on behind it.
         """
         requests, self._requests = self._requests, []
         began, answers = self._desk.clock(), self._desk.answers
+        looks = {_whose(one.order): place for place, one in requests if isinstance(one, LookAtOrder)}
         for place, request in requests:
-            if place in answers:
+            if place in answers and answers[place][0] == request:
+                continue
+            if isinstance(request, LookAtOrder) and looks[_whose(request.order)] != place:
+                answers[place] = request, ()
                 continue
             if self._desk.clock() - began > TURN_S:
                 raise LogUnreachable(
                     f"the venue takes long: {len(requests)} requests wait.", "It goes on by itself."
                 )
-            answers[place] = self._do(request)
+            answers[place] = request, self._do(request)
             while len(answers) > REMEMBERED:
                 answers.popitem(last=False)
         for place, _ in requests:
-            for report in answers[place]:
+            for report in answers[place][1]:
                 step.emit("venue.reports", report)
 
     def _do(self, request: VenueRequest) -> Sequence[VenueReport]:
@@ -167,7 +179,7 @@ class Egress:
             case SendOrder(order=order):
                 if request.claimant != self._desk.claimant:
                     return ()  # of a process before this one, which may have sent it: it is asked for, at a tick
-                out = self._connected(order) or self._broker().place(order)
+                out = self._send(order)
             case CancelOrder(order=order):
                 out = self._unreached(order) or self._broker().cancel(order)
             case LookAtOrder(order=order):
@@ -201,7 +213,34 @@ class Egress:
         if most_ms and age_ms > most_ms:
             detail = f"it is {age_ms} ms old, and one of more than {most_ms} is not sent"
             return self._rejected(order, OrderTooOld.code, detail)
+        claims = self._desk.claims
+        claims[_whose(order)] = self._desk.clock()
+        while len(claims) > REMEMBERED:
+            claims.popitem(last=False)
         return SendClaim(order.world_id, order.order_id, self._desk.claimant, now_ms)
+
+    def _send(self, order: Order) -> Sequence[VenueReport]:
+        """Use the claim of an order up, and send it; where that was done before, however it ended, nothing is."""
+        claimed = self._desk.claims.pop(_whose(order), None)
+        if claimed is None:
+            return ()  # it is asked for, at a tick
+        if unsent := self._connected(order):
+            return unsent
+        if (waited := self._desk.clock() - claimed) > CLAIM_S:
+            detail = f"it was claimed {waited:.0f} s ago, and one of more than {CLAIM_S:.0f} is not sent"
+            return (self._rejected(order, OrderTooOld.code, detail),)
+        broker = self._broker()
+        try:
+            return broker.place(order)
+        except Exception as error:  # a bug of the adapter: the order may be there all the same
+            _logger.exception(
+                "order %s of world %s was sent, and no answer understood", order.order_id, order.world_id
+            )
+            detail = f"its answer was not understood: {type(error).__name__}"
+            unknown = OrderUnknown(
+                order.world_id, order.order_id, VenueUnanswered.code, detail, self._desk.wall()
+            )
+            return (unknown,)
 
     def _connected(self, order: Order) -> Sequence[VenueReport]:
         """Why an order can't be sent, as its end; nothing where there is a connection."""
@@ -240,3 +279,7 @@ class Egress:
         venue = self._desk.venue
         name = "" if venue is None else venue.name
         return VenueStanding(world_id, name, connected, code, detail, self._desk.wall())
+
+
+def _whose(order: Order) -> tuple[str, str]:
+    return order.world_id, order.order_id

@@ -35,8 +35,9 @@ from qmtl.foundation.contracts.broker import (
 from qmtl.foundation.contracts.trade import Fill, Order, OrderStatus, Side
 from qmtl.foundation.contracts.world import Activation, EffectiveMode
 
-SETTLE_MS: Final = 60_000
-"""After so long no request can be on its way: a venue refuses one that is older than its window, at most a minute anywhere."""
+SETTLE_MS: Final = 120_000
+"""So long after a claim no request can be on its way: the claim is good for half a minute, and a venue refuses a request that is older than its window,
+at most a minute anywhere; the rest is for clocks that differ."""
 
 Whose: TypeAlias = tuple[str, str]
 """World id, strategy id."""
@@ -108,15 +109,12 @@ def on_order(order: Order, known: Attempt | None, why_not: str, now_ms: int) -> 
             asked = replace(known, canceling=True)
             is_there = known.state is AttemptState.WORKING
             return Ruled(asked, (CancelOrder(order.world_id, known.order),) if is_there else ())
-        case (
-            OrderStatus.NEW
-            | OrderStatus.PARTIALLY_FILLED
-            | OrderStatus.FILLED
-            | OrderStatus.CANCELED
-            | OrderStatus.REJECTED
-            | OrderStatus.EXPIRED
-        ):
+        case OrderStatus.NEW | OrderStatus.PARTIALLY_FILLED:
             return Ruled(known)  # the echo of what was reported
+        case OrderStatus.FILLED | OrderStatus.CANCELED | OrderStatus.REJECTED | OrderStatus.EXPIRED:
+            if known is not None and known.state is AttemptState.REQUESTED:
+                return Ruled(None)  # nobody waits for it any more: it is not sent after its end
+            return Ruled(known)  # likewise
         case _:
             assert_never(order.status)
 
@@ -168,7 +166,8 @@ def _on_fill(fill: Fill, known: Attempt) -> Ruled:
     if fill.seq != known.last_seq + 1:
         return Ruled(known)
     order = replace(known.order, cum_quantity=total((known.order.cum_quantity, fill.quantity)))
-    passed = replace(known, last_seq=fill.seq, order=order)
+    # A fill proves that the venue has it, whatever became of the answer that was to say so.
+    passed = replace(known, state=AttemptState.WORKING, last_seq=fill.seq, order=order)
     is_whole = order.cum_quantity >= order.quantity
     return Ruled(None if is_whole else passed, reports=(fill,))
 

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from qmtl.engine.processor import Step
 from qmtl.foundation.common.errors import InexactMoney
-from qmtl.foundation.common.money import ZERO, total
+from qmtl.foundation.common.money import ZERO, product, total
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, OrderIntent, OrderRejection
 from qmtl.foundation.contracts.world import Activation, World
@@ -171,9 +171,15 @@ def _orders_of(
     for one in books:
         book = sessions.book_at(step, world, intent.strategy_id, one, cut_ms)
         held = sessions.held_of(step, book, intent.symbol, cut_ms)
-        waiting = total((_waiting(step, intent, one, cut_ms), placed.get((*whose, intent.symbol, one), ZERO)))
+        takes_back = one is not books[0]
+        waiting = total(
+            (
+                _waiting(step, intent, one, cut_ms, held if takes_back else None),
+                placed.get((*whose, intent.symbol, one), ZERO),
+            )
+        )
         found = judge(intent, world, long, short, book.account, held, waiting, cut_ms, one)
-        if one is books[0]:
+        if not takes_back:
             for reason, detail in found.refused:
                 _reject(step, intent, reason, detail)
         order = found.order
@@ -186,13 +192,23 @@ def _orders_of(
     return out
 
 
-def _waiting(step: Step, intent: OrderIntent, mode: BrokerMode, cut_ms: int) -> Decimal:
-    """What the open orders of the cut can still add to the position, signed."""
+def _waiting(
+    step: Step, intent: OrderIntent, mode: BrokerMode, cut_ms: int, taken_back: Decimal | None = None
+) -> Decimal:
+    """What the open orders of the cut can still add to the position, signed.
+
+    Args:
+        taken_back: the position where all that is wanted is to take it back: what would add to it was asked to be cancelled, and selling what
+            then never comes would open the other side.
+    """
     orders: list[Order] = list(step.table("trade.open_orders").items_at(cut_ms, intent.world_id))
     return total(
         pending(order)
         for order in orders
-        if order.mode is mode and order.strategy_id == intent.strategy_id and order.symbol == intent.symbol
+        if order.mode is mode
+        and order.strategy_id == intent.strategy_id
+        and order.symbol == intent.symbol
+        and (taken_back is None or product(taken_back, pending(order)) < 0)
     )
 
 

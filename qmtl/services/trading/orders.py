@@ -30,6 +30,8 @@ _ENDS: Final = frozenset(
     {OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.REJECTED, OrderStatus.EXPIRED}
 )
 
+_UNFILLED_ENDS: Final = _ENDS - {OrderStatus.FILLED}
+
 NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
     OrderStatus.PENDING_NEW: _ENDS
     | {OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.PENDING_CANCEL},
@@ -194,6 +196,10 @@ def told(order: Order, report: OrderAccepted | OrderEnded) -> Order:
         case OrderEnded():
             if not is_open(order):
                 return order
+            if report.status not in _UNFILLED_ENDS:
+                raise InvariantBroken(
+                    f"order {order.order_id} was said to have ended as {report.status.value}; only its fills can say that."
+                )
             return transition(order, report.status, max(order.updated_at_ms, report.at_ms))
         case _:
             assert_never(report)

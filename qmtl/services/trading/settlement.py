@@ -93,7 +93,10 @@ def take(step: Step, report: OrderReport) -> None:
         raise _refused(report, "the order is of the paper broker")
     match report:
         case OrderAccepted() | OrderEnded():
-            after = told(order, report)
+            try:
+                after = told(order, report)
+            except InvariantBroken as error:
+                raise _refused(report, error.what) from error
             if after != order:
                 keep(step, after)
         case Fill():

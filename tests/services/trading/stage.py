@@ -104,6 +104,15 @@ class Stage:
         self._writer.commit({}, "test", None)
         self.settle()
 
+    def report(self, *reports: Any) -> None:
+        """Write what the real broker says, and let trading take it."""
+        spec = topic("order.reports")
+        self._writer.begin()
+        for one in reports:
+            self._writer.append(spec.name, 0, encode_key(spec.key_of(one)), codec.encode(one))
+        self._writer.commit({}, "test", None)
+        self.settle()
+
     def settle(self) -> None:
         with localcontext(UNUSABLE):
             while self.worker.step():

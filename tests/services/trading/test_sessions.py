@@ -1,0 +1,204 @@
+"""The laws of order sessions: two books that never mix, and a real broker whose reports are booked or kept, never lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded
+from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position
+from qmtl.foundation.contracts.world import EffectiveMode, PositionSide
+from tests.services.trading.stage import CASH, Stage, activation, world
+
+PAPER, LIVE = BrokerMode.PAPER, BrokerMode.LIVE
+BOOKS = {PAPER: "strategy:s", LIVE: "live:s"}
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.end()
+
+
+def live(version: int = 2, **changed: Any) -> Any:
+    return activation(version=version, effective_mode=EffectiveMode.LIVE, **changed)
+
+
+def of(stage: Stage, mode: BrokerMode) -> list[Order]:
+    found = [one for one in stage.rows("trade.orders") if one.mode is mode]
+    return sorted(found, key=lambda one: one.created_at_ms)
+
+
+def account(stage: Stage, mode: BrokerMode) -> Account:
+    (found,) = [
+        row for row in stage.rows("trade.portfolio") if isinstance(row, Account) and row.scope == BOOKS[mode]
+    ]
+    return found
+
+
+def held(stage: Stage, mode: BrokerMode) -> Decimal:
+    rows = [row for row in stage.rows("trade.portfolio") if isinstance(row, Position)]
+    return sum((row.quantity for row in rows if row.scope == BOOKS[mode]), Decimal(0))
+
+
+def fill(order: Order, seq: int, quantity: str, **changed: Any) -> Fill:
+    found = Fill(
+        order.world_id, order.strategy_id, order.order_id, seq, order.symbol, order.side, Decimal(quantity), Decimal(100),
+        Decimal(1), "USD", Decimal(0), order.created_at_ms + 1,
+    )  # fmt: skip
+    return replace(found, **changed)
+
+
+def ended(order: Order, status: OrderStatus = OrderStatus.CANCELED) -> OrderEnded:
+    return OrderEnded(order.world_id, order.order_id, status, "", "", order.created_at_ms + 2)
+
+
+def at_venue(stage: Stage) -> Order:
+    """A world that is live from its beginning, with one order of 500."""
+    stage.close(world(fee="0"), live(), stage.bar("100"))
+    stage.close(stage.bar("100"), stage.intent("0.5", "100"))
+    (order,) = of(stage, LIVE)
+    assert (order.status, order.quantity) == (OrderStatus.PENDING_NEW, Decimal(500))
+    return order
+
+
+def test_going_live_takes_nothing_along(stage: Stage) -> None:
+    stage.close(world(fee="0"), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(stage.bar("100"), stage.intent("0.2", "100"))  # 500 bought, 300 to be sold
+    before = account(stage, PAPER)
+    stage.close(live(), stage.intent("0.4", "100"))
+    first, second = of(stage, PAPER)
+    assert (first.status, second.status) == (OrderStatus.FILLED, OrderStatus.CANCELED)
+    (order,) = of(stage, LIVE)
+    assert (order.quantity, order.session, order.reduce_only) == (Decimal(400), 2, False)
+    assert order.order_id not in (first.order_id, second.order_id)
+    assert account(stage, LIVE).cash == CASH
+    stage.close(stage.bar("150"))
+    assert (account(stage, PAPER).cash, held(stage, PAPER)) == (before.cash, Decimal(500))
+    assert account(stage, PAPER).equity == before.cash + 500 * 150  # marked on
+    assert (account(stage, LIVE).equity, held(stage, LIVE)) == (CASH, Decimal(0))
+
+
+def test_a_dry_run_begins_anew_and_what_is_at_the_venue_is_only_taken_back(stage: Stage) -> None:
+    order = at_venue(stage)
+    stage.report(OrderAccepted("w", order.order_id, "v", 1), fill(order, 1, "200"))
+    stage.close(stage.bar("100"))
+    stage.close(activation(version=3), stage.bar("100"), stage.intent("0.3", "100"))
+    (asked,) = of(stage, LIVE)
+    assert asked.status is OrderStatus.PENDING_CANCEL
+    assert asked in stage.rows("trade.open_orders")
+    (paper,) = of(stage, PAPER)
+    assert (paper.quantity, paper.session) == (Decimal(300), 2)
+    assert account(stage, PAPER).cash == CASH
+    stage.report(ended(order))
+    stage.close(stage.bar("100"), stage.intent("0.1", "100"))
+    back = of(stage, LIVE)[-1]
+    assert (back.side.value, back.reduce_only, back.session) == ("SELL", True, 1)
+    assert back.quantity < 200
+    stage.close(stage.bar("100"), stage.intent("0.9", "100"))
+    assert len(of(stage, LIVE)) == 2  # it never grows
+    assert held(stage, LIVE) == 200
+
+
+def test_what_was_asked_to_be_cancelled_is_not_sold_before_it_is_there(stage: Stage) -> None:
+    """Else the other side would be opened at the venue by an order that goes out as one that only reduces."""
+    order = at_venue(stage)
+    stage.report(OrderAccepted("w", order.order_id, "v", 1), fill(order, 1, "200"))
+    stage.close(activation(version=3), stage.bar("100"))
+    stage.close(stage.bar("100"), stage.intent("0", "100"))
+    back = of(stage, LIVE)[-1]
+    assert (back.side.value, back.quantity, back.reduce_only) == ("SELL", Decimal(200), True)
+
+
+def test_a_live_order_that_only_reduces_outlives_its_session(stage: Stage) -> None:
+    order = at_venue(stage)
+    stage.report(fill(order, 1, "500"))
+    stage.close(stage.bar("100"))
+    stage.close(stage.bar("100"), stage.intent("0.1", "100"))
+    stage.close(activation(version=3), stage.bar("100"))
+    assert [one.status for one in of(stage, LIVE)] == [OrderStatus.FILLED, OrderStatus.PENDING_NEW]
+
+
+def test_a_strategy_is_at_the_venue_while_one_of_its_sides_is(stage: Stage) -> None:
+    stage.close(world(fee="0"), live(), activation(PositionSide.SHORT), stage.bar("100"))
+    stage.close(stage.intent("-0.5", "100"))  # the side that is still on paper is closed meanwhile
+    assert stage.rows("trade.orders") == []
+    stage.close(stage.intent("0.5", "100"))
+    assert [one.mode for one in stage.rows("trade.orders")] == [LIVE]
+
+
+def test_a_drain_that_cancels_waits_for_the_venue(stage: Stage) -> None:
+    order = at_venue(stage)
+    stage.close(live(version=3, drain=True, drain_cancels=True))
+    (asked,) = stage.rows("trade.open_orders")
+    assert asked.status is OrderStatus.PENDING_CANCEL
+    stage.report(fill(order, 1, "100"))
+    assert [one.status for one in stage.rows("trade.open_orders")] == [OrderStatus.PENDING_CANCEL]
+    stage.report(ended(order))
+    (gone,) = of(stage, LIVE)
+    assert (gone.status, gone.cum_quantity, stage.rows("trade.open_orders")) == (
+        OrderStatus.CANCELED,
+        Decimal(100),
+        [],
+    )
+    assert held(stage, LIVE) == 100
+
+
+WRONG: dict[str, Any] = {
+    "unknown order": lambda one: replace(ended(one), order_id="f" * 32),
+    "unknown world": lambda one: replace(ended(one), world_id="v"),
+    "overfill": lambda one: fill(one, 2, "500"),
+    "gap": lambda one: fill(one, 3, "1"),
+    "other content": lambda one: fill(one, 1, "101"),
+    "foreign fee": lambda one: fill(one, 2, "1", fee_currency="BNB"),
+    "too many digits": lambda one: fill(one, 2, "0." + "1" * 37, price=Decimal("0." + "3" * 37)),
+    "alien": lambda one: fill(one, 2, "1", symbol="ETH-USD"),
+    "rejected after a fill": lambda one: ended(one, OrderStatus.REJECTED),
+    "filled without a fill": lambda one: ended(one, OrderStatus.FILLED),
+    "ended as new": lambda one: ended(one, OrderStatus.NEW),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_a_report_that_contradicts_is_a_dead_letter_and_the_others_are_booked(
+    stage: Stage, wrong: Any
+) -> None:
+    order = at_venue(stage)
+    stage.report(fill(order, 1, "100"))
+    stage.report(wrong(order), fill(order, 2, "50"))
+    (letter,) = stage.letters()
+    assert (letter.code, letter.topic, letter.processor) == ("QMTL-726", "order.reports", "trading")
+    (now,) = of(stage, LIVE)
+    assert (now.status, now.cum_quantity) == (OrderStatus.PARTIALLY_FILLED, Decimal(150))
+    assert account(stage, LIVE).cash == CASH - 150 * 100 - 2
+    stage.close(stage.bar("100"))
+    assert account(stage, LIVE).as_of_ms == stage.at_ms()
+
+
+def test_a_report_of_a_paper_order_is_a_dead_letter(stage: Stage) -> None:
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    (order,) = of(stage, PAPER)
+    stage.report(ended(order), fill(order, 1, "1"))
+    assert [one.code for one in stage.letters()] == ["QMTL-726"] * 2
+    assert of(stage, PAPER) == [order]
+
+
+def test_what_was_said_before_or_comes_after_the_end_changes_nothing(stage: Stage) -> None:
+    order = at_venue(stage)
+    accepted = OrderAccepted("w", order.order_id, "v", 1)
+    story = (accepted, fill(order, 1, "100"), ended(order))
+    stage.report(*story)
+    before = [stage.rows(name) for name in ("trade.orders", "trade.fills", "trade.portfolio")]
+    stage.report(*story, ended(order, OrderStatus.EXPIRED), accepted)
+    assert [stage.rows(name) for name in ("trade.orders", "trade.fills", "trade.portfolio")] == before
+    assert stage.letters() == []
+    stage.report(fill(order, 2, "1"))
+    assert [one.code for one in stage.letters()] == ["QMTL-726"]
