@@ -6,7 +6,6 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,9 +112,11 @@ def test_a_position_at_the_venue_is_taken_back_while_the_strategy_is_on_paper_ag
     assert desk.book(LIVE)[SYMBOL].quantity == 0
     require_same_books(desk, exchange)
     assert session_of(desk) is SessionState.CLOSED
-    sides = [one.side for one in sorted(desk.live().values(), key=lambda one: one.created_at_ms)]
-    assert sides[-1] is Side.SELL
-    assert all(one is not other for one, other in pairwise(sides))
+    orders = sorted(desk.live().values(), key=lambda one: one.created_at_ms)
+    assert [one.side for one in orders[:9]] == [Side.BUY, Side.SELL] * 4 + [Side.BUY]
+    later = orders[9:]
+    assert later
+    assert all(one.side is Side.SELL and one.reduce_only for one in later)
 
 
 @pytest.mark.parametrize("fault", [Fault.TAKEN_CUT, Fault.TAKEN_503, Fault.TAKEN_GARBAGE, Fault.ABSENT])
