@@ -14,6 +14,7 @@ from qmtl.foundation.contracts.broker import (
     OrderAccepted,
     OrderEnded,
     OrderUnknown,
+    PlaceOrder,
     SendOrder,
     SessionState,
     UseVenue,
@@ -107,6 +108,12 @@ def test_an_adapter_that_breaks_after_the_order_was_taken_does_not_send_it_again
     assert rig.events("dead.letters") == []
     rig.tick()
     assert [type(one) for one in rig.events("order.reports")] == [OrderAccepted]
+
+
+def test_what_another_has_claimed_is_not_sent(make: Callable[..., Rig]) -> None:
+    rig = make()
+    rig.write("venue.requests", PlaceOrder("w", ORDER), SendOrder("w", ORDER, "somebody else"))
+    assert (rig.venue.submitted, rig.events("venue.reports", OrderEnded)) == ({}, [])
 
 
 def test_a_claim_is_good_for_one_send(make: Callable[..., Rig]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl.foundation.contracts.broker import SessionState
+from qmtl.foundation.contracts.broker import PlaceOrder, SessionState
 from qmtl.foundation.contracts.trade import BrokerMode, OrderStatus
 from qmtl.foundation.contracts.world import EffectiveMode
 from tests.services.oms.rig import Rig
@@ -79,6 +79,7 @@ def test_of_one_reading_the_last_word_of_a_gate_counts(rig: Rig) -> None:
     rig.write("trade.orders", an_order())
     (end,) = rig.events("order.reports")
     assert (end.code, rig.venue.submitted) == ("QMTL-724", {})
+    assert rig.events("venue.requests", PlaceOrder) == []
 
 
 def test_a_freeze_between_the_order_and_its_claim_stops_it(rig: Rig) -> None:

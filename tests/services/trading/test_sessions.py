@@ -289,3 +289,30 @@ def test_whatever_happens_each_book_is_conserved_and_none_has_rows_of_the_other(
 ) -> None:
     with TemporaryDirectory() as one, TemporaryDirectory() as other:
         assert run(Path(one), story, 4000) == run(Path(other), story, 3)
+
+
+def test_the_live_book_goes_on_where_it_was_left_and_a_dry_run_never_does(stage: Stage) -> None:
+    stage.close(world(fee="0"), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(stage.bar("110"))  # 500 on paper, bought at 110
+    stage.close(live(), stage.intent("0.3", "100"))
+    (order,) = of(stage, LIVE)
+    stage.report(fill(order, 1, "300"))
+    stage.close(stage.bar("100"))
+    cash = account(stage, LIVE).cash
+    stage.close(activation(version=3), stage.intent("0.2", "100"))
+    assert (account(stage, PAPER).cash, account(stage, PAPER).session, held(stage, PAPER)) == (
+        CASH,
+        3,
+        Decimal(0),
+    )
+    assert (
+        of(stage, PAPER)[-1].quantity == 200
+    )  # of all its cash, and nothing held: not the book that the cut has
+    stage.close(live(version=4), stage.intent("0.5", "100"))
+    assert (account(stage, LIVE).cash, account(stage, LIVE).session, held(stage, LIVE)) == (
+        cash,
+        4,
+        Decimal(300),
+    )
+    assert (of(stage, LIVE)[-1].side, of(stage, LIVE)[-1].session) == (Side.BUY, 4)
