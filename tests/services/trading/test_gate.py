@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmtl.foundation.common.pretrade import RejectionReason
+from qmtl.foundation.contracts.trade import BrokerMode
 from qmtl.foundation.contracts.world import Activation, EffectiveMode, PositionSide
-from qmtl.services.trading.gate import Admitted, Refused, Verdict, admit
+from qmtl.services.trading.gate import Admitted, Refused, Verdict, admit, mode_of
 from tests.services.trading.samples import STRATEGY, T0, WORLD, an_intent, dec
 
 R = RejectionReason
@@ -206,3 +207,47 @@ def test_what_passes_is_the_target_or_flat_and_more_exposure_needs_an_open_side(
         assert side is not None
         assert side.active
         assert side.effective_mode in (EffectiveMode.PAPER, EffectiveMode.LIVE)
+
+
+LIVE_LONG = replace(LONG, effective_mode=EffectiveMode.LIVE)
+COMPUTES = replace(SHORT, effective_mode=EffectiveMode.COMPUTE_ONLY)
+
+
+@pytest.mark.parametrize(
+    ("long", "short", "mode"),
+    [
+        (None, None, None),
+        (None, COMPUTES, None),
+        (LONG, None, BrokerMode.PAPER),
+        (LONG, COMPUTES, BrokerMode.PAPER),
+        (LIVE_LONG, SHORT, BrokerMode.LIVE),
+        (SHORT, LIVE_LONG, BrokerMode.LIVE),
+        (LIVE_LONG, None, BrokerMode.LIVE),
+        (replace(LIVE_LONG, active=False), SHORT, BrokerMode.LIVE),
+    ],
+)
+def test_the_broker_of_a_strategy_follows_from_its_gates(
+    long: Activation | None, short: Activation | None, mode: BrokerMode | None
+) -> None:
+    assert mode_of(long, short) is mode
+
+
+@pytest.mark.parametrize(
+    ("target", "held", "mode", "passes"),
+    [
+        ("0.4", "0", None, True),
+        ("0.4", "0", BrokerMode.LIVE, True),
+        ("0.4", "0", BrokerMode.PAPER, False),
+        ("-0.4", "0", BrokerMode.LIVE, False),  # still on paper while the other side is live
+        ("-0.4", "0", BrokerMode.PAPER, True),
+        ("-0.4", "0", None, False),
+        ("0.1", "50", BrokerMode.PAPER, True),  # 5000 shrink to 1000
+        ("0.9", "50", BrokerMode.PAPER, False),
+        ("0", "50", BrokerMode.PAPER, True),
+    ],
+)
+def test_a_side_is_open_in_the_book_of_its_own_mode_alone(
+    target: str, held: str, mode: BrokerMode | None, passes: bool
+) -> None:
+    verdict = admit(an_intent(target), LIVE_LONG, SHORT, dec(held), dec("10000"), cut_ready=True, mode=mode)
+    assert isinstance(verdict, Admitted) is passes

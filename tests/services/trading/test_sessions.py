@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded
-from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position
+from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position, Side
 from qmtl.foundation.contracts.world import EffectiveMode, PositionSide
 from tests.services.trading.stage import CASH, Stage, activation, world
 
@@ -202,3 +205,114 @@ def test_what_was_said_before_or_comes_after_the_end_changes_nothing(stage: Stag
     assert stage.letters() == []
     stage.report(fill(order, 2, "1"))
     assert [one.code for one in stage.letters()] == ["QMTL-726"]
+
+
+MODES = st.sampled_from([EffectiveMode.PAPER, EffectiveMode.LIVE, EffectiveMode.COMPUTE_ONLY])
+EVENTS = st.one_of(
+    st.tuples(st.just("gate"), MODES),
+    st.tuples(st.just("bar"), st.sampled_from(["80", "100", "130"])),
+    st.tuples(st.just("intent"), st.sampled_from(["0", "0.2", "0.5", "0.9"])),
+    st.tuples(st.just("fill"), st.sampled_from(["0.25", "1"])),
+    st.tuples(st.just("end"), st.just("")),
+)
+
+
+def run(directory: Path, story: list[tuple[str, Any]], poll_records: int) -> list[Any]:
+    stage = Stage(directory, poll_records)
+    stage.close(world(fee="0.001"), activation(), stage.bar("100"))
+    numbers = {PAPER: 1, LIVE: 0}
+    mode = EffectiveMode.PAPER
+    for version, (kind, what) in enumerate(story, 2):
+        before = stage.rows("trade.portfolio")
+        open_live = [one for one in stage.rows("trade.open_orders") if one.mode is LIVE]
+        if kind in ("fill", "end"):
+            for order in open_live[:1]:
+                left = order.quantity - order.cum_quantity
+                part = (left * Decimal(what or 1)).quantize(Decimal("0.0001"))
+                stage.report(
+                    ended(order) if kind == "end" else fill(order, order.last_seq + 1, str(part or left))
+                )
+            untouched = [row for row in before if row.scope == BOOKS[PAPER]]
+            assert [row for row in stage.rows("trade.portfolio") if row.scope == BOOKS[PAPER]] == untouched
+        else:
+            holding = held(stage, LIVE)
+            known = {one.order_id for one in of(stage, LIVE)}
+            mode = what if kind == "gate" else mode
+            if kind == "gate":
+                stage.close(activation(version=version, effective_mode=what))
+            elif kind == "bar":
+                stage.close(stage.bar(what))
+            else:
+                stage.close(stage.intent(what, "100"))
+            assert held(stage, LIVE) == holding  # no bar fills what is at the venue
+            if mode is EffectiveMode.PAPER:
+                placed = [one for one in of(stage, LIVE) if one.order_id not in known]
+                assert all(one.reduce_only for one in placed)
+        check_books(stage)
+        for book in (PAPER, LIVE):
+            rows = [row for row in stage.rows("trade.portfolio") if isinstance(row, Account)]
+            for row in rows:
+                if row.scope == BOOKS[book]:
+                    assert row.session >= numbers[book]
+                    numbers[book] = row.session
+    assert stage.letters() == []
+    out = [
+        stage.rows(name) for name in ("trade.orders", "trade.open_orders", "trade.fills", "trade.portfolio")
+    ]
+    stage.end()
+    return out
+
+
+def check_books(stage: Stage) -> None:
+    """Of the session that each book is in: what was paid is what is gone."""
+    orders = {one.order_id: one for one in stage.rows("trade.orders")}
+    accounts = [row for row in stage.rows("trade.portfolio") if isinstance(row, Account)]
+    for row in accounts:
+        mode = PAPER if row.scope == BOOKS[PAPER] else LIVE
+        fills = [
+            one
+            for one in stage.rows("trade.fills")
+            if orders[one.order_id].mode is mode
+            and (mode is LIVE or orders[one.order_id].session == row.session)
+        ]
+        signed = [one.quantity if one.side is Side.BUY else -one.quantity for one in fills]
+        paid = sum((q * one.price for q, one in zip(signed, fills, strict=True)), Decimal(0))
+        assert row.cash == CASH - paid - sum((one.fee for one in fills), Decimal(0))
+        assert held(stage, mode) == sum(signed, Decimal(0))
+        assert row.equity == CASH + row.realised + row.unrealised - row.fees
+
+
+@given(st.lists(EVENTS, max_size=14))
+@settings(max_examples=20, deadline=None)
+def test_whatever_happens_each_book_is_conserved_and_none_has_rows_of_the_other(
+    story: list[tuple[str, Any]],
+) -> None:
+    with TemporaryDirectory() as one, TemporaryDirectory() as other:
+        assert run(Path(one), story, 4000) == run(Path(other), story, 3)
+
+
+def test_the_live_book_goes_on_where_it_was_left_and_a_dry_run_never_does(stage: Stage) -> None:
+    stage.close(world(fee="0"), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(stage.bar("110"))  # 500 on paper, bought at 110
+    stage.close(live(), stage.intent("0.3", "100"))
+    (order,) = of(stage, LIVE)
+    stage.report(fill(order, 1, "300"))
+    stage.close(stage.bar("100"))
+    cash = account(stage, LIVE).cash
+    stage.close(activation(version=3), stage.intent("0.2", "100"))
+    assert (account(stage, PAPER).cash, account(stage, PAPER).session, held(stage, PAPER)) == (
+        CASH,
+        3,
+        Decimal(0),
+    )
+    assert (
+        of(stage, PAPER)[-1].quantity == 200
+    )  # of all its cash, and nothing held: not the book that the cut has
+    stage.close(live(version=4), stage.intent("0.5", "100"))
+    assert (account(stage, LIVE).cash, account(stage, LIVE).session, held(stage, LIVE)) == (
+        cash,
+        4,
+        Decimal(300),
+    )
+    assert (of(stage, LIVE)[-1].side, of(stage, LIVE)[-1].session) == (Side.BUY, 4)
