@@ -33,7 +33,7 @@ from qmtl.services.clock.edge import Clock, wall_ms
 from qmtl.services.clock.rule import EVERY_S
 from qmtl.services.dagmanager.naming import is_namespace, namespace_of
 from qmtl.services.dagmanager.topic_admin import Archive, BrokerLoad
-from qmtl.services.egress.processor import Desk
+from qmtl.services.egress.processor import Desk, Egress
 from qmtl.topology import NAMES, Outside, problems, stage
 
 LOG_FORMS = "embedded:DIR or kafka://HOST:PORT[/NAMESPACE]"
@@ -305,6 +305,7 @@ def outside_of(
     archive: str | None = None,
     code: Sequence[str] = (),
     venue: str | None = None,
+    names: Sequence[str] = NAMES,
 ) -> Outside:
     """What the effects of a process reach, and the functions that its nodes run.
 
@@ -313,16 +314,18 @@ def outside_of(
         archive: URL of the store of topics that go; without one, what the environment says.
         code: packages with functions of Python nodes, beside those that the environment names.
         venue: address of the venue of live orders; without one, what the environment says.
+        names: of the processors that the process runs: only who sends live orders needs the client of a venue.
 
     Raises:
         UsageError: the environment says what can't be used.
+        LibraryMissing: the client of the venue is not installed.
     """
     return Outside(
         log,
         archive_of(log, archive),
         load=load or broker_load_of(),
         functions=functions_of(code),
-        desk=desk_of(venue),
+        desk=desk_of(venue) if Egress.name in names else None,
     )
 
 
@@ -342,7 +345,7 @@ def make_workers(
         UnknownProcessor: a name that the topology doesn't have.
         MissingRight: the cluster does not let this client do what one of them has to.
     """
-    outside = outside_of(log) if outside is None else outside
+    outside = outside_of(log, names=names) if outside is None else outside
     chosen = [stage(name) for name in names]
     if isinstance(log, Guarded):
         for one in chosen:

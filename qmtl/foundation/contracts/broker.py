@@ -205,6 +205,8 @@ class BrokerSession:
         connected: as the venue's side has said last.
         code, detail: why it is not connected though it is wanted.
         changed_ms: the bucket after which the state changed.
+        newest_ms: the newest bucket of which an order was seen: trading writes them bucket by bucket, so what comes again is known by it.
+        newest: the ids of the orders of that bucket.
     """
 
     world_id: str
@@ -216,3 +218,5 @@ class BrokerSession:
     code: str
     detail: str
     changed_ms: int
+    newest_ms: int = 0
+    newest: tuple[str, ...] = ()

@@ -75,7 +75,7 @@ def _client(
         prepare(log, may_make)
         place = _directory(address)
         if place is not None:
-            outside = outside_of(log, code=code)
+            outside = outside_of(log, code=code, names=names)
             workers = make_workers(log, TaskSettings(place.parent / "tasks"), names, outside=outside)
         made = Client(log, workers, wait_s)
         try:

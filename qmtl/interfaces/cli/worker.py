@@ -229,7 +229,7 @@ def run_processors(
     signal.signal(signal.SIGINT, stop)
     log = open_log(address, settings=kafka)
     try:
-        outside = outside_of(log, load, archive, code, venue)
+        outside = outside_of(log, load, archive, code, venue, names)
         if lacks_archive(names, outside):
             render.note(
                 f"warning: no store of archives is given ({ARCHIVE}, or `archive` in a server's file): "

@@ -62,7 +62,7 @@ class RealBroker:
 
     def _told(self, order: Order, found: VenueOrder) -> Sequence[VenueAnswer]:
         """Accepted, then all fills, then the end; the end waits until all that was filled is told of."""
-        if found.status is OrderStatus.REJECTED:
+        if found.status is OrderStatus.REJECTED and not (found.filled or found.executions):
             detail = f"{self._venue.name} has rejected it"
             return (self._ended(order, OrderStatus.REJECTED, VenueRefused.code, detail, found.at_ms),)
         out: list[VenueAnswer] = [
@@ -72,7 +72,12 @@ class RealBroker:
         is_told = total(one.quantity for one in found.executions) == found.filled
         if found.status not in _OPEN and found.status is not OrderStatus.FILLED and is_told:
             detail = f"{self._venue.name} says that it is {found.status.value}"
-            out.append(self._ended(order, found.status, "", detail, found.at_ms))
+            # What was partly filled can't be rejected any more: FIX knows no such end.
+            is_rejected = found.status is OrderStatus.REJECTED
+            status = OrderStatus.CANCELED if is_rejected else found.status
+            out.append(
+                self._ended(order, status, VenueRefused.code if is_rejected else "", detail, found.at_ms)
+            )
         return tuple(out)
 
     def _fill(self, order: Order, seq: int, one: Execution) -> Fill:

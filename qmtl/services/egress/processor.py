@@ -251,7 +251,6 @@ class Egress:
                 self._rejected(order, error.code, error.what),
                 self._standing(order.world_id, False, error.code, error.what),
             )
-        self._desk.users.add(order.world_id)
         return ()
 
     def _unreached(self, order: Order) -> Sequence[VenueReport]:
@@ -261,7 +260,6 @@ class Egress:
         except (NoVenue, VenueRefused, VenueUnanswered) as error:
             unknown = OrderUnknown(order.world_id, order.order_id, error.code, error.what, self._desk.wall())
             return (unknown, self._standing(order.world_id, False, error.code, error.what))
-        self._desk.users.add(order.world_id)
         return ()
 
     def _broker(self) -> RealBroker:

@@ -20,10 +20,20 @@ from qmtl.foundation.contracts.broker import (
     VenueReport,
     VenueStanding,
 )
-from qmtl.foundation.contracts.trade import BrokerMode, Fill, Order
+from qmtl.foundation.contracts.trade import BrokerMode, Fill, Order, OrderStatus
 from qmtl.foundation.contracts.world import Activation, PositionSide
 from qmtl.foundation.wire.topics import TopicSpec
-from qmtl.services.oms.rules import Ruled, asked_now, blocked, on_order, on_report, session_of, stands
+from qmtl.services.oms.rules import (
+    Ruled,
+    asked_now,
+    blocked,
+    on_order,
+    on_report,
+    seen,
+    session_of,
+    stands,
+    was_seen,
+)
 
 Heard: TypeAlias = Activation | Order | VenueReport
 
@@ -64,9 +74,7 @@ class Oms:
                 self._follow(step, message.world_id, by_gate=True)
             case Order():
                 if message.mode is BrokerMode.LIVE:
-                    known = self._known(step, message.world_id, message.order_id)
-                    ruled = on_order(message, known, _why_not(step, message), step.closed_ms)
-                    self._apply(step, message.world_id, message.order_id, known, ruled)
+                    self._take(step, message)
             case VenueStanding():
                 session: BrokerSession | None = step.table("ops.sessions").get(message.world_id)
                 if session is not None and (now := stands(session, message)) != session:
@@ -78,6 +86,15 @@ class Oms:
                 self._apply(step, message.world_id, message.order_id, known, ruled)
             case _:
                 assert_never(message)
+
+    def _take(self, step: Step, order: Order) -> None:
+        known = self._known(step, order.world_id, order.order_id)
+        session: BrokerSession | None = step.table("ops.sessions").get(order.world_id)
+        again = was_seen(order, session)
+        if order.status is OrderStatus.PENDING_NEW and not again:
+            step.table("ops.sessions").put(seen(order, session))
+        ruled = on_order(order, known, _why_not(step, order), step.closed_ms, again=again)
+        self._apply(step, order.world_id, order.order_id, known, ruled)
 
     def on_bucket(self, step: Step, bucket: Bucket) -> None:
         """At each tick the venue is asked what has become of what may be there, and for a connection that is wanted and missing."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, assert_never
 
-from qmtl.foundation.common.errors import OrderBlocked, OrderNeverArrived
+from qmtl.foundation.common.errors import OrderBlocked, OrderNeverArrived, OrderTooOld
 from qmtl.foundation.common.money import text, total
 from qmtl.foundation.contracts.broker import (
     Attempt,
@@ -81,31 +81,52 @@ def blocked(order: Order, long: Activation | None, short: Activation | None) -> 
     return ""
 
 
-def on_order(order: Order, known: Attempt | None, why_not: str, now_ms: int) -> Ruled:
-    """A live order as trading has just written it.
+def was_seen(order: Order, session: BrokerSession | None) -> bool:
+    """Whether a new order has been here before, as where its topic is read again from the beginning: orders of a world come bucket by bucket."""
+    if session is None or order.created_at_ms > session.newest_ms:
+        return False
+    return order.created_at_ms < session.newest_ms or order.order_id in session.newest
+
+
+def seen(order: Order, session: BrokerSession | None) -> BrokerSession:
+    """The session once a new order was seen."""
+    world_id = order.world_id
+    known = session or BrokerSession(world_id, 0, SessionState.CLOSED, "", "", False, "", "", 0)
+    ids = known.newest if order.created_at_ms == known.newest_ms else ()
+    return replace(known, newest_ms=order.created_at_ms, newest=(*ids, order.order_id))
+
+
+def on_order(order: Order, known: Attempt | None, why_not: str, now_ms: int, *, again: bool) -> Ruled:
+    """A live order as trading has just written it, or has written it before.
 
     Args:
-        known: what was attempted of it.
+        known: what is attempted of it.
         why_not: what `blocked` says.
         now_ms: the newest bucket.
+        again: what `was_seen` says.
     """
     match order.status:
         case OrderStatus.PENDING_NEW:
             if known is not None:
                 return Ruled(known)
+            if (
+                again
+            ):  # it has ended: who has it open all the same is told so, and nothing is sent a second time
+                why = "it was seen before, and is not attempted any more"
+                return Ruled(
+                    None, reports=(_ended(order, OrderStatus.REJECTED, OrderTooOld.code, why, now_ms),)
+                )
             if why_not:
                 return Ruled(None, reports=(_blocked(order, why_not, now_ms),))
             fresh = Attempt(order, AttemptState.REQUESTED, 0, "", 0, False)
             return Ruled(fresh, (PlaceOrder(order.world_id, order),))
         case OrderStatus.PENDING_CANCEL:
-            if known is None:
-                return Ruled(None)
-            if (
-                known.state is AttemptState.REQUESTED
-            ):  # nobody has sent it, and nobody will: a claim finds no row
-                return Ruled(
-                    None, reports=(_ended(order, OrderStatus.CANCELED, "", "it was not sent", now_ms),)
-                )
+            if known is None and again:
+                return Ruled(None)  # it has ended, and its end was told
+            if known is None or known.state is AttemptState.REQUESTED:
+                # Nobody has sent it, and nobody will: a claim finds no row.
+                gone = _ended(order, OrderStatus.CANCELED, "", "it was not sent", now_ms)
+                return Ruled(None, reports=(gone,))
             asked = replace(known, canceling=True)
             is_there = known.state is AttemptState.WORKING
             return Ruled(asked, (CancelOrder(order.world_id, known.order),) if is_there else ())
@@ -230,7 +251,8 @@ def session_of(
         gates: of the world.
         has_open: whether an order is at the venue or on the way to it.
     """
-    live = next((row for row in gates if _is_live(row)), None)
+    stopped = {row.strategy_id for row in gates if row.freeze or row.drain}
+    live = next((row for row in gates if row.strategy_id not in stopped and _is_live(row)), None)
     if live is not None:
         state, reason = SessionState.OPEN, live.etag
     elif has_open:
@@ -254,12 +276,7 @@ def session_of(
 
 
 def _is_live(row: Activation) -> bool:
-    return (
-        row.active
-        and row.weight > 0
-        and row.effective_mode is EffectiveMode.LIVE
-        and not (row.freeze or row.drain)
-    )
+    return row.active and row.weight > 0 and row.effective_mode is EffectiveMode.LIVE
 
 
 def stands(known: BrokerSession, said: VenueStanding) -> BrokerSession:

@@ -40,8 +40,10 @@ from qmtl.services.oms.rules import (
     blocked,
     on_order,
     on_report,
+    seen,
     session_of,
     stands,
+    was_seen,
 )
 from tests.services.egress.venue import WINDOW_MS, Fault, MemoryVenue
 from tests.services.oms.samples import T0, a_fill, a_gate, an_attempt, an_order
@@ -134,7 +136,7 @@ class AnyStory(RuleBasedStateMachine):
         if order.order_id in self.orders:
             return
         self.orders[order.order_id] = order
-        self.apply(order.order_id, on_order(order, None, self.why_not(order), T0))
+        self.apply(order.order_id, on_order(order, None, self.why_not(order), T0, again=False))
 
     @rule(number=ids, status=st.sampled_from(OrderStatus))
     def echo(self, number: int, status: OrderStatus) -> None:
@@ -152,7 +154,9 @@ class AnyStory(RuleBasedStateMachine):
         }.get(status, status in ends)
         if is_told:
             known = self.known[order.order_id]
-            self.apply(order.order_id, on_order(an_order(number, status), known, self.why_not(order), T0))
+            self.apply(
+                order.order_id, on_order(an_order(number, status), known, self.why_not(order), T0, again=True)
+            )
 
     @rule(
         gate=st.sampled_from(
@@ -388,7 +392,7 @@ def test_what_was_filled_is_kept_with_the_attempt() -> None:
 @pytest.mark.parametrize("why_not", ["", "frozen"])
 def test_a_new_order_is_asked_for_once_and_only_if_it_may(state: AttemptState | None, why_not: str) -> None:
     known = None if state is None else an_attempt(state)
-    ruled = on_order(ORDER, known, why_not, T0)
+    ruled = on_order(ORDER, known, why_not, T0, again=False)
     if known is not None:
         assert ruled == Ruled(known)
     elif why_not:
@@ -401,7 +405,7 @@ CANCEL = an_order(status=OrderStatus.PENDING_CANCEL)
 
 
 def test_the_cancellation_of_what_was_never_sent_ends_it_at_once() -> None:
-    ruled = on_order(CANCEL, an_attempt(S.REQUESTED), "frozen", T0)
+    ruled = on_order(CANCEL, an_attempt(S.REQUESTED), "frozen", T0, again=True)
     assert (ruled.attempt, ruled.requests) == (None, ())
     assert ruled.reports == (OrderEnded("w", ID, OrderStatus.CANCELED, "", "it was not sent", T0),)
     assert on_report(CLAIM, None, "", T0).requests == ()
@@ -410,13 +414,43 @@ def test_the_cancellation_of_what_was_never_sent_ends_it_at_once() -> None:
 def test_a_cancellation_waits_until_the_venue_is_known_to_have_the_order() -> None:
     for state in (S.CLAIMED, S.UNKNOWN):
         asked = an_attempt(state, canceling=True)
-        assert on_order(CANCEL, an_attempt(state), "frozen", T0) == Ruled(asked)
+        assert on_order(CANCEL, an_attempt(state), "frozen", T0, again=True) == Ruled(asked)
         assert asked_now([asked]) == [LookAtOrder("w", ORDER)]
     asked = an_attempt(S.WORKING, canceling=True)
     cancel = CancelOrder("w", ORDER)
-    assert on_order(CANCEL, an_attempt(S.WORKING), "frozen", T0) == Ruled(asked, (cancel,))
+    assert on_order(CANCEL, an_attempt(S.WORKING), "frozen", T0, again=True) == Ruled(asked, (cancel,))
     assert asked_now([asked]) == [cancel]  # again at each tick, until its end is told
-    assert on_order(CANCEL, None, "", T0) == Ruled(None)
+    assert on_order(CANCEL, None, "", T0, again=True) == Ruled(None)  # it has ended
+    never = on_order(
+        CANCEL, None, "", T0, again=False
+    )  # its first row was compacted away before anybody saw it
+    assert never == Ruled(
+        None, reports=(OrderEnded("w", ID, OrderStatus.CANCELED, "", "it was not sent", T0),)
+    )
+
+
+def test_an_order_that_is_read_again_after_its_end_is_not_sent_again() -> None:
+    ruled = on_order(ORDER, None, "", T0, again=True)
+    assert ruled.attempt is None
+    assert ruled.requests == ()
+    (report,) = ruled.reports
+    assert isinstance(report, OrderEnded)
+    assert (report.status, report.code) == (OrderStatus.REJECTED, "QMTL-723")
+
+
+@given(buckets=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), max_size=12))
+def test_what_was_seen_is_known_by_its_bucket_and_its_id(buckets: list[tuple[int, int]]) -> None:
+    """Orders come bucket by bucket, and any beginning of them may come again."""
+    stream = sorted(set(buckets))
+    orders = [
+        replace(an_order(number), order_id=f"{at}-{number}", created_at_ms=T0 + at) for at, number in stream
+    ]
+    session: BrokerSession | None = None
+    for order in orders:
+        assert not was_seen(order, session)
+        session = seen(order, session)
+        assert was_seen(order, session)
+    assert all(was_seen(order, session) for order in orders)
 
 
 @pytest.mark.parametrize("status", list(OrderStatus))
@@ -429,7 +463,7 @@ def test_an_echo_changes_nothing_but_that_what_has_ended_is_not_sent(
     known = None if state is None else an_attempt(state)
     has_ended = status not in (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
     gone = state is S.REQUESTED and has_ended
-    assert on_order(an_order(status=status), known, "", T0) == Ruled(None if gone else known)
+    assert on_order(an_order(status=status), known, "", T0, again=True) == Ruled(None if gone else known)
 
 
 def test_at_a_tick_everything_that_may_be_there_is_asked_for_in_its_order() -> None:
@@ -538,6 +572,7 @@ gates_ = st.lists(
         effective_mode=st.sampled_from(EffectiveMode),
     ),
     max_size=4,
+    unique_by=lambda row: (row.strategy_id, row.side),
 )
 
 
@@ -551,10 +586,15 @@ def test_a_session_is_open_exactly_while_a_gate_lets_out_and_its_number_counts_i
         was = CLOSED if known is None else known.state
         known = session_of("w", gates, has_open, known, T0) or known
         state = CLOSED if known is None else known.state
+        sides = {(row.strategy_id, row.side): row for row in gates}
         lets_out = any(
-            not blocked(replace(ORDER, side=side), *(row, None) if side is Side.BUY else (None, row))
-            for row in gates
-            for side in ([Side.BUY] if row.side is PositionSide.LONG else [Side.SELL])
+            not blocked(
+                replace(ORDER, side=side),
+                sides.get((name, PositionSide.LONG)),
+                sides.get((name, PositionSide.SHORT)),
+            )
+            for name in ("s", "t")
+            for side in Side
         )
         assert (state is OPEN) == lets_out
         assert (state is BLOCKED) == (has_open and not lets_out)
