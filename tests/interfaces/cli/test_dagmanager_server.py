@@ -235,6 +235,22 @@ def test_the_archive_that_a_file_names_comes_before_that_of_the_environment(
         log.close()
 
 
+def test_only_who_sends_live_orders_opens_the_client_of_a_venue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ccxt")
+    monkeypatch.setenv("QMTL_VENUE", "ccxt:binance")
+    log = open_log(f"embedded:{tmp_path / 'log'}")
+    try:
+        assert outside_of(log, names=("trading", "oms")).desk is None
+        desk = outside_of(log, names=("trading", "egress")).desk
+        assert desk is not None
+        assert desk.venue is not None
+        assert desk.venue.name == "ccxt:binance"
+    finally:
+        log.close()
+
+
 @pytest.mark.parametrize(
     ("names", "archived", "lacks"),
     [

@@ -146,6 +146,16 @@ def test_an_end_waits_until_all_that_was_filled_is_told() -> None:
     assert [type(one) for one in desk.broker.look(order)] == [OrderAccepted, Fill, OrderEnded]
 
 
+def test_what_was_partly_filled_and_then_rejected_is_told_of_with_its_fills() -> None:
+    desk, order, _ = placed(Fault.NONE)
+    desk.trade(order, Decimal(4))
+    desk.venue.end(order.order_id, OrderStatus.REJECTED)
+    accepted, fill, end = desk.broker.look(order)
+    assert (type(accepted), type(fill)) == (OrderAccepted, Fill)
+    assert isinstance(end, OrderEnded)
+    assert (end.status, end.code) == (OrderStatus.CANCELED, "QMTL-720")
+
+
 def test_a_cancellation_that_is_not_answered_is_unknown() -> None:
     desk, order, _ = placed(Fault.NONE)
     desk.venue.silent = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl.foundation.contracts.broker import PlaceOrder, SessionState
+from qmtl.foundation.contracts.broker import OrderEnded, PlaceOrder, SessionState
 from qmtl.foundation.contracts.trade import BrokerMode, OrderStatus
 from qmtl.foundation.contracts.world import EffectiveMode
 from tests.services.oms.rig import Rig
@@ -115,3 +116,20 @@ def test_a_session_that_is_blocked_watches_and_cancels_and_closes_with_its_last_
     rig.write("activation", a_gate(version=3))
     (session,) = rig.rows("ops.sessions")
     assert (session.state, session.connected, session.number) == (SessionState.OPEN, True, 2)
+
+
+def test_orders_that_are_read_again_from_the_beginning_are_not_sent_again(rig: Rig) -> None:
+    """As where their topic was made anew and an operator has accepted it."""
+    later = replace(an_order(3), created_at_ms=an_order().created_at_ms + 60_000)
+    rig.write("activation", a_gate())
+    rig.write("trade.orders", an_order(1), an_order(2), later)
+    for order in (an_order(1), an_order(2), later):
+        rig.venue.execute(order.order_id, str(order.quantity))
+    rig.tick()
+    assert rig.rows("oms.attempts") == []
+    rig.reopen()
+    rig.write("trade.orders", an_order(1), an_order(2), later)
+    rig.tick()
+    assert set(rig.venue.submitted.values()) == {1}
+    refused = rig.events("order.reports", OrderEnded)
+    assert [(one.status, one.code) for one in refused] == [(OrderStatus.REJECTED, "QMTL-723")] * 3
