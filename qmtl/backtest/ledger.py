@@ -20,7 +20,7 @@ from qmtl.foundation.common.identity import client_order_id
 from qmtl.foundation.common.money import MAX_DIGITS, MAX_POINT, ZERO, quotient, round_places
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, OrderIntent, OrderRejection, Position, Side
-from qmtl.foundation.contracts.world import Activation, World
+from qmtl.foundation.contracts.world import Activation, EffectiveMode, World
 from qmtl.runtime.brokerage.fees import FEE_PLACES
 from qmtl.runtime.columns import BarColumns, Integers
 from qmtl.services.trading import portfolio
@@ -424,5 +424,10 @@ def _let_exits_pass(long: Activation | None, short: Activation | None) -> bool:
 
 def _weight(side: Activation | None) -> Decimal | None:
     """The share of the equity that an open side may use; None of one that is closed."""
-    is_open = side is not None and side.active and side.weight > 0 and side.effective_mode in ORDER_MODES
+    is_open = (
+        side is not None
+        and side.active
+        and side.weight > 0
+        and side.effective_mode is EffectiveMode.PAPER  # what is simulated is on paper
+    )
     return side.weight if side is not None and is_open else None

@@ -46,6 +46,7 @@ CLOSED: list[dict[str, Any]] = [
     {"active": False},
     {"weight": Decimal(0)},
     {"effective_mode": EffectiveMode.SHADOW},
+    {"effective_mode": EffectiveMode.LIVE},
 ]
 """Why a side of a strategy may place no order, while the other one does."""
 WEIGHTS = [Decimal(one) for one in ("1", "1", "0.37")]
