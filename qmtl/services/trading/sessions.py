@@ -69,10 +69,11 @@ def held_of(step: Step, book: Book, symbol: str, cut_ms: int) -> Decimal:
 def is_live_open(step: Step, whose: Whose, symbol: str) -> bool:
     """Whether a strategy has a position or an open order of a symbol at the venue, now."""
     world_id, strategy_id = whose
+    rows = step.table("trade.portfolio")
     scope = portfolio.scope_of_strategy(strategy_id, BrokerMode.LIVE)
-    found: Position | None = step.table("trade.portfolio").get(
-        *portfolio.portfolio_key(world_id, scope, symbol)
-    )
+    if rows.get(*portfolio.portfolio_key(world_id, scope)) is None:
+        return False  # it was never there
+    found: Position | None = rows.get(*portfolio.portfolio_key(world_id, scope, symbol))
     if found is not None and found.quantity:
         return True
     return any(one.mode is BrokerMode.LIVE and one.symbol == symbol for one in _open_orders(step, whose))
