@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ from qmtl.engine.log.embedded import EmbeddedLog
 from qmtl.engine.log.port import Log, TopicPartition
 from qmtl.engine.task import TaskSettings
 from qmtl.engine.view import TableView, all_partitions, read_all
+from qmtl.foundation.contracts.broker import AttemptState
 from qmtl.foundation.contracts.dag import FULL_WEIGHT, DagSubmission, StrategyVersion, TopicClass
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.trade import BrokerMode, Order, OrderStatus
@@ -161,6 +163,18 @@ class Desk:
         while idle < 2 or traded.poll() < wanted_ms:
             idle = 0 if self.client.pump() else idle + 1
             assert idle < 200, f"trading stands still at {traded.closed_ms}"
+
+    def until(self, comes: Callable[[], bool]) -> None:
+        """Work, and wait for other processes, until something has come."""
+        deadline = time.monotonic() + 60
+        while not comes():
+            assert time.monotonic() < deadline, self.rows("oms.attempts")
+            if not self.client.pump():
+                time.sleep(0.02)
+
+    def waits(self) -> bool:
+        """Whether an order has not been claimed by anybody."""
+        return any(one.state is AttemptState.REQUESTED for one in self.rows("oms.attempts"))
 
     def rows(self, name: str) -> list[Any]:
         return list(TableView(self.log, name, codec).refresh().rows())

@@ -82,7 +82,7 @@ def test_a_feed_that_dies_between_its_transactions_goes_on_where_the_last_one_en
     bars = write_bars(tmp_path / "bars", 3 * BUCKETS_PER_PUSH - 200)
     undisturbed = run_demo(embedded(tmp_path / "plain", bars))
     # Up to the deployment, and then commit by commit.
-    points = ["inside_commit:26", *["inside_commit:2"] * 4]
+    points = ["inside_commit:32", *["inside_commit:2"] * 4]
     trial = killed_at_points(embedded(tmp_path / "killed", bars), undisturbed, points, RECORDS)
     found = tell([trial])
     assert found["wrong"] == []

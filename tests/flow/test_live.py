@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,10 @@ def test_a_process_that_dies_again_and_again_sends_nothing_twice(
     assert len(desk.live()) >= 15
 
 
+def has_gone_on(desk: Desk, process: subprocess.Popen[str]) -> bool:
+    return process.poll() is not None or not desk.waits()
+
+
 def test_on_a_real_broker_an_edge_that_is_killed_while_it_sends_leaves_no_order_twice_and_none_unheard_of(
     tmp_path: Path, exchange: RunningExchange, kafka_bootstrap: str
 ) -> None:
@@ -162,24 +167,24 @@ def test_on_a_real_broker_an_edge_that_is_killed_while_it_sends_leaves_no_order_
 
         running = None
         try:
-            desk.feeding(desk.begin(), 60)
+            desk.feeding(desk.begin(), 400)
             desk.gate(EffectiveMode.LIVE)
             minute = 1
             # The connection is the first thing that is asked for, a claim the second, and the third an order that is sent: the log never hears of it.
             for passage in ("3", "4", "7"):
-                running = edge(QMTL_FAILPOINT=f"before_commit:{passage}")
-                while running.poll() is None:
+                running = dying = edge(QMTL_FAILPOINT=f"before_commit:{passage}")
+                while dying.poll() is None:
                     minute += 1
                     desk.trade(minute)
-                assert running.returncode == -signal.SIGKILL, end(running)
+                    desk.until(partial(has_gone_on, desk, dying))
+                assert dying.returncode == -signal.SIGKILL, end(dying)
             running = edge()
             sent = len(exchange.orders())
-            while len(exchange.orders()) < sent + 5 or set(desk.ended()) < {
-                one.client_order_id for one in exchange.orders()
-            }:
+            while len(exchange.orders()) < sent + 5:
                 minute += 1
-                assert minute < 60, (sent, desk.rows("oms.attempts"))
                 desk.trade(minute)
+                desk.until(lambda: not desk.waits())
+            desk.until(lambda: {one.client_order_id for one in exchange.orders()} <= set(desk.ended()))
             ids = [one.client_order_id for one in exchange.orders()]
             assert len(set(ids)) == len(ids)
             orders = desk.live()
