@@ -31,6 +31,63 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """The best bid and ask at an instant.
+
+    Attributes:
+        bid, ask: quote currency per unit of base; the bid is below the ask.
+        bid_size, ask_size: base currency.
+    """
+
+    symbol: str
+    at_ms: int
+    bid: Decimal
+    ask: Decimal
+    bid_size: Decimal
+    ask_size: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """How a price went in one interval, quote currency per unit of base."""
+
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteBar:
+    """The best bids and asks of one interval.
+
+    Attributes:
+        open_time_ms, interval: as of `Bar`.
+    """
+
+    symbol: str
+    open_time_ms: int
+    interval: int
+    bid: Prices
+    ask: Prices
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One trade of the market.
+
+    Attributes:
+        price: quote currency per unit of base.
+        quantity: unsigned, base currency.
+    """
+
+    symbol: str
+    at_ms: int
+    price: Decimal
+    quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class WorldBar:
     """A bar as one world sees it: the market data of a world's key."""
 
@@ -58,6 +115,8 @@ class EndOfInput:
 
 
 MarketData: TypeAlias = Bar | WorldBar | EndOfInput
+Quotation: TypeAlias = Bar | QuoteBar | Quote | Trade
+"""What an order may be filled against."""
 
 
 def fault_of(bar: Bar) -> str | None:

@@ -18,15 +18,30 @@ class Side(Enum):
 
 
 class OrderType(Enum):
-    """FIX tag 40."""
+    """FIX tag 40, spelled out."""
 
     MARKET = "market"
+    LIMIT = "limit"
+    STOP = "stop"
+    STOP_LIMIT = "stop_limit"
+    TRAILING_STOP = "trailing_stop"
+    TRAILING_STOP_LIMIT = "trailing_stop_limit"
+    MARKET_IF_TOUCHED = "market_if_touched"
+    LIMIT_IF_TOUCHED = "limit_if_touched"
+    MARKET_ON_OPEN = "market_on_open"
+    MARKET_ON_CLOSE = "market_on_close"
+    LIMIT_ON_OPEN = "limit_on_open"
+    LIMIT_ON_CLOSE = "limit_on_close"
 
 
 class TimeInForce(Enum):
-    """FIX tag 59."""
+    """FIX tag 59, spelled out."""
 
     GTC = "GTC"
+    DAY = "DAY"
+    GTD = "GTD"
+    IOC = "IOC"
+    FOK = "FOK"
 
 
 class OrderStatus(Enum):
@@ -47,6 +62,31 @@ class BrokerMode(Enum):
 
     PAPER = "paper"
     LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderTerms:
+    """What an order asks for beyond its side, quantity, type and time in force.
+
+    Attributes:
+        limit_price: FIX 44, quote currency: a buyer pays no more, a seller takes no less.
+        stop_price: FIX 99, quote currency: where a stop, or an order that is touched, is triggered; of a trailing stop where it stands now.
+        trail_amount: how far a trailing stop stays behind the best price, quote currency; or
+        trail_rate: the same as a fraction of that price.
+        limit_offset: of a trailing stop limit, how far its limit lies beyond the stop when it is triggered, quote currency.
+        expire_at_ms: FIX 126, of GTD: from this instant on nothing is filled, UTC epoch ms.
+        post_only: FIX 18=6: it only ever rests; where it would trade at once, it is refused.
+        is_triggered: the stop was met; from then on it is a market or limit order, whatever the market does.
+    """
+
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    trail_amount: Decimal | None = None
+    trail_rate: Decimal | None = None
+    limit_offset: Decimal | None = None
+    expire_at_ms: int | None = None
+    post_only: bool = False
+    is_triggered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +121,7 @@ class Order:
         portfolio_bucket_ms: the cut of the portfolio that the size was computed on.
         mode: whose order it is for as long as it lives, whatever the strategy's gate says later.
         session: the strategy's order session, from 1; see `Account`.
+        terms: None of a plain market order.
     """
 
     world_id: str
@@ -102,6 +143,7 @@ class Order:
     portfolio_bucket_ms: int
     mode: BrokerMode = BrokerMode.PAPER
     session: int = 1
+    terms: OrderTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
