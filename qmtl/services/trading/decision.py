@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import assert_never
 
 from qmtl.engine.processor import Step
 from qmtl.foundation.common.errors import InexactMoney
-from qmtl.foundation.common.money import ZERO, product, total
+from qmtl.foundation.common.money import plus, total
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, OrderIntent, OrderRejection
 from qmtl.foundation.contracts.world import Activation, World
@@ -36,7 +36,7 @@ def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
     Args:
         cut_ms: the bucket whose cut of portfolio and open orders is read; 0 is genesis: initial cash and nothing else.
     """
-    placed: dict[Holding, Decimal] = {}  # of this bucket: not in the cut, and not to be ordered twice
+    waiting = Waiting(step, cut_ms)
     taken: set[tuple[str, str, str, int, int]] = set()
     for intent in intents:
         which = (
@@ -52,15 +52,55 @@ def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
             continue
         taken.add(which)
         try:
-            orders = _orders_of(step, intent, cut_ms, placed)
+            orders = _orders_of(step, intent, cut_ms, waiting)
         except InexactMoney as error:
             _reject(step, intent, RejectionReason.INVALID_INTENT, f"no exact size: {error.what}")
             continue
         for order in orders:
             step.table("trade.orders").put(order)
             step.table("trade.open_orders").put(order)
-            holding = (*which[:3], order.mode)
-            placed[holding] = total((placed.get(holding, ZERO), pending(order)))
+            waiting.placed(order)
+
+
+class Waiting:
+    """What open orders can still add to positions: those of the cut, and those that the bucket has placed so far.
+
+    The orders of the cut are read once per world and bucket, however many intents ask.
+    """
+
+    def __init__(self, step: Step, cut_ms: int) -> None:
+        self._step, self._cut_ms = step, cut_ms
+        self._of_cut: dict[str, dict[Holding, list[Decimal]]] = {}
+        self._placed: dict[Holding, Decimal] = {}
+
+    def placed(self, order: Order) -> None:
+        """Not in the cut, and not to be ordered twice."""
+        holding = (order.world_id, order.strategy_id, order.symbol, order.mode)
+        before = self._placed.get(holding)
+        self._placed[holding] = pending(order) if before is None else plus(before, pending(order))
+
+    def of(self, holding: Holding, taken_back: Decimal | None = None) -> Decimal:
+        """The sum of a holding, signed.
+
+        Args:
+            taken_back: the position where all that is wanted is to take it back: what would add to it was asked to be cancelled, and
+                selling what then never comes would open the other side.
+        """
+        orders = self._orders(holding[0]).get(holding, ())
+        if taken_back is not None:
+            orders = [one for one in orders if taken_back and (one > 0) != (taken_back > 0)]
+        placed = self._placed.get(holding)
+        return total(orders) if placed is None else total((*orders, placed))
+
+    def _orders(self, world_id: str) -> dict[Holding, list[Decimal]]:
+        found = self._of_cut.get(world_id)
+        if found is None:
+            found = self._of_cut[world_id] = {}
+            orders: Iterator[Order] = self._step.table("trade.open_orders").items_at(self._cut_ms, world_id)
+            for order in orders:
+                holding = (order.world_id, order.strategy_id, order.symbol, order.mode)
+                found.setdefault(holding, []).append(pending(order))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +192,7 @@ def rejection(intent: OrderIntent, reason: RejectionReason, detail: str) -> Orde
     )
 
 
-def _orders_of(
-    step: Step, intent: OrderIntent, cut_ms: int, placed: Mapping[Holding, Decimal]
-) -> list[Order]:
+def _orders_of(step: Step, intent: OrderIntent, cut_ms: int, waiting: Waiting) -> list[Order]:
     """The orders of an intent: one in the book that the strategy trades in, and one that takes back what it still has at the venue while
     it is on paper again. Of the second no refusal is told: nobody has asked for more."""
     world: World | None = step.table("trade.worlds").get(intent.world_id)
@@ -165,20 +203,17 @@ def _orders_of(
     long, short = sessions.gates_of(step, whose)
     mode = mode_of(long, short)
     books = [mode or BrokerMode.PAPER]
-    if mode is BrokerMode.PAPER and sessions.is_live_open(step, whose, intent.symbol):
+    if mode is BrokerMode.PAPER and sessions.was_live(step, whose, cut_ms):
         books.append(BrokerMode.LIVE)
     out = []
     for one in books:
         book = sessions.book_at(step, world, intent.strategy_id, one, cut_ms)
         held = sessions.held_of(step, book, intent.symbol, cut_ms)
         takes_back = one is not books[0]
-        waiting = total(
-            (
-                _waiting(step, intent, one, cut_ms, held if takes_back else None),
-                placed.get((*whose, intent.symbol, one), ZERO),
-            )
-        )
-        found = judge(intent, world, long, short, book.account, held, waiting, cut_ms, one)
+        open_quantity = waiting.of((*whose, intent.symbol, one), held if takes_back else None)
+        if takes_back and not (held or open_quantity):
+            continue
+        found = judge(intent, world, long, short, book.account, held, open_quantity, cut_ms, one)
         if not takes_back:
             for reason, detail in found.refused:
                 _reject(step, intent, reason, detail)
@@ -190,26 +225,6 @@ def _orders_of(
             continue
         out.append(order)
     return out
-
-
-def _waiting(
-    step: Step, intent: OrderIntent, mode: BrokerMode, cut_ms: int, taken_back: Decimal | None = None
-) -> Decimal:
-    """What the open orders of the cut can still add to the position, signed.
-
-    Args:
-        taken_back: the position where all that is wanted is to take it back: what would add to it was asked to be cancelled, and selling what
-            then never comes would open the other side.
-    """
-    orders: list[Order] = list(step.table("trade.open_orders").items_at(cut_ms, intent.world_id))
-    return total(
-        pending(order)
-        for order in orders
-        if order.mode is mode
-        and order.strategy_id == intent.strategy_id
-        and order.symbol == intent.symbol
-        and (taken_back is None or product(taken_back, pending(order)) < 0)
-    )
 
 
 def _reject(step: Step, intent: OrderIntent, reason: RejectionReason, detail: str) -> None:

@@ -66,17 +66,11 @@ def held_of(step: Step, book: Book, symbol: str, cut_ms: int) -> Decimal:
     return ZERO if found is None else found.quantity
 
 
-def is_live_open(step: Step, whose: Whose, symbol: str) -> bool:
-    """Whether a strategy has a position or an open order of a symbol at the venue, now."""
-    world_id, strategy_id = whose
-    rows = step.table("trade.portfolio")
-    scope = portfolio.scope_of_strategy(strategy_id, BrokerMode.LIVE)
-    if rows.get(*portfolio.portfolio_key(world_id, scope)) is None:
-        return False  # it was never there
-    found: Position | None = rows.get(*portfolio.portfolio_key(world_id, scope, symbol))
-    if found is not None and found.quantity:
-        return True
-    return any(one.mode is BrokerMode.LIVE and one.symbol == symbol for one in _open_orders(step, whose))
+def was_live(step: Step, whose: Whose, cut_ms: int) -> bool:
+    """Whether a strategy has a live book, as the cut of a bucket has it."""
+    scope = portfolio.scope_of_strategy(whose[1], BrokerMode.LIVE)
+    key = portfolio.portfolio_key(whose[0], scope)
+    return step.table("trade.portfolio").at(cut_ms, *key) is not None
 
 
 def open_missing_account(step: Step, whose: Whose, bucket_ms: int) -> None:
