@@ -113,12 +113,12 @@ class Book:
         waiting = one.waiting.setdefault(intent.symbol, [])
         found = judge(
             intent,
-            self.world,
             one.long,
             one.short,
             one.account,
             ZERO if position is None else position.quantity,
             total([pending(order) for order in waiting]),
+            instrument_of(self.world, intent.symbol),
             cut_ms,
         )
         for reason, detail in found.refused:

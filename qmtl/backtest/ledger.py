@@ -88,6 +88,7 @@ class Holding:
         "cost",
         "fees",
         "fills",
+        "instrument",
         "least",
         "lot",
         "mark",
@@ -101,7 +102,7 @@ class Holding:
     )
 
     def __init__(self, world: World, bars: BarColumns, buckets: Integers, as_of_ms: int) -> None:
-        instrument = instrument_of(world, bars.symbol)
+        self.instrument = instrument = instrument_of(world, bars.symbol)
         self.bars, self.buckets = bars, buckets
         self._step_ms = bars.interval * 1000
         self.lot, self.tick = instrument.lot, instrument.tick
@@ -271,7 +272,7 @@ class Ledger:
         """By the rules, which say why."""
         self._value(cut_ms)
         intent = want.to_intent(self.world.world_id, self.strategy_id)
-        found = judge(intent, self.world, *self._gates, self.to_row(), one.quantity, one.waiting, cut_ms)
+        found = judge(intent, *self._gates, self.to_row(), one.quantity, one.waiting, one.instrument, cut_ms)
         order = found.order
         for reason, detail in found.refused:
             self._reject(intent, reason, detail)

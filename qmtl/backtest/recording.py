@@ -9,7 +9,7 @@ differs in them; so are open orders and close markers, which only processors rea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any, Final
 
@@ -21,7 +21,6 @@ from qmtl.foundation.common.errors import OtherRun
 from qmtl.foundation.common.money import ZERO
 from qmtl.foundation.contracts.trade import (
     Account,
-    BrokerMode,
     Fill,
     Order,
     OrderIntent,
@@ -147,8 +146,8 @@ class Recorded:
         self._symbols: dict[str, _Symbol] = {}
         self._keys: dict[str, bytes] = {}  # of the orders that are open
         same = {"world_id": world.world_id, "scope": scope, "currency": world.settings.currency}
-        kept = {"initial_cash": world.settings.initial_cash, "session": 1}
-        self._account = codec.series(Account, {**same, **kept})
+        kept = {"initial_cash": world.settings.initial_cash}
+        self._account = codec.series(Account, {**_defaults(Account), **same, **kept})
         self._account_key = encode_key((world.world_id, scope, ""))
         self._world_key = encode_key((world.world_id,))
 
@@ -269,11 +268,10 @@ class Recorded:
             "symbol": symbol,
         }
         kind = {
+            **_defaults(Order),
             **whose,
             "order_type": OrderType.MARKET,
             "time_in_force": TimeInForce.GTC,
-            "mode": BrokerMode.PAPER,
-            "session": 1,
         }
         begun = {"status": OrderStatus.NEW, "cum_quantity": ZERO, "average_price": ZERO, "last_seq": 0}
         made = self._symbols[symbol] = _Symbol(
@@ -282,10 +280,17 @@ class Recorded:
             codec.series(OrderIntent, whose),
             codec.series(Order, {**kind, **begun}),
             codec.series(Order, {**kind, "status": OrderStatus.FILLED, "last_seq": 1}),
-            codec.series(Fill, {**whose, "seq": 1, "fee_currency": self._world.settings.currency}),
+            codec.series(
+                Fill, {**_defaults(Fill), **whose, "seq": 1, "fee_currency": self._world.settings.currency}
+            ),
             codec.series(Position, {"world_id": world_id, "scope": self._scope, "symbol": symbol}),
         )
         return made
+
+
+def _defaults(message: type) -> dict[str, Any]:
+    """What the rows of a backtest, plain market orders of its one session on paper, have in each field that has a default."""
+    return {one.name: one.default for one in fields(message) if one.default is not MISSING}
 
 
 _FIRST: Final = encode_key((1,))

@@ -38,6 +38,11 @@ class PaperBroker:
         self._bars, self._at_ms = bars, at_ms
 
     def place(self, order: Order) -> Sequence[OrderReport]:
+        return self.accepted(order)
+
+    @staticmethod
+    def accepted(order: Order) -> Sequence[OrderReport]:
+        """What it says of any order, whatever the bucket."""
         return (OrderAccepted(order.world_id, order.order_id, "", order.created_at_ms),)
 
     def cancel(self, order: Order) -> Sequence[OrderReport]:

@@ -49,9 +49,15 @@ def broker_of(mode: BrokerMode, world: World, at_ms: int, bars: Sequence[Bar] = 
             assert_never(mode)
 
 
-def handed_over(order: Order, world: World) -> Order:
+def handed_over(order: Order) -> Order:
     """A new order, once its broker has it: it may have answered at once."""
-    return _told(order, broker_of(order.mode, world, order.created_at_ms).place(order))
+    match order.mode:
+        case BrokerMode.PAPER:
+            return _told(order, PaperBroker.accepted(order))
+        case BrokerMode.LIVE:
+            return _told(order, ByLog().place(order))
+        case _:
+            assert_never(order.mode)
 
 
 def withdrawn(order: Order, world: World, at_ms: int) -> Order:

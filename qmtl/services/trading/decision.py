@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import assert_never
 
 from qmtl.engine.processor import Step
 from qmtl.foundation.common.errors import InexactMoney
-from qmtl.foundation.common.money import plus, total
+from qmtl.foundation.common.money import total
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, OrderIntent, OrderRejection
-from qmtl.foundation.contracts.world import Activation, World
+from qmtl.foundation.contracts.world import Activation, Instrument
 from qmtl.runtime.sdk.watermark import WatermarkGate
-from qmtl.services.trading import sessions
-from qmtl.services.trading.brokers import handed_over, instrument_of
-from qmtl.services.trading.gate import Admitted, Refused, admit, mode_of
-from qmtl.services.trading.orders import pending, place
+from qmtl.services.trading.brokers import handed_over
+from qmtl.services.trading.cut import Cut
+from qmtl.services.trading.gate import Admitted, Refused, admit
+from qmtl.services.trading.orders import place
 from qmtl.services.trading.sizing import OnTarget, Sized, Unsized, size
 
 GATE = WatermarkGate.for_mode("paper")
 """Says aloud what the engine has held to already: a bucket is handed out only when the cut of its delayed edge is there."""
-
-Holding = tuple[str, str, str, BrokerMode]
-"""World id, strategy id, symbol, broker."""
 
 
 def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
@@ -36,8 +33,9 @@ def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
     Args:
         cut_ms: the bucket whose cut of portfolio and open orders is read; 0 is genesis: initial cash and nothing else.
     """
-    waiting = Waiting(step, cut_ms)
+    cut = Cut(step, cut_ms)
     taken: set[tuple[str, str, str, int, int]] = set()
+    kept, open_orders = step.table("trade.orders"), step.table("trade.open_orders")
     for intent in intents:
         which = (
             intent.world_id,
@@ -52,55 +50,14 @@ def decide(step: Step, intents: Sequence[OrderIntent], cut_ms: int) -> None:
             continue
         taken.add(which)
         try:
-            orders = _orders_of(step, intent, cut_ms, waiting)
+            orders = _orders_of(step, intent, cut)
         except InexactMoney as error:
             _reject(step, intent, RejectionReason.INVALID_INTENT, f"no exact size: {error.what}")
             continue
         for order in orders:
-            step.table("trade.orders").put(order)
-            step.table("trade.open_orders").put(order)
-            waiting.placed(order)
-
-
-class Waiting:
-    """What open orders can still add to positions: those of the cut, and those that the bucket has placed so far.
-
-    The orders of the cut are read once per world and bucket, however many intents ask.
-    """
-
-    def __init__(self, step: Step, cut_ms: int) -> None:
-        self._step, self._cut_ms = step, cut_ms
-        self._of_cut: dict[str, dict[Holding, list[Decimal]]] = {}
-        self._placed: dict[Holding, Decimal] = {}
-
-    def placed(self, order: Order) -> None:
-        """Not in the cut, and not to be ordered twice."""
-        holding = (order.world_id, order.strategy_id, order.symbol, order.mode)
-        before = self._placed.get(holding)
-        self._placed[holding] = pending(order) if before is None else plus(before, pending(order))
-
-    def of(self, holding: Holding, taken_back: Decimal | None = None) -> Decimal:
-        """The sum of a holding, signed.
-
-        Args:
-            taken_back: the position where all that is wanted is to take it back: what would add to it was asked to be cancelled, and
-                selling what then never comes would open the other side.
-        """
-        orders = self._orders(holding[0]).get(holding, ())
-        if taken_back is not None:
-            orders = [one for one in orders if taken_back and (one > 0) != (taken_back > 0)]
-        placed = self._placed.get(holding)
-        return total(orders) if placed is None else total((*orders, placed))
-
-    def _orders(self, world_id: str) -> dict[Holding, list[Decimal]]:
-        found = self._of_cut.get(world_id)
-        if found is None:
-            found = self._of_cut[world_id] = {}
-            orders: Iterator[Order] = self._step.table("trade.open_orders").items_at(self._cut_ms, world_id)
-            for order in orders:
-                holding = (order.world_id, order.strategy_id, order.symbol, order.mode)
-                found.setdefault(holding, []).append(pending(order))
-        return found
+            kept.put(order)
+            open_orders.put(order)
+            cut.place(order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +75,12 @@ class Judged:
 
 def judge(
     intent: OrderIntent,
-    world: World,
     long: Activation | None,
     short: Activation | None,
     account: Account,
     held: Decimal,
     waiting: Decimal,
+    instrument: Instrument,
     cut_ms: int,
     mode: BrokerMode = BrokerMode.PAPER,
 ) -> Judged:
@@ -134,6 +91,7 @@ def judge(
         account: of the book.
         held: the position, signed, base currency.
         waiting: what open orders can still add to it, signed, those of this bucket among them.
+        instrument: the world's limits of the symbol.
         cut_ms: the bucket whose cut the account, the position and the open orders are of; 0 is genesis.
         mode: whose book it is, and so whose order.
 
@@ -165,7 +123,7 @@ def judge(
         account.equity,
         held,
         waiting,
-        instrument_of(world, intent.symbol),
+        instrument,
     )
     match sizing:
         case Unsized(reason=reason, detail=detail):
@@ -174,7 +132,7 @@ def judge(
             return Judged(None, refused)  # nothing more was wanted
         case Sized(side=side, quantity=quantity, reduce_only=reduce_only):
             order = place(intent, side, quantity, reduce_only, cut_ms, mode, account.session)
-            return Judged(handed_over(order, world), refused)
+            return Judged(handed_over(order), refused)
         case _:
             assert_never(sizing)
 
@@ -192,28 +150,27 @@ def rejection(intent: OrderIntent, reason: RejectionReason, detail: str) -> Orde
     )
 
 
-def _orders_of(step: Step, intent: OrderIntent, cut_ms: int, waiting: Waiting) -> list[Order]:
+def _orders_of(step: Step, intent: OrderIntent, cut: Cut) -> list[Order]:
     """The orders of an intent: one in the book that the strategy trades in, and one that takes back what it still has at the venue while
     it is on paper again. Of the second no refusal is told: nobody has asked for more."""
-    world: World | None = step.table("trade.worlds").get(intent.world_id)
+    world = cut.world(intent.world_id)
     if world is None:
         _reject(step, intent, RejectionReason.UNKNOWN_WORLD, f"world {intent.world_id!r} does not exist")
         return []
+    symbol = intent.symbol
     whose = (intent.world_id, intent.strategy_id)
-    long, short = sessions.gates_of(step, whose)
-    mode = mode_of(long, short)
-    books = [mode or BrokerMode.PAPER]
-    if mode is BrokerMode.PAPER and sessions.was_live(step, whose, cut_ms):
-        books.append(BrokerMode.LIVE)
+    trader = cut.trader(world, whose)
     out = []
-    for one in books:
-        book = sessions.book_at(step, world, intent.strategy_id, one, cut_ms)
-        held = sessions.held_of(step, book, intent.symbol, cut_ms)
-        takes_back = one is not books[0]
-        open_quantity = waiting.of((*whose, intent.symbol, one), held if takes_back else None)
-        if takes_back and not (held or open_quantity):
+    for mode, book in trader.books:
+        takes_back = mode is not trader.books[0][0]
+        held = cut.held(book, symbol)
+        waiting = cut.waiting((*whose, symbol, mode), held if takes_back else None)
+        if takes_back and not (held or waiting):
             continue
-        found = judge(intent, world, long, short, book.account, held, open_quantity, cut_ms, one)
+        instrument = cut.instrument(world, symbol)
+        found = judge(
+            intent, trader.long, trader.short, book.account, held, waiting, instrument, cut.bucket_ms, mode
+        )
         if not takes_back:
             for reason, detail in found.refused:
                 _reject(step, intent, reason, detail)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 from qmtl.engine.processor import Step
-from qmtl.foundation.common.money import ZERO
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, Position
 from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.services.trading import portfolio
@@ -54,16 +52,6 @@ def book_at(step: Step, world: World, strategy_id: str, mode: BrokerMode, cut_ms
     if then is not None and mode is BrokerMode.LIVE:
         return Book(replace(then, session=session), True)
     return Book(portfolio.open_account(world.world_id, scope, world.settings, cut_ms, session), False)
-
-
-def held_of(step: Step, book: Book, symbol: str, cut_ms: int) -> Decimal:
-    """The position of the book in a symbol, signed, as the cut has it."""
-    if not book.carried:
-        return ZERO
-    account = book.account
-    key = portfolio.portfolio_key(account.world_id, account.scope, symbol)
-    found: Position | None = step.table("trade.portfolio").at(cut_ms, *key)
-    return ZERO if found is None else found.quantity
 
 
 def was_live(step: Step, whose: Whose, cut_ms: int) -> bool:
