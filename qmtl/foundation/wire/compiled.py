@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final, Never, TypeAlias, assert_never
 
 from qmtl.foundation.common.errors import InvalidValue, TooLarge
+from qmtl.foundation.common.evolving import is_plain, opened
 from qmtl.foundation.wire.convert import SHORT, decimal_of, decimal_text, finite, normal, wrong
 from qmtl.foundation.wire.shape import Choice, Lookup, Many, Maybe, Record, Scalar, Shape, parts_of, shape_of
 
@@ -204,7 +204,7 @@ def _built(shape: Record) -> dict[str, Any]:
         match part:
             case Record() if part.name not in scope:
                 scope[part.name] = part.message
-                if _is_plain(part.message):
+                if is_plain(part.message):
                     scope[f"{part.name}_open"] = opened(part.message)
                 lines += _Writer(part).lines()
                 lines += _Reader(part).lines()
@@ -344,7 +344,7 @@ class _Reader:
         for number, field in enumerate(self._shape.fields):
             yield from _read(field.shape, f"v{number}", 1, 0)
         count = len(self._shape.fields)
-        if not _is_plain(self._shape.message):
+        if not is_plain(self._shape.message):
             yield f"    return {self._shape.name}({', '.join(f'v{number}' for number in range(count))}), i"
             return
         yield f"    m = new({self._shape.name}_open)"
@@ -352,23 +352,6 @@ class _Reader:
             yield f"    m.{field.name} = v{number}"
         yield f"    m.__class__ = {self._shape.name}"
         yield "    return m, i"
-
-
-def _is_plain(message: type) -> bool:
-    """Whether an instance is its slots and nothing more."""
-    names = tuple(field.name for field in fields(message))
-    own = vars(message)
-    made = {"__post_init__", "__new__"} & own.keys()
-    return message.__bases__ == (object,) and own.get("__slots__") == names and not made
-
-
-def opened(message: type) -> type:
-    """A class with the same slots that may be set one by one.
-
-    A frozen dataclass sets its fields through `object.__setattr__`, which takes most of the time of decoding it. An instance of
-    this class is filled, and then becomes one of the message: Python allows it between classes of one layout.
-    """
-    return type(f"{message.__name__}_open", (), {"__slots__": vars(message)["__slots__"]})
 
 
 def _read(shape: Shape, into: str, indent: int, depth: int) -> Iterator[str]:

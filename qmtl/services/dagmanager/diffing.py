@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from qmtl.foundation.common.compute_context import Downgrade
 from qmtl.foundation.common.errors import InvalidName
+from qmtl.foundation.common.evolving import opened
 from qmtl.foundation.common.ids import fault_of
 from qmtl.foundation.contracts.dag import ComputeNode, DagSubmission
 from qmtl.foundation.contracts.diff import DiffRequest, MappedNode, NodeOrigin
-from qmtl.foundation.wire.compiled import opened
 from qmtl.services.dagmanager.catalogue import Catalogue
 from qmtl.services.dagmanager.context import evaluated
 from qmtl.services.dagmanager.faults import Faults

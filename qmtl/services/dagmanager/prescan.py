@@ -14,10 +14,10 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 import msgspec
 
 from qmtl.foundation.common.canonical import parse_canonical_json
+from qmtl.foundation.common.evolving import opened
 from qmtl.foundation.common.identity import NodeForm, checked_form, content_id
 from qmtl.foundation.contracts.dag import ComputeNode, Queue
 from qmtl.foundation.contracts.diff import MappedNode, NodeOrigin
-from qmtl.foundation.wire.compiled import opened
 from qmtl.services.dagmanager.admission import admit
 from qmtl.services.dagmanager.faults import Faults
 from qmtl.services.dagmanager.feedback import reads_portfolio
