@@ -19,7 +19,7 @@ ARGS ?=
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check checked-style checked-types checked-documents checked-layers checked-schemas format bench bench-engine bench-dag bench-backtest campaign-kills campaign-dag campaign-graph campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check checked-style checked-types checked-documents checked-layers checked-schemas format bench bench-engine bench-dag bench-backtest bench-trading campaign-kills campaign-dag campaign-graph campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ bench-engine: $(VENV)/.dev ## measure the engine beside a hand-written loop, Qui
 bench-dag: $(VENV)/.dev ## measure the DAG Manager: admission fast beside slow, diffs in the engine and through a broker; ARGS="--known 10000 --rounds 10"
 	@$(BIN)/python -m qmtl.testing.broker prepare
 	@$(BIN)/python -m bench.dag.run $(ARGS)
+
+bench-trading: $(VENV)/.dev ## measure trading: orders a second on the embedded log and through a broker, and the delay of one; ARGS="--long", ARGS="--kafka 0"
+	@$(BIN)/python -m qmtl.testing.broker prepare
+	@$(BIN)/python -m bench.trading.run $(ARGS)
 
 bench-backtest: $(VENV)/.dev ## measure backtests beside vectorbt, backtrader and both generations of NautilusTrader; ARGS="--parts w1 --peers vectorbt", ARGS="--long"
 	@$(BIN)/python -m qmtl.testing.broker prepare

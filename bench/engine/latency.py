@@ -108,13 +108,13 @@ def _line(
     return {
         "ticks": len(sent) - first,
         "commits": len(commits),
-        "input_to_output_ms": _spread([seen[tick] - sent[tick] for tick in range(first, len(sent))]),
-        "commit_to_visible_ms": _spread([seen[tick] - called for called, _, tick in commits]),
-        "commit_call_ms": _spread([returned - called for called, returned, _ in commits]),
+        "input_to_output_ms": spread([seen[tick] - sent[tick] for tick in range(first, len(sent))]),
+        "commit_to_visible_ms": spread([seen[tick] - called for called, _, tick in commits]),
+        "commit_call_ms": spread([returned - called for called, returned, _ in commits]),
     }
 
 
-def _spread(nanoseconds: Sequence[int]) -> dict[str, float]:
+def spread(nanoseconds: Sequence[int]) -> dict[str, float]:
     """Percentiles in milliseconds."""
     counted = [one / 1e6 for one in nanoseconds]
     cuts = statistics.quantiles(counted, n=100, method="inclusive")
