@@ -36,6 +36,7 @@ class PaperBroker:
         self._slippage = ConstantSlippage(settings.slippage_rate)
         self._currency, self._instrument_of = settings.currency, instrument_of
         self._bars, self._at_ms = bars, at_ms
+        self._places: dict[str, list[int]] | None = None  # of the bars, by symbol
 
     def place(self, order: Order) -> Sequence[OrderReport]:
         return self.accepted(order)
@@ -62,7 +63,11 @@ class PaperBroker:
 
     def meets(self, order: Order) -> int | None:
         """Which of the bars fills an order: the first of its symbol that opened when it was there, or later."""
-        for at, bar in enumerate(self._bars):
-            if bar.symbol == order.symbol and bar.open_time_ms >= order.created_at_ms:
+        if self._places is None:
+            self._places = {}
+            for at, bar in enumerate(self._bars):
+                self._places.setdefault(bar.symbol, []).append(at)
+        for at in self._places.get(order.symbol, ()):
+            if self._bars[at].open_time_ms >= order.created_at_ms:
                 return at
         return None

@@ -78,6 +78,18 @@ def _told(order: Order, reports: Sequence[OrderReport]) -> Order:
     return order
 
 
+class Instruments(dict[str, Instrument]):
+    """The limits of symbols in one world, each looked for once."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def __missing__(self, symbol: str) -> Instrument:
+        found = self[symbol] = instrument_of(self._world, symbol)
+        return found
+
+
 def instrument_of(world: World, symbol: str) -> Instrument:
     """The world's limits of a symbol; the finest steps where it states none."""
     for one in world.settings.instruments:

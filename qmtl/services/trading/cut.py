@@ -14,7 +14,7 @@ from qmtl.foundation.common.money import ZERO, plus, total
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, Position
 from qmtl.foundation.contracts.world import Activation, Instrument, World
 from qmtl.services.trading import sessions
-from qmtl.services.trading.brokers import instrument_of
+from qmtl.services.trading.brokers import Instruments
 from qmtl.services.trading.gate import mode_of
 from qmtl.services.trading.orders import pending
 from qmtl.services.trading.sessions import Book, Whose
@@ -56,7 +56,7 @@ class Cut:
         self._step, self.bucket_ms = step, bucket_ms
         self._worlds: dict[str, World | None] = {}
         self._traders: dict[Whose, Trader] = {}
-        self._instruments: dict[tuple[str, str], Instrument] = {}
+        self._instruments: dict[str, Instruments] = {}
         self._waiting: dict[str, dict[Holding, list[Decimal]]] = {}
         self._placed: dict[Holding, Decimal] = {}
         self._portfolio = step.table("trade.portfolio")
@@ -76,10 +76,10 @@ class Cut:
         return found
 
     def instrument(self, world: World, symbol: str) -> Instrument:
-        found = self._instruments.get((world.world_id, symbol))
+        found = self._instruments.get(world.world_id)
         if found is None:
-            found = self._instruments[world.world_id, symbol] = instrument_of(world, symbol)
-        return found
+            found = self._instruments[world.world_id] = Instruments(world)
+        return found[symbol]
 
     def held(self, book: Book, symbol: str) -> Decimal:
         """The position of a book in a symbol, signed."""

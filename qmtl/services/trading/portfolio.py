@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import fields
 from decimal import Decimal
+from operator import attrgetter
 from typing import Final, TypeAlias, TypeVar, assert_never
 
 from qmtl.foundation.common.errors import InexactMoney, InvariantBroken
-from qmtl.foundation.common.money import ZERO, is_value, magnitude, negated, product, quotient, text, total
+from qmtl.foundation.common.evolving import changing
+from qmtl.foundation.common.money import (
+    ZERO,
+    is_value,
+    magnitude,
+    minus,
+    negated,
+    plus,
+    product,
+    quotient,
+    text,
+    total,
+)
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
 
@@ -29,6 +42,14 @@ _MONEY: Final = {
     kind: tuple(field.name for field in fields(kind) if field.type == "Decimal")
     for kind in (Position, Account)
 }
+_AMOUNTS: Final = {kind: attrgetter(*names) for kind, names in _MONEY.items()}
+
+_traded: Final = changing(
+    Position, "quantity", "cost", "average_cost", "realised", "fees", "mark", "unrealised", "fills"
+)
+_marked: Final = changing(Position, "mark", "unrealised", "as_of_ms")
+_paid: Final = changing(Account, "cash", "equity", "exposure", "realised", "unrealised", "fees")
+_valued: Final = changing(Account, "equity", "exposure", "unrealised", "as_of_ms")
 
 
 def scope_of_strategy(strategy_id: str, mode: BrokerMode = BrokerMode.PAPER) -> str:
@@ -104,32 +125,33 @@ def apply_fill(
     before = position if position is not None else flat(account, fill.symbol)
     _require_same(before, account, fill, scope)
     moved = signed(fill.side, fill.quantity)
-    quantity = total((before.quantity, moved))
+    quantity = plus(before.quantity, moved)
     cost, realised = _booked(before.quantity, before.cost, moved, fill.price)
     price = before.mark or fill.price
-    after = replace(
+    value = product(quantity, price)
+    unrealised = minus(value, cost)
+    after = _traded(
         before,
-        quantity=quantity,
-        cost=cost,
-        average_cost=quotient(cost, quantity, AVERAGE_PLACES) if quantity else ZERO,
-        realised=total((before.realised, realised)),
-        fees=total((before.fees, fill.fee)),
-        fills=before.fills + 1,
-        mark=price,
-        unrealised=_unrealised(quantity, cost, price),
+        quantity,
+        cost,
+        quotient(cost, quantity, AVERAGE_PLACES) if quantity else ZERO,
+        plus(before.realised, realised),
+        plus(before.fees, fill.fee),
+        price,
+        unrealised,
+        before.fills + 1,
     )
+    was_worth = _value(before)
     cash = total((account.cash, negated(product(moved, fill.price)), negated(fill.fee)))
     return _kept(after), _kept(
-        replace(
+        _paid(
             account,
-            cash=cash,
-            equity=total(
-                (account.equity, cash, negated(account.cash), _value(after), negated(_value(before)))
-            ),
-            exposure=total((account.exposure, magnitude(_value(after)), negated(magnitude(_value(before))))),
-            realised=total((account.realised, realised)),
-            unrealised=total((account.unrealised, after.unrealised, negated(before.unrealised))),
-            fees=total((account.fees, fill.fee)),
+            cash,
+            total((account.equity, cash, negated(account.cash), value, negated(was_worth))),
+            total((account.exposure, magnitude(value), negated(magnitude(was_worth)))),
+            plus(account.realised, realised),
+            total((account.unrealised, unrealised, negated(before.unrealised))),
+            plus(account.fees, fill.fee),
         )
     )
 
@@ -144,8 +166,11 @@ def mark(position: Position, price: Decimal, as_of_ms: int) -> Position:
     if price <= 0:
         raise InvariantBroken(f"{position.symbol} was marked at {price}; a price is positive.")
     _require_forward(position.as_of_ms, as_of_ms, position.symbol)
-    unrealised = _unrealised(position.quantity, position.cost, price)
-    return _kept(replace(position, mark=price, unrealised=unrealised, as_of_ms=as_of_ms))
+    unrealised = minus(product(position.quantity, price), position.cost)
+    for name, value in (("mark", price), ("unrealised", unrealised)):  # the others were kept before
+        if not is_value(value):
+            raise _outside(name, position)
+    return _marked(position, price, unrealised, as_of_ms)
 
 
 def revalue(account: Account, positions: Iterable[Position], as_of_ms: int) -> Account:
@@ -167,12 +192,12 @@ def revalue(account: Account, positions: Iterable[Position], as_of_ms: int) -> A
     _require_forward(account.as_of_ms, as_of_ms, "the account")
     values = tuple(_value(position) for position in held)
     return _kept(
-        replace(
+        _valued(
             account,
-            equity=total((account.cash, *values)),
-            exposure=total(magnitude(value) for value in values),
-            unrealised=total(position.unrealised for position in held),
-            as_of_ms=as_of_ms,
+            total((account.cash, *values)),
+            total(magnitude(value) for value in values),
+            total(position.unrealised for position in held),
+            as_of_ms,
         )
     )
 
@@ -197,11 +222,11 @@ def flat(account: Account, symbol: str) -> Position:
 def _booked(held: Decimal, cost: Decimal, moved: Decimal, price: Decimal) -> tuple[Decimal, Decimal]:
     """The signed cost after `moved` was traded at `price`, and what this realised."""
     if not held or (held > 0) == (moved > 0):
-        return total((cost, product(moved, price))), ZERO
+        return plus(cost, product(moved, price)), ZERO
     closed = negated(moved) if magnitude(moved) <= magnitude(held) else held
     removed = cost if closed == held else quotient(product(cost, closed), held, COST_PLACES)
-    realised = total((product(closed, price), negated(removed)))
-    opens = total((moved, closed))
+    realised = minus(product(closed, price), removed)
+    opens = plus(moved, closed)
     return total((cost, negated(removed), product(opens, price))), realised
 
 
@@ -211,16 +236,16 @@ def _value(position: Position) -> Decimal:
 
 def _kept(row: _Row) -> _Row:
     """The row, if it can be written: sums and products may leave the range of money without losing a digit."""
-    for name in _MONEY[type(row)]:
-        if not is_value(getattr(row, name)):
-            raise InexactMoney(
-                f"{name} of {key_of(row)} was outside of what money may be.", "Check the unit of the price."
-            )
+    for name, value in zip(_MONEY[type(row)], _AMOUNTS[type(row)](row), strict=True):
+        if not is_value(value):
+            raise _outside(name, row)
     return row
 
 
-def _unrealised(quantity: Decimal, cost: Decimal, price: Decimal) -> Decimal:
-    return total((product(quantity, price), negated(cost)))
+def _outside(name: str, row: Position | Account) -> InexactMoney:
+    return InexactMoney(
+        f"{name} of {key_of(row)} was outside of what money may be.", "Check the unit of the price."
+    )
 
 
 def _require_same(position: Position, account: Account, fill: Fill, scope: str) -> None:

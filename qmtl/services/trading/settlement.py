@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import assert_never
 
 from qmtl.engine.processor import Arrival, Step
@@ -15,7 +14,7 @@ from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, Or
 from qmtl.foundation.contracts.world import Activation, World
 from qmtl.runtime.brokerage.paper import PaperBroker
 from qmtl.services.trading import portfolio
-from qmtl.services.trading.brokers import instrument_of, withdrawn
+from qmtl.services.trading.brokers import Instruments, withdrawn
 from qmtl.services.trading.orders import Applied, Conflict, Duplicate, apply_fill, is_open, told
 
 
@@ -36,7 +35,7 @@ def execute(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms: int) 
     if world is None:
         raise InvariantBroken(f"world {world_id!r} has open orders and no settings.")
     market = [arrival.message.bar for arrival in bars]
-    broker = PaperBroker(world.settings, partial(instrument_of, world), market, bucket_ms)
+    broker = PaperBroker(world.settings, Instruments(world).__getitem__, market, bucket_ms)
     for order in waiting:
         if (at := broker.meets(order)) is None:
             continue
