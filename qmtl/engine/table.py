@@ -118,7 +118,9 @@ class Table:
 
     def _keys(self, prefix: bytes) -> list[bytes]:
         stored = [key for key, _ in self._store.scan(self.spec.name, prefix)]
-        fresh = [key for key in (*self._dirty, *self._stage) if key.startswith(prefix)]
+        cache = self._cache  # of what is dirty it has every row; one without versions is gone
+        fresh = [key for key in self._dirty if cache[key] and key.startswith(prefix)]
+        fresh += [key for key in self._stage if key.startswith(prefix)]
         return sorted({*stored, *fresh}) if fresh else stored
 
     def _versions(self, raw: bytes) -> Versions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 from qmtl.foundation.common.commit_log import TextKey
 from qmtl.foundation.common.errors import UnknownTopic
@@ -119,13 +119,19 @@ def getter(fields: tuple[str, ...]) -> Callable[[object], RecordKey]:
     """The function that takes the parts of a key, or the text that is the whole key, out of a message."""
     if not fields:
         return lambda message: ()
-    getters = tuple(attrgetter(field) for field in fields)
-    first = getters[0]
+    first, every = attrgetter(fields[0]), attrgetter(*fields)
 
     def parts(message: object) -> tuple[str | int, ...]:
+        values: tuple[Any, ...] = every(message) if len(fields) > 1 else (first(message),)
+        for value in values:
+            kind = type(value)
+            if kind is not str and kind is not int:
+                return spelled(values)
+        return values
+
+    def spelled(values: tuple[Any, ...]) -> tuple[str | int, ...]:
         out: list[str | int] = []
-        for get in getters:
-            value = get(message)
+        for value in values:
             if isinstance(value, Enum):
                 out.append(value.value)
             elif isinstance(value, tuple):  # its length goes first, so that no two tuples run into each other
