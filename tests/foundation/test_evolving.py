@@ -38,6 +38,15 @@ def test_a_value_made_of_its_fields_is_what_the_class_makes(one: Order) -> None:
         made.status = one.status  # type: ignore[misc]  # it is frozen, which is what is tried
 
 
+@given(messages(Order), messages(Order))
+def test_what_all_values_share_is_not_given(one: Order, other: Order) -> None:
+    make = making(Order, status=one.status, session=one.session)
+    values = [
+        getattr(other, field.name) for field in fields(Order) if field.name not in ("status", "session")
+    ]
+    assert make(*values) == replace(other, status=one.status, session=one.session)
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     number: int
@@ -56,3 +65,5 @@ def test_a_class_that_checks_its_values_is_refused() -> None:
 def test_a_field_that_is_not_there_is_refused() -> None:
     with pytest.raises(InvariantBroken, match="no field 'nothing'"):
         changing(Order, "nothing")
+    with pytest.raises(InvariantBroken, match="no field 'nothing'"):
+        making(Order, nothing=1)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
 from typing import Final, TypeAlias, assert_never
 
 from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.common.evolving import changing, making
 from qmtl.foundation.common.identity import client_order_id
-from qmtl.foundation.common.money import ZERO, negated, product, quotient, text, total
+from qmtl.foundation.common.money import ZERO, minus, negated, plus, product, quotient, text, total
 from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded
 from qmtl.foundation.contracts.trade import (
     BrokerMode,
@@ -49,6 +50,20 @@ NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
 A fill may overtake the acknowledgement, hence the row of `PENDING_NEW`. An order that is partly filled while its cancellation
 is awaited stays `PENDING_CANCEL`, and one that never reached its venue is rejected out of it. The last four absorb.
 """
+
+
+_placed: Final = making(
+    Order,
+    order_type=OrderType.MARKET,
+    time_in_force=TimeInForce.GTC,
+    status=OrderStatus.PENDING_NEW,
+    cum_quantity=ZERO,
+    average_price=ZERO,
+    last_seq=0,
+    terms=None,
+)
+_moved: Final = changing(Order, "status", "updated_at_ms")
+_filled: Final = changing(Order, "status", "updated_at_ms", "cum_quantity", "average_price", "last_seq")
 
 
 class Rule(Enum):
@@ -129,26 +144,20 @@ def place(
         raise InvariantBroken(
             f"an order of {intent.symbol} was placed with the quantity {quantity}; it is positive."
         )
-    return Order(
-        world_id=intent.world_id,
-        strategy_id=intent.strategy_id,
-        order_id=order_id_of(intent, side, session),
-        symbol=intent.symbol,
-        side=side,
-        order_type=OrderType.MARKET,
-        time_in_force=TimeInForce.GTC,
-        quantity=quantity,
-        status=OrderStatus.PENDING_NEW,
-        cum_quantity=ZERO,
-        average_price=ZERO,
-        last_seq=0,
-        reduce_only=reduce_only,
-        reference_price=intent.reference_price,
-        created_at_ms=intent.bucket_ms,
-        updated_at_ms=intent.bucket_ms,
-        portfolio_bucket_ms=portfolio_bucket_ms,
-        mode=mode,
-        session=session,
+    return _placed(
+        intent.world_id,
+        intent.strategy_id,
+        order_id_of(intent, side, session),
+        intent.symbol,
+        side,
+        quantity,
+        reduce_only,
+        intent.reference_price,
+        intent.bucket_ms,
+        intent.bucket_ms,
+        portfolio_bucket_ms,
+        mode,
+        session,
     )
 
 
@@ -159,7 +168,7 @@ def is_open(order: Order) -> bool:
 
 def remaining(order: Order) -> Decimal:
     """What can still be filled: unsigned, 0 once the order has ended."""
-    return total((order.quantity, negated(order.cum_quantity))) if is_open(order) else ZERO
+    return minus(order.quantity, order.cum_quantity) if is_open(order) else ZERO
 
 
 def pending(order: Order) -> Decimal:
@@ -179,7 +188,7 @@ def transition(order: Order, status: OrderStatus, at_ms: int) -> Order:
         raise InvariantBroken(
             f"order {order.order_id} was {order.status.value} and can't become {status.value}; {allowed} may follow."
         )
-    return replace(order, status=status, updated_at_ms=at_ms)
+    return _moved(order, status, at_ms)
 
 
 def told(order: Order, report: OrderAccepted | OrderEnded) -> Order:
@@ -223,7 +232,7 @@ def apply_fill(order: Order, fill: Fill) -> FillOutcome:
         return Duplicate(order)
     if fill.seq > order.last_seq + 1:
         return Conflict(order, Rule.GAP, f"fill {fill.seq} came, {order.last_seq + 1} is awaited")
-    cum_quantity = total((order.cum_quantity, fill.quantity))
+    cum_quantity = plus(order.cum_quantity, fill.quantity)
     if cum_quantity > order.quantity:
         detail = f"fill {fill.seq} of {text(fill.quantity)} makes {text(cum_quantity)} of ordered {text(order.quantity)}"
         return Conflict(order, Rule.OVERFILL, detail)
@@ -240,13 +249,13 @@ def apply_fill(order: Order, fill: Fill) -> FillOutcome:
     else:
         status = OrderStatus.PARTIALLY_FILLED
     return Applied(
-        replace(
+        _filled(
             order,
-            status=status,
-            updated_at_ms=max(order.updated_at_ms, fill.fill_time_ms),
-            cum_quantity=cum_quantity,
-            average_price=_average(order, fill, cum_quantity),
-            last_seq=fill.seq,
+            status,
+            max(order.updated_at_ms, fill.fill_time_ms),
+            cum_quantity,
+            _average(order, fill, cum_quantity),
+            fill.seq,
         )
     )
 
