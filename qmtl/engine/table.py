@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from qmtl.engine.store import Store
@@ -40,6 +41,39 @@ class Version:
 Versions = tuple[Version, ...]
 
 
+class LiveKeys:
+    """The keys of the rows that are there, in order."""
+
+    def __init__(self, keys: Iterable[bytes]) -> None:
+        self._known = dict.fromkeys(keys)
+        self._sorted: list[bytes] | None = None
+
+    def note(self, key: bytes, is_there: bool) -> None:
+        if (key in self._known) is is_there:
+            return
+        self._sorted = None
+        if is_there:
+            self._known[key] = None
+        else:
+            del self._known[key]
+
+    def under(self, prefix: bytes, others: Iterable[bytes]) -> list[bytes]:
+        """Those that begin so, and of others those too."""
+        if self._sorted is None:
+            self._sorted = sorted(self._known)
+        found = self._sorted
+        begin = bisect_left(found, prefix)
+        end = begin
+        if begin < len(found) and found[-1].startswith(prefix):
+            end = len(found)
+        else:
+            while end < len(found) and found[end].startswith(prefix):
+                end += 1
+        own = found[begin:end]
+        fresh = [key for key in others if key not in self._known and key.startswith(prefix)]
+        return sorted((*own, *fresh)) if fresh else own
+
+
 class Table:
     """One partition of one table.
 
@@ -65,6 +99,7 @@ class Table:
         self._raw = Keys()
         self._key_of = getter(spec.key)
         self._graves: deque[tuple[int, bytes]] | None = None
+        self._live: LiveKeys | None = None
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
@@ -116,12 +151,21 @@ class Table:
                 return version.message(self._codec)
         return None
 
-    def _keys(self, prefix: bytes) -> list[bytes]:
+    def _keys(self, prefix: bytes) -> Sequence[bytes]:
         stored = [key for key, _ in self._store.scan(self.spec.name, prefix)]
-        cache = self._cache  # of what is dirty it has every row; one without versions is gone
-        fresh = [key for key in self._dirty if cache[key] and key.startswith(prefix)]
-        fresh += [key for key in self._stage if key.startswith(prefix)]
+        if self.look_back:
+            return self._live_keys().under(prefix, self._stage)
+        fresh = [key for key in (*self._dirty, *self._stage) if key.startswith(prefix)]
         return sorted({*stored, *fresh}) if fresh else stored
+
+    def _live_keys(self) -> LiveKeys:
+        """The keys that have a version. Rows of a table that is looked back on come and go bucket by bucket, and a store takes the longer to
+        be scanned the more of what it scans was deleted."""
+        if self._live is None:
+            self._live = LiveKeys(key for key, _ in self._store.scan(self.spec.name))
+            for raw in self._dirty:
+                self._live.note(raw, bool(self._cache[raw]))
+        return self._live
 
     def _versions(self, raw: bytes) -> Versions:
         found = self._cache.get(raw)
@@ -183,6 +227,8 @@ class Table:
         while versions and versions[0].data is None:  # nothing before a tombstone says the same
             versions = versions[1:]
         self._cache[raw] = versions
+        if self._live is not None:
+            self._live.note(raw, bool(versions))
         if versions and version.data is None and self._graves is not None:
             self._graves.append((version.bucket_ms, raw))
 
@@ -198,6 +244,8 @@ class Table:
             if versions and versions[-1].data is None and versions[-1].bucket_ms <= horizon_ms:
                 self._cache[raw] = ()
                 self._dirty[raw] = None
+                if self._live is not None:
+                    self._live.note(raw, False)
 
     def _deleted(self) -> Iterator[tuple[int, bytes]]:
         """Rows whose newest version is a tombstone, with its bucket."""
@@ -250,7 +298,7 @@ class Table:
         self._noted = None
         self._dirty.clear()
         self._cache.clear()
-        self._graves = None
+        self._graves = self._live = None
 
 
 def frame(versions: Versions) -> bytes | None:

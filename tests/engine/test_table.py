@@ -110,9 +110,10 @@ def test_a_row_that_was_deleted_takes_no_room_once_no_cut_shows_it(
     store.close()
 
 
-def test_keys_of_a_prefix_come_in_their_order_and_no_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("look_back", [0, 1])
+def test_keys_of_a_prefix_come_in_their_order_and_no_others(tmp_path: Path, look_back: int) -> None:
     store = Store(tmp_path, "log")
-    table = Table(LATE_STATE, 0, store, CODEC)
+    table = Table(LATE_STATE, 0, store, CODEC, look_back)
     for name in ("b", "a\0b", "ab", "", "a"):
         table.put(Total(name, 1))
     assert [one.name for one in table.items()] == ["", "a", "a\0b", "ab", "b"]
@@ -123,6 +124,11 @@ def test_keys_of_a_prefix_come_in_their_order_and_no_others(tmp_path: Path) -> N
     table.delete("ab")
     table.put(Total("aa", 2))
     assert [one.name for one in table.items()] == ["", "a", "a\0b", "aa", "b"]
+    assert [one.name for one in table.items("a")] == ["a", "aa"]
+    table.seal(2, 1)
+    assert [one.name for one in table.items()] == ["", "a", "a\0b", "aa", "b"]
+    table.rollback()
+    assert [one.name for one in table.items()] == ["", "a", "a\0b", "ab", "b"]
     store.close()
 
 
