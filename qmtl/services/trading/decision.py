@@ -13,11 +13,11 @@ from qmtl.foundation.common.money import ZERO, product, total
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, OrderIntent, OrderRejection
 from qmtl.foundation.contracts.world import Activation, World
+from qmtl.runtime.orders.aggregate import pending, place
 from qmtl.runtime.sdk.watermark import WatermarkGate
 from qmtl.services.trading import sessions
 from qmtl.services.trading.brokers import handed_over, instrument_of
 from qmtl.services.trading.gate import Admitted, Refused, admit, mode_of
-from qmtl.services.trading.orders import pending, place
 from qmtl.services.trading.sizing import OnTarget, Sized, Unsized, size
 
 GATE = WatermarkGate.for_mode("paper")
