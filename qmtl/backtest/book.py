@@ -21,10 +21,11 @@ from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.runtime.brokerage.fees import PercentFee
 from qmtl.runtime.brokerage.fills import market_fill
 from qmtl.runtime.brokerage.slippage import ConstantSlippage
+from qmtl.runtime.orders.aggregate import is_open, pending
+from qmtl.runtime.orders.fills import Applied, apply_fill
 from qmtl.services.trading import portfolio
 from qmtl.services.trading.brokers import instrument_of
 from qmtl.services.trading.decision import judge, rejection
-from qmtl.services.trading.orders import Applied, apply_fill, is_open, pending
 
 
 class Marks(Protocol):

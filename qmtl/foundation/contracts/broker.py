@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import TypeAlias
 
@@ -62,7 +63,138 @@ class OrderAbsent:
     at_ms: int
 
 
-OrderReport: TypeAlias = OrderAccepted | Fill | OrderEnded
+@dataclass(frozen=True, slots=True)
+class RequestPending:
+    """A request to cancel or to replace was taken up, and is not decided: 150=6 or 150=E."""
+
+    world_id: str
+    order_id: str
+    client_order_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRejected:
+    """A request is refused, and the order goes on as it is: 35=9.
+
+    Attributes:
+        client_order_id: of the request.
+        code: why, as a stable code.
+    """
+
+    world_id: str
+    order_id: str
+    client_order_id: str
+    code: str
+    detail: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderReplaced:
+    """A replacement counts from now on: 150=5.
+
+    Attributes:
+        client_order_id: of the request; the order's id at the venue from now on.
+        quantity: of the whole order; None where it is as asked. What was filled meanwhile is the least it can be.
+    """
+
+    world_id: str
+    order_id: str
+    client_order_id: str
+    quantity: Decimal | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRestated:
+    """The venue has changed an order that nobody asked it to change, or begins a day with it: 150=D.
+
+    Attributes:
+        quantity: of the whole order.
+        cum_quantity: what is filled of it, where that was restated, as after a split; the money that was paid stays.
+    """
+
+    world_id: str
+    order_id: str
+    quantity: Decimal
+    cum_quantity: Decimal | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderMarked:
+    """A state begins or ends that lies beside filling: 150=3, 7, 9 or B, or 39=D.
+
+    Attributes:
+        status: `DONE_FOR_DAY`, `STOPPED`, `SUSPENDED`, `CALCULATED` or `ACCEPTED_FOR_BIDDING`.
+    """
+
+    world_id: str
+    order_id: str
+    status: OrderStatus
+    is_on: bool
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderTriggered:
+    """The stop of an order was met: 150=L."""
+
+    world_id: str
+    order_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FillBusted:
+    """A fill is void: 150=H.
+
+    Attributes:
+        revision: counts what was said of the fill after it, from 1, without gaps.
+    """
+
+    world_id: str
+    order_id: str
+    seq: int
+    revision: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class FillCorrected:
+    """A fill had another quantity, price or fee: 150=G.
+
+    Attributes:
+        revision: counts what was said of the fill after it, from 1, without gaps.
+        quantity, price, fee: as they are now, whole.
+    """
+
+    world_id: str
+    order_id: str
+    seq: int
+    revision: int
+    quantity: Decimal
+    price: Decimal
+    fee: Decimal
+    at_ms: int
+
+
+StateReport: TypeAlias = (
+    OrderAccepted
+    | OrderEnded
+    | RequestPending
+    | RequestRejected
+    | OrderReplaced
+    | OrderRestated
+    | OrderMarked
+    | OrderTriggered
+)
+"""What changes an order and none of its fills."""
+
+FillRevision: TypeAlias = FillBusted | FillCorrected
+
+OrderReport: TypeAlias = StateReport | Fill | FillRevision
 """What trading books; the same of either broker."""
 
 VenueAnswer: TypeAlias = OrderAccepted | Fill | OrderEnded | OrderUnknown | OrderAbsent

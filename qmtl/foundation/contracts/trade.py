@@ -55,6 +55,12 @@ class OrderStatus(Enum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     PENDING_CANCEL = "pending_cancel"
+    PENDING_REPLACE = "pending_replace"
+    STOPPED = "stopped"
+    SUSPENDED = "suspended"
+    DONE_FOR_DAY = "done_for_day"
+    CALCULATED = "calculated"
+    ACCEPTED_FOR_BIDDING = "accepted_for_bidding"
 
 
 class BrokerMode(Enum):
@@ -109,12 +115,58 @@ class OrderIntent:
     intent_index: int = 0
 
 
+class RequestKind(Enum):
+    """What is asked of an order that is there: FIX 35=F or 35=G."""
+
+    CANCEL = "cancel"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """A request about an order that has no answer yet.
+
+    Attributes:
+        client_order_id: FIX 11 of the request.
+        origin_id: FIX 41: the order or request that it follows.
+        quantity: the new quantity of the whole order, what is filled of it included; None of a cancellation.
+        terms: the new terms; None where they stay.
+        acknowledged: whoever answers has taken it up (150=6 or 150=E); from then on the order's status says so.
+    """
+
+    client_order_id: str
+    origin_id: str
+    kind: RequestKind
+    quantity: Decimal | None
+    terms: OrderTerms | None
+    acknowledged: bool
+    asked_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderLife:
+    """What an order has beside its fills.
+
+    Attributes:
+        client_order_id: of the last replacement that was accepted; empty before the first, where it is the order id.
+        requests: those without an answer, in the order in which they were made.
+        asked: how many requests were ever made.
+        hidden: states that it is in while its status tells one that goes before them.
+    """
+
+    client_order_id: str = ""
+    requests: tuple[OrderRequest, ...] = ()
+    asked: int = 0
+    hidden: tuple[OrderStatus, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """The latest state of an order: a row of `trade.orders`, and of `trade.open_orders` until it ends.
 
     Attributes:
-        order_id: a function of logged facts only; also the client order id.
+        order_id: a function of logged facts only; also the client order id of the first request.
+        status: of the states that it is in, the one that goes before the others (FIX precedence).
         quantity, cum_quantity: unsigned, base currency; `side` gives the direction.
         average_price: of the fills so far; 0 before the first.
         last_seq: the `seq` of the last fill that was applied; 0 before the first.
@@ -122,6 +174,7 @@ class Order:
         mode: whose order it is for as long as it lives, whatever the strategy's gate says later.
         session: the strategy's order session, from 1; see `Account`.
         terms: None of a plain market order.
+        life: None of an order of which nothing was asked since it was placed, and which is in one state.
     """
 
     world_id: str
@@ -144,6 +197,7 @@ class Order:
     mode: BrokerMode = BrokerMode.PAPER
     session: int = 1
     terms: OrderTerms | None = None
+    life: OrderLife | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +206,12 @@ class Fill:
 
     Attributes:
         seq: counts the fills of one order from 1, without gaps.
-        quantity: unsigned, base currency.
+        quantity: unsigned, base currency; 0 once it was busted.
         price: quote currency, slippage included.
         fee: in `fee_currency`; negative is a rebate.
         slippage: price units against the taker, already inside `price`.
+        late: it came when its order had ended, or a gate of its strategy was frozen or draining; it counts all the same.
+        revision: how often it was corrected or busted.
     """
 
     world_id: str
@@ -170,6 +226,8 @@ class Fill:
     fee_currency: str
     slippage: Decimal
     fill_time_ms: int
+    late: bool = False
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

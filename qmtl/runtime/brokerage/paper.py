@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderReport
+from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.trade import BrokerMode, Fill, Order, OrderStatus
 from qmtl.foundation.contracts.world import Instrument, WorldSettings
@@ -38,15 +38,15 @@ class PaperBroker:
         self._bars, self._at_ms = bars, at_ms
         self._places: dict[str, list[int]] | None = None  # of the bars, by symbol
 
-    def place(self, order: Order) -> Sequence[OrderReport]:
+    def place(self, order: Order) -> Sequence[OrderAccepted]:
         return self.accepted(order)
 
     @staticmethod
-    def accepted(order: Order) -> Sequence[OrderReport]:
+    def accepted(order: Order) -> Sequence[OrderAccepted]:
         """What it says of any order, whatever the bucket."""
         return (OrderAccepted(order.world_id, order.order_id, "", order.created_at_ms),)
 
-    def cancel(self, order: Order) -> Sequence[OrderReport]:
+    def cancel(self, order: Order) -> Sequence[OrderEnded]:
         return (OrderEnded(order.world_id, order.order_id, OrderStatus.CANCELED, "", "", self._at_ms),)
 
     def look(self, order: Order) -> Sequence[Fill]:

@@ -130,7 +130,16 @@ def on_order(order: Order, known: Attempt | None, why_not: str, now_ms: int, *, 
             asked = replace(known, canceling=True)
             is_there = known.state is AttemptState.WORKING
             return Ruled(asked, (CancelOrder(order.world_id, known.order),) if is_there else ())
-        case OrderStatus.NEW | OrderStatus.PARTIALLY_FILLED:
+        case (
+            OrderStatus.NEW
+            | OrderStatus.PARTIALLY_FILLED
+            | OrderStatus.PENDING_REPLACE
+            | OrderStatus.STOPPED
+            | OrderStatus.SUSPENDED
+            | OrderStatus.DONE_FOR_DAY
+            | OrderStatus.CALCULATED
+            | OrderStatus.ACCEPTED_FOR_BIDDING
+        ):
             return Ruled(known)  # the echo of what was reported
         case OrderStatus.FILLED | OrderStatus.CANCELED | OrderStatus.REJECTED | OrderStatus.EXPIRED:
             if known is not None and known.state is AttemptState.REQUESTED:

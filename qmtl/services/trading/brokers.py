@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
 
-from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderReport
+from qmtl.foundation.contracts.broker import FillBusted, FillCorrected, OrderReport
 from qmtl.foundation.contracts.market import Bar
-from qmtl.foundation.contracts.trade import BrokerMode, Fill, Order, OrderStatus
+from qmtl.foundation.contracts.trade import BrokerMode, Fill, Order
 from qmtl.foundation.contracts.world import Instrument, World
 from qmtl.runtime.brokerage.paper import PaperBroker
 from qmtl.runtime.data.instruments import instrument_for
-from qmtl.services.trading.orders import told, transition
+from qmtl.runtime.orders.aggregate import ask_cancel
+from qmtl.runtime.orders.reports import told
 
 
 class ByLog:
@@ -62,19 +63,18 @@ def handed_over(order: Order) -> Order:
 
 def withdrawn(order: Order, world: World, at_ms: int) -> Order:
     """An open order, once its broker was asked to cancel it: it may have done so at once."""
-    asked = transition(order, OrderStatus.PENDING_CANCEL, max(order.updated_at_ms, at_ms))
+    # What is on the log is what the broker is asked by, so it is taken up as it is written.
+    asked = ask_cancel(order, at_ms, acknowledged=True)
     return _told(asked, broker_of(order.mode, world, at_ms).cancel(asked))
 
 
 def _told(order: Order, reports: Sequence[OrderReport]) -> Order:
     for report in reports:
         match report:
-            case OrderAccepted() | OrderEnded():
-                order = told(order, report)
-            case Fill():
+            case Fill() | FillBusted() | FillCorrected():
                 raise AssertionError("a broker fills against a market, and neither of the two was shown one")
             case _:
-                assert_never(report)
+                order = told(order, report)
     return order
 
 

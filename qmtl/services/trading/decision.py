@@ -13,11 +13,11 @@ from qmtl.foundation.common.money import total
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, OrderIntent, OrderRejection
 from qmtl.foundation.contracts.world import Activation, Instrument
+from qmtl.runtime.orders.aggregate import place
 from qmtl.runtime.sdk.watermark import WatermarkGate
 from qmtl.services.trading.brokers import handed_over
 from qmtl.services.trading.cut import Cut
 from qmtl.services.trading.gate import Admitted, Refused, admit
-from qmtl.services.trading.orders import place
 from qmtl.services.trading.sizing import OnTarget, Sized, Unsized, size
 
 GATE = WatermarkGate.for_mode("paper")

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import assert_never
 
 from qmtl.engine.processor import Arrival, Step
 from qmtl.foundation.common.errors import InexactMoney, InvariantBroken, PoisonRecord, ReportRefused
-from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderReport
+from qmtl.foundation.common.money import negated
+from qmtl.foundation.contracts.broker import (
+    FillBusted,
+    FillCorrected,
+    FillRevision,
+    OrderReport,
+    OrderRestated,
+)
 from qmtl.foundation.contracts.market import WorldBar
-from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position
-from qmtl.foundation.contracts.world import Activation, World
+from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position, Side
+from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.runtime.brokerage.paper import PaperBroker
+from qmtl.runtime.orders.aggregate import is_open
+from qmtl.runtime.orders.fills import Applied, Conflict, Duplicate, Revised, apply_fill, revise
+from qmtl.runtime.orders.reports import told
 from qmtl.services.trading import portfolio
 from qmtl.services.trading.brokers import Instruments, withdrawn
-from qmtl.services.trading.orders import Applied, Conflict, Duplicate, apply_fill, is_open, told
 
 
 def execute(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms: int) -> None:
@@ -91,13 +101,11 @@ def take(step: Step, report: OrderReport) -> None:
     if order.mode is not BrokerMode.LIVE:
         raise _refused(report, "the order is of the paper broker")
     match report:
-        case OrderAccepted() | OrderEnded():
+        case FillBusted() | FillCorrected():
             try:
-                after = told(order, report)
-            except InvariantBroken as error:
+                _revise(step, world, order, report)
+            except (InexactMoney, InvariantBroken) as error:
                 raise _refused(report, error.what) from error
-            if after != order:
-                keep(step, after)
         case Fill():
             if report.fee_currency != world.settings.currency:
                 raise _refused(
@@ -105,11 +113,28 @@ def take(step: Step, report: OrderReport) -> None:
                     f"its fee is in {report.fee_currency!r} and the world's money is {world.settings.currency!r}",
                 )
             try:
-                book(step, world, order, report)
+                book(step, world, order, _tagged(step, report))
             except (InexactMoney, InvariantBroken) as error:
                 raise _refused(report, error.what) from error
         case _:
-            assert_never(report)
+            if isinstance(report, OrderRestated) and report.cum_quantity is not None:
+                raise _refused(report, "what was filled can't be restated: the position would not follow")
+            try:
+                after = told(order, report)
+            except (InexactMoney, InvariantBroken) as error:
+                raise _refused(report, error.what) from error
+            if after != order:
+                keep(step, after)
+
+
+def _tagged(step: Step, fill: Fill) -> Fill:
+    """The fill, as late where a gate of its strategy is frozen or draining; it counts all the same."""
+    gates = step.table("trade.gates")
+    for side in PositionSide:
+        gate: Activation | None = gates.get(fill.world_id, fill.strategy_id, side.value)
+        if gate is not None and (gate.freeze or gate.drain):
+            return replace(fill, late=True)
+    return fill
 
 
 def _refused(report: OrderReport, why: str) -> ReportRefused:
@@ -128,11 +153,12 @@ def book(step: Step, world: World, order: Order, fill: Fill) -> None:
         InexactMoney: it can't be booked exactly; nothing was changed.
     """
     match apply_fill(order, fill):
-        case Applied(order=after):
-            _settle(step, world, after, fill)
+        case Applied(order=after, late=late):
+            booked = replace(fill, late=True) if late else fill
+            _settle(step, world, after, booked, booked)
         case Duplicate():
             known: Fill | None = step.table("trade.fills").get(fill.world_id, fill.order_id, fill.seq)
-            if known != fill:
+            if known is None or (not known.revision and replace(known, late=fill.late) != fill):
                 raise InvariantBroken(
                     f"fill {fill.seq} of order {order.order_id} came again with other content."
                 )
@@ -142,12 +168,40 @@ def book(step: Step, world: World, order: Order, fill: Fill) -> None:
             assert_never(other)
 
 
-def _settle(step: Step, world: World, order: Order, fill: Fill) -> None:
+def _revise(step: Step, world: World, order: Order, revision: FillRevision) -> None:
+    """Book a bust or a correction: what the fill did is undone at its own price, and done anew as it is now.
+
+    So cash and quantity are those of an order that was filled like that from the beginning. Profit that was realised against the fill meanwhile stays
+    realised, and the undoing is marked as a trade of its own.
+    """
+    fill: Fill | None = step.table("trade.fills").get(revision.world_id, revision.order_id, revision.seq)
+    if fill is None:
+        raise InvariantBroken(f"fill {revision.seq} of order {order.order_id} is not there.")
+    match revise(order, fill, revision):
+        case Revised(order=after, fill=now):
+            undone = replace(
+                fill,
+                side=Side.SELL if fill.side is Side.BUY else Side.BUY,
+                fee=negated(fill.fee),
+                fill_time_ms=max(fill.fill_time_ms, revision.at_ms),
+            )
+            moves = [one for one in (undone, now) if one.quantity]
+            _settle(step, world, after, now, *moves)
+        case Duplicate():
+            pass
+        case Conflict(detail=detail):
+            raise InvariantBroken(f"fill {fill.seq} of order {order.order_id}: {detail}.")
+        case other:
+            assert_never(other)
+
+
+def _settle(step: Step, world: World, order: Order, fill: Fill, *moves: Fill) -> None:
     rows = step.table("trade.portfolio")
     scope = portfolio.scope_of_strategy(order.strategy_id, order.mode)
     account = rows.get(*portfolio.portfolio_key(world.world_id, scope))
     position = rows.get(*portfolio.portfolio_key(world.world_id, scope, order.symbol))
-    position, account = portfolio.apply_fill(position, account, fill, scope)
+    for move in moves:
+        position, account = portfolio.apply_fill(position, account, move, scope)
     step.table("trade.fills").put(fill)
     keep(step, order)
     rows.put(position)

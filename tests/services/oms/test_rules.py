@@ -32,6 +32,7 @@ from qmtl.foundation.contracts.broker import (
 )
 from qmtl.foundation.contracts.trade import Fill, Order, OrderStatus, Side
 from qmtl.foundation.contracts.world import Activation, EffectiveMode, PositionSide
+from qmtl.runtime.orders.states import ENDS
 from qmtl.services.egress.processor import CLAIM_S, Desk, Egress
 from qmtl.services.oms.rules import (
     SETTLE_MS,
@@ -461,7 +462,7 @@ def test_an_echo_changes_nothing_but_that_what_has_ended_is_not_sent(
     if status in (OrderStatus.PENDING_NEW, OrderStatus.PENDING_CANCEL):
         return
     known = None if state is None else an_attempt(state)
-    has_ended = status not in (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
+    has_ended = status in ENDS
     gone = state is S.REQUESTED and has_ended
     assert on_order(an_order(status=status), known, "", T0, again=True) == Ruled(None if gone else known)
 

@@ -8,7 +8,10 @@ from decimal import Decimal
 from qmtl.foundation.contracts.broker import OrderAccepted
 from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
-from qmtl.services.trading import orders, portfolio
+from qmtl.runtime.orders.aggregate import place
+from qmtl.runtime.orders.ids import order_id_of
+from qmtl.runtime.orders.reports import told
+from qmtl.services.trading import portfolio
 
 WORLD, STRATEGY, SYMBOL, CURRENCY = "w1", "s1", "BTC-USD", "USD"
 SCOPE = portfolio.scope_of_strategy(STRATEGY)
@@ -38,8 +41,8 @@ def an_intent(target: str = "0.5", price: str = "100", index: int = 0) -> OrderI
 
 def an_order(side: Side = Side.BUY, quantity: str | Decimal = "10") -> Order:
     """One that its broker has accepted."""
-    placed = orders.place(an_intent(), side, Decimal(quantity), False, T0 - 60_000)
-    return orders.told(placed, OrderAccepted(placed.world_id, placed.order_id, "", T0))
+    placed = place(an_intent(), side, Decimal(quantity), False, T0 - 60_000)
+    return told(placed, OrderAccepted(placed.world_id, placed.order_id, "", T0))
 
 
 def a_fill(
@@ -50,7 +53,7 @@ def a_fill(
     fee: Decimal = Decimal(0),
     currency: str = CURRENCY,
 ) -> Fill:
-    order_id = orders.order_id_of(an_intent(), side)
+    order_id = order_id_of(an_intent(), side)
     return Fill(
         WORLD, STRATEGY, order_id, seq, SYMBOL, side, quantity, price, fee, currency, Decimal(0), T0 + 60_000
     )

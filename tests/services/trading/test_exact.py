@@ -17,9 +17,10 @@ from qmtl.foundation.contracts.world import Activation, EffectiveMode, Instrumen
 from qmtl.runtime.brokerage.fees import PercentFee
 from qmtl.runtime.brokerage.fills import market_fill
 from qmtl.runtime.brokerage.slippage import ConstantSlippage
+from qmtl.runtime.orders.aggregate import pending, remaining
+from qmtl.runtime.orders.fills import Applied, apply_fill
 from qmtl.services.trading import portfolio
 from qmtl.services.trading.gate import Refused, admit
-from qmtl.services.trading.orders import Applied, apply_fill, pending, remaining
 from qmtl.services.trading.sizing import OnTarget, Sized, size
 from tests.foundation.instances import UNUSABLE
 from tests.services.trading.samples import (

@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded
+from qmtl.foundation.contracts.broker import (
+    FillBusted,
+    FillCorrected,
+    OrderAccepted,
+    OrderEnded,
+    OrderMarked,
+    OrderRestated,
+)
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position, Side
 from qmtl.foundation.contracts.world import EffectiveMode, PositionSide
 from tests.services.trading.stage import CASH, Stage, activation, world
@@ -203,8 +210,70 @@ def test_what_was_said_before_or_comes_after_the_end_changes_nothing(stage: Stag
     stage.report(*story, ended(order, OrderStatus.EXPIRED), accepted)
     assert [stage.rows(name) for name in ("trade.orders", "trade.fills", "trade.portfolio")] == before
     assert stage.letters() == []
-    stage.report(fill(order, 2, "1"))
+
+
+def test_a_fill_after_the_end_is_booked_and_tagged_unless_it_is_more_than_was_ordered(stage: Stage) -> None:
+    order = at_venue(stage)
+    late = fill(order, 2, "1")
+    stage.report(fill(order, 1, "100"), ended(order), late)
+    assert [(one.seq, one.late) for one in stage.rows("trade.fills")] == [(1, False), (2, True)]
+    assert (held(stage, LIVE), account(stage, LIVE).cash) == (Decimal(101), CASH - 101 * 100 - 2)
+    (now,) = of(stage, LIVE)
+    assert (now.status, now.cum_quantity, stage.rows("trade.open_orders")) == (
+        OrderStatus.CANCELED,
+        Decimal(101),
+        [],
+    )
+    stage.report(late)
+    assert stage.letters() == []
+    stage.report(fill(order, 3, "400"))
     assert [one.code for one in stage.letters()] == ["QMTL-726"]
+    assert held(stage, LIVE) == 101
+
+
+def test_a_fill_into_a_frozen_or_draining_gate_is_booked_and_tagged(stage: Stage) -> None:
+    order = at_venue(stage)
+    stage.report(fill(order, 1, "100"))
+    stage.close(live(version=9, freeze=True))
+    stage.report(fill(order, 2, "50"))
+    assert [(one.seq, one.late) for one in stage.rows("trade.fills")] == [(1, False), (2, True)]
+    assert held(stage, LIVE) == 150
+
+
+def test_busts_and_corrections_move_cash_and_position_as_if_the_fill_had_been_so(stage: Stage) -> None:
+    order = at_venue(stage)
+    stage.report(fill(order, 1, "100"), fill(order, 2, "50"))
+    corrected = FillCorrected("w", order.order_id, 1, 1, Decimal(90), Decimal(101), Decimal(2), 5)
+    busted = FillBusted("w", order.order_id, 2, 1, 6)
+    for _ in range(2):
+        stage.report(corrected, busted)
+        assert (held(stage, LIVE), account(stage, LIVE).cash) == (Decimal(90), CASH - 90 * 101 - 2)
+        (now,) = of(stage, LIVE)
+        assert (now.cum_quantity, now.average_price, now.last_seq) == (Decimal(90), Decimal(101), 2)
+        first, second = stage.rows("trade.fills")
+        assert (first.quantity, first.price, first.revision) == (Decimal(90), Decimal(101), 1)
+        assert (second.quantity, second.fee, second.revision) == (Decimal(0), Decimal(0), 1)
+    stage.report(fill(order, 1, "100"), fill(order, 2, "50"))  # as first told: they counted before
+    assert (held(stage, LIVE), stage.letters()) == (Decimal(90), [])
+    stage.report(FillBusted("w", order.order_id, 3, 1, 7), FillBusted("w", order.order_id, 1, 3, 7))
+    assert [one.code for one in stage.letters()] == ["QMTL-726"] * 2
+
+
+def test_what_venues_say_of_requests_and_states_is_booked(stage: Stage) -> None:
+    order = at_venue(stage)
+    stage.report(OrderMarked("w", order.order_id, OrderStatus.SUSPENDED, True, 1))
+    assert [one.status for one in of(stage, LIVE)] == [OrderStatus.SUSPENDED]
+    assert [one.status for one in stage.rows("trade.open_orders")] == [OrderStatus.SUSPENDED]
+    stage.report(OrderMarked("w", order.order_id, OrderStatus.SUSPENDED, False, 2))
+    stage.report(OrderRestated("w", order.order_id, Decimal(400), None, 3))
+    (now,) = of(stage, LIVE)
+    assert (now.status, now.quantity, now.life) == (order.status, Decimal(400), None)
+    stage.report(
+        OrderRestated("w", order.order_id, Decimal(800), Decimal(0), 4),
+        OrderMarked("w", order.order_id, OrderStatus.FILLED, True, 4),
+    )
+    assert [one.code for one in stage.letters()] == ["QMTL-726"] * 2
+    assert of(stage, LIVE) == [now]
 
 
 MODES = st.sampled_from([EffectiveMode.PAPER, EffectiveMode.LIVE, EffectiveMode.COMPUTE_ONLY])

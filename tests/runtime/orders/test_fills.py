@@ -15,9 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmtl.foundation.common.errors import InvariantBroken
+from qmtl.foundation.contracts.broker import OrderEnded
 from qmtl.foundation.contracts.trade import Fill, Order, OrderStatus, OrderType, Side, TimeInForce
-from qmtl.services.trading import orders
-from qmtl.services.trading.orders import Applied, Conflict, Duplicate, Rule
+from qmtl.runtime.orders.aggregate import is_open, pending, place, remaining
+from qmtl.runtime.orders.fills import Applied, Conflict, Duplicate, Rule, apply_fill
+from qmtl.runtime.orders.ids import order_id_of
+from qmtl.runtime.orders.reports import told
+from qmtl.runtime.orders.states import ENDS, NEXT, PRECEDENCE, UNFILLED_ENDS
 from tests.services.trading.samples import T0, a_fill, an_intent, an_order, dec, of
 
 ORACLE = json.loads((Path(__file__).parent / "oracle_fix.json").read_text())
@@ -37,7 +41,7 @@ def orders_with_fills(draw: st.DrawFn) -> tuple[Order, list[Fill]]:
 
 
 def applied(order: Order, fill: Fill) -> Order:
-    outcome = orders.apply_fill(order, fill)
+    outcome = apply_fill(order, fill)
     assert isinstance(outcome, Applied), outcome
     return outcome.order
 
@@ -61,7 +65,7 @@ def test_fills_that_come_again_and_in_any_order_count_once_each(
     now, counted = order, 0
     while deliveries:
         fill = deliveries.popleft()
-        match orders.apply_fill(now, fill):
+        match apply_fill(now, fill):
             case Applied(order=after):
                 now, counted = after, counted + 1
                 assert now.last_seq == counted == fill.seq
@@ -84,10 +88,10 @@ def test_what_is_filled_is_the_sum_of_the_fills_and_never_more_than_ordered(
         now = in_order(order, fills[:count])
         assert now.cum_quantity == sum((fill.quantity for fill in fills[:count]), Decimal(0)) <= now.quantity
         assert (now.status is OrderStatus.FILLED) == (now.cum_quantity == now.quantity)
-        assert orders.remaining(now) == now.quantity - now.cum_quantity
+        assert remaining(now) == now.quantity - now.cum_quantity
         sign = 1 if now.side is Side.BUY else -1
-        assert orders.pending(now) == sign * orders.remaining(now)
-        assert orders.is_open(now) == bool(orders.remaining(now))
+        assert pending(now) == sign * remaining(now)
+        assert is_open(now) == bool(remaining(now))
 
 
 @given(orders_with_fills())
@@ -105,7 +109,7 @@ def test_a_fill_too_much_changes_nothing(case: tuple[Order, list[Fill]]) -> None
     order, fills = case
     now = in_order(order, fills)
     over = of(order, a_fill(now.last_seq + 1, now.quantity - now.cum_quantity + Decimal("0.00000001")))
-    outcome = orders.apply_fill(now, over)
+    outcome = apply_fill(now, over)
     assert isinstance(outcome, Conflict)
     assert (outcome.order, outcome.rule) == (now, Rule.OVERFILL)
     assert f"{format(now.quantity.normalize(), 'f')}" in outcome.detail
@@ -131,47 +135,50 @@ def test_a_fill_that_contradicts_its_order_is_a_conflict_with_the_numbers(
     change: dict[str, Any], rule: Rule, says: str
 ) -> None:
     order = an_order()
-    outcome = orders.apply_fill(order, replace(of(order, a_fill()), **change))
+    outcome = apply_fill(order, replace(of(order, a_fill()), **change))
     assert isinstance(outcome, Conflict)
     assert (outcome.order, outcome.rule) == (order, rule)
     assert says in outcome.detail
 
 
-@pytest.mark.parametrize("status", [OrderStatus.CANCELED, OrderStatus.REJECTED, OrderStatus.EXPIRED])
-def test_a_late_fill_of_an_ended_order_is_a_conflict_and_a_repeated_one_a_duplicate(
-    status: OrderStatus,
+@given(orders_with_fills(), st.sampled_from(sorted(UNFILLED_ENDS, key=str)), st.integers(0, 6))
+def test_a_fill_after_the_end_counts_as_late_and_the_order_stays_ended(
+    case: tuple[Order, list[Fill]], end: OrderStatus, at: int
 ) -> None:
-    order = replace(applied(an_order(), of(an_order(), a_fill())), status=status)
-    late = orders.apply_fill(order, of(order, a_fill(2)))
-    assert isinstance(late, Conflict)
-    assert late.rule is Rule.ENDED
-    assert isinstance(orders.apply_fill(order, of(order, a_fill())), Duplicate)
+    order, fills = case
+    cut = min(at, len(fills) - 1)
+    end = OrderStatus.CANCELED if cut and end is OrderStatus.REJECTED else end
+    now = in_order(order, fills[:cut])
+    now = told(now, OrderEnded(now.world_id, now.order_id, end, "", "", T0))
+    assert (now.status, remaining(now), is_open(now)) == (end, Decimal(0), False)
+    for fill in fills[cut:]:
+        outcome = apply_fill(now, fill)
+        assert isinstance(outcome, Applied)
+        assert outcome.late
+        now = outcome.order
+        assert now.status is (OrderStatus.FILLED if now.cum_quantity == now.quantity else end)
+        assert not is_open(now)
+        assert isinstance(apply_fill(now, fill), Duplicate)
+    straight = in_order(order, fills)
+    assert (now.cum_quantity, now.average_price, now.last_seq) == (
+        straight.cum_quantity,
+        straight.average_price,
+        straight.last_seq,
+    )
 
 
 # ---- states ---------------------------------------------------------------------------------------------------
 
 
-def test_every_state_has_a_row_and_the_terminal_ones_absorb() -> None:
-    assert set(orders.NEXT) == set(OrderStatus)
-    assert tuple(status for status in OrderStatus if not orders.NEXT[status]) == TERMINAL
-
-
-@pytest.mark.parametrize("now", OrderStatus)
-@pytest.mark.parametrize("following", OrderStatus)
-def test_a_state_is_reached_only_by_its_arrow(now: OrderStatus, following: OrderStatus) -> None:
-    order = replace(an_order(), status=now)
-    if following in orders.NEXT[now]:
-        assert orders.transition(order, following, T0 + 1) == replace(
-            order, status=following, updated_at_ms=T0 + 1
-        )
-    else:
-        with pytest.raises(InvariantBroken, match=f"was {now.value} and can't become {following.value}"):
-            orders.transition(order, following, T0 + 1)
+def test_every_state_has_a_row_and_an_end_is_left_only_by_what_comes_late() -> None:
+    assert set(NEXT) == set(PRECEDENCE) == set(OrderStatus)
+    assert all(NEXT[status] == {OrderStatus.FILLED} for status in UNFILLED_ENDS)
+    assert tuple(status for status in OrderStatus if status in ENDS) == TERMINAL
 
 
 @pytest.mark.parametrize("row", ORACLE["transitions"], ids=lambda row: f"{row['now']}-{row['next']}")
 def test_fix_shows_the_transition_and_we_allow_it(row: dict[str, str]) -> None:
-    assert OrderStatus(row["next"]) in orders.NEXT[OrderStatus(row["now"])]
+    assert OrderStatus(row["next"]) in NEXT[OrderStatus(row["now"])]
 
 
 @pytest.mark.parametrize("row", ORACLE["scenarios"], ids=lambda row: row["id"])
@@ -181,7 +188,7 @@ def test_the_printed_scenario_of_fix_has_the_same_quantities_and_states(row: dic
     for seq, trade in enumerate(row["trades"], 1):
         order = applied(order, of(order, a_fill(seq, dec(trade["last_qty"]))))
         assert order.cum_quantity == dec(trade["cum_qty"])
-        assert orders.remaining(order) == dec(trade["leaves_qty"])
+        assert remaining(order) == dec(trade["leaves_qty"])
         assert order.status is OrderStatus(trade["status"])
 
 
@@ -190,11 +197,11 @@ def test_the_printed_scenario_of_fix_has_the_same_quantities_and_states(row: dic
 
 def test_a_placed_order_says_what_it_was_made_of() -> None:
     intent = an_intent("0.25", "123.45")
-    order = orders.place(intent, Side.SELL, dec("1.5"), True, T0 - 60_000)
+    order = place(intent, Side.SELL, dec("1.5"), True, T0 - 60_000)
     assert order == Order(
         intent.world_id,
         intent.strategy_id,
-        orders.order_id_of(intent, Side.SELL),
+        order_id_of(intent, Side.SELL),
         intent.symbol,
         Side.SELL,
         OrderType.MARKET,
@@ -210,12 +217,12 @@ def test_a_placed_order_says_what_it_was_made_of() -> None:
         T0,
         T0 - 60_000,
     )
-    assert orders.is_open(order)
+    assert is_open(order)
 
 
 def test_the_order_id_is_a_function_of_the_intent_alone() -> None:
     ids = {
-        orders.order_id_of(intent, side)
+        order_id_of(intent, side)
         for intent in (
             an_intent(),
             an_intent("0.6"),
@@ -229,11 +236,11 @@ def test_the_order_id_is_a_function_of_the_intent_alone() -> None:
     }
     assert len(ids) == 14
     assert all(re.fullmatch("[0-9a-f]{32}", one) for one in ids)
-    assert orders.place(an_intent(), Side.BUY, dec(1), False, 0).order_id in ids
-    assert orders.place(an_intent("0.50"), Side.BUY, dec(2), True, 1).order_id in ids
+    assert place(an_intent(), Side.BUY, dec(1), False, 0).order_id in ids
+    assert place(an_intent("0.50"), Side.BUY, dec(2), True, 1).order_id in ids
 
 
 @pytest.mark.parametrize("quantity", ["0", "-1"])
 def test_an_order_of_nothing_is_a_bug(quantity: str) -> None:
     with pytest.raises(InvariantBroken, match="positive"):
-        orders.place(an_intent(), Side.BUY, dec(quantity), False, 0)
+        place(an_intent(), Side.BUY, dec(quantity), False, 0)
