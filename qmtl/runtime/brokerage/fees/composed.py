@@ -19,7 +19,7 @@ from qmtl.foundation.common.money import (
     whole_steps,
 )
 from qmtl.foundation.contracts.trade import Side
-from qmtl.runtime.brokerage.fees.execution import Charge, ChargeModel, Execution, PriceBasis
+from qmtl.runtime.brokerage.fees.execution import Charge, ChargeModel, Execution, Liquidity, PriceBasis
 from qmtl.runtime.brokerage.fees.plain import PerUnitFee
 from qmtl.runtime.brokerage.parameters import AMOUNT_PLACES, ONE, between, kept, named, not_negative, rising
 
@@ -251,6 +251,18 @@ class OpeningFee:
         if opened <= 0 or self.flip is FlipRule.IS_CLOSING:
             return replace(self.fee.charge(execution), amount=ZERO)
         return self.fee.charge(replace(execution, quantity=opened))
+
+
+@dataclass(frozen=True, slots=True)
+class LiquidityFee:
+    """One fee for who makes liquidity and another for who takes it: amounts, say, where they are no fractions."""
+
+    maker: ChargeModel
+    taker: ChargeModel
+
+    def charge(self, execution: Execution) -> Charge:
+        fee = self.maker if execution.liquidity is Liquidity.MAKER else self.taker
+        return fee.charge(execution)
 
 
 @dataclass(frozen=True, slots=True)
