@@ -117,7 +117,8 @@ class PerOrderFee:
     """Another fee, taken on all that is filled of an order so far, less what the order has paid.
 
     So an order pays the same however it was split: the minimum, or a fixed amount, once. `Execution.earlier` has to say what came before
-    (`Execution.after` gives it). The order's fee has one currency; liquidity and volume are those of the last execution.
+    (`Execution.after` gives it). The order's fee has one currency; liquidity, price bands and volume are those of the
+    last execution.
 
     Source: Nautilus Trader's `FixedFeeModel` with `charge_commission_once` at commit a95c8042, and the pages of brokers, which state minimums per order.
     """
@@ -238,12 +239,21 @@ class OpeningFee:
     """Another fee, taken only for what opens or grows a position; what closes is free. `Execution.holding` says the position.
 
     Source: tastytrade's commissions of options, by Lean's `TastytradeFeeModel` at commit 24863901.
+
+    Raises:
+        InvalidValue: a `PerOrderFee` in it or around it: what earlier fills have closed is not known.
     """
 
     fee: ChargeModel
     flip: FlipRule = FlipRule.PAYS_FOR_OPENED
 
+    def __post_init__(self) -> None:
+        if isinstance(self.fee, PerOrderFee):
+            raise _opening_per_order()
+
     def charge(self, execution: Execution) -> Charge:
+        if execution.is_whole:
+            raise _opening_per_order()
         held = execution.holding
         if not held or (held > 0) == (execution.side is Side.BUY):
             return self.fee.charge(execution)
@@ -388,6 +398,13 @@ class KindFee:
             f"kind was {execution.kind or 'not said'}; fees are known for {', '.join(kind for kind, _ in self.fees) or 'none'}.",
             "Send a kind that the broker trades, or add its fee.",
         )
+
+
+def _opening_per_order() -> InvalidValue:
+    return InvalidValue(
+        "An opening fee was combined with one per order; what earlier fills have closed is not known.",
+        "Charge openings per execution.",
+    )
 
 
 def _one_more(field: str, bounds: int, fees: int) -> None:
