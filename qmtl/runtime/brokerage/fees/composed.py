@@ -28,7 +28,7 @@ class BoundRule(Enum):
     """What counts where the least fee is above the largest.
 
     Attributes:
-        MAXIMUM_WINS: the largest; Interactive Brokers' page says so of shares.
+        MAXIMUM_WINS: the largest: a cap is a cap.
         MINIMUM_WINS: the least.
         EITHER: who is below the least pays the least, everybody else at most the largest (Lean's model of Interactive Brokers). At the step from one to
             the other, more shares can cost less.
