@@ -312,6 +312,18 @@ def test_flat_and_marginal_differ_over_a_boundary() -> None:
     assert TieredFee(IBKR_FOREX).charge(one).amount == 25_000
 
 
+def test_the_ends_of_the_schedules() -> None:
+    """The tiers at which no row of the table of outside values looks: of the same pages."""
+    assert BINANCE_SPOT_2018.tier(D(150_000), D(11_000)) == Tier(
+        D(150_000), D("0.0002"), D("0.0004"), D(11_000), name="VIP8"
+    )
+    assert IBKR_SHARES_TIERED.tier(D(300_000)).taker == D("0.0035")
+    fee = BoundedFee(TieredFee(IBKR_SHARES_TIERED), maximum_rate=D("0.01"))
+    assert fee.charge(bought(1000, 25)).amount == D("3.5")
+    assert fee.charge(bought(1, 100)).amount == D("0.35")
+    assert fee.charge(bought(1, 1)).amount == D("0.01")
+
+
 def test_a_schedule_reads_volume_balance_and_liquidity_from_the_execution() -> None:
     fee = TieredFee(BINANCE_SPOT_2018, currency=FeeCurrency.RECEIVED)
     one = bought(
@@ -411,6 +423,8 @@ BAD: list[Callable[[], object]] = [
     lambda: ConvertedFee(NoFee(), ""),
     lambda: AssetDiscountFee(NoFee(), "", D("0.1")),
     lambda: AssetDiscountFee(NoFee(), "BNB", D("1.1")),
+    lambda: OpeningFee(PerOrderFee(NoFee())),
+    lambda: PerOrderFee(OpeningFee(NoFee())).charge(bought()),
     lambda: BandedFee(Measure.PRICE, (D(1), D(1)), (NoFee(), NoFee(), NoFee())),
     lambda: BandedFee(Measure.PRICE, (D(1),), (NoFee(),)),
     lambda: DatedFee((2, 1), (NoFee(), NoFee(), NoFee())),

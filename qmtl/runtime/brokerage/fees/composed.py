@@ -19,7 +19,7 @@ from qmtl.foundation.common.money import (
     whole_steps,
 )
 from qmtl.foundation.contracts.trade import Side
-from qmtl.runtime.brokerage.fees.execution import Charge, ChargeModel, Execution, PriceBasis
+from qmtl.runtime.brokerage.fees.execution import Charge, ChargeModel, Execution, Liquidity, PriceBasis
 from qmtl.runtime.brokerage.fees.plain import PerUnitFee
 from qmtl.runtime.brokerage.parameters import AMOUNT_PLACES, ONE, between, kept, named, not_negative, rising
 
@@ -28,7 +28,7 @@ class BoundRule(Enum):
     """What counts where the least fee is above the largest.
 
     Attributes:
-        MAXIMUM_WINS: the largest; Interactive Brokers' page says so of shares.
+        MAXIMUM_WINS: the largest: a cap is a cap.
         MINIMUM_WINS: the least.
         EITHER: who is below the least pays the least, everybody else at most the largest (Lean's model of Interactive Brokers). At the step from one to
             the other, more shares can cost less.
@@ -117,7 +117,8 @@ class PerOrderFee:
     """Another fee, taken on all that is filled of an order so far, less what the order has paid.
 
     So an order pays the same however it was split: the minimum, or a fixed amount, once. `Execution.earlier` has to say what came before
-    (`Execution.after` gives it). The order's fee has one currency; liquidity and volume are those of the last execution.
+    (`Execution.after` gives it). The order's fee has one currency; liquidity, price bands and volume are those of the
+    last execution.
 
     Source: Nautilus Trader's `FixedFeeModel` with `charge_commission_once` at commit a95c8042, and the pages of brokers, which state minimums per order.
     """
@@ -238,12 +239,21 @@ class OpeningFee:
     """Another fee, taken only for what opens or grows a position; what closes is free. `Execution.holding` says the position.
 
     Source: tastytrade's commissions of options, by Lean's `TastytradeFeeModel` at commit 24863901.
+
+    Raises:
+        InvalidValue: a `PerOrderFee` in it or around it: what earlier fills have closed is not known.
     """
 
     fee: ChargeModel
     flip: FlipRule = FlipRule.PAYS_FOR_OPENED
 
+    def __post_init__(self) -> None:
+        if isinstance(self.fee, PerOrderFee):
+            raise _opening_per_order()
+
     def charge(self, execution: Execution) -> Charge:
+        if execution.is_whole:
+            raise _opening_per_order()
         held = execution.holding
         if not held or (held > 0) == (execution.side is Side.BUY):
             return self.fee.charge(execution)
@@ -251,6 +261,18 @@ class OpeningFee:
         if opened <= 0 or self.flip is FlipRule.IS_CLOSING:
             return replace(self.fee.charge(execution), amount=ZERO)
         return self.fee.charge(replace(execution, quantity=opened))
+
+
+@dataclass(frozen=True, slots=True)
+class LiquidityFee:
+    """One fee for who makes liquidity and another for who takes it: amounts, say, where they are no fractions."""
+
+    maker: ChargeModel
+    taker: ChargeModel
+
+    def charge(self, execution: Execution) -> Charge:
+        fee = self.maker if execution.liquidity is Liquidity.MAKER else self.taker
+        return fee.charge(execution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +398,13 @@ class KindFee:
             f"kind was {execution.kind or 'not said'}; fees are known for {', '.join(kind for kind, _ in self.fees) or 'none'}.",
             "Send a kind that the broker trades, or add its fee.",
         )
+
+
+def _opening_per_order() -> InvalidValue:
+    return InvalidValue(
+        "An opening fee was combined with one per order; what earlier fills have closed is not known.",
+        "Charge openings per execution.",
+    )
 
 
 def _one_more(field: str, bounds: int, fees: int) -> None:

@@ -123,7 +123,8 @@ class Execution:
         limit_price, market_price, bid, ask: quote currency; only for a fee whose price basis asks for it.
         kind: of the security, such as option; only for a `KindFee`.
         at_ms: when it was filled.
-        volume: traded before the order, in the unit of the schedule that asks for it (for most, the quote currency of 30 days).
+        volume: traded before, in the unit of the schedule that asks for it (for most, the quote currency of 30 days): before the execution, or in a
+            `PerOrderFee` before the order.
         holding: the position before, signed.
         balances: what the account has, by asset.
         conversions: what is needed for a fee in another currency than base and quote.
