@@ -66,7 +66,14 @@ def test_every_marked_command_of_the_documents_runs_in_order(tmp_path: Path, is_
 
 PROGRAMS = [
     program
-    for name in ("README.md", "docs/strategies.md", "docs/backtest.md", "docs/brokerage.md", "docs/venues.md")
+    for name in (
+        "README.md",
+        "docs/strategies.md",
+        "docs/backtest.md",
+        "docs/brokerage.md",
+        "docs/venues.md",
+        "docs/risk.md",
+    )
     for program in PYTHON.findall((ROOT / name).read_text())
 ]
 
