@@ -180,6 +180,9 @@ def _bracketed(bracket: Bracket, orders: Mapping[str, Order]) -> Iterator[LegDec
     if not has_filled:
         yield from (PlaceLeg(one, entry.cum_quantity) for one in bracket.exit_ids if one not in orders)
     yield from _sized(there, entry.cum_quantity)
+    is_over = has_filled and total([one.cum_quantity for one in there]) >= entry.cum_quantity
+    if is_over and _can_cancel(entry):  # what it would fill now had no exit any more
+        yield CancelLeg(entry.order_id)
 
 
 def _others(orders: Sequence[Order], order: Order) -> Iterator[Decimal]:
