@@ -42,6 +42,7 @@ from qmtl.runtime.orders.aggregate import (
     ask_replace,
     is_open,
     is_same,
+    is_whole,
     pending,
     remaining,
     requests_of,
@@ -156,9 +157,10 @@ class Story:
                 ask_cancel(before, 1) if kind == "cancel" else ask_replace(before, Decimal(quantity), 1)
             )
         except InvariantBroken:
-            assert ended or (kind == "cancel" and before.status in ENDS)
+            assert ended or (kind == "cancel" and is_whole(before))
             return
         assert not ended
+        assert kind == "replace" or not is_whole(before)
         request = requests_of(self.order)[-1]
         assert (request.client_order_id, request.origin_id) == (name, origin_of(before))
         assert name not in self.ids
