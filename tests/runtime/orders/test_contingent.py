@@ -76,8 +76,7 @@ class Desk:
 
     def answer(self) -> None:
         for order_id in self.orders:
-            while waiting := requests_of(self.orders[order_id]):
-                first = waiting[0]
+            for first in requests_of(self.orders[order_id]):
                 report: OrderEnded | OrderReplaced = OrderEnded(
                     "w", order_id, OrderStatus.CANCELED, "", "", 0
                 )
