@@ -179,6 +179,20 @@ def test_a_bracket_has_exits_for_what_its_entry_has_filled_and_never_more(
             assert all(remaining(one) <= entry - done for one in there)
 
 
+def test_the_first_fill_of_an_exit_cancels_the_other_and_what_is_left_of_the_entry() -> None:
+    desk = Desk(an_order("e", 10))
+    desk.fill("e", 6)
+    for exits, decided in (
+        (Exits.CANCEL, (CancelLeg("y"), CancelLeg("e"))),
+        (Exits.REDUCE, (ResizeLeg("y", Decimal(4)),)),
+    ):
+        bracket = Bracket("e", ("x", "y"), exits)
+        now = Desk(*desk.orders.values())
+        now.settle(bracket)
+        now.fill("x", 2)
+        assert decisions(bracket, now.orders) == decided
+
+
 def test_an_entry_of_which_nothing_came_leaves_no_exits() -> None:
     bracket = Bracket("e", ("x", "y"))
     desk = Desk(an_order("e", 10), an_order("x", 10))
