@@ -53,12 +53,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_deleted_or_edited_file_is_stale(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "avro" / "Fill.v1.avsc").unlink()
+    (folder / "avro" / "Fill.v2.avsc").unlink()
     (folder / "json" / "Order.json").write_text("{}", encoding="utf-8")
     (folder / "json" / "Nothing.json").write_text("{}", encoding="utf-8")
     assert main(["--check", "--folder", str(folder)]) == 1
     told = capsys.readouterr().out.splitlines()
-    assert sorted(told) == ["stale: avro/Fill.v1.avsc", "stale: json/Nothing.json", "stale: json/Order.json"]
+    assert sorted(told) == ["stale: avro/Fill.v2.avsc", "stale: json/Nothing.json", "stale: json/Order.json"]
     assert main(["--folder", str(folder)]) == 0
     assert main(["--check", "--folder", str(folder)]) == 0
 
@@ -73,22 +73,23 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 
 def _fill(**changes: tuple[Any, Any]) -> type:
     """`Fill` as it would stand in a later version: with other types, and with further fields at its end."""
-    fields = {name: (hint, dataclasses.MISSING) for name, hint in get_type_hints(Fill).items()} | changes
+    defaults = {one.name: one.default for one in dataclasses.fields(Fill)}
+    fields = {name: (hint, defaults[name]) for name, hint in get_type_hints(Fill).items()} | changes
     made = [(name, hint, dataclasses.field(default=default)) for name, (hint, default) in fields.items()]
-    return dataclasses.make_dataclass("Fill", made, frozen=True, slots=True)
+    return dataclasses.make_dataclass("Fill", made, frozen=True, slots=True, kw_only=True)
 
 
 def test_an_allowed_change_becomes_the_next_version_and_leaves_the_older_one(folder: Path) -> None:
     others = [message for message in MESSAGES if message is not Fill]
-    before = (folder / "avro" / "Fill.v1.avsc").read_bytes()
+    before = (folder / "avro" / "Fill.v2.avsc").read_bytes()
     changes = planned(folder, [*others, _fill(venue=(str, ""))])
-    assert {path.name for path in changes} == {"Fill.v2.avsc", "Fill.json"}
+    assert {path.name for path in changes} == {"Fill.v3.avsc", "Fill.json"}
     write(changes)
-    assert (folder / "avro" / "Fill.v1.avsc").read_bytes() == before
+    assert (folder / "avro" / "Fill.v2.avsc").read_bytes() == before
     assert planned(folder, [*others, _fill(venue=(str, ""))]) == {}
-    assert [version for version, _ in stored_versions(folder, "Fill")] == [1, 2]
+    assert [version for version, _ in stored_versions(folder, "Fill")] == [1, 2, 3]
     assert {path.name for path in planned(folder, [*others, _fill(venue=(str, "x"))])} == {
-        "Fill.v3.avsc",
+        "Fill.v4.avsc",
         "Fill.json",
     }
 

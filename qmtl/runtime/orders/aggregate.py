@@ -147,9 +147,9 @@ def ask_cancel(order: Order, at_ms: int, request_id: str = "", *, acknowledged: 
         acknowledged: whoever asks has the answer already that it was taken up.
 
     Raises:
-        InvariantBroken: nothing of the order is open.
+        InvariantBroken: the order has ended, or all of it is filled.
     """
-    if order.status in ENDS:
+    if order.status in ENDS or is_whole(order):
         raise InvariantBroken(f"order {order.order_id} was {order.status.value} and can't be cancelled.")
     return _asked(order, RequestKind.CANCEL, None, None, at_ms, request_id, acknowledged)
 

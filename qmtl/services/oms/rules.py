@@ -155,14 +155,16 @@ def on_report(
     why_not: str,
     now_ms: int,
 ) -> Ruled:
-    """What the venue's side has said of an order; of one that has ended, or is not known, it changes nothing.
+    """What the venue's side has said of an order; of one that has ended, or is not known, it changes nothing, and a fill is passed on.
+
+    Trading knows each fill by its number, so one that comes again does nothing there, and one that comes late is booked.
 
     Args:
         why_not: what `blocked` says of the order now.
         now_ms: the newest bucket.
     """
     if known is None:
-        return Ruled(None)
+        return Ruled(None, reports=(report,) if isinstance(report, Fill) else ())
     order = known.order
     match report:
         case SendClaim():

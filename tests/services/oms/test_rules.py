@@ -357,9 +357,13 @@ def test_no_request_can_arrive_after_its_absence_counts() -> None:
     assert CLAIM_S * 1000 + WINDOW_MS < SETTLE_MS
 
 
-@pytest.mark.parametrize("report", [CLAIM, ACCEPTED, UNKNOWN, ENDED, LONG_AFTER, a_fill(1)])
+@pytest.mark.parametrize("report", [CLAIM, ACCEPTED, UNKNOWN, ENDED, LONG_AFTER])
 def test_a_report_of_what_is_not_known_changes_nothing(report: Any) -> None:
     assert on_report(report, None, "", T0) == Ruled(None)
+
+
+def test_a_fill_of_an_order_that_is_forgotten_is_passed_on() -> None:
+    assert on_report(a_fill(1), None, "", T0) == Ruled(None, reports=(a_fill(1),))
 
 
 def test_a_claim_remembers_when_it_was_made() -> None:
