@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from qmtl.foundation.contracts.broker import VenueAnswer
+from qmtl.foundation.contracts.broker import OrderMoved, VenueAnswer
 from qmtl.foundation.contracts.trade import BrokerMode, Order
 
 
@@ -29,5 +29,5 @@ class Broker(Protocol):
     def cancel(self, order: Order) -> Sequence[VenueAnswer]:
         """Take back what is left of an order; it may be filled before."""
 
-    def look(self, order: Order) -> Sequence[VenueAnswer]:
+    def look(self, order: Order) -> Sequence[VenueAnswer | OrderMoved]:
         """What has become of an order, as far as it is not known from `order` itself."""
