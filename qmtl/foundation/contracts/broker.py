@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from qmtl.foundation.contracts.trade import Fill, Order, OrderStatus, OrderTerms
+from qmtl.foundation.contracts.trade import Fill, Order, OrderStatus
 
 # ---- what a broker says of an order ---------------------------------------------------------------------------------
 
@@ -43,20 +43,6 @@ class OrderEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class OrderMoved:
-    """The terms of an order that is still open changed by the market: it was triggered, or its trailing stop followed a price.
-
-    Attributes:
-        terms: as they are now.
-    """
-
-    world_id: str
-    order_id: str
-    terms: OrderTerms
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class OrderUnknown:
     """The venue was asked and gave no answer that counts: the order may be there or not, and nobody sends it again."""
 
@@ -78,9 +64,6 @@ class OrderAbsent:
 
 OrderReport: TypeAlias = OrderAccepted | Fill | OrderEnded
 """What trading books; the same of either broker."""
-
-PaperAnswer: TypeAlias = OrderReport | OrderMoved
-"""What the paper broker says; a venue keeps the moving terms of its orders to itself."""
 
 VenueAnswer: TypeAlias = OrderAccepted | Fill | OrderEnded | OrderUnknown | OrderAbsent
 

@@ -7,10 +7,31 @@ of the order (`Order.mode`), set from the strategy's activation when the order i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
-from qmtl.foundation.contracts.broker import OrderMoved, VenueAnswer
-from qmtl.foundation.contracts.trade import BrokerMode, Order
+from qmtl.foundation.contracts.broker import OrderReport, VenueAnswer
+from qmtl.foundation.contracts.trade import BrokerMode, Order, OrderTerms
+
+
+@dataclass(frozen=True, slots=True)
+class OrderMoved:
+    """The terms of an order that is still open changed by the market: it was triggered, or its trailing stop followed a price.
+
+    It is never on the log: the paper broker says it, and a venue keeps the moving terms of its orders to itself.
+
+    Attributes:
+        terms: as they are now.
+    """
+
+    world_id: str
+    order_id: str
+    terms: OrderTerms
+    at_ms: int
+
+
+PaperAnswer: TypeAlias = OrderReport | OrderMoved
+"""What the paper broker says."""
 
 
 class Broker(Protocol):

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from qmtl.foundation.common.errors import InvalidValue
 from qmtl.foundation.common.money import negated, plus, total
-from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderMoved, OrderReport, PaperAnswer
+from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderReport
 from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.trade import (
     BrokerMode,
@@ -20,6 +20,7 @@ from qmtl.foundation.contracts.trade import (
     TimeInForce,
 )
 from qmtl.foundation.contracts.world import Instrument, WorldSettings
+from qmtl.runtime.brokerage.broker import OrderMoved, PaperAnswer
 from qmtl.runtime.brokerage.fees import PercentFee
 from qmtl.runtime.brokerage.fills import market_fill
 from qmtl.runtime.brokerage.matching.auction import AT_OPEN, AUCTIONED

@@ -12,10 +12,11 @@ from typing import assert_never
 from qmtl.engine.processor import Arrival, Step
 from qmtl.foundation.common.errors import InexactMoney, InvariantBroken, PoisonRecord, ReportRefused
 from qmtl.foundation.common.money import ZERO
-from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderMoved, OrderReport
+from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, OrderReport
 from qmtl.foundation.contracts.market import WorldBar
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position
 from qmtl.foundation.contracts.world import Activation, World
+from qmtl.runtime.brokerage.broker import OrderMoved
 from qmtl.runtime.brokerage.paper import PaperBroker, is_plain
 from qmtl.services.trading import portfolio
 from qmtl.services.trading.brokers import instrument_of, withdrawn

@@ -146,7 +146,7 @@ def _seen(order: Order, view: View, rules: Rules) -> tuple[View | None, bool]:
         late = replace(view.at(view.close), start_ms=view.end_ms)
         return (None if is_cut else late), False
     if is_cut or (order.time_in_force in _AT_ONCE and order.order_type in _ACTIVE):
-        return view.at(view.open), False
+        return replace(view.at(view.open), end_ms=view.start_ms), False
     return view, False
 
 
@@ -231,6 +231,10 @@ def _auctioned(order: Order, terms: OrderTerms, view: View, left: Decimal, rules
         hit = auction_price(order, view, rules.model, rules.session)
     if hit is None:
         return _closed(order, order.terms, (), left, view, rules)
+    # A close is the end of the day that the order is for, so that of DAY it is in time; of GTD the instant decides.
+    late = ended(order, view.start_ms if hit.at_open else view.end_ms, None)
+    if late is not None:
+        return late
     now = working_of(order.side, terms)
     if not is_within(hit, now.limit):
         return Matched((), order.terms, OrderStatus.EXPIRED, "The auction's price was beyond the limit.")

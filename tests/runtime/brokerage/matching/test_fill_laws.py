@@ -163,14 +163,14 @@ def test_reduce_only_never_turns_a_position(side: Side, held: int, bar: Bar) -> 
 
 def test_a_market_buy_pays_the_ask_and_no_more() -> None:
     quote = Quote("X", T0 + 1, Decimal(99), Decimal(101), Decimal(1), Decimal(1))
-    for side, price in ((Side.BUY, 101), (Side.SELL, 99)):
+    for side, price in ((Side.BUY, Decimal(101)), (Side.SELL, Decimal(99))):
         (one,) = match(an_order(OrderType.MARKET, side), quote, Rules(FillModel(), TICK, LOT)).executions
         assert (one.price, one.liquidity) == (price, Liquidity.TAKER)
 
 
 def a_bar(open_: str, high: str, low: str, close: str, minute: int = 0) -> Bar:
-    numbers = [Decimal(one) for one in (open_, high, low, close)]
-    return Bar("X", T0 + minute * MINUTE, 60, *numbers, volume=Decimal(100))
+    numbers = [Decimal(one) for one in (open_, high, low, close, "100")]
+    return Bar("X", T0 + minute * MINUTE, 60, *numbers)
 
 
 def test_a_limit_that_crosses_at_once_takes_and_is_refused_where_it_is_post_only() -> None:
