@@ -7,10 +7,31 @@ of the order (`Order.mode`), set from the strategy's activation when the order i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
-from qmtl.foundation.contracts.broker import VenueAnswer
-from qmtl.foundation.contracts.trade import BrokerMode, Order
+from qmtl.foundation.contracts.broker import OrderAccepted, OrderEnded, VenueAnswer
+from qmtl.foundation.contracts.trade import BrokerMode, Fill, Order, OrderTerms
+
+
+@dataclass(frozen=True, slots=True)
+class OrderMoved:
+    """The terms of an order that is still open changed by the market: it was triggered, or its trailing stop followed a price.
+
+    It is never on the log: the paper broker says it, and a venue keeps the moving terms of its orders to itself.
+
+    Attributes:
+        terms: as they are now.
+    """
+
+    world_id: str
+    order_id: str
+    terms: OrderTerms
+    at_ms: int
+
+
+PaperAnswer: TypeAlias = OrderAccepted | Fill | OrderEnded | OrderMoved
+"""What the paper broker says."""
 
 
 class Broker(Protocol):
@@ -29,5 +50,5 @@ class Broker(Protocol):
     def cancel(self, order: Order) -> Sequence[VenueAnswer]:
         """Take back what is left of an order; it may be filled before."""
 
-    def look(self, order: Order) -> Sequence[VenueAnswer]:
+    def look(self, order: Order) -> Sequence[VenueAnswer | OrderMoved]:
         """What has become of an order, as far as it is not known from `order` itself."""

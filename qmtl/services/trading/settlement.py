@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from decimal import Decimal
+from functools import partial
 from typing import assert_never
 
 from qmtl.engine.processor import Arrival, Step
 from qmtl.foundation.common.errors import InexactMoney, InvariantBroken, PoisonRecord, ReportRefused
-from qmtl.foundation.common.money import negated
+from qmtl.foundation.common.money import ZERO, negated
 from qmtl.foundation.contracts.broker import (
     FillBusted,
     FillCorrected,
     FillRevision,
+    OrderAccepted,
+    OrderEnded,
     OrderReport,
     OrderRestated,
 )
 from qmtl.foundation.contracts.market import WorldBar
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, OrderStatus, Position, Side
 from qmtl.foundation.contracts.world import Activation, PositionSide, World
-from qmtl.runtime.brokerage.paper import PaperBroker
+from qmtl.runtime.brokerage.broker import OrderMoved
+from qmtl.runtime.brokerage.paper import PaperBroker, is_plain
 from qmtl.runtime.orders.aggregate import is_open
 from qmtl.runtime.orders.fills import Applied, Conflict, Duplicate, Revised, apply_fill, revise
 from qmtl.runtime.orders.reports import told
@@ -45,13 +50,40 @@ def execute(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms: int) 
     if world is None:
         raise InvariantBroken(f"world {world_id!r} has open orders and no settings.")
     market = [arrival.message.bar for arrival in bars]
-    broker = PaperBroker(world.settings, Instruments(world).__getitem__, market, bucket_ms)
+    limits = Instruments(world).__getitem__
+    broker = PaperBroker(world.settings, limits, market, bucket_ms, position_of=partial(_held, step))
     for order in waiting:
-        if (at := broker.meets(order)) is None:
+        at = broker.meets(order)
+        if at is None:
+            if not is_plain(order):
+                _tell(step, world, order, broker)
             continue
         with _exactly_at(bars[at]):
-            for fill in broker.look(order):
-                book(step, world, order, fill)
+            _tell(step, world, order, broker)
+
+
+def _tell(step: Step, world: World, order: Order, broker: PaperBroker) -> None:
+    """Book all that the paper broker says of an order, each on what the one before has left."""
+    for at, report in enumerate(broker.look(order)):
+        if at:
+            order = step.table("trade.orders").get(order.world_id, order.order_id)
+        match report:
+            case Fill():
+                book(step, world, order, report)
+            case OrderMoved(terms=terms, at_ms=at_ms):
+                keep(step, replace(order, terms=terms, updated_at_ms=at_ms))
+            case OrderAccepted() | OrderEnded():
+                keep(step, told(order, report))
+            case _:
+                assert_never(report)
+
+
+def _held(step: Step, order: Order) -> Decimal:
+    """What an order's scope holds of its symbol, signed."""
+    scope = portfolio.scope_of_strategy(order.strategy_id, order.mode)
+    key = portfolio.portfolio_key(order.world_id, scope, order.symbol)
+    position: Position | None = step.table("trade.portfolio").get(*key)
+    return ZERO if position is None else position.quantity
 
 
 def cancel_drained(step: Step, spoken_of: Sequence[Activation], bucket_ms: int) -> None:
