@@ -32,6 +32,9 @@ AHEAD: Final = 4000
 WARM_UP: Final = 4000
 """Orders that are not counted: the first ones compile what reads and writes messages."""
 
+FLOOR_MOST: Final = 100_000
+"""Orders up to which the log alone is measured: its records are held in memory meanwhile."""
+
 _MARKS: Final = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 
@@ -49,7 +52,7 @@ def run(place: Path, size: Size) -> dict[str, Any]:
         source.write(0, workload.first(size))
         course = _course(worker, source, size)
         _check(log, size)
-        floor_s = _floor(log, place / "floor")
+        floor_s = _floor(log, place / "floor") if size.orders <= FLOOR_MOST else None
     finally:
         worker.close()
         log.close()
@@ -63,7 +66,7 @@ def run(place: Path, size: Size) -> dict[str, Any]:
         "orders_per_s": orders / seconds,
         "us_per_order": seconds / orders * 1e6,
         "cost_us_by_orders": _by_orders(course),
-        "log_alone_orders_per_s": size.orders / floor_s,
+        "log_alone_orders_per_s": None if floor_s is None else size.orders / floor_s,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -86,13 +89,13 @@ def _course(worker: Worker, source: Source, size: Size) -> list[tuple[int, float
 
 
 def _by_orders(course: list[tuple[int, float]]) -> dict[str, float]:
-    """Microseconds of an order over the last tenth before so many orders."""
+    """Microseconds of an order over the second half of so many."""
     out = {}
     for mark in _MARKS:
         before = [one for one in course if one[0] <= mark]
-        if not before or before[-1][0] < mark * 0.9:
+        if not before or before[-1][0] < mark * 0.75:
             continue
-        first = max((one for one in before if one[0] <= mark * 0.7), default=course[0])
+        first = max(one for one in course if one[0] <= mark * 0.5)
         orders = before[-1][0] - first[0]
         if orders:
             out[str(mark)] = (before[-1][1] - first[1]) / orders * 1e6

@@ -21,7 +21,7 @@ from qmtl.foundation.contracts.world import Activation
 from qmtl.foundation.wire.topics import TopicSpec, topic
 from qmtl.services.trading.decision import decide
 from qmtl.services.trading.sessions import change_sessions, open_missing_account
-from qmtl.services.trading.settlement import cancel_drained, execute, revalue_world, take
+from qmtl.services.trading.settlement import cancel_stopped, execute, revalue_world, take
 
 PORTFOLIO_EDGE: Final = Input("trade.portfolio", bucketed=True, lag=1)
 OPEN_ORDERS_EDGE: Final = Input("trade.open_orders", bucketed=True, lag=1)
@@ -82,7 +82,7 @@ class Trading:
         for world_id, bars in _bars_by_world(bucket.arrivals["trade.market"]).items():
             execute(step, world_id, bars, bucket.bucket_ms)
             revalue_world(step, world_id, bars, bucket.bucket_ms)
-        cancel_drained(step, gates, bucket.bucket_ms)
+        cancel_stopped(step, gates, bucket.bucket_ms)
         change_sessions(step, spoken_of, bucket.bucket_ms)
         cut_ms = bucket.cuts["trade.portfolio"]
         intents: list[OrderIntent] = [arrival.message for arrival in bucket.arrivals["trade.intents"]]

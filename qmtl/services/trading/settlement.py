@@ -52,24 +52,33 @@ def execute(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms: int) 
     market = [arrival.message.bar for arrival in bars]
     limits = Instruments(world).__getitem__
     broker = PaperBroker(world.settings, limits, market, bucket_ms, position_of=partial(_held, step))
+    late: dict[str, bool] = {}
     for order in waiting:
         at = broker.meets(order)
+        if at is None and is_plain(order):
+            continue
+        whose = order.strategy_id
+        if whose not in late:
+            late[whose] = _is_stopped(step, world_id, whose)
         if at is None:
-            if not is_plain(order):
-                _tell(step, world, order, broker)
+            _tell(step, world, order, broker, late[whose])
             continue
         with _exactly_at(bars[at]):
-            _tell(step, world, order, broker)
+            _tell(step, world, order, broker, late[whose])
 
 
-def _tell(step: Step, world: World, order: Order, broker: PaperBroker) -> None:
-    """Book all that the paper broker says of an order, each on what the one before has left."""
+def _tell(step: Step, world: World, order: Order, broker: PaperBroker, late: bool) -> None:
+    """Book all that the paper broker says of an order, each on what the one before has left.
+
+    Args:
+        late: fills come into a gate that is frozen or draining.
+    """
     for at, report in enumerate(broker.look(order)):
         if at:
             order = step.table("trade.orders").get(order.world_id, order.order_id)
         match report:
             case Fill():
-                book(step, world, order, report)
+                book(step, world, order, replace(report, late=True) if late else report)
             case OrderMoved(terms=terms, at_ms=at_ms):
                 keep(step, replace(order, terms=terms, updated_at_ms=at_ms))
             case OrderAccepted() | OrderEnded():
@@ -86,8 +95,8 @@ def _held(step: Step, order: Order) -> Decimal:
     return ZERO if position is None else position.quantity
 
 
-def cancel_drained(step: Step, spoken_of: Sequence[Activation], bucket_ms: int) -> None:
-    """Cancel what is open of the strategies whose gate a bucket has changed to a drain that cancels, and left so.
+def cancel_stopped(step: Step, spoken_of: Sequence[Activation], bucket_ms: int) -> None:
+    """Cancel what is open of the strategies whose gate a bucket has frozen, or changed to a drain that cancels, and left so.
 
     It comes after the bucket's fills: a market order is filled at the bar's open, and the gate was closed within the bar.
     """
@@ -95,7 +104,7 @@ def cancel_drained(step: Step, spoken_of: Sequence[Activation], bucket_ms: int) 
     found = {
         (one.world_id, one.strategy_id): None
         for one in spoken_of
-        if gates.get(one.world_id, one.strategy_id, one.side.value).drain_cancels
+        if _cancels(gates.get(one.world_id, one.strategy_id, one.side.value))
     }
     for world_id, strategy_id in sorted(found):
         world: World | None = step.table("trade.worlds").get(world_id)
@@ -103,6 +112,10 @@ def cancel_drained(step: Step, spoken_of: Sequence[Activation], bucket_ms: int) 
         for order in waiting:
             if order.strategy_id == strategy_id and world is not None:
                 withdraw(step, world, order, bucket_ms)
+
+
+def _cancels(gate: Activation) -> bool:
+    return gate.freeze or gate.drain_cancels
 
 
 def withdraw(step: Step, world: World, order: Order, at_ms: int) -> None:
@@ -161,12 +174,17 @@ def take(step: Step, report: OrderReport) -> None:
 
 def _tagged(step: Step, fill: Fill) -> Fill:
     """The fill, as late where a gate of its strategy is frozen or draining; it counts all the same."""
+    return replace(fill, late=True) if _is_stopped(step, fill.world_id, fill.strategy_id) else fill
+
+
+def _is_stopped(step: Step, world_id: str, strategy_id: str) -> bool:
+    """Whether a gate of a strategy is frozen or draining."""
     gates = step.table("trade.gates")
     for side in PositionSide:
-        gate: Activation | None = gates.get(fill.world_id, fill.strategy_id, side.value)
+        gate: Activation | None = gates.get(world_id, strategy_id, side.value)
         if gate is not None and (gate.freeze or gate.drain):
-            return replace(fill, late=True)
-    return fill
+            return True
+    return False
 
 
 def _refused(report: OrderReport, why: str) -> ReportRefused:

@@ -138,13 +138,15 @@ CANCELS: dict[str, Any] = {"drain": True, "drain_cancels": True}
         ([activation(**CANCELS, version=2)], True),
         ([activation(PositionSide.SHORT, **CANCELS)], True),  # either side stops the strategy
         ([activation(drain=True, version=2)], False),
+        ([activation(freeze=True, version=2)], True),
+        ([activation(freeze=True, version=2), activation(version=3)], False),
         ([activation(**CANCELS, strategy_id="t")], False),
         ([activation(**CANCELS, world_id="v")], False),
         ([activation(**CANCELS, version=2), activation(version=3)], False),  # what holds at the close counts
         ([activation(version=2), activation(**CANCELS, version=3)], True),
     ],
 )
-def test_a_drain_that_cancels_ends_what_is_open_of_its_strategy_and_a_drain_does_not(
+def test_a_freeze_or_a_drain_that_cancels_ends_what_is_open_of_its_strategy_and_a_drain_does_not(
     stage: Stage, rows: list[Any], canceled: bool
 ) -> None:
     stage.close(world(), world("v"), activation(), stage.bar("100"))
@@ -171,6 +173,21 @@ def test_an_order_that_the_bar_fills_is_not_cancelled_within_it_and_none_is_plac
     assert [one.reason for one in stage.rejections()] == [RejectionReason.DRAIN]
     stage.close(activation(version=3), stage.bar("100"), stage.intent("0.9", "100"))
     assert [one.status for one in stage.rows("trade.open_orders")] == [OrderStatus.NEW]  # it goes on
+
+
+@pytest.mark.parametrize("changed,late", [({}, False), ({"drain": True}, True), ({"freeze": True}, True)])
+def test_a_fill_on_paper_into_a_gate_that_was_stopped_counts_and_is_marked_late(
+    stage: Stage, changed: dict[str, Any], late: bool
+) -> None:
+    """The gate is closed within the bar at whose open the order is filled."""
+    stage.close(world(), activation(), stage.bar("100"))
+    stage.close(stage.intent("0.5", "100"))
+    stage.close(activation(**changed, version=2), stage.bar("100"))
+    assert [one.late for one in stage.rows("trade.fills")] == [late]
+    assert stage.position() is not None
+    stage.close(activation(version=3), stage.bar("100"), stage.intent("0.9", "100"))
+    stage.close(stage.bar("100"))
+    assert [one.late for one in stage.rows("trade.fills")].count(late) == (1 if late else 2)
 
 
 def test_an_intent_of_a_world_that_does_not_exist_is_refused(stage: Stage) -> None:
