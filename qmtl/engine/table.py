@@ -48,6 +48,9 @@ class LiveKeys:
         self._known = dict.fromkeys(keys)
         self._sorted: list[bytes] | None = None
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._known
+
     def note(self, key: bytes, is_there: bool) -> None:
         if (key in self._known) is is_there:
             return
@@ -152,9 +155,9 @@ class Table:
         return None
 
     def _keys(self, prefix: bytes) -> Sequence[bytes]:
-        stored = [key for key, _ in self._store.scan(self.spec.name, prefix)]
         if self.look_back:
             return self._live_keys().under(prefix, self._stage)
+        stored = [key for key, _ in self._store.scan(self.spec.name, prefix)]
         fresh = [key for key in (*self._dirty, *self._stage) if key.startswith(prefix)]
         return sorted({*stored, *fresh}) if fresh else stored
 
@@ -170,6 +173,8 @@ class Table:
     def _versions(self, raw: bytes) -> Versions:
         found = self._cache.get(raw)
         if found is None:
+            if self._live is not None and raw not in self._live:
+                return ()
             found = self._cache[raw] = unframe(self._store.get(self.spec.name, raw))
         return found
 
