@@ -112,9 +112,10 @@ class Cut:
     def _open(self, world_id: str) -> dict[Holding, list[Decimal]]:
         found = self._waiting.get(world_id)
         if found is None:
-            found = self._waiting[world_id] = {}
+            found = {}
             orders: Iterator[Order] = self._step.table("trade.open_orders").items_at(self.bucket_ms, world_id)
             for order in orders:
                 holding = (order.world_id, order.strategy_id, order.symbol, order.mode)
                 found.setdefault(holding, []).append(pending(order))
+            self._waiting[world_id] = found  # only whole: a sum that left one out would order it again
         return found
