@@ -21,11 +21,11 @@ from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.runtime.brokerage.fees import PercentFee
 from qmtl.runtime.brokerage.fills import market_fill
 from qmtl.runtime.brokerage.slippage import ConstantSlippage
+from qmtl.runtime.execution import portfolio
+from qmtl.runtime.execution.brokers import instrument_of
+from qmtl.runtime.execution.judging import judge, rejection
 from qmtl.runtime.orders.aggregate import is_open, pending
 from qmtl.runtime.orders.fills import Applied, apply_fill
-from qmtl.services.trading import portfolio
-from qmtl.services.trading.brokers import instrument_of
-from qmtl.services.trading.decision import judge, rejection
 
 
 class Marks(Protocol):

@@ -1,6 +1,6 @@
 """The ordinary course of one strategy's trading over the bars of a backtest, at the speed of its arithmetic.
 
-What trading is, is said by the rules of `qmtl.services.trading`, and `Book` goes through a backtest with them. Here the same steps are done on
+What trading is, is said by the rules of `qmtl.runtime.execution`, and `Book` goes through a backtest with them. Here the same steps are done on
 variables instead of rows, for a strategy whose gates are open and whose orders are filled by the next bar. What is out of the ordinary is
 left to the rules: an intent that may lead to no order, or to less than it asks for, is judged by `judge`; where a number is too long for exact
 arithmetic, or leaves what money may be, the whole strategy is gone through with `Book`. A property holds both to the same rows.
@@ -23,11 +23,11 @@ from qmtl.foundation.contracts.trade import Account, OrderIntent, OrderRejection
 from qmtl.foundation.contracts.world import Activation, EffectiveMode, World
 from qmtl.runtime.brokerage.fees import FEE_PLACES
 from qmtl.runtime.columns import BarColumns, Integers
-from qmtl.services.trading import portfolio
-from qmtl.services.trading.brokers import instrument_of
-from qmtl.services.trading.decision import judge, rejection
-from qmtl.services.trading.gate import ORDER_MODES
-from qmtl.services.trading.portfolio import AVERAGE_PLACES, COST_PLACES
+from qmtl.runtime.execution import portfolio
+from qmtl.runtime.execution.brokers import instrument_of
+from qmtl.runtime.execution.gate import ORDER_MODES
+from qmtl.runtime.execution.judging import judge, rejection
+from qmtl.runtime.execution.portfolio import AVERAGE_PLACES, COST_PLACES
 
 _EXACT: Final = Context(prec=MAX_DIGITS, traps=[Inexact, InvalidOperation])
 _LIMIT: Final = Decimal(10) ** (MAX_POINT - 10)

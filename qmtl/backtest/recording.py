@@ -34,7 +34,7 @@ from qmtl.foundation.contracts.world import Activation, World
 from qmtl.foundation.wire.keys import encode_key
 from qmtl.foundation.wire.registry import codec
 from qmtl.foundation.wire.topics import CATALOGUE, topic
-from qmtl.services.trading.portfolio import scope_of_strategy
+from qmtl.runtime.execution.portfolio import scope_of_strategy
 
 WRITER: Final = "qmtl.backtest"
 ROWS: Final = 20_000

@@ -9,7 +9,7 @@ import pytest
 from bench.engine.gauge import Failed
 from bench.trading import embedded
 from bench.trading.workload import Size
-from qmtl.services.trading import portfolio
+from qmtl.runtime.execution import portfolio
 
 
 def test_orders_and_money_are_counted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ from qmtl.foundation.common.errors import InvariantBroken, UnknownId
 from qmtl.foundation.common.money import text
 from qmtl.foundation.contracts.trade import Account
 from qmtl.interfaces.report.from_log import package_version
+from qmtl.runtime.execution.portfolio import scope_of_strategy
 from qmtl.runtime.performance.curve import curve_of
 from qmtl.runtime.performance.result import RunResult, RunSettings
-from qmtl.services.trading.portfolio import scope_of_strategy
 
 
 def result_of(simulated: Simulated, strategy_id: str | None = None, as_of: str = "") -> RunResult:

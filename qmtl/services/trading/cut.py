@@ -13,10 +13,10 @@ from qmtl.engine.processor import Step
 from qmtl.foundation.common.money import ZERO, plus, total
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, Position
 from qmtl.foundation.contracts.world import Activation, Instrument, World
+from qmtl.runtime.execution.brokers import Instruments
+from qmtl.runtime.execution.gate import mode_of
 from qmtl.runtime.orders.aggregate import pending
 from qmtl.services.trading import sessions
-from qmtl.services.trading.brokers import Instruments
-from qmtl.services.trading.gate import mode_of
 from qmtl.services.trading.sessions import Book, Whose
 
 Holding = tuple[str, str, str, BrokerMode]

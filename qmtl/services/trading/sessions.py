@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from qmtl.engine.processor import Step
 from qmtl.foundation.contracts.trade import Account, BrokerMode, Order, Position
 from qmtl.foundation.contracts.world import Activation, PositionSide, World
-from qmtl.services.trading import portfolio
-from qmtl.services.trading.gate import mode_of
+from qmtl.runtime.execution import portfolio
+from qmtl.runtime.execution.gate import mode_of
 from qmtl.services.trading.settlement import withdraw
 
 Whose = tuple[str, str]

@@ -26,11 +26,11 @@ from qmtl.foundation.contracts.trade import Account, BrokerMode, Fill, Order, Or
 from qmtl.foundation.contracts.world import Activation, PositionSide, World
 from qmtl.runtime.brokerage.broker import OrderMoved
 from qmtl.runtime.brokerage.paper import PaperBroker, is_plain
+from qmtl.runtime.execution import portfolio
+from qmtl.runtime.execution.brokers import Instruments, withdrawn
 from qmtl.runtime.orders.aggregate import is_open
 from qmtl.runtime.orders.fills import Applied, Conflict, Duplicate, Revised, apply_fill, revise
 from qmtl.runtime.orders.reports import told
-from qmtl.services.trading import portfolio
-from qmtl.services.trading.brokers import Instruments, withdrawn
 
 
 def execute(step: Step, world_id: str, bars: Sequence[Arrival], bucket_ms: int) -> None:

@@ -12,7 +12,7 @@ from qmtl.foundation.contracts.trade import OrderIntent
 from qmtl.foundation.contracts.world import Activation, EffectiveMode, PositionSide
 from qmtl.interfaces.running.events import GateState
 from qmtl.interfaces.running.gate import OrderGate
-from qmtl.services.trading.gate import Admitted, Refused, admit
+from qmtl.runtime.execution.gate import Admitted, Refused, admit
 
 
 @st.composite

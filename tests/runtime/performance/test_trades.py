@@ -16,8 +16,8 @@ from qmtl.foundation.contracts.market import Bar
 from qmtl.foundation.contracts.trade import Fill, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
 from qmtl.runtime.columns import BarColumns
+from qmtl.runtime.execution import portfolio
 from qmtl.runtime.performance.trades import Direction, Matching, Trades, traded_value, trades_of
-from qmtl.services.trading import portfolio
 
 SYMBOLS = ("AAA", "BBB")
 

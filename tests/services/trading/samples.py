@@ -8,10 +8,10 @@ from decimal import Decimal
 from qmtl.foundation.contracts.broker import OrderAccepted
 from qmtl.foundation.contracts.trade import Account, Fill, Order, OrderIntent, Position, Side
 from qmtl.foundation.contracts.world import WorldSettings
+from qmtl.runtime.execution import portfolio
 from qmtl.runtime.orders.aggregate import place
 from qmtl.runtime.orders.ids import order_id_of
 from qmtl.runtime.orders.reports import told
-from qmtl.services.trading import portfolio
 
 WORLD, STRATEGY, SYMBOL, CURRENCY = "w1", "s1", "BTC-USD", "USD"
 SCOPE = portfolio.scope_of_strategy(STRATEGY)

@@ -17,11 +17,11 @@ from qmtl.foundation.contracts.world import Activation, EffectiveMode, Instrumen
 from qmtl.runtime.brokerage.fees import PercentFee
 from qmtl.runtime.brokerage.fills import market_fill
 from qmtl.runtime.brokerage.slippage import ConstantSlippage
+from qmtl.runtime.execution import portfolio
+from qmtl.runtime.execution.gate import Refused, admit
+from qmtl.runtime.execution.sizing import OnTarget, Sized, size
 from qmtl.runtime.orders.aggregate import pending, remaining
 from qmtl.runtime.orders.fills import Applied, apply_fill
-from qmtl.services.trading import portfolio
-from qmtl.services.trading.gate import Refused, admit
-from qmtl.services.trading.sizing import OnTarget, Sized, size
 from tests.foundation.instances import UNUSABLE
 from tests.services.trading.samples import (
     SCOPE,

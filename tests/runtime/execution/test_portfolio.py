@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from qmtl.foundation.common.errors import InvariantBroken
 from qmtl.foundation.contracts.trade import Account, Fill, Position, Side
 from qmtl.runtime.brokerage.fees import PercentFee
-from qmtl.services.trading import portfolio
+from qmtl.runtime.execution import portfolio
 from tests.services.trading.samples import CURRENCY, SCOPE, SYMBOL, T0, a_fill, a_position, an_account, dec
 
 ORACLE = json.loads((Path(__file__).parent / "oracle_portfolio.json").read_text())["rows"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import Side
 from qmtl.foundation.contracts.world import Instrument
-from qmtl.services.trading.sizing import OnTarget, Sized, Sizing, Unsized, size
+from qmtl.runtime.execution.sizing import OnTarget, Sized, Sizing, Unsized, size
 from tests.services.trading.samples import SYMBOL, an_intent, dec
 
 LOT = Decimal("0.001")

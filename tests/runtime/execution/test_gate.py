@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qmtl.foundation.common.pretrade import RejectionReason
 from qmtl.foundation.contracts.trade import BrokerMode
 from qmtl.foundation.contracts.world import Activation, EffectiveMode, PositionSide
-from qmtl.services.trading.gate import Admitted, Refused, Verdict, admit, mode_of
+from qmtl.runtime.execution.gate import Admitted, Refused, Verdict, admit, mode_of
 from tests.services.trading.samples import STRATEGY, T0, WORLD, an_intent, dec
 
 R = RejectionReason
