@@ -19,7 +19,7 @@ ARGS ?=
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := verbs
-.PHONY: verbs demo test check checked-style checked-types checked-documents checked-layers checked-schemas format bench bench-engine bench-dag bench-backtest bench-trading campaign-kills campaign-dag campaign-graph campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
+.PHONY: verbs demo test check checked-style checked-types checked-documents checked-layers checked-schemas format bench bench-engine bench-dag bench-backtest bench-trading campaign-kills campaign-dag campaign-ledger campaign-graph campaign-engine campaign-neighbours campaign-stores campaign-simulate schemas broker broker-stop topology lock clean
 
 verbs:
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ campaign-graph: $(VENV)/.dev ## try a hundred times as many lives of the DAG Man
 	@QMTL_LIVES=$${QMTL_LIVES:-100} $(BIN)/python -m pytest -q -n $(WORKERS) --timeout 0 --hypothesis-show-statistics \
 		tests/services/dagmanager/test_life.py::TestLife tests/services/dagmanager/test_life.py::TestMortal \
 		tests/services/dagmanager/test_diffing.py::TestTold tests/services/dagmanager/test_diff_stream.py::TestAnswers $(ARGS)
+
+campaign-ledger: $(VENV)/.dev ## book a million random facts, late, twice and corrected, beside a plain ledger in integers; ARGS="--facts 100000 --costing fifo --result FILE.json"
+	@$(BIN)/python -m tests.runtime.accounting.campaign $(ARGS)
 
 campaign-stores: $(VENV)/.dev ## flip bytes in every kind of file of a store, some thousand times
 	@QMTL_FLIPS=500 $(BIN)/python -m pytest -q --timeout 3600 tests/engine/test_store.py -k flipped $(ARGS)

@@ -869,6 +869,30 @@ class ValuesRefused(QmtlError):
     code = "QMTL-821"
 
 
+class ConflictingFact(QmtlError):
+    """One fact of a book that was told twice, and differently."""
+
+    code = "QMTL-830"
+
+
+class FactTooLate(QmtlError):
+    """A fact whose place in the order of time lies before what a book has closed for good."""
+
+    code = "QMTL-831"
+
+
+class UnknownInstrument(QmtlError):
+    """A symbol of which the terms of a book say nothing."""
+
+    code = "QMTL-832"
+
+
+class NoRate(QmtlError):
+    """An asset for which no rate into the currency of a valuation was given."""
+
+    code = "QMTL-833"
+
+
 class InvalidSweep(QmtlError):
     """Parameters, conditions or a figure with which no sweep can be made."""
 
