@@ -1,0 +1,1 @@
+"""What lies between stages and is none of them."""
