@@ -520,6 +520,24 @@ class InvalidStrategy(InvalidDag):
     code = "QMTL-512"
 
 
+class InvalidNodeSet(InvalidStrategy):
+    """A node set that can't be put together: a step, port, mode, parameter or override that does not fit; the error names it."""
+
+    code = "QMTL-580"
+
+
+class UnknownRecipe(InvalidNodeSet):
+    """A node set by a name under which no recipe is known; the error lists those that are."""
+
+    code = "QMTL-581"
+
+
+class RecipeTaken(InvalidNodeSet, ValueError):
+    """A recipe under a name that is another one's."""
+
+    code = "QMTL-582"
+
+
 class ImpureFunction(InvalidStrategy):
     """A compute function whose result may hang on more than its view: on the clock, on chance, on what changes outside of it."""
 

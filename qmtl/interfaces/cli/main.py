@@ -56,6 +56,10 @@ VERBS: Final[Mapping[str, Verb]] = {
     "strategy": Verb(
         "qmtl.interfaces.cli.strategy:strategy", "Look at a strategy of yours, publish it, and run it."
     ),
+    "nodeset": Verb(
+        "qmtl.interfaces.cli.nodeset:nodeset",
+        "List and describe what is hung behind a signal, and begin one for a new exchange.",
+    ),
     "execution": Verb(
         "qmtl.interfaces.cli.execution:execution",
         "Keep many runs of strategies going, each a process of its own.",

@@ -1,0 +1,1 @@
+"""A strategy per recipe of a node set: the same signal, behind which another kind of exchange is hung."""

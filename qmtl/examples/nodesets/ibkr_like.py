@@ -1,0 +1,21 @@
+"""A signal, and behind it a broker of shares."""
+
+from __future__ import annotations
+
+from qmtl import Strategy, StreamInput, builtin
+from qmtl.runtime.nodesets.registry import make
+
+WORLD_ID = "backtest"
+"""Of `qmtl backtest` and `simulate`."""
+
+
+class IbkrLike(Strategy):
+    """Long while the fast average of the closes is above the slow one, and nothing otherwise."""
+
+    def setup(self) -> None:
+        price = StreamInput(symbols=["AAPL"], interval="1m", name="price")
+        fast, slow = builtin("sma", price, 5, name="fast"), builtin("sma", price, 20, name="slow")
+        cross = builtin("cross", [fast, slow], name="cross")
+        signal = builtin("position_target", cross, name="target", long_percent=0.4, short_percent=0)
+        nodeset = make("ibkr_like", signal, WORLD_ID, mode="paper")
+        self.add_nodes([price, fast, slow, cross, signal, nodeset])
